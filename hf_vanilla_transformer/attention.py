@@ -1,0 +1,146 @@
+"""§3.2: scaled dot-product attention, and the multi-head attention that is used in three places."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.cache_utils import Cache, EncoderDecoderCache
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from .configuration_vanilla_transformer import VanillaTransformerConfig
+
+
+def scaled_dot_product_attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Equation 1: Attention(Q, K, V) = softmax(Q K^T / sqrt(d_k)) V, written out as the "eager" attention.
+
+    The other implementations (sdpa, flash, flex) are those of transformers and have the same signature.
+
+    Args:
+        module: the layer that asks; tells whether it is training.
+        query: (B, H, T, d_k).
+        key: (B, H, S, d_k).
+        value: (B, H, S, d_v).
+        attention_mask: None, or added to the scores, broadcast to (B, H, T, S): 0 where the query may attend, the
+            lowest finite number where it may not (transformers' form of the mask for this implementation).
+        scaling: 1 / sqrt(d_k).
+        dropout: probability of dropping a weight, while training.
+        **kwargs: what only other implementations need.
+
+    Returns:
+        The weighted values (B, T, H, d_v), and the weights (B, H, T, S).
+    """
+    scores = torch.matmul(query, key.transpose(-2, -1)) * scaling  # (B, H, T, S)
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    weights = nn.functional.softmax(scores, dim=-1)
+    weights = nn.functional.dropout(weights, p=dropout, training=module.training)
+    output = torch.matmul(weights, value)  # (B, H, T, d_v)
+    return output.transpose(1, 2).contiguous(), weights
+
+
+class MultiHeadAttention(nn.Module):
+    """§3.2.2 "Multi-Head Attention": h attentions in parallel, each on its own projections of the inputs.
+
+    MultiHead(Q, K, V) = Concat(head_1, ..., head_h) W^O with head_i = Attention(Q W_i^Q, K W_i^K, V W_i^V). The heads'
+    matrices stand side by side in one projection. The three uses of §3.2.3 are: the encoder's self-attention, the
+    decoder's masked self-attention (`is_causal`), and the decoder's attention over the encoder's output
+    (`key_value_states`).
+
+    Args:
+        config: gives d_model, num_heads, d_k, d_v, and the attention implementation.
+        layer_idx: which layer of the decoder this is: its place in the cache of keys and values. None in the encoder.
+        is_causal: whether a position may only attend to itself and to those before it.
+    """
+
+    def __init__(self, config: VanillaTransformerConfig, layer_idx: int | None = None, is_causal: bool = False) -> None:
+        super().__init__()
+        assert config.d_k is not None  # the config resolves both
+        assert config.d_v is not None
+        self.config = config
+        self.layer_idx = layer_idx
+        # transformers takes a module without this attribute for a causal one.
+        self.is_causal = is_causal
+        self.d_k, self.d_v = config.d_k, config.d_v
+        self.scaling = config.d_k**-0.5
+        self.attention_dropout = config.attention_dropout
+        bias = config.attention_bias
+        self.q_proj = nn.Linear(config.d_model, config.num_heads * config.d_k, bias=bias)
+        self.k_proj = nn.Linear(config.d_model, config.num_heads * config.d_k, bias=bias)
+        self.v_proj = nn.Linear(config.d_model, config.num_heads * config.d_v, bias=bias)
+        self.out_proj = nn.Linear(config.num_heads * config.d_v, config.d_model, bias=bias)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        key_value_states: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Attends from each position of `hidden_states` over the keys and values.
+
+        Args:
+            hidden_states: (B, T, D), what the queries are made of; and the keys and values, in self-attention.
+            attention_mask: which keys each query may see, in the form the attention implementation wants, or None.
+            key_value_states: (B, S, D), the encoder's output, in the attention over it.
+            past_key_values: the cache of keys and values; read and extended in place.
+            **kwargs: passed on to the attention implementation.
+
+        Returns:
+            (B, T, D) and the weights (B, H, T, S), or None where the implementation does not make them.
+        """
+        batch_size, length, _ = hidden_states.shape
+        query = _split_heads(self.q_proj(hidden_states), self.d_k)  # (B, H, T, d_k)
+        key, value = self._keys_and_values(hidden_states, key_value_states, past_key_values)
+        attention: Callable[..., tuple[torch.Tensor, torch.Tensor | None]] = ALL_ATTENTION_FUNCTIONS.get_interface(
+            self.config._attn_implementation, scaled_dot_product_attention
+        )
+        heads, weights = attention(
+            self,
+            query,
+            key,
+            value,
+            attention_mask,
+            scaling=self.scaling,
+            dropout=self.attention_dropout if self.training else 0.0,
+            **kwargs,
+        )
+        concatenated = heads.reshape(batch_size, length, -1)  # (B, T, H * d_v)
+        return self.out_proj(concatenated), weights
+
+    def _keys_and_values(
+        self, hidden_states: torch.Tensor, key_value_states: torch.Tensor | None, past_key_values: Cache | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        source = hidden_states if key_value_states is None else key_value_states
+        if past_key_values is None:
+            return self._project(source)
+        # The encoder's output is the same at every step, so its keys and values are projected only once.
+        if key_value_states is not None and isinstance(past_key_values, EncoderDecoderCache):
+            cache = past_key_values.cross_attention_cache
+            if past_key_values.is_updated.get(self.layer_idx):
+                layer = cache.layers[self.layer_idx]
+                return layer.keys, layer.values
+            past_key_values.is_updated[self.layer_idx] = True
+        elif isinstance(past_key_values, EncoderDecoderCache):
+            cache = past_key_values.self_attention_cache
+        else:
+            cache = past_key_values
+        return cache.update(*self._project(source), self.layer_idx)
+
+    def _project(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return _split_heads(self.k_proj(states), self.d_k), _split_heads(self.v_proj(states), self.d_v)
+
+
+def _split_heads(states: torch.Tensor, width: int) -> torch.Tensor:
+    batch_size, length, _ = states.shape
+    return states.view(batch_size, length, -1, width).transpose(1, 2)  # (B, L, H * width) -> (B, H, L, width)

@@ -1,0 +1,242 @@
+"""The shape of the model: §3 of the paper as one strict configuration, with Table 3 as presets."""
+
+import difflib
+from dataclasses import fields
+from typing import Any, ClassVar, Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+from transformers.activations import ACT2FN
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
+
+NormPosition = Literal["post", "pre"]
+PositionEncoding = Literal["sinusoidal", "learned", "none"]
+SinusoidLayout = Literal["interleaved", "concatenated", "concatenated_tensor2tensor"]
+
+_BIG = {"d_model": 1024, "d_ff": 4096, "num_heads": 16, "dropout": 0.3}
+_TINY = {
+    "d_model": 128,
+    "d_ff": 256,
+    "num_heads": 4,
+    "num_encoder_layers": 4,
+    "num_decoder_layers": 4,
+    "dropout": 0.3,
+}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # What each preset changes in the defaults, which are the base model of Table 3. Keys are fields of the config.
+    "base": {},
+    "big": _BIG,
+    "tiny": _TINY,  # not in the paper: the smallest model that learns a small corpus on a laptop
+    "table3_A_h1": {"num_heads": 1, "d_k": 512, "d_v": 512},
+    "table3_A_h4": {"num_heads": 4, "d_k": 128, "d_v": 128},
+    "table3_A_h16": {"num_heads": 16, "d_k": 32, "d_v": 32},
+    "table3_A_h32": {"num_heads": 32, "d_k": 16, "d_v": 16},
+    "table3_B_dk16": {"d_k": 16},
+    "table3_B_dk32": {"d_k": 32},
+    "table3_C_N2": {"num_encoder_layers": 2, "num_decoder_layers": 2},
+    "table3_C_N4": {"num_encoder_layers": 4, "num_decoder_layers": 4},
+    "table3_C_N8": {"num_encoder_layers": 8, "num_decoder_layers": 8},
+    "table3_C_dmodel256": {"d_model": 256, "d_k": 32, "d_v": 32},
+    "table3_C_dmodel1024": {"d_model": 1024, "d_k": 128, "d_v": 128},
+    "table3_C_dff1024": {"d_ff": 1024},
+    "table3_C_dff4096": {"d_ff": 4096},
+    "table3_D_dropout0.0": {"dropout": 0.0},
+    "table3_D_dropout0.2": {"dropout": 0.2},
+    "table3_D_smoothing0.0": {"label_smoothing": 0.0},
+    "table3_D_smoothing0.2": {"label_smoothing": 0.2},
+    "table3_E_learned": {"position_encoding": "learned", "max_position_embeddings": 1024},
+}
+
+
+@strict
+class VanillaTransformerConfig(PreTrainedConfig):
+    """Every number and choice that shapes the model (§3, §5.4, Table 3); the defaults are the paper's base model.
+
+    Args:
+        vocab_size: V, rows of the vocabulary shared by source and target (§5.1: about 37,000 for English-German).
+        d_model: D, width of every layer's output, of the embeddings and of the residual stream (§3.1). Even, where
+            positions are sinusoids, which come in pairs of sine and cosine.
+        num_encoder_layers: N of the encoder, identical layers of self-attention and feed-forward (§3.1).
+        num_decoder_layers: N of the decoder, whose layers also attend over the encoder's output (§3.1).
+        num_heads: h, parallel attention heads (§3.2.2).
+        d_k: width of the queries and keys of one head; None means d_model / num_heads (§3.2.2).
+        d_v: width of the values of one head; None means d_model / num_heads (§3.2.2).
+        d_ff: F, inner width of the position-wise feed-forward network (§3.3).
+        dropout: P_drop, on the output of each sub-layer before it is added and normalised, and on the sums of
+            embeddings and positions (§5.4).
+        attention_dropout: dropout on the attention weights. The paper has none.
+        activation_dropout: dropout on the inner layer of the feed-forward network. The paper has none.
+        label_smoothing: epsilon_ls of the training loss, over the whole vocabulary (§5.4).
+        activation_function: the max(0, x) of Equation 2, or any other name in `transformers.activations.ACT2FN`.
+        norm_position: "post" is the paper's LayerNorm(x + Sublayer(x)) (§3.1); "pre" is x + Sublayer(LayerNorm(x))
+            with one more norm at the end of each stack.
+        position_encoding: "sinusoidal" (§3.5), "learned" (Table 3 row E), or "none".
+        sinusoid_layout: where the sines and cosines of §3.5 stand in the vector. "interleaved" is the formula of
+            the paper: sines in the even dimensions, cosines in the odd. "concatenated" has the same frequencies,
+            first all sines, then all cosines (MarianMT). "concatenated_tensor2tensor" also spaces the frequencies
+            so that the last one is exactly 1/10000, as in the authors' tensor2tensor, fairseq and Marian.
+        max_position_embeddings: number of learned positions; must be given with them, and only with them, since
+            sinusoids have no longest length.
+        attention_bias: whether the four attention projections have biases. The paper's have none (§3.2.2).
+        layer_norm_eps: added to the variance in layer normalisation. The paper gives no value; 1e-6 is that of the
+            authors' code.
+        bos_token_id: `<s>`.
+        pad_token_id: `<pad>`; source positions that hold it are masked.
+        eos_token_id: `</s>`, which ends source and target.
+        decoder_start_token_id: what the decoder reads before the first target token; the "shifted right" of Figure 1.
+        tie_word_embeddings: one matrix for both embeddings and the pre-softmax projection (§3.4), or three.
+        use_cache: whether the decoder keeps keys and values of earlier positions while generating.
+        is_encoder_decoder: always True; transformers asks for it.
+
+    Raises:
+        huggingface_hub.errors.StrictDataclassError: a value has the wrong type, is out of range, is none of the
+            allowed ones, or does not go together with another; the message names field, value and what is allowed.
+
+    Example:
+        >>> config = VanillaTransformerConfig.from_preset("tiny", vocab_size=8000)
+        >>> (config.d_model, config.d_k, config.norm_position)
+        (128, 32, 'post')
+    """
+
+    model_type = "vanilla_transformer"
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values", "encoder_last_hidden_state", "nll_loss"]
+    attribute_map: ClassVar[dict[str, str]] = {
+        "hidden_size": "d_model",
+        "intermediate_size": "d_ff",
+        "num_attention_heads": "num_heads",
+        "num_hidden_layers": "num_decoder_layers",  # the decoder's, because transformers sizes caches by it
+        "head_dim": "d_k",
+        "encoder_layers": "num_encoder_layers",
+        "decoder_layers": "num_decoder_layers",
+        "encoder_attention_heads": "num_heads",
+        "decoder_attention_heads": "num_heads",
+        "encoder_ffn_dim": "d_ff",
+        "decoder_ffn_dim": "d_ff",
+    }
+
+    vocab_size: int = 37000
+    d_model: int = 512
+    num_encoder_layers: int = 6
+    num_decoder_layers: int = 6
+    num_heads: int = 8
+    d_k: int | None = None
+    d_v: int | None = None
+    d_ff: int = 2048
+    dropout: float | int = 0.1
+    attention_dropout: float | int = 0.0
+    activation_dropout: float | int = 0.0
+    label_smoothing: float | int = 0.1
+    activation_function: str = "relu"
+    norm_position: NormPosition = "post"
+    position_encoding: PositionEncoding = "sinusoidal"
+    sinusoid_layout: SinusoidLayout = "interleaved"
+    max_position_embeddings: int | None = None
+    attention_bias: bool = False
+    layer_norm_eps: float = 1e-6
+    bos_token_id: int | None = 0
+    pad_token_id: int | None = 1
+    eos_token_id: int | list[int] | None = 2
+    decoder_start_token_id: int | None = 0
+    tie_word_embeddings: bool = True
+    use_cache: bool = True
+    is_encoder_decoder: bool = True
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        self._warn_about_misspelled_fields(kwargs)
+        if (self.d_k is None or self.d_v is None) and self.num_heads > 0:
+            if self.d_model % self.num_heads:
+                raise ValueError(
+                    f"`d_model`={self.d_model} cannot be divided among `num_heads`={self.num_heads} heads; "
+                    "change one of them, or set both `d_k` and `d_v`"
+                )
+            self.d_k = self.d_model // self.num_heads if self.d_k is None else self.d_k
+            self.d_v = self.d_model // self.num_heads if self.d_v is None else self.d_v
+        super().__post_init__(**kwargs)
+
+    @classmethod
+    def from_preset(cls, name: str, **overrides: Any) -> "VanillaTransformerConfig":
+        """Builds the configuration of one row of Table 3, or of the `tiny` model.
+
+        Args:
+            name: a key of `PRESETS`: `base`, `big`, `tiny`, or a row of Table 3 such as `table3_C_N2`.
+            **overrides: fields that shall differ from the preset, under their own names or those of `attribute_map`.
+
+        Returns:
+            A new configuration.
+
+        Raises:
+            ValueError: there is no preset of that name; the message lists them.
+        """
+        if name not in PRESETS:
+            raise ValueError(
+                f"there is no preset {name!r};{_did_you_mean(name, PRESETS)} allowed: {', '.join(PRESETS)}"
+            )
+        overrides = {cls.attribute_map.get(field, field): value for field, value in overrides.items()}
+        return cls(**{**PRESETS[name], **overrides})
+
+    def validate_sizes(self) -> None:
+        """Refuses sizes below 1, rates outside [0, 1) and special tokens outside the vocabulary."""
+        for field in ("vocab_size", "d_model", "num_encoder_layers", "num_decoder_layers", "num_heads", "d_k", "d_v"):
+            self._require(field, getattr(self, field) >= 1, "an integer of at least 1")
+        self._require("d_ff", self.d_ff >= 1, "an integer of at least 1")
+        for field in ("dropout", "attention_dropout", "activation_dropout", "label_smoothing"):
+            self._require(field, 0 <= getattr(self, field) < 1, "a number from 0 up to but not including 1")
+        self._require("layer_norm_eps", self.layer_norm_eps > 0, "a number above 0")
+        for field in ("bos_token_id", "pad_token_id", "eos_token_id", "decoder_start_token_id"):
+            ids = getattr(self, field)
+            for token_id in ids if isinstance(ids, list) else [ids]:
+                if token_id is not None and not 0 <= token_id < self.vocab_size:
+                    raise ValueError(
+                        f"`{field}`={token_id} is not in the vocabulary; allowed: 0 to {self.vocab_size - 1} "
+                        f"(`vocab_size`={self.vocab_size}), or None"
+                    )
+
+    def validate_choices(self) -> None:
+        """Refuses an unknown activation, and positions that contradict the other fields."""
+        if self.activation_function not in ACT2FN:
+            names = ", ".join(sorted(ACT2FN))
+            hint = _did_you_mean(self.activation_function, ACT2FN)
+            raise ValueError(f"`activation_function`={self.activation_function!r} is not known;{hint} allowed: {names}")
+        if self.position_encoding == "sinusoidal" and self.d_model % 2:
+            raise ValueError(
+                f"`d_model`={self.d_model} is odd, but `position_encoding`='sinusoidal' pairs a sine with a cosine; "
+                "allowed: an even `d_model`, or `position_encoding`='learned' or 'none'"
+            )
+        if self.sinusoid_layout == "concatenated_tensor2tensor" and self.d_model < 4:
+            raise ValueError(
+                f"`d_model`={self.d_model} has a single frequency, which `sinusoid_layout`="
+                "'concatenated_tensor2tensor' cannot space; allowed: a `d_model` of at least 4"
+            )
+        learned = self.position_encoding == "learned"
+        if learned and (self.max_position_embeddings is None or self.max_position_embeddings < 1):
+            raise ValueError(
+                f"`max_position_embeddings`={self.max_position_embeddings}, but `position_encoding`='learned' needs to "
+                "know how many positions to learn; allowed: an integer of at least 1, such as 1024"
+            )
+        if not learned and self.max_position_embeddings is not None:
+            raise ValueError(
+                f"`max_position_embeddings`={self.max_position_embeddings} limits nothing with `position_encoding`="
+                f"{self.position_encoding!r}, which has no longest length; allowed: None"
+            )
+
+    def _require(self, field: str, satisfied: bool, allowed: str) -> None:
+        if not satisfied:
+            raise ValueError(f"`{field}`={getattr(self, field)} is not allowed; allowed: {allowed}")
+
+    def _warn_about_misspelled_fields(self, unknown: dict[str, Any]) -> None:
+        # transformers keeps any extra keyword as an attribute, so a misspelt field would silently do nothing.
+        known = [field.name for field in fields(self) if not field.name.startswith("_")] + list(self.attribute_map)
+        for name in unknown:
+            if not name.startswith("_") and (match := _did_you_mean(name, known, cutoff=0.8)):
+                logger.warning(f"`{name}` is not a field of {type(self).__name__} and changes nothing;{match}")
+
+
+def _did_you_mean(name: str, known: Any, cutoff: float = 0.6) -> str:
+    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
+    return f" did you mean `{matches[0]}`?" if matches else ""
+
+
+__all__ = ["PRESETS", "VanillaTransformerConfig"]

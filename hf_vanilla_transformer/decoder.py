@@ -1,0 +1,199 @@
+"""§3.1 "Decoder": a stack of N layers that also attend over the encoder's output; the right half of Figure 1."""
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
+from transformers.masking_utils import create_bidirectional_mask, create_causal_mask
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
+from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.output_capturing import OutputRecorder, capture_outputs
+
+from .attention import MultiHeadAttention
+from .configuration_vanilla_transformer import VanillaTransformerConfig
+from .embeddings import POSITION_ENCODINGS, TokenEmbedding, position_ids_from_mask
+from .encoder import final_norm
+from .feed_forward import FeedForward
+from .pretrained_model import VanillaTransformerPreTrainedModel
+
+
+class DecoderLayer(GradientCheckpointingLayer):
+    """§3.1: masked self-attention, attention over the encoder's output, feed-forward, each with "Add & Norm"."""
+
+    def __init__(self, config: VanillaTransformerConfig, layer_idx: int) -> None:
+        super().__init__()
+        self.self_attention = MultiHeadAttention(config, layer_idx, is_causal=True)
+        self.self_attention_norm = nn.LayerNorm(config.d_model, eps=config.layer_norm_eps)
+        self.cross_attention = MultiHeadAttention(config, layer_idx)
+        self.cross_attention_norm = nn.LayerNorm(config.d_model, eps=config.layer_norm_eps)
+        self.feed_forward = FeedForward(config)
+        self.feed_forward_norm = nn.LayerNorm(config.d_model, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.dropout)
+
+    # Tensors that need gradients are positional arguments: reentrant gradient checkpointing sees only those.
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        encoder_hidden_states: torch.Tensor,
+        encoder_attention_mask: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+        **kwargs: Any,
+    ) -> torch.Tensor:
+        """Maps the target (B, T, D) and the encoder's output (B, S, D) to (B, T, D).
+
+        Args:
+            hidden_states: (B, T, D).
+            attention_mask: hides later positions and padding of the target.
+            encoder_hidden_states: (B, S, D).
+            encoder_attention_mask: hides padding of the source.
+            past_key_values: keys and values of earlier positions, extended in place.
+            **kwargs: passed on to the attention.
+
+        Returns:
+            (B, T, D).
+        """
+        attended, _ = self.self_attention(hidden_states, attention_mask, past_key_values=past_key_values, **kwargs)
+        hidden_states = self.self_attention_norm(hidden_states + self.dropout(attended))
+
+        attended, _ = self.cross_attention(
+            hidden_states, encoder_attention_mask, encoder_hidden_states, past_key_values=past_key_values, **kwargs
+        )
+        hidden_states = self.cross_attention_norm(hidden_states + self.dropout(attended))
+
+        transformed = self.feed_forward(hidden_states)
+        return self.feed_forward_norm(hidden_states + self.dropout(transformed))
+
+
+class PreNormDecoderLayer(DecoderLayer):
+    """The variant `norm_position="pre"`: x + Dropout(Sublayer(LayerNorm(x))), whose stack ends with one more norm."""
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        encoder_hidden_states: torch.Tensor,
+        encoder_attention_mask: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+        **kwargs: Any,
+    ) -> torch.Tensor:
+        """Maps the target (B, T, D) and the encoder's output (B, S, D) to (B, T, D); see `DecoderLayer.forward`."""
+        attended, _ = self.self_attention(
+            self.self_attention_norm(hidden_states), attention_mask, past_key_values=past_key_values, **kwargs
+        )
+        hidden_states = hidden_states + self.dropout(attended)
+
+        attended, _ = self.cross_attention(
+            self.cross_attention_norm(hidden_states),
+            encoder_attention_mask,
+            encoder_hidden_states,
+            past_key_values=past_key_values,
+            **kwargs,
+        )
+        hidden_states = hidden_states + self.dropout(attended)
+
+        transformed = self.feed_forward(self.feed_forward_norm(hidden_states))
+        return hidden_states + self.dropout(transformed)
+
+
+DECODER_LAYERS: dict[str, type[DecoderLayer]] = {"post": DecoderLayer, "pre": PreNormDecoderLayer}
+
+
+class Decoder(VanillaTransformerPreTrainedModel):
+    """§3.1: embeds the target, adds positions and passes the sum through N identical layers.
+
+    Args:
+        config: the shape; `num_decoder_layers` is its N.
+    """
+
+    _can_record_outputs = {
+        "hidden_states": OutputRecorder(DecoderLayer, index=0, num_hidden_layers_key="num_decoder_layers"),
+        "attentions": OutputRecorder(MultiHeadAttention, index=1, layer_name="self_attention"),
+        "cross_attentions": OutputRecorder(MultiHeadAttention, index=1, layer_name="cross_attention"),
+    }
+
+    def __init__(self, config: VanillaTransformerConfig) -> None:
+        super().__init__(config)
+        self.embed_tokens = TokenEmbedding(config.vocab_size, config.d_model)
+        self.embed_positions = POSITION_ENCODINGS[config.position_encoding](config)
+        self.dropout = nn.Dropout(config.dropout)
+        layer = DECODER_LAYERS[config.norm_position]
+        self.layers = nn.ModuleList([layer(config, index) for index in range(config.num_decoder_layers)])
+        self.final_norm = final_norm(config)
+        self.post_init()
+
+    @merge_with_config_defaults
+    @capture_outputs
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        encoder_hidden_states: torch.Tensor | None = None,
+        encoder_attention_mask: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        use_cache: bool | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPastAndCrossAttentions:
+        """Decodes a batch of target prefixes, given the encoded sources.
+
+        Args:
+            input_ids: (B, T) target tokens, shifted right; or `inputs_embeds`. With a cache, only the new ones.
+            attention_mask: (B, cached + T), non-zero for tokens, where the target itself is padded; or an already
+                expanded (B, 1, T, cached + T) mask, which then also says what is causal.
+            encoder_hidden_states: (B, S, D), the encoder's output.
+            encoder_attention_mask: (B, S), non-zero for source tokens.
+            past_key_values: the cache of earlier positions; extended in place and returned.
+            inputs_embeds: (B, T, D) in place of `input_ids`, already multiplied by sqrt(d_model).
+            position_ids: (B, T); left out, positions continue those of the cache and skip what `attention_mask` hides.
+            use_cache: whether to make and return a cache; the config decides, if None.
+            **kwargs: `output_hidden_states`, `output_attentions`, and what the attention implementation takes.
+
+        Returns:
+            `last_hidden_state` (B, T, D), `past_key_values`, and what was asked for.
+
+        Raises:
+            ValueError: neither or both of `input_ids` and `inputs_embeds` were given, or no encoder output.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("give the decoder either `input_ids` or `inputs_embeds`, and not both")
+        if encoder_hidden_states is None:
+            raise ValueError("the decoder attends over the encoder's output: give it `encoder_hidden_states` (B, S, D)")
+        if inputs_embeds is None:
+            inputs_embeds = self.embed_tokens(input_ids)
+        if use_cache and past_key_values is None:
+            past_key_values = EncoderDecoderCache(DynamicCache(config=self.config), DynamicCache(config=self.config))
+
+        length = inputs_embeds.shape[1]
+        if position_ids is None and attention_mask is not None and attention_mask.dim() == 2:
+            position_ids = position_ids_from_mask(attention_mask)[:, -length:]
+        elif position_ids is None:
+            past_length = past_key_values.get_seq_length() if past_key_values is not None else 0
+            position_ids = (torch.arange(length, device=inputs_embeds.device) + past_length).unsqueeze(0)
+        hidden_states = self.dropout(self.embed_positions(inputs_embeds, position_ids))
+
+        self_attention_cache = past_key_values
+        if isinstance(past_key_values, EncoderDecoderCache):
+            self_attention_cache = past_key_values.self_attention_cache
+        attention_mask = create_causal_mask(
+            self.config, inputs_embeds, attention_mask, past_key_values=self_attention_cache
+        )
+        encoder_attention_mask = create_bidirectional_mask(
+            self.config, inputs_embeds, encoder_attention_mask, encoder_hidden_states=encoder_hidden_states
+        )
+        for layer in self.layers:
+            hidden_states = layer(
+                hidden_states,
+                attention_mask,
+                encoder_hidden_states,
+                encoder_attention_mask=encoder_attention_mask,
+                past_key_values=past_key_values,
+                use_cache=use_cache,
+                **kwargs,
+            )
+        return BaseModelOutputWithPastAndCrossAttentions(
+            last_hidden_state=self.final_norm(hidden_states), past_key_values=past_key_values
+        )

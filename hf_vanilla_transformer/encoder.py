@@ -1,0 +1,154 @@
+"""§3.1 "Encoder": a stack of N layers of self-attention and feed-forward; the left half of Figure 1."""
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.masking_utils import create_bidirectional_mask
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutput
+from transformers.utils import logging
+from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.output_capturing import capture_outputs
+
+from .attention import MultiHeadAttention
+from .configuration_vanilla_transformer import VanillaTransformerConfig
+from .embeddings import POSITION_ENCODINGS, TokenEmbedding, position_ids_from_mask
+from .feed_forward import FeedForward
+from .pretrained_model import VanillaTransformerPreTrainedModel
+
+logger = logging.get_logger(__name__)
+
+
+class EncoderLayer(GradientCheckpointingLayer):
+    """§3.1: self-attention, then feed-forward, each with "Add & Norm": LayerNorm(x + Dropout(Sublayer(x)))."""
+
+    def __init__(self, config: VanillaTransformerConfig) -> None:
+        super().__init__()
+        self.self_attention = MultiHeadAttention(config)
+        self.self_attention_norm = nn.LayerNorm(config.d_model, eps=config.layer_norm_eps)
+        self.feed_forward = FeedForward(config)
+        self.feed_forward_norm = nn.LayerNorm(config.d_model, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(
+        self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs: Any
+    ) -> torch.Tensor:
+        """Maps (B, S, D) to (B, S, D); `attention_mask` hides padding, `kwargs` go to the attention."""
+        attended, _ = self.self_attention(hidden_states, attention_mask, **kwargs)
+        hidden_states = self.self_attention_norm(hidden_states + self.dropout(attended))
+
+        transformed = self.feed_forward(hidden_states)
+        return self.feed_forward_norm(hidden_states + self.dropout(transformed))
+
+
+class PreNormEncoderLayer(EncoderLayer):
+    """The variant `norm_position="pre"`: x + Dropout(Sublayer(LayerNorm(x))), whose stack ends with one more norm."""
+
+    def forward(
+        self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs: Any
+    ) -> torch.Tensor:
+        """Maps (B, S, D) to (B, S, D); `attention_mask` hides padding, `kwargs` go to the attention."""
+        attended, _ = self.self_attention(self.self_attention_norm(hidden_states), attention_mask, **kwargs)
+        hidden_states = hidden_states + self.dropout(attended)
+
+        transformed = self.feed_forward(self.feed_forward_norm(hidden_states))
+        return hidden_states + self.dropout(transformed)
+
+
+ENCODER_LAYERS: dict[str, type[EncoderLayer]] = {"post": EncoderLayer, "pre": PreNormEncoderLayer}
+
+
+class Encoder(VanillaTransformerPreTrainedModel):
+    """§3.1: embeds the source, adds positions and passes the sum through N identical layers.
+
+    Args:
+        config: the shape; `num_encoder_layers` is its N.
+    """
+
+    _can_record_outputs = {"hidden_states": EncoderLayer, "attentions": MultiHeadAttention}
+
+    def __init__(self, config: VanillaTransformerConfig) -> None:
+        super().__init__(config)
+        self.embed_tokens: nn.Embedding = TokenEmbedding(config.vocab_size, config.d_model)
+        self.embed_positions = POSITION_ENCODINGS[config.position_encoding](config)
+        self.dropout = nn.Dropout(config.dropout)
+        layer = ENCODER_LAYERS[config.norm_position]
+        self.layers = nn.ModuleList([layer(config) for _ in range(config.num_encoder_layers)])
+        self.final_norm = final_norm(config)
+        self.post_init()
+
+    @merge_with_config_defaults
+    @capture_outputs
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutput:
+        """Encodes a batch of source sentences.
+
+        Args:
+            input_ids: (B, S) source tokens; or `inputs_embeds`.
+            attention_mask: (B, S), non-zero for tokens and 0 for padding, on either side. Left out, it is derived
+                from the `<pad>` tokens in `input_ids`.
+            inputs_embeds: (B, S, D) in place of `input_ids`, already multiplied by sqrt(d_model), as
+                `get_input_embeddings()(input_ids)` gives them.
+            **kwargs: `output_hidden_states`, `output_attentions`, and what the attention implementation takes.
+
+        Returns:
+            `last_hidden_state` (B, S, D), and what was asked for.
+
+        Raises:
+            ValueError: neither or both of `input_ids` and `inputs_embeds` were given.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("give the encoder either `input_ids` or `inputs_embeds`, and not both")
+        if inputs_embeds is None:
+            attention_mask = derive_attention_mask(input_ids, attention_mask, self.config.pad_token_id)
+            inputs_embeds = self.embed_tokens(input_ids)
+
+        if attention_mask is not None and attention_mask.dim() == 2:
+            position_ids = position_ids_from_mask(attention_mask)
+        else:
+            position_ids = torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device).unsqueeze(0)
+        hidden_states = self.dropout(self.embed_positions(inputs_embeds, position_ids))
+
+        attention_mask = create_bidirectional_mask(self.config, inputs_embeds, attention_mask)
+        for layer in self.layers:
+            hidden_states = layer(hidden_states, attention_mask, **kwargs)
+        return BaseModelOutput(last_hidden_state=self.final_norm(hidden_states))
+
+
+def final_norm(config: VanillaTransformerConfig) -> nn.Module:
+    """What a stack ends with: nothing after post-norm layers, one normalisation after pre-norm layers."""
+    return nn.LayerNorm(config.d_model, eps=config.layer_norm_eps) if config.norm_position == "pre" else nn.Identity()
+
+
+def derive_attention_mask(
+    input_ids: torch.Tensor | None, attention_mask: torch.Tensor | None, pad_token_id: int | None
+) -> torch.Tensor | None:
+    """Keeps padding from being attended to where no mask was given.
+
+    Args:
+        input_ids: (B, S) source tokens, or None.
+        attention_mask: what the caller gave; returned as it is, unless None.
+        pad_token_id: the id of `<pad>`, or None.
+
+    Returns:
+        A mask (B, S), True for tokens; None where there is nothing to hide.
+    """
+    if attention_mask is not None or input_ids is None or pad_token_id is None:
+        return attention_mask
+    is_token = input_ids.ne(pad_token_id)
+    # Which case it is depends on the data, which a compiled or exported graph cannot ask; there the mask is harmless.
+    if torch.compiler.is_compiling() or input_ids.device.type == "meta":
+        return is_token
+    if bool(is_token.all()):
+        return None
+    logger.warning_once(
+        f"`input_ids` contains padding (`pad_token_id`={pad_token_id}) but no `attention_mask` was given; the padding "
+        "is masked. Pass the `attention_mask` that the tokenizer returns."
+    )
+    return is_token

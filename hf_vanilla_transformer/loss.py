@@ -1,0 +1,138 @@
+"""§5.4 label smoothing: the training loss, and the same fused with the pre-softmax projection of §3.4.
+
+For a token with label y and p = softmax(z) over V words, the label is spread out to q_v = (1 - epsilon) [v = y] +
+epsilon / V, and the loss is the cross-entropy of q and p:  (1 - epsilon) (-log p_y) + epsilon mean_v(-log p_v).
+Its gradient with respect to the logits z is p - q.
+"""
+
+from typing import Any
+
+import torch
+
+IGNORED_LABEL = -100
+
+# Logits that exist at one time, in numbers: on a CPU few enough to stay near its caches, elsewhere enough to keep the
+# device busy (256 MiB of float32).
+_CHUNK_ELEMENTS = {"cpu": 2**23}
+_CHUNK_ELEMENTS_DEFAULT = 2**26
+
+
+def label_smoothed_cross_entropy(
+    logits: torch.Tensor, labels: torch.Tensor, epsilon: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """§5.4, by the definition: sums the smoothed loss and the negative log-likelihood over the labels.
+
+    Args:
+        logits: (..., V) before the softmax.
+        labels: (...) token ids; `IGNORED_LABEL` (-100) where nothing is to be predicted.
+        epsilon: epsilon_ls, the share of the label that is spread over the whole vocabulary.
+
+    Returns:
+        The summed loss, to differentiate, and the summed unsmoothed -log p_y, detached; two scalars, in nats,
+        float32 or more.
+    """
+    log_probs = torch.log_softmax(_at_least_float32(logits), dim=-1)
+    is_label = labels.ne(IGNORED_LABEL)
+    nll = -log_probs.gather(-1, labels.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+    loss = (1 - epsilon) * nll - epsilon * log_probs.mean(dim=-1)
+    zero = nll.new_zeros(())
+    return torch.where(is_label, loss, zero).sum(), torch.where(is_label, nll, zero).sum().detach()
+
+
+def projected_label_smoothed_cross_entropy(
+    hidden_states: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, epsilon: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """§3.4 and §5.4 in one: the loss of the logits `hidden_states` @ `weight`^T, which never exist all at once.
+
+    Logits are made for some tokens at a time. As the loss is a scalar, the gradients can be made in the same pass, and
+    the backward pass only scales them: three matrix products a token, as without fusing, and memory for one chunk of
+    logits. Under autocast the products run in its type, the softmax in float32. Higher derivatives are not available.
+
+    Args:
+        hidden_states: (..., D) what the decoder puts out.
+        weight: (V, D) the pre-softmax projection.
+        labels: (...) token ids; `IGNORED_LABEL` (-100) where nothing is to be predicted. These cost nothing, except
+            in compiled graphs.
+        epsilon: epsilon_ls, the share of the label that is spread over the whole vocabulary.
+
+    Returns:
+        As `label_smoothed_cross_entropy`.
+    """
+    device_type = hidden_states.device.type
+    autocast = torch.is_autocast_enabled(device_type)
+    matmul_dtype = torch.get_autocast_dtype(device_type) if autocast else weight.dtype
+    hidden_states, labels = hidden_states.flatten(0, -2), labels.flatten()
+    if not torch.compiler.is_compiling():  # how many labels there are depends on the data: no shape for a graph
+        is_label = labels.ne(IGNORED_LABEL).nonzero().squeeze(-1)
+        if is_label.numel() < labels.numel():
+            hidden_states, labels = hidden_states.index_select(0, is_label), labels.index_select(0, is_label)
+    with torch.autocast(device_type, enabled=False):
+        return _ProjectedLoss.apply(
+            hidden_states, weight, labels, float(epsilon), matmul_dtype, torch.is_grad_enabled()
+        )
+
+
+class _ProjectedLoss(torch.autograd.Function):
+    """Computes gradients next to the loss, while the logits of a chunk are there."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden_states: torch.Tensor,
+        weight: torch.Tensor,
+        labels: torch.Tensor,
+        epsilon: float,
+        matmul_dtype: torch.dtype,
+        wants_gradients: bool,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        (num_tokens, _), vocab_size = hidden_states.shape, weight.shape[0]
+        inputs, projection = hidden_states.to(matmul_dtype), weight.to(matmul_dtype)
+        softmax_dtype = _at_least_float32(projection).dtype
+        loss = torch.zeros((), dtype=softmax_dtype, device=weight.device)
+        nll = torch.zeros_like(loss)
+        # The type of the sums over all tokens; a half-precision sum over thousands of tokens would lose the small ones.
+        grad_hidden = torch.empty_like(inputs) if wants_gradients else None
+        grad_weight = torch.zeros_like(weight, dtype=softmax_dtype) if wants_gradients else None
+
+        rows = max(64, _CHUNK_ELEMENTS.get(weight.device.type, _CHUNK_ELEMENTS_DEFAULT) // vocab_size)
+        for start in range(0, num_tokens, rows):
+            chunk = slice(start, min(start + rows, num_tokens))
+            logits = inputs[chunk] @ projection.t()
+            log_probs = torch.log_softmax(logits, dim=-1, dtype=softmax_dtype)
+            is_label = labels[chunk].ne(IGNORED_LABEL).unsqueeze(-1)
+            label = labels[chunk].clamp(min=0).unsqueeze(-1)
+            token_nll = -log_probs.gather(-1, label) * is_label
+            token_uniform = -log_probs.mean(dim=-1, keepdim=True) * is_label
+            nll = nll + token_nll.sum()
+            loss = loss + (1 - epsilon) * token_nll.sum() + epsilon * token_uniform.sum()
+            if grad_hidden is not None and grad_weight is not None:
+                grad_logits = log_probs.exp_().sub_(epsilon / vocab_size)  # p - q, of §5.4's q
+                grad_logits.scatter_add_(-1, label, torch.full_like(token_nll, epsilon - 1))
+                grad_logits = grad_logits.to(matmul_dtype)
+                grad_hidden[chunk] = (grad_logits @ projection) * is_label
+                grad_chunk = inputs[chunk] * is_label
+                if grad_weight.dtype == grad_chunk.dtype:
+                    grad_weight.addmm_(grad_logits.t(), grad_chunk)
+                else:
+                    grad_weight += grad_logits.t() @ grad_chunk
+        if grad_hidden is not None and grad_weight is not None:
+            ctx.save_for_backward(grad_hidden.to(hidden_states.dtype), grad_weight.to(weight.dtype))
+        ctx.mark_non_differentiable(nll)
+        return loss, nll
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad_loss: torch.Tensor, grad_nll: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        grad_hidden, grad_weight = ctx.saved_tensors
+        return (
+            grad_hidden * grad_loss.to(grad_hidden.dtype),
+            grad_weight * grad_loss.to(grad_weight.dtype),
+            None,
+            None,
+            None,
+            None,
+        )
+
+
+def _at_least_float32(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()

@@ -1,0 +1,312 @@
+"""Figure 1 as a whole: the encoder-decoder model, and its head that learns and generates text."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import GenerationMixin
+from transformers.cache_utils import Cache
+from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput, Seq2SeqModelOutput
+from transformers.modeling_utils import slice_logits_to_keep
+from transformers.utils.generic import can_return_tuple
+
+from .configuration_vanilla_transformer import VanillaTransformerConfig
+from .decoder import Decoder
+from .embeddings import position_ids_from_mask
+from .encoder import Encoder, derive_attention_mask
+from .loss import IGNORED_LABEL, label_smoothed_cross_entropy, projected_label_smoothed_cross_entropy
+from .pretrained_model import VanillaTransformerPreTrainedModel
+
+
+@dataclass
+class VanillaTransformerSeq2SeqLMOutput(Seq2SeqLMOutput):
+    """What `VanillaTransformerForConditionalGeneration` returns: transformers' output and one number more.
+
+    Args:
+        nll_loss: scalar, the loss without label smoothing (§5.4): exp(nll_loss) is the perplexity of the labels. Given
+            with labels, divided as the loss is; carries no gradient.
+    """
+
+    nll_loss: torch.Tensor | None = None
+
+
+class VanillaTransformerModel(VanillaTransformerPreTrainedModel):
+    """§3, Figure 1 without the pre-softmax projection: an encoder, and a decoder that attends over its output.
+
+    With `tie_word_embeddings` (§3.4) both stacks use one embedding matrix, which is stored once, as the encoder's.
+
+    Args:
+        config: the shape of the model.
+    """
+
+    _tied_weights_keys = {"decoder.embed_tokens.weight": "encoder.embed_tokens.weight"}
+
+    def __init__(self, config: VanillaTransformerConfig) -> None:
+        super().__init__(config)
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Returns the encoder's token embedding, whose matrix is everybody's where embeddings are tied."""
+        return self.encoder.embed_tokens
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        """Replaces the encoder's token embedding; `tie_weights()` then gives its matrix to the decoder."""
+        self.encoder.embed_tokens = value
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        decoder_input_ids: torch.Tensor | None = None,
+        decoder_attention_mask: torch.Tensor | None = None,
+        encoder_outputs: BaseModelOutput | tuple[torch.Tensor, ...] | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        decoder_inputs_embeds: torch.Tensor | None = None,
+        decoder_position_ids: torch.Tensor | None = None,
+        use_cache: bool | None = None,
+        **kwargs: Any,
+    ) -> Seq2SeqModelOutput:
+        """Encodes the source and decodes the target.
+
+        Args:
+            input_ids: (B, S) source tokens; or `inputs_embeds`, or `encoder_outputs`.
+            attention_mask: (B, S), non-zero for tokens and 0 for padding, on either side. Left out, it is derived
+                from the `<pad>` tokens in `input_ids`.
+            decoder_input_ids: (B, T) target tokens, shifted right; or `decoder_inputs_embeds`. With a cache, only the
+                new ones.
+            decoder_attention_mask: (B, cached + T), non-zero for target tokens; needed only where a target is padded
+                on its left, since no position sees those to its right.
+            encoder_outputs: what an earlier call of the encoder returned, in place of the source.
+            past_key_values: the cache of earlier positions; extended in place and returned.
+            inputs_embeds: (B, S, D) in place of `input_ids`, as `get_input_embeddings()(input_ids)` gives them.
+            decoder_inputs_embeds: (B, T, D), likewise.
+            decoder_position_ids: (B, T); left out, positions count the tokens before.
+            use_cache: whether to return a cache; the config decides, if None.
+            **kwargs: `output_hidden_states`, `output_attentions`, `return_dict`, and what the attention
+                implementation takes.
+
+        Returns:
+            `last_hidden_state` (B, T, D) of the decoder, `encoder_last_hidden_state` (B, S, D), and what was asked for.
+
+        Raises:
+            ValueError: source or target is missing, or given twice.
+        """
+        attention_mask = derive_attention_mask(input_ids, attention_mask, self.config.pad_token_id)
+        if encoder_outputs is None:
+            encoder_outputs = self.encoder(
+                input_ids=input_ids, attention_mask=attention_mask, inputs_embeds=inputs_embeds, **kwargs
+            )
+        if not isinstance(encoder_outputs, BaseModelOutput):
+            encoder_outputs = BaseModelOutput(*encoder_outputs[:3])
+        decoder_outputs = self.decoder(
+            input_ids=decoder_input_ids,
+            attention_mask=decoder_attention_mask,
+            encoder_hidden_states=encoder_outputs.last_hidden_state,
+            encoder_attention_mask=attention_mask,
+            past_key_values=past_key_values,
+            inputs_embeds=decoder_inputs_embeds,
+            position_ids=decoder_position_ids,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        return Seq2SeqModelOutput(
+            last_hidden_state=decoder_outputs.last_hidden_state,
+            past_key_values=decoder_outputs.past_key_values,
+            decoder_hidden_states=decoder_outputs.hidden_states,
+            decoder_attentions=decoder_outputs.attentions,
+            cross_attentions=decoder_outputs.cross_attentions,
+            encoder_last_hidden_state=encoder_outputs.last_hidden_state,
+            encoder_hidden_states=encoder_outputs.hidden_states,
+            encoder_attentions=encoder_outputs.attentions,
+        )
+
+
+class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedModel, GenerationMixin):
+    """Figure 1 whole: the model with its pre-softmax projection (§3.4), label-smoothed loss (§5.4) and `generate()`.
+
+    With `tie_word_embeddings` the projection is the embedding matrix.
+
+    Args:
+        config: the shape of the model.
+
+    Example:
+        >>> config = VanillaTransformerConfig.from_preset("tiny", vocab_size=100)
+        >>> model = VanillaTransformerForConditionalGeneration(config)
+        >>> source = torch.tensor([[11, 12, 13, 2]])
+        >>> loss = model(input_ids=source, labels=torch.tensor([[21, 22, 2]])).loss
+        >>> translation = model.eval().generate(source, max_new_tokens=5)
+    """
+
+    _tied_weights_keys = {"lm_head.weight": "model.encoder.embed_tokens.weight"}
+
+    def __init__(self, config: VanillaTransformerConfig) -> None:
+        super().__init__(config)
+        self.model = VanillaTransformerModel(config)
+        self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Returns the encoder's token embedding, whose matrix is everybody's where embeddings are tied."""
+        return self.model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        """Replaces the encoder's token embedding; `tie_weights()` then gives its matrix to decoder and projection."""
+        self.model.set_input_embeddings(value)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        decoder_input_ids: torch.Tensor | None = None,
+        decoder_attention_mask: torch.Tensor | None = None,
+        encoder_outputs: BaseModelOutput | tuple[torch.Tensor, ...] | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        decoder_inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        return_logits: bool | None = None,
+        **kwargs: Any,
+    ) -> VanillaTransformerSeq2SeqLMOutput:
+        """Predicts each next target token, and scores the labels where there are any.
+
+        Args:
+            input_ids: (B, S), as in `VanillaTransformerModel`; and so are the seven that follow.
+            attention_mask: (B, S).
+            decoder_input_ids: (B, T); made from `labels`, if left out.
+            decoder_attention_mask: (B, cached + T).
+            encoder_outputs: what an earlier call of the encoder returned.
+            past_key_values: the cache of earlier positions.
+            inputs_embeds: (B, S, D).
+            decoder_inputs_embeds: (B, T, D).
+            labels: (B, T) target tokens that end with `</s>`, -100 where nothing is to be predicted. The decoder
+                reads them shifted right, unless `decoder_input_ids` says otherwise.
+            use_cache: whether to return a cache; the config decides, if None, but with labels there is none.
+            logits_to_keep: compute logits for the last so many positions only (0: for all), or for these positions.
+                Concerns the logits that are returned, never the loss.
+            num_items_in_batch: what the summed loss is divided by: the number of labels in the whole batch, where
+                this is one of several micro-batches or processes. Left out, the number of labels here.
+            return_logits: whether to compute the (B, T, V) logits. By default, unless training on labels, when the
+                loss is computed without ever holding them.
+            **kwargs: as in `VanillaTransformerModel`.
+
+        Returns:
+            `loss` (label-smoothed by the config's `label_smoothing`, whether training or not), `logits` (B, T, V) or
+            None, `nll_loss`, and everything that `VanillaTransformerModel` returns. Losses are in nats a label; with
+            no label at all they are 0.
+        """
+        if labels is not None:
+            if decoder_input_ids is None and decoder_inputs_embeds is None:
+                decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
+            use_cache = bool(use_cache)
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            decoder_input_ids=decoder_input_ids,
+            decoder_attention_mask=decoder_attention_mask,
+            encoder_outputs=encoder_outputs,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            decoder_inputs_embeds=decoder_inputs_embeds,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        hidden_states = outputs.last_hidden_state
+        if return_logits is None:
+            return_logits = labels is None or not self.training
+        logits = self.lm_head(slice_logits_to_keep(hidden_states, logits_to_keep)) if return_logits else None
+
+        loss = nll_loss = None
+        if labels is not None:
+            loss, nll_loss = self._loss(hidden_states, labels.to(hidden_states.device))
+            divisor = labels.ne(IGNORED_LABEL).sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch
+            if isinstance(divisor, torch.Tensor):
+                divisor = divisor.to(loss.device)
+            loss, nll_loss = loss / divisor, nll_loss / divisor
+        return VanillaTransformerSeq2SeqLMOutput(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            decoder_hidden_states=outputs.decoder_hidden_states,
+            decoder_attentions=outputs.decoder_attentions,
+            cross_attentions=outputs.cross_attentions,
+            encoder_last_hidden_state=outputs.encoder_last_hidden_state,
+            encoder_hidden_states=outputs.encoder_hidden_states,
+            encoder_attentions=outputs.encoder_attentions,
+            nll_loss=nll_loss,
+        )
+
+    def _loss(self, hidden_states: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        epsilon = self.config.label_smoothing
+        # A projection that was replaced, wrapped or hooked (an adapter, an offloaded weight) does more than multiply by
+        # its matrix, so it has to be called.
+        is_plain = type(self.lm_head) is nn.Linear and self.lm_head.bias is None
+        if is_plain and not hasattr(self.lm_head, "_hf_hook"):
+            return projected_label_smoothed_cross_entropy(hidden_states, self.lm_head.weight, labels, epsilon)
+        return label_smoothed_cross_entropy(self.lm_head(hidden_states), labels, epsilon)
+
+    def prepare_decoder_input_ids_from_labels(self, labels: torch.Tensor) -> torch.Tensor:
+        """Figure 1 "Outputs (shifted right)": what the decoder reads while it learns to predict `labels`.
+
+        Args:
+            labels: (B, T) token ids, -100 where nothing is to be predicted.
+
+        Returns:
+            (B, T): the start token, then the labels without the last; `<pad>` in place of -100.
+
+        Raises:
+            ValueError: the config has no `decoder_start_token_id` or no `pad_token_id`.
+        """
+        start, pad = self.config.decoder_start_token_id, self.config.pad_token_id
+        if start is None or pad is None:
+            raise ValueError(
+                f"labels are shifted right with `decoder_start_token_id`={start} and `pad_token_id`={pad}; "
+                "set both in the config"
+            )
+        shifted = torch.cat([torch.full_like(labels[:, :1], start), labels[:, :-1]], dim=1)
+        return shifted.masked_fill(shifted == IGNORED_LABEL, pad)
+
+    def prepare_inputs_for_generation(
+        self, input_ids: torch.Tensor, decoder_attention_mask: torch.Tensor | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Adds to transformers' preparation the positions of target prefixes that are padded on their left."""
+        if decoder_attention_mask is not None and decoder_attention_mask.dim() == 2:
+            # A static cache turns the mask into its final form, from which the positions can no longer be read.
+            kwargs["decoder_position_ids"] = position_ids_from_mask(decoder_attention_mask)
+        return super().prepare_inputs_for_generation(input_ids, decoder_attention_mask=decoder_attention_mask, **kwargs)
+
+    def _prepare_text_encoder_decoder_kwargs_for_generation(
+        self, inputs_tensor: torch.Tensor, model_kwargs: dict[str, Any], model_input_name: str | None, **kwargs: Any
+    ) -> dict[str, Any]:
+        # generate() runs the encoder by itself and would then attend over its padding at every step.
+        if (model_input_name or self.main_input_name) == "input_ids":
+            mask = derive_attention_mask(inputs_tensor, model_kwargs.get("attention_mask"), self.config.pad_token_id)
+            if mask is not None:
+                model_kwargs["attention_mask"] = mask
+        return super()._prepare_text_encoder_decoder_kwargs_for_generation(
+            inputs_tensor, model_kwargs=model_kwargs, model_input_name=model_input_name, **kwargs
+        )
+
+    def _resize_token_embeddings(self, new_num_tokens: int, *args: Any, **kwargs: Any) -> nn.Module:
+        embeddings = super()._resize_token_embeddings(new_num_tokens, *args, **kwargs)
+        if not self.config.tie_word_embeddings:  # otherwise tie_weights(), which follows, resizes it
+            self.model.decoder.embed_tokens = self._get_resized_embeddings(
+                self.model.decoder.embed_tokens, embeddings.weight.shape[0], **kwargs
+            )
+        return embeddings
+
+
+__all__ = [
+    "VanillaTransformerForConditionalGeneration",
+    "VanillaTransformerModel",
+    "VanillaTransformerPreTrainedModel",
+    "VanillaTransformerSeq2SeqLMOutput",
+]

@@ -1,0 +1,53 @@
+"""What encoder, decoder and the whole model have in common as transformers models: flags and initial weights."""
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+
+from .configuration_vanilla_transformer import VanillaTransformerConfig
+
+
+class VanillaTransformerPreTrainedModel(PreTrainedModel):
+    """The base class of every model of this package: says what transformers may do with it.
+
+    Initial weights: projections Xavier-uniform with zero biases, embeddings and learned positions
+    N(0, d_model^-0.5), so that the embeddings times sqrt(d_model) (§3.4) have unit variance, as the sinusoids
+    they are added to have (about 1/2), and the logits of the tied projection start near unit variance too.
+    """
+
+    config: VanillaTransformerConfig
+    config_class = VanillaTransformerConfig
+    base_model_prefix = "model"
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["EncoderLayer", "PreNormEncoderLayer", "DecoderLayer", "PreNormDecoderLayer"]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _can_compile_fullgraph = True
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        # transformers calls this on modules that hold parameters, one by one; `init` skips what was loaded.
+        if isinstance(module, nn.Linear):
+            init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, nn.Embedding):
+            init.normal_(module.weight, mean=0.0, std=self.config.d_model**-0.5)
+        elif isinstance(module, nn.LayerNorm):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+
+    @property
+    def dummy_inputs(self) -> dict[str, Any]:
+        """A batch of two short sentences, the second padded, for tools that trace the model."""
+        pad = self.config.pad_token_id or 0
+        eos = self.config.eos_token_id if isinstance(self.config.eos_token_id, int) else 2
+        top = self.config.vocab_size - 1
+        ids = torch.tensor([[top, top, top, eos], [top, eos, pad, pad]], device=self.device)
+        mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]], device=self.device)
+        return {"input_ids": ids, "attention_mask": mask, "decoder_input_ids": ids}
