@@ -63,7 +63,7 @@ class VanillaTransformerModel(VanillaTransformerPreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         decoder_input_ids: torch.Tensor | None = None,
         decoder_attention_mask: torch.Tensor | None = None,
-        encoder_outputs: BaseModelOutput | tuple[torch.Tensor, ...] | None = None,
+        encoder_outputs: BaseModelOutput | None = None,
         past_key_values: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         decoder_inputs_embeds: torch.Tensor | None = None,
@@ -81,7 +81,7 @@ class VanillaTransformerModel(VanillaTransformerPreTrainedModel):
                 new ones.
             decoder_attention_mask: (B, cached + T), non-zero for target tokens; needed only where a target is padded
                 on its left, since no position sees those to its right.
-            encoder_outputs: what an earlier call of the encoder returned, in place of the source.
+            encoder_outputs: what an earlier call of the encoder returned, in place of the source; a tuple will do.
             past_key_values: the cache of earlier positions; extended in place and returned.
             inputs_embeds: (B, S, D) in place of `input_ids`, as `get_input_embeddings()(input_ids)` gives them.
             decoder_inputs_embeds: (B, T, D), likewise.
@@ -165,7 +165,7 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
         attention_mask: torch.Tensor | None = None,
         decoder_input_ids: torch.Tensor | None = None,
         decoder_attention_mask: torch.Tensor | None = None,
-        encoder_outputs: BaseModelOutput | tuple[torch.Tensor, ...] | None = None,
+        encoder_outputs: BaseModelOutput | None = None,
         past_key_values: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         decoder_inputs_embeds: torch.Tensor | None = None,

@@ -1,0 +1,26 @@
+"""What all tests share: no network, two threads, the real text that may stand beside the project."""
+
+import os
+from pathlib import Path
+
+# Before any Hugging Face library is imported: they read these once.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+import torch
+
+MULTI30K = Path(__file__).resolve().parents[2] / "shared" / "data" / "multi30k"
+
+
+@pytest.fixture(autouse=True)
+def _same_random_numbers_for_every_test():
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def multi30k() -> Path:
+    """The folder of real parallel text; a test that asks for it is skipped where there is none."""
+    if not MULTI30K.is_dir():
+        pytest.skip("no multi30k beside the project")
+    return MULTI30K

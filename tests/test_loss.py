@@ -1,0 +1,205 @@
+"""§5.4 label smoothing, by definition and fused: against torch's cross-entropy in float64."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from hf_vanilla_transformer import loss as loss_module
+from hf_vanilla_transformer.loss import label_smoothed_cross_entropy, projected_label_smoothed_cross_entropy
+
+EPSILONS = [0.0, 0.1, 0.3]
+
+
+def problem(tokens=50, width=12, vocab=37, dtype=torch.float64, ignored=0.3):
+    hidden = torch.randn(5, tokens // 5, width, dtype=dtype)
+    weight = torch.randn(vocab, width, dtype=dtype)
+    labels = torch.randint(0, vocab, (5, tokens // 5))
+    labels[torch.rand(labels.shape) < ignored] = -100
+    return hidden, weight, labels
+
+
+def reference(hidden, weight, labels, epsilon):
+    """Sum, unsmoothed sum and both gradients, by torch in float64."""
+    hidden, weight = hidden.detach().double().requires_grad_(), weight.detach().double().requires_grad_()
+    logits = (hidden @ weight.t()).flatten(0, -2)
+    loss = F.cross_entropy(logits, labels.flatten(), label_smoothing=epsilon, reduction="sum")
+    nll = F.cross_entropy(logits, labels.flatten(), reduction="sum")
+    return loss, nll, *torch.autograd.grad(loss, (hidden, weight))
+
+
+@pytest.fixture(params=["one chunk", "many chunks"])
+def chunks(request, monkeypatch):
+    """Runs a test with all tokens in one chunk of logits, and with 64 of them (the least) at a time."""
+    if request.param == "many chunks":
+        monkeypatch.setitem(loss_module._CHUNK_ELEMENTS, "cpu", 1)
+
+
+@pytest.mark.parametrize("epsilon", EPSILONS)
+def test_section_5_4_definition_equals_torch_in_float64(epsilon):
+    hidden, weight, labels = problem()
+    loss, nll = label_smoothed_cross_entropy(hidden @ weight.t(), labels, epsilon)
+    expected_loss, expected_nll, _, _ = reference(hidden, weight, labels, epsilon)
+    torch.testing.assert_close(loss, expected_loss, rtol=1e-12, atol=0)
+    torch.testing.assert_close(nll, expected_nll, rtol=1e-12, atol=0)
+
+
+@pytest.mark.usefixtures("chunks")
+@pytest.mark.parametrize("epsilon", EPSILONS)
+def test_section_5_4_fused_value_and_gradients_equal_torch_in_float64(epsilon):
+    hidden, weight, labels = problem(tokens=200)
+    hidden.requires_grad_()
+    weight.requires_grad_()
+    loss, nll = projected_label_smoothed_cross_entropy(hidden, weight, labels, epsilon)
+    gradients = torch.autograd.grad(loss * 0.7, (hidden, weight))  # 0.7: a loss that is divided and scaled afterwards
+    expected_loss, expected_nll, *expected_gradients = reference(hidden, weight, labels, epsilon)
+    torch.testing.assert_close(loss, expected_loss, rtol=1e-12, atol=0)
+    torch.testing.assert_close(nll, expected_nll, rtol=1e-12, atol=0)
+    for gradient, expected in zip(gradients, expected_gradients, strict=True):
+        torch.testing.assert_close(gradient, 0.7 * expected, rtol=1e-10, atol=1e-12)
+
+
+def test_fused_gradients_by_finite_differences():
+    hidden, weight, labels = problem(tokens=10, width=4, vocab=6)
+    hidden.requires_grad_()
+    weight.requires_grad_()
+    assert torch.autograd.gradcheck(
+        lambda h, w: projected_label_smoothed_cross_entropy(h, w, labels, 0.1)[0], (hidden, weight)
+    )
+
+
+@pytest.mark.usefixtures("chunks")
+def test_fused_float32_is_near_float64_at_a_real_size():
+    hidden, weight, labels = problem(tokens=500, width=128, vocab=5000, dtype=torch.float32)
+    hidden.requires_grad_()
+    weight.data.mul_(128**-0.5)
+    weight.requires_grad_()
+    loss, nll = projected_label_smoothed_cross_entropy(hidden, weight, labels, 0.1)
+    gradients = torch.autograd.grad(loss, (hidden, weight))
+    expected_loss, expected_nll, *expected_gradients = reference(hidden, weight, labels, 0.1)
+    torch.testing.assert_close(loss.double(), expected_loss, rtol=1e-6, atol=0)
+    torch.testing.assert_close(nll.double(), expected_nll, rtol=1e-6, atol=0)
+    for gradient, expected in zip(gradients, expected_gradients, strict=True):
+        torch.testing.assert_close(gradient.double(), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_autocast_multiplies_in_bfloat16_and_normalises_in_float32():
+    hidden, weight, labels = problem(tokens=200, width=32, vocab=300, dtype=torch.float32)
+    hidden.requires_grad_()
+    weight.requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss, nll = projected_label_smoothed_cross_entropy(hidden, weight, labels, 0.1)
+    assert (loss.dtype, nll.dtype) == (torch.float32, torch.float32)
+    gradients = torch.autograd.grad(loss, (hidden, weight))
+    assert [gradient.dtype for gradient in gradients] == [torch.float32, torch.float32]
+    # What is left after rounding the inputs to bfloat16, as autocast does, is the rounding of logits and products:
+    # 8 bits, so 2^-8 of logits of about sqrt(32) and of sums of up to 200 gradients.
+    rounded = (hidden.bfloat16(), weight.bfloat16())
+    expected_loss, expected_nll, *expected_gradients = reference(*rounded, labels, 0.1)
+    torch.testing.assert_close(loss.double(), expected_loss, rtol=2e-3, atol=0)
+    torch.testing.assert_close(nll.double(), expected_nll, rtol=2e-3, atol=0)
+    for gradient, expected in zip(gradients, expected_gradients, strict=True):
+        difference = (gradient.double() - expected).norm() / expected.norm()
+        assert difference < 2**-6, difference
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_weights_get_gradients_of_their_own_type_summed_in_float32(dtype):
+    hidden, weight, labels = problem(tokens=4000, width=8, vocab=20, dtype=dtype, ignored=0.0)
+    hidden.requires_grad_()
+    weight.requires_grad_()
+    loss, _ = projected_label_smoothed_cross_entropy(hidden, weight, labels, 0.1)
+    assert loss.dtype == torch.float32
+    grad_hidden, grad_weight = torch.autograd.grad(loss, (hidden, weight))
+    assert (grad_hidden.dtype, grad_weight.dtype) == (dtype, dtype)
+    expected_loss, _, _, expected = reference(hidden, weight, labels, 0.1)
+    torch.testing.assert_close(loss.double(), expected_loss, rtol=5e-3, atol=0)
+    assert (grad_weight.double() - expected).norm() / expected.norm() < 2**-6
+
+
+def test_extreme_logits_stay_finite():
+    hidden = torch.tensor([[1000.0, 0.0], [-1000.0, 500.0]], requires_grad=True)
+    weight = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, -1.0]], requires_grad=True)
+    labels = torch.tensor([2, 0])
+    loss, nll = projected_label_smoothed_cross_entropy(hidden, weight, labels, 0.1)
+    expected_loss, expected_nll, *expected_gradients = reference(hidden, weight, labels, 0.1)
+    torch.testing.assert_close(loss.double(), expected_loss)
+    torch.testing.assert_close(nll.double(), expected_nll)
+    for gradient, expected in zip(torch.autograd.grad(loss, (hidden, weight)), expected_gradients, strict=True):
+        torch.testing.assert_close(gradient.double(), expected)
+
+
+def test_ignored_labels_get_no_gradient_and_no_labels_give_zero():
+    hidden, weight, labels = problem()
+    hidden.requires_grad_()
+    weight.requires_grad_()
+    loss, _ = projected_label_smoothed_cross_entropy(hidden, weight, labels, 0.1)
+    (grad_hidden,) = torch.autograd.grad(loss, hidden)
+    assert (grad_hidden[labels == -100] == 0).all()
+    assert (grad_hidden[labels != -100] != 0).any(dim=-1).all()
+    loss, nll = projected_label_smoothed_cross_entropy(hidden, weight, torch.full_like(labels, -100), 0.1)
+    assert (loss.item(), nll.item()) == (0.0, 0.0)
+    assert all((gradient == 0).all() for gradient in torch.autograd.grad(loss, (hidden, weight)))
+
+
+def test_backward_twice_gives_the_same_gradient_twice():
+    hidden, weight, labels = problem()
+    hidden.requires_grad_()
+    loss, _ = projected_label_smoothed_cross_entropy(hidden, weight, labels, 0.1)
+    (first,) = torch.autograd.grad(loss * 3, hidden, retain_graph=True)
+    (second,) = torch.autograd.grad(loss * 3, hidden)
+    assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("trained", ["hidden", "weight"])
+def test_a_frozen_side_gets_no_gradient(trained):
+    hidden, weight, labels = problem()
+    (hidden if trained == "hidden" else weight).requires_grad_()
+    loss, nll = projected_label_smoothed_cross_entropy(hidden, weight, labels, 0.1)
+    assert not nll.requires_grad
+    loss.backward()
+    assert (hidden.grad is not None, weight.grad is not None) == (trained == "hidden", trained == "weight")
+
+
+def test_without_gradients_none_are_computed():
+    hidden, weight, labels = problem()
+    weight.requires_grad_()
+    with torch.no_grad():
+        loss, _ = projected_label_smoothed_cross_entropy(hidden, weight, labels, 0.1)
+    assert not loss.requires_grad
+    expected, _, _, _ = reference(hidden, weight, labels, 0.1)
+    torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0)
+
+
+def test_training_never_holds_the_logits_of_all_tokens():
+    """The largest tensor made on the way has the size of one chunk of logits, or of a gradient."""
+    tokens, width, vocab = 2000, 4, 9000
+    hidden = torch.randn(tokens, width, requires_grad=True)
+    weight = torch.randn(vocab, width, requires_grad=True)
+    labels = torch.randint(0, vocab, (tokens,))
+    sizes = []
+
+    class Recorder(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            result = function(*args, **(kwargs or {}))
+            if isinstance(result, torch.Tensor):
+                sizes.append(result.numel())
+            return result
+
+    with Recorder():
+        loss, _ = projected_label_smoothed_cross_entropy(hidden, weight, labels, 0.1)
+        loss.backward()
+    assert max(sizes) <= loss_module._CHUNK_ELEMENTS["cpu"] < tokens * vocab
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_compiles_without_graph_breaks(backend):
+    hidden, weight, labels = problem(tokens=100)
+    hidden.requires_grad_()
+    weight.requires_grad_()
+    compiled = torch.compile(projected_label_smoothed_cross_entropy, fullgraph=True, backend=backend)
+    loss, nll = compiled(hidden, weight, labels, 0.1)
+    gradients = torch.autograd.grad(loss, (hidden, weight))
+    expected_loss, expected_nll, *expected_gradients = reference(hidden, weight, labels, 0.1)
+    torch.testing.assert_close((loss, nll), (expected_loss, expected_nll.detach()))
+    for gradient, expected in zip(gradients, expected_gradients, strict=True):
+        torch.testing.assert_close(gradient, expected)
