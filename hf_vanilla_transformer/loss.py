@@ -95,10 +95,15 @@ class _ProjectedLoss(torch.autograd.Function):
         grad_weight = torch.zeros_like(weight, dtype=softmax_dtype) if wants_gradients else None
 
         rows = max(64, _CHUNK_ELEMENTS.get(weight.device.type, _CHUNK_ELEMENTS_DEFAULT) // vocab_size)
+        rows = min(rows, max(num_tokens, 1))
+        # Two buffers for all chunks: on a CPU, fresh memory of this size costs as much as filling it.
+        logits_buffer = torch.empty(rows, vocab_size, dtype=matmul_dtype, device=weight.device)
+        log_probs_buffer = torch.empty(rows, vocab_size, dtype=softmax_dtype, device=weight.device)
         for start in range(0, num_tokens, rows):
             chunk = slice(start, min(start + rows, num_tokens))
-            logits = inputs[chunk] @ projection.t()
-            log_probs = torch.log_softmax(logits, dim=-1, dtype=softmax_dtype)
+            size = chunk.stop - chunk.start
+            logits = torch.mm(inputs[chunk], projection.t(), out=logits_buffer[:size])
+            log_probs = torch.log_softmax(logits, dim=-1, dtype=softmax_dtype, out=log_probs_buffer[:size])
             is_label = labels[chunk].ne(IGNORED_LABEL).unsqueeze(-1)
             label = labels[chunk].clamp(min=0).unsqueeze(-1)
             token_nll = -log_probs.gather(-1, label) * is_label

@@ -1,0 +1,66 @@
+"""Perplexity: how probable a model finds given translations, token by token, without label smoothing."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from ..inference.batching import padded_batch, sorted_batches
+from ..loss import IGNORED_LABEL
+
+
+@dataclass(frozen=True)
+class LabelLikelihood:
+    """The likelihood of a set of labels, in sums that add up over parts of the set.
+
+    Args:
+        nll: minus the summed log-probability of all labels, in nats.
+        num_tokens: how many labels there are, each `</s>` included.
+    """
+
+    nll: float
+    num_tokens: int
+
+    @property
+    def nll_per_token(self) -> float:
+        """Nats a token: the mean over all tokens, so that long sentences weigh what they are long."""
+        return self.nll / max(self.num_tokens, 1)
+
+    @property
+    def perplexity(self) -> float:
+        """exp(nats a token), as in Table 3, whose tokens are word pieces too; infinite where that overflows."""
+        return math.exp(self.nll_per_token) if self.nll_per_token < 700 else math.inf
+
+
+@torch.no_grad()
+def label_likelihood(
+    model: PreTrainedModel, examples: Sequence[dict[str, Any]], batch_size: int = 64
+) -> LabelLikelihood:
+    """Scores every label of `examples` by the model, in eval mode, and leaves the model in the mode it was in.
+
+    Args:
+        model: a sequence-to-sequence model of this package.
+        examples: each with `input_ids` and `labels`, lists of token ids.
+        batch_size: sentences at a time.
+
+    Returns:
+        The sums over all labels.
+    """
+    was_training = model.training
+    model.eval()
+    nll, num_tokens = 0.0, 0
+    try:
+        lengths = [len(example["input_ids"]) + len(example["labels"]) for example in examples]
+        for indices in sorted_batches(lengths, batch_size):
+            batch = padded_batch([examples[index] for index in indices], model.config.pad_token_id)
+            batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
+            tokens = int(batch["labels"].ne(IGNORED_LABEL).sum())
+            output = model(**batch, return_logits=False)
+            nll += float(output.nll_loss) * tokens
+            num_tokens += tokens
+    finally:
+        model.train(was_training)
+    return LabelLikelihood(nll, num_tokens)

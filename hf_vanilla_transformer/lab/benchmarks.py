@@ -1,0 +1,205 @@
+"""Speed and memory next to a peer: the same work, in turns, so that a busy machine slows both alike."""
+
+import multiprocessing
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import MarianConfig, MarianMTModel
+
+from ..configuration_vanilla_transformer import VanillaTransformerConfig
+from ..loss import projected_label_smoothed_cross_entropy
+from ..modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
+
+OURS, MARIAN, TORCH = "hf_vanilla_transformer", "MarianMTModel", "F.cross_entropy"
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What one step works on.
+
+    Args:
+        preset: shape of the model.
+        vocab_size: V.
+        sentences: B.
+        length: tokens of every source and target; none is padding, which only ours would skip in the loss.
+    """
+
+    preset: str
+    vocab_size: int
+    sentences: int
+    length: int
+
+
+WORKLOADS = {
+    "tiny": Workload("tiny", vocab_size=10000, sentences=128, length=30),
+    "base": Workload("base", vocab_size=37000, sentences=32, length=32),
+}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Seconds a step of two programs, measured in turns, and the peak memory of each in a process of its own.
+
+    Args:
+        what: the work.
+        seconds: every measured step, by program; ours first.
+        peak_bytes: highest resident memory above what the process had before its model and data; empty if not asked.
+    """
+
+    what: str
+    seconds: dict[str, list[float]]
+    peak_bytes: dict[str, int]
+
+    @property
+    def speedup(self) -> float:
+        """How many times faster ours is: the peer's median time over ours."""
+        ours, peer = (statistics.median(times) for times in self.seconds.values())
+        return peer / ours
+
+    def lines(self) -> list[str]:
+        """The comparison as a table of Markdown rows: program, median, fastest, peak memory; then the ratio."""
+        rows = [f"| {self.what} | median | fastest | peak memory |", "|---|---|---|---|"]
+        for name, times in self.seconds.items():
+            memory = f"{self.peak_bytes[name] / 2**20:,.0f} MiB" if name in self.peak_bytes else "-"
+            rows.append(
+                f"| {name} | {statistics.median(times) * 1e3:,.0f} ms | {min(times) * 1e3:,.0f} ms | {memory} |"
+            )
+        return [*rows, f"ratio of medians: {self.speedup:.2f}x"]
+
+
+def compare_train_step(size: str, repeats: int = 10, memory: bool = True) -> Comparison:
+    """Forward and backward with label smoothing 0.1, ours and MarianMTModel's of the same shape.
+
+    Args:
+        size: a key of `WORKLOADS`.
+        repeats: measured steps of each.
+        memory: whether to measure peak memory too, in two more processes.
+
+    Returns:
+        The comparison.
+    """
+    steps = {name: _train_step(name, size) for name in (OURS, MARIAN)}
+    peaks = {name: _peak_memory(name, size) for name in steps} if memory else {}
+    work = WORKLOADS[size]
+    what = f"train step, {size}, {work.sentences} x {work.length} tokens, V {work.vocab_size:,}"
+    return Comparison(what, _in_turns(steps, repeats), peaks)
+
+
+def compare_loss(repeats: int = 10) -> Comparison:
+    """The fused projection and loss against `F.cross_entropy(label_smoothing=0.1)` on a tiny model's output.
+
+    Args:
+        repeats: measured steps of each.
+
+    Returns:
+        The comparison, over value and gradients.
+    """
+    tokens, d_model, vocab_size = 3800, 128, 10000
+    hidden = torch.randn(tokens, d_model, requires_grad=True)
+    weight = (torch.randn(vocab_size, d_model) * d_model**-0.5).requires_grad_()
+    labels = torch.randint(0, vocab_size, (tokens,))
+
+    def fused() -> None:
+        projected_label_smoothed_cross_entropy(hidden, weight, labels, 0.1)[0].backward()
+
+    def plain() -> None:
+        F.cross_entropy(hidden @ weight.t(), labels, label_smoothing=0.1, reduction="sum").backward()
+
+    what = f"projection and loss, {tokens:,} tokens, D {d_model}, V {vocab_size:,}"
+    return Comparison(what, _in_turns({OURS: fused, TORCH: plain}, repeats), {})
+
+
+def marian_like(config: VanillaTransformerConfig) -> MarianMTModel:
+    """Builds a MarianMTModel of the same shape, activation and dropout, with its own biases and sinusoids.
+
+    Args:
+        config: ours.
+
+    Returns:
+        A model with random weights.
+    """
+    return MarianMTModel(
+        MarianConfig(
+            vocab_size=config.vocab_size,
+            d_model=config.d_model,
+            encoder_layers=config.num_encoder_layers,
+            decoder_layers=config.num_decoder_layers,
+            encoder_attention_heads=config.num_heads,
+            decoder_attention_heads=config.num_heads,
+            encoder_ffn_dim=config.d_ff,
+            decoder_ffn_dim=config.d_ff,
+            dropout=config.dropout,
+            activation_function="relu",
+            scale_embedding=True,
+            pad_token_id=1,
+            eos_token_id=2,
+            bos_token_id=0,
+            decoder_start_token_id=0,
+            forced_eos_token_id=None,
+            max_position_embeddings=512,
+        )
+    )
+
+
+def _train_step(name: str, size: str) -> Callable[[], None]:
+    work = WORKLOADS[size]
+    torch.manual_seed(0)
+    config = VanillaTransformerConfig.from_preset(work.preset, vocab_size=work.vocab_size)
+    source, target = torch.randint(4, work.vocab_size, (2, work.sentences, work.length))
+    mask = torch.ones_like(source)
+    model: nn.Module
+    if name == OURS:
+        model = VanillaTransformerForConditionalGeneration(config).train()
+
+        def step() -> None:
+            model.zero_grad()
+            model(input_ids=source, attention_mask=mask, labels=target).loss.backward()
+
+    else:
+        model = marian_like(config).train()
+        shifted = torch.cat([torch.zeros_like(target[:, :1]), target[:, :-1]], dim=1)
+
+        def step() -> None:
+            model.zero_grad()
+            output = model(input_ids=source, attention_mask=mask, decoder_input_ids=shifted, use_cache=False)
+            logits = output.logits.flatten(0, 1)
+            F.cross_entropy(logits, target.flatten(), label_smoothing=config.label_smoothing).backward()
+
+    return step
+
+
+def _in_turns(steps: dict[str, Callable[[], None]], repeats: int) -> dict[str, list[float]]:
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for turn in range(repeats + 2):
+        for name, step in steps.items():
+            started = time.perf_counter()
+            step()
+            if turn >= 2:  # the first two warm up allocator and caches
+                seconds[name].append(time.perf_counter() - started)
+    return seconds
+
+
+def _peak_memory(name: str, size: str) -> int:
+    # A process of its own: the high-water mark of this one cannot be lowered.
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_peak_memory_of_steps, (name, size))
+
+
+def _peak_memory_of_steps(name: str, size: str) -> int:
+    before = _resident_peak()
+    step = _train_step(name, size)
+    for _ in range(3):
+        step()
+    return _resident_peak() - before
+
+
+def _resident_peak() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # bytes there, KiB elsewhere

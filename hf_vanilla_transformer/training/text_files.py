@@ -1,0 +1,78 @@
+"""Reading text files line by line, plain or gzip, so that whatever is wrong with them is found and named."""
+
+import errno
+import gzip
+import io
+import os
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+_GZIP_MAGIC = b"\x1f\x8b"
+_UTF8_BOM = "\ufeff"
+
+
+def read_lines(path: str | Path) -> Iterator[str]:
+    r"""Reads the lines of a UTF-8 text file one at a time, in memory for one line.
+
+    A line ends at "\n" or "\r\n" and nowhere else. Python's own text mode also ends one at a lone "\r", and
+    `str.splitlines` at U+2028, U+0085, form feeds and more; either would move the lines of one file of a parallel
+    corpus against those of the other. The file is opened when the first line is asked for.
+
+    Args:
+        path: the file. Whether it is gzip is told by its first bytes, not by its name.
+
+    Yields:
+        Each line without its end, and the first without a byte order mark.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        IsADirectoryError: it is a directory.
+        ValueError: a line is not UTF-8 or has a NUL byte, or gzip data are damaged or cut short; the message names
+            the file and the line, the first being 1, and the byte in the line, the first being 0.
+    """
+    require_text_file(path)
+    with open(path, "rb") as file:
+        is_gzip = file.peek(len(_GZIP_MAGIC)).startswith(_GZIP_MAGIC)
+        stream = io.BufferedReader(gzip.GzipFile(fileobj=file)) if is_gzip else file
+        number = 0
+        try:
+            for number, raw_line in enumerate(stream, start=1):
+                line = _decode(raw_line, f"{path}, line {number}")
+                if number == 1 and line.startswith(_UTF8_BOM):
+                    line = line[1:]
+                    if not line:  # a file of nothing but the mark has no line
+                        return
+                yield line.removesuffix("\n").removesuffix("\r") if line.endswith("\n") else line
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise ValueError(f"{path}, after line {number}: damaged or truncated gzip data ({error})") from error
+
+
+def require_text_file(path: str | Path) -> None:
+    """Refuses a path at which there is nothing to read.
+
+    Args:
+        path: the file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        IsADirectoryError: it is a directory.
+    """
+    if not Path(path).exists():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    if Path(path).is_dir():
+        raise IsADirectoryError(errno.EISDIR, "a directory, not a text file", str(path))
+
+
+def _decode(raw_line: bytes, where: str) -> str:
+    if (position := raw_line.find(0)) >= 0:
+        raise ValueError(f"{where}: NUL byte at byte {position}; looks like a binary file, or text that is not UTF-8")
+    try:
+        return raw_line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{where}: not UTF-8 at byte {error.start} ({error.reason}: 0x{raw_line[error.start]:02x})"
+        ) from error
+
+
+__all__ = ["read_lines", "require_text_file"]

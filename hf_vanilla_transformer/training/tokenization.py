@@ -1,0 +1,326 @@
+"""§5.1: one vocabulary for source and target, learned from text as byte-level BPE or WordPiece."""
+
+import json
+import random
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers.utils import logging
+
+from .text_files import read_lines, require_text_file
+
+logger = logging.get_logger(__name__)
+
+BOS, PAD, EOS, UNK = SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>")  # a token's place is its id
+
+_CONTINUATION = "##"
+_LONGEST_WORDPIECE_WORD = 100  # characters
+
+# Reads the training text from its beginning, and may be called again.
+_Corpus = Callable[[], Iterator[str]]
+
+
+def train_tokenizer(
+    *,
+    files: str | Path | Iterable[str | Path] | None = None,
+    texts: Iterable[str] | None = None,
+    vocab_size: int = 37000,
+    model: str = "bpe",
+    lowercase: bool = False,
+    min_frequency: int = 2,
+    model_max_length: int | None = None,
+    output_dir: str | Path | None = None,
+    show_progress: bool = False,
+) -> PreTrainedTokenizerFast:
+    """Learns one vocabulary from the text of both languages (§5.1), and makes a transformers tokenizer of it.
+
+    The ids of `<s>`, `<pad>`, `</s>` and `<unk>` are 0 to 3. Every text, source or `text_target`, is encoded with
+    `</s>` at its end. Text that looks like a special token is text: `</s>` in a sentence never ends it. The same
+    text gives the same tokenizer, byte for byte.
+
+    "bpe" works on UTF-8 bytes and changes nothing: `decode(encode(text), skip_special_tokens=True)` is `text`, for
+    any text. "wordpiece" loses information, and cannot be decoded exactly: words come back with one space between
+    them, so how much whitespace there was, and of which kind, is lost; punctuation marks are words, so which of them
+    touched their neighbours is lost; and a word that has a character the training text has not, or more than 100
+    characters, becomes `<unk>`, which decoding skips.
+
+    Args:
+        files: text files, plain or gzip, read line by line. Source and target files together.
+        texts: instead of files, strings; an iterator will do. "wordpiece", which reads them twice, holds them in
+            memory.
+        vocab_size: tokens to learn, with the special ones.
+        model: "bpe" (byte-level) or "wordpiece".
+        lowercase: whether to lower-case all text; what is decoded is then lower-case too.
+        min_frequency: how often two tokens must meet in the text to become one.
+        model_max_length: tokens of the longest input, for `truncation=True`. The model has no longest input, so the
+            default is no limit.
+        output_dir: a folder to save the tokenizer in, for `AutoTokenizer.from_pretrained`.
+        show_progress: whether to show progress bars.
+
+    Returns:
+        The tokenizer. Where the text has fewer tokens to learn than `vocab_size`, a warning says so, and the
+        vocabulary is smaller.
+
+    Raises:
+        ValueError: neither or both of `files` and `texts` are given; `model` is unknown; `vocab_size` is too small
+            for the alphabet; a file is empty or has only blank lines; or one of the errors of `read_lines`. The
+            message names the value, or the file and line.
+        TypeError: an item of `texts` is not a string.
+        OSError: a file cannot be read, or `output_dir` not be written.
+
+    Example:
+        >>> tokenizer = train_tokenizer(texts=["ein Hund", "a dog"] * 9, vocab_size=270)
+        >>> tokenizer.decode(tokenizer("a dog").input_ids)
+        'a dog</s>'
+    """
+    if model not in _TRAINERS:
+        raise ValueError(f"`model`={model!r} is not known; allowed: {', '.join(map(repr, _TRAINERS))}")
+    if output_dir is not None and Path(output_dir).exists() and not Path(output_dir).is_dir():
+        raise NotADirectoryError(f"`output_dir`={output_dir} is a file; give a folder, or a name that is free")
+    backend = _TRAINERS[model](_corpus(files, texts, model), vocab_size, lowercase, min_frequency, show_progress)
+    learned = backend.get_vocab_size()
+    if learned < vocab_size:
+        logger.warning(
+            f"the vocabulary has {learned} tokens instead of the {vocab_size} asked for: "
+            f"no other pair of tokens meets at least {min_frequency} times in the training text"
+        )
+    tokenizer = _wrap(backend, model_max_length)
+    if output_dir is not None:
+        save_tokenizer(tokenizer, output_dir)
+    return tokenizer
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerFast, output_dir: str | Path) -> None:
+    """Saves a tokenizer so that transformers 4 can load it too, where `save_pretrained` names a class new in 5.
+
+    Args:
+        tokenizer: what to save.
+        output_dir: the folder, made where there is none.
+    """
+    tokenizer.save_pretrained(output_dir)
+    path = Path(output_dir) / "tokenizer_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    if config.get("tokenizer_class") == "TokenizersBackend":
+        config["tokenizer_class"] = "PreTrainedTokenizerFast"  # an alias of the former in transformers 5
+        text = json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False)
+        path.write_text(text + "\n", encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class TokenizerStatistics:
+    """How much text there is, and how finely a tokenizer cuts it.
+
+    Args:
+        files: how many were read.
+        lines: all lines, blank ones too.
+        sampled_lines: non-blank lines that the means are taken over.
+        tokens_per_line: mean, without `</s>`.
+        tokens_per_word: mean over the words between whitespace: the fertility.
+    """
+
+    files: int
+    lines: int
+    sampled_lines: int
+    tokens_per_line: float
+    tokens_per_word: float
+
+
+def tokenizer_statistics(
+    tokenizer: PreTrainedTokenizerBase, files: str | Path | Iterable[str | Path], sample_size: int = 1000
+) -> TokenizerStatistics:
+    """Measures a tokenizer on a random sample of lines, the same sample each time.
+
+    Args:
+        tokenizer: what to measure.
+        files: text files, plain or gzip.
+        sample_size: the most lines to measure on.
+
+    Returns:
+        The numbers.
+
+    Raises:
+        ValueError: as `train_tokenizer` for a file that is not usable.
+    """
+    paths = _paths(files)
+    draw = random.Random(0)
+    sample: list[str] = []
+    lines = non_blank = 0
+    for line in _lines(paths):
+        lines += 1
+        if line.strip():
+            # Reservoir sampling: each non-blank line so far is in the sample with equal probability.
+            non_blank += 1
+            if len(sample) < sample_size:
+                sample.append(line)
+            elif (place := draw.randrange(non_blank)) < sample_size:
+                sample[place] = line
+    tokens = sum(len(ids) for ids in tokenizer(sample, add_special_tokens=False)["input_ids"])
+    words = sum(len(line.split()) for line in sample)
+    return TokenizerStatistics(len(paths), lines, len(sample), tokens / len(sample), tokens / words)
+
+
+def _train_bpe(corpus: _Corpus, vocab_size: int, lowercase: bool, min_frequency: int, show_progress: bool) -> Tokenizer:
+    bytes_as_characters = pre_tokenizers.ByteLevel.alphabet()
+    _require_room(vocab_size, len(SPECIAL_TOKENS) + len(bytes_as_characters), "the 256 bytes")
+    backend = Tokenizer(models.BPE())
+    if lowercase:
+        backend.normalizer = normalizers.Lowercase()
+    # The regex parts letters from signs before anything is merged, so no merge can spell a special token, which has
+    # both. One that did would get the id of the special token.
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=min_frequency,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=bytes_as_characters,
+        show_progress=show_progress,
+    )
+    backend.train_from_iterator(corpus(), trainer)
+    return backend
+
+
+def _train_wordpiece(
+    corpus: _Corpus, vocab_size: int, lowercase: bool, min_frequency: int, show_progress: bool
+) -> Tokenizer:
+    # Makes a word of each punctuation mark, so that no word can spell a special token, or begin with "##".
+    splitter = pre_tokenizers.BertPreTokenizer()
+    normalizer = normalizers.Lowercase() if lowercase else None
+
+    characters: set[str] = set()
+    for text in corpus():
+        characters.update(text)
+    if normalizer is not None:
+        characters = {lower for character in characters for lower in normalizer.normalize_str(character)}
+    alphabet = sorted(character for character in characters if splitter.pre_tokenize_str(character))
+    inside_words = [character for character in alphabet if len(splitter.pre_tokenize_str(f"a{character}a")) == 1]
+    _require_room(
+        vocab_size,
+        len(SPECIAL_TOKENS) + len(alphabet) + len(inside_words),
+        f"{len(alphabet)} characters, {len(inside_words)} of them in a second form inside words,",
+    )
+
+    def backend_of(model: models.WordPiece) -> Tokenizer:
+        backend = Tokenizer(model)
+        if normalizer is not None:
+            backend.normalizer = normalizer
+        backend.pre_tokenizer = splitter
+        backend.decoder = decoders.WordPiece(prefix=_CONTINUATION, cleanup=False)
+        return backend
+
+    # The trainer numbers "##" tokens in an order that changes from run to run, and breaks ties by number. Those that
+    # are given as special tokens keep their order; the vocabulary then goes to a tokenizer where they are not special.
+    # That also gives every letter both forms, the inner one too where the training text has it only first.
+    learner = backend_of(models.WordPiece(unk_token=UNK))
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocab_size,
+        min_frequency=min_frequency,
+        special_tokens=[*SPECIAL_TOKENS, *(_CONTINUATION + character for character in inside_words)],
+        continuing_subword_prefix=_CONTINUATION,
+        show_progress=show_progress,
+    )
+    learner.train_from_iterator(corpus(), trainer)
+    model = models.WordPiece(
+        learner.get_vocab(),
+        unk_token=UNK,
+        max_input_chars_per_word=_LONGEST_WORDPIECE_WORD,
+        continuing_subword_prefix=_CONTINUATION,
+    )
+    backend = backend_of(model)
+    backend.add_special_tokens(list(SPECIAL_TOKENS))
+    return backend
+
+
+_TRAINERS = {"bpe": _train_bpe, "wordpiece": _train_wordpiece}
+
+
+def _require_room(vocab_size: int, needed: int, alphabet: str) -> None:
+    if vocab_size < needed:
+        raise ValueError(
+            f"`vocab_size`={vocab_size} is too small: {alphabet} and the {len(SPECIAL_TOKENS)} special tokens need "
+            f"at least {needed}"
+        )
+
+
+def _wrap(backend: Tokenizer, model_max_length: int | None) -> PreTrainedTokenizerFast:
+    eos = (EOS, SPECIAL_TOKENS.index(EOS))
+    backend.post_processor = processors.TemplateProcessing(
+        single=f"$A {EOS}", pair=f"$A {EOS} $B:1 {EOS}:1", special_tokens=[eos]
+    )
+    limit = {} if model_max_length is None else {"model_max_length": model_max_length}
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        bos_token=BOS,
+        pad_token=PAD,
+        eos_token=EOS,
+        unk_token=UNK,
+        model_input_names=["input_ids", "attention_mask"],
+        # "</s>" in a text is three signs and a letter. Stands in tokenizer_config.json, so a loaded tokenizer does so.
+        split_special_tokens=True,
+        clean_up_tokenization_spaces=False,
+        **limit,
+    )
+
+
+def _corpus(files: str | Path | Iterable[str | Path] | None, texts: Iterable[str] | None, model: str) -> _Corpus:
+    if (files is None) == (texts is None):
+        raise ValueError("give the training text either as `files` or as `texts`, and not both")
+    if files is not None:
+        return partial(_lines, _paths(files))
+    assert texts is not None
+    if isinstance(texts, str):
+        raise TypeError("`texts` is one string; give a list or an iterator of strings")
+    # Only WordPiece reads its text twice, and an iterator can be read once.
+    return partial(_strings, list(texts) if model == "wordpiece" else texts)
+
+
+def _paths(files: str | Path | Iterable[str | Path]) -> list[Path]:
+    paths = [Path(files)] if isinstance(files, str | Path) else [Path(path) for path in files]
+    if not paths:
+        raise ValueError("`files` has no file in it")
+    for path in paths:  # all of them before the first is read, which may take long
+        require_text_file(path)
+        if not path.is_file():
+            raise ValueError(f"{path}: not a regular file; it is read more than once, which a pipe cannot be")
+    return paths
+
+
+def _lines(paths: list[Path]) -> Iterator[str]:
+    for path in paths:
+        count, has_text = 0, False
+        for line in read_lines(path):
+            count += 1
+            has_text = has_text or bool(line.strip())
+            yield line
+        if not has_text:
+            raise ValueError(f"{path}: all of its {count} lines are blank" if count else f"{path}: the file is empty")
+
+
+def _strings(texts: Iterable[str]) -> Iterator[str]:
+    count, has_text = 0, False
+    for count, text in enumerate(texts, start=1):
+        if not isinstance(text, str):
+            raise TypeError(f"`texts`, item {count}: expected a string, got {type(text).__name__}")
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"`texts`, item {count}: a lone surrogate, which is no character, at position {error.start}"
+            ) from error
+        has_text = has_text or bool(text.strip())
+        yield text
+    if not has_text:
+        raise ValueError(f"`texts` has nothing to learn from: {count} strings, none with a visible character")
+
+
+__all__ = [
+    "SPECIAL_TOKENS",
+    "TokenizerStatistics",
+    "save_tokenizer",
+    "tokenizer_statistics",
+    "train_tokenizer",
+]

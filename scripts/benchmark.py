@@ -1,0 +1,32 @@
+"""Compare speed and memory with a peer doing the same work, in turns; prints medians and their ratio."""
+
+import argparse
+import sys
+
+import torch
+
+from hf_vanilla_transformer.lab.benchmarks import WORKLOADS, compare_loss, compare_train_step
+
+
+def main() -> int:
+    """Reads what to compare, and prints the comparison."""
+    parser = argparse.ArgumentParser(description=__doc__, epilog="Close other programs first: timings are noisy.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    train_step = commands.add_parser("train-step", help="forward and backward, against MarianMTModel")
+    train_step.add_argument("--sizes", nargs="+", choices=WORKLOADS, default=list(WORKLOADS), help="models to compare")
+    loss = commands.add_parser("loss", help="projection and label-smoothed loss, against F.cross_entropy")
+    for command in (train_step, loss):
+        command.add_argument("--repeats", type=int, default=10, help="measured steps of each program (%(default)s)")
+    args = parser.parse_args()
+
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+    if args.command == "loss":
+        print("\n".join(compare_loss(args.repeats).lines()))
+    else:
+        for size in args.sizes:
+            print("\n".join(compare_train_step(size, args.repeats).lines()), end="\n\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

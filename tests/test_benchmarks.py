@@ -1,0 +1,54 @@
+"""That the benchmark compares what it says: equal shapes and equal work. The numbers are not tested."""
+
+import pytest
+import torch
+
+from hf_vanilla_transformer import VanillaTransformerConfig
+from hf_vanilla_transformer.lab import benchmarks
+
+
+def test_the_marian_model_has_our_shape():
+    """It has biases in its attention and none of our other parameters are missing."""
+    config = VanillaTransformerConfig.from_preset("tiny", vocab_size=50)
+    marian = benchmarks.marian_like(config)
+    count = sum(parameter.numel() for name, parameter in marian.named_parameters() if "embed_positions" not in name)
+    attention_biases = (4 + 2 * 4) * 4 * config.d_model  # encoder and decoder layers, attentions, projections
+    with torch.device("meta"):
+        from hf_vanilla_transformer import VanillaTransformerForConditionalGeneration
+
+        ours = VanillaTransformerForConditionalGeneration(config).num_parameters()
+    assert count == ours + attention_biases
+    assert marian.config.dropout == config.dropout
+
+
+def test_steps_compute_gradients_and_take_turns(monkeypatch):
+    monkeypatch.setitem(benchmarks.WORKLOADS, "tiny", benchmarks.Workload("tiny", vocab_size=50, sentences=2, length=3))
+    comparison = benchmarks.compare_train_step("tiny", repeats=2, memory=False)
+    assert {name: len(times) for name, times in comparison.seconds.items()} == {
+        benchmarks.OURS: 2,
+        benchmarks.MARIAN: 2,
+    }
+    assert all(time > 0 for times in comparison.seconds.values() for time in times)
+    assert f"ratio of medians: {comparison.speedup:.2f}x" in comparison.lines()[-1]
+
+
+def test_the_ratio_is_the_peers_median_over_ours():
+    comparison = benchmarks.Comparison("work", {"ours": [1.0, 2.0, 9.0], "peer": [3.0, 4.0, 4.5]}, {"ours": 2**20})
+    assert comparison.speedup == 2.0
+    assert comparison.lines()[2:] == [
+        "| ours | 2,000 ms | 1,000 ms | 1 MiB |",
+        "| peer | 4,000 ms | 3,000 ms | - |",
+        "ratio of medians: 2.00x",
+    ]
+
+
+def test_loss_comparison_runs():
+    assert len(benchmarks.compare_loss(repeats=1).seconds[benchmarks.OURS]) == 1
+
+
+@pytest.mark.slow
+def test_peak_memory_is_measured_in_a_process_of_its_own():
+    """Takes about 20 seconds: two fresh processes."""
+    comparison = benchmarks.compare_train_step("tiny", repeats=1)
+    ours, marian = (comparison.peak_bytes[name] for name in (benchmarks.OURS, benchmarks.MARIAN))
+    assert 0 < ours <= marian

@@ -1,0 +1,42 @@
+"""BLEU and chrF: that sacrebleu gets what it should."""
+
+import math
+from collections import Counter
+
+import pytest
+
+from hf_vanilla_transformer.evaluation import score_translations
+
+
+def test_bleu_is_that_of_the_formula_on_tokens_that_need_no_tokeniser():
+    translations = ["the cat sat on the mat today", "a dog runs in the park"]
+    references = ["the cat sat on a mat today", "a dog runs in the big park"]
+    matches, totals = Counter(), Counter()
+    for translation, reference in zip(translations, references, strict=True):
+        for n in range(1, 5):
+            grams = [
+                Counter(zip(*[text.split()[i:] for i in range(n)], strict=False)) for text in (translation, reference)
+            ]
+            matches[n] += (grams[0] & grams[1]).total()
+            totals[n] += grams[0].total()
+    lengths = [sum(len(text.split()) for text in texts) for texts in (translations, references)]
+    brevity = min(1.0, math.exp(1 - lengths[1] / lengths[0]))
+    expected = 100 * brevity * math.exp(sum(math.log(matches[n] / totals[n]) for n in range(1, 5)) / 4)
+    scores = score_translations(translations, references)
+    assert scores.bleu == pytest.approx(expected, rel=1e-9)
+    for part in ("case:mixed", "tok:13a", "nrefs:1"):
+        assert part in scores.bleu_signature
+    assert "nc:6" in scores.chrf_signature
+
+
+def test_perfect_translations_score_100_and_case_counts():
+    text = ["Ein Hund rennt durch den Park .", "Zwei Männer sitzen auf einer Bank ."]
+    assert score_translations(text, text).bleu == pytest.approx(100)
+    assert score_translations(text, text).chrf == pytest.approx(100)
+    assert score_translations([line.lower() for line in text], text).bleu < 100
+
+
+@pytest.mark.parametrize(("translations", "references"), [([], []), (["a"], []), (["a"], ["a", "b"])])
+def test_unequal_or_empty_sets_are_refused_with_their_sizes(translations, references):
+    with pytest.raises(ValueError, match=f"{len(translations)} translations .* {len(references)} references"):
+        score_translations(translations, references)
