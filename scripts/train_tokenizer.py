@@ -1,9 +1,9 @@
 """Learn one vocabulary for source and target language from text files, and save it as a Hugging Face tokenizer.
 
 bpe        is byte-level: any text can be encoded, and is decoded to exactly what it was.
-wordpiece  knows the words of BERT: whitespace and punctuation separate them. It cannot be decoded exactly. Lost are
-           how much whitespace there was and of which kind, which punctuation marks touched their neighbours, and each
-           word of more than 100 characters or with a character that the training text has not: it becomes <unk>.
+wordpiece  is as in BERT: words end at whitespace and punctuation. It cannot be decoded exactly. Lost are how much
+           whitespace there was and of which kind, which punctuation marks touched their neighbours, and each word of
+           more than 100 characters or with a character that the training text has not: it becomes <unk>.
 
 Both end every text with </s>, and have <s>, <pad>, </s> and <unk> as tokens 0 to 3. "</s>" written in a text is text.
 """

@@ -18,7 +18,7 @@ from ..modeling_vanilla_transformer import VanillaTransformerForConditionalGener
 from .arguments import PretrainingArguments
 from .data import load_pairs, tokenize_pairs
 from .schedule import peak_learning_rate
-from .tokenization import train_tokenizer
+from .tokenization import save_tokenizer, train_tokenizer
 from .trainer import VanillaTransformerTrainer
 
 
@@ -39,6 +39,23 @@ class PretrainingResult:
     history: list[dict[str, Any]]
 
 
+@dataclass(frozen=True)
+class PreparedRun:
+    """Everything that training needs, checked and ready.
+
+    Args:
+        model: with its initial weights.
+        tokenizer: given, or trained on the training text.
+        train_set: as `tokenize_pairs` returns it.
+        validation_set: likewise; None where there is no validation text.
+    """
+
+    model: VanillaTransformerForConditionalGeneration
+    tokenizer: PreTrainedTokenizerBase
+    train_set: Dataset
+    validation_set: Dataset | None
+
+
 def pretrain(args: PretrainingArguments) -> PretrainingResult:
     """Trains a model from scratch on the parallel text that `args` name, and saves it with its tokenizer.
 
@@ -49,7 +66,25 @@ def pretrain(args: PretrainingArguments) -> PretrainingResult:
         The model, its tokenizer and its numbers.
 
     Raises:
+        ValueError: as `prepare`.
+        OSError: likewise.
+    """
+    run = prepare(args)
+    return train(run.model, run.tokenizer, args, run.train_set, run.validation_set)
+
+
+def prepare(args: PretrainingArguments) -> PreparedRun:
+    """Loads the text, gets or trains the tokenizer, and builds the model: all that can go wrong before training.
+
+    Args:
+        args: the run.
+
+    Returns:
+        What `train` needs.
+
+    Raises:
         ValueError: data, preset or overrides are not usable; the message says which value, where.
+        OSError: a file is missing or cannot be read.
     """
     set_seed(args.seed)
     train_pairs, validation_pairs = load_pairs(args)
@@ -59,8 +94,7 @@ def pretrain(args: PretrainingArguments) -> PretrainingResult:
     if validation_pairs is not None:
         # A score should not depend on what training had no room for.
         validation_set = tokenize_pairs(validation_pairs, tokenizer, max_length=None, name="validation set")
-    model = _model(args, tokenizer)
-    return train(model, tokenizer, args, train_set, validation_set)
+    return PreparedRun(_model(args, tokenizer), tokenizer, train_set, validation_set)
 
 
 def train(
@@ -103,6 +137,7 @@ def train(
         metrics |= _last_evaluation(trainer) or trainer.evaluate()
         metrics["signatures"] = getattr(trainer, "score_signatures", {})
     trainer.save_model()
+    save_tokenizer(tokenizer, args.output_dir)
     history = trainer.state.log_history
     if trainer.is_world_process_zero():
         path = Path(args.output_dir) / "results.json"
