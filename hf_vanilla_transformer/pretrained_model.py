@@ -9,6 +9,13 @@ from transformers import initialization as init
 
 from .configuration_vanilla_transformer import VanillaTransformerConfig
 
+# Which class each Auto class is to find in a folder that has the code in it, by file and name.
+AUTO_MAP = {
+    "AutoConfig": "configuration_vanilla_transformer.VanillaTransformerConfig",
+    "AutoModel": "modeling_vanilla_transformer.VanillaTransformerModel",
+    "AutoModelForSeq2SeqLM": "modeling_vanilla_transformer.VanillaTransformerForConditionalGeneration",
+}
+
 
 class VanillaTransformerPreTrainedModel(PreTrainedModel):
     """The base class of every model of this package: says what transformers may do with it.
@@ -41,6 +48,19 @@ class VanillaTransformerPreTrainedModel(PreTrainedModel):
         elif isinstance(module, nn.LayerNorm):
             init.ones_(module.weight)
             init.zeros_(module.bias)
+
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
+        """Saves config and weights, and after `register_for_auto_class()` also the code, for every Auto class.
+
+        transformers itself would name only the classes that were registered, though the code of all is there.
+
+        Args:
+            *args: as in transformers.
+            **kwargs: likewise.
+        """
+        if self._auto_class is not None:
+            self.config.auto_map = {**AUTO_MAP, **(getattr(self.config, "auto_map", None) or {})}
+        super().save_pretrained(*args, **kwargs)
 
     @property
     def dummy_inputs(self) -> dict[str, Any]:

@@ -2,22 +2,28 @@
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable
 
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 import hf_vanilla_transformer  # noqa: F401  registers the model with the Auto classes
 from hf_vanilla_transformer.inference import translate
-from hf_vanilla_transformer.training.text_files import read_lines
+from hf_vanilla_transformer.training.text_files import decode_lines, read_lines
+
+EXAMPLES = """
+examples:
+  python scripts/translate.py --model runs/en-de "A dog runs." "A man sleeps."
+  python scripts/translate.py --model runs/en-de --file test.en > test.de
+  cat test.en | python scripts/translate.py --model runs/en-de --num_beams 1
+
+Empty lines stay empty lines. A translation is at most 50 tokens longer than the longest source decoded with it.
+"""
 
 
 def main() -> int:
     """Reads the options, translates what they name, and prints a line for each line."""
     parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="examples:\n  translate.py --model runs/en-de 'A dog runs.' 'A man sleeps.'\n"
-        "  translate.py --model runs/en-de --file test.en > test.de\n  cat test.en | translate.py --model runs/en-de",
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("sentences", nargs="*", help="what to translate; without it, standard input is read")
     parser.add_argument("--model", required=True, help="folder (or Hub name) of a trained model and its tokenizer")
@@ -29,21 +35,24 @@ def main() -> int:
     if args.sentences and args.file:
         parser.error("give either sentences or --file, and not both")
 
-    model = AutoModelForSeq2SeqLM.from_pretrained(args.model, trust_remote_code=False).to(args.device)
-    tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
+    lines: Iterable[str] = args.sentences
+    if not args.sentences:
+        lines = read_lines(args.file) if args.file else decode_lines(sys.stdin.buffer, "standard input")
     options = {} if args.num_beams is None else {"num_beams": args.num_beams}
-    lines = args.sentences or (read_lines(args.file) if args.file else _standard_input())
     count = 0
-    for translation in translate(model, tokenizer, lines, batch_size=args.batch_size, **options):
-        # One line out for each line in, also where the model says a line break.
-        print(" ".join(translation.splitlines()), flush=count % args.batch_size == 0)
-        count += 1
+    try:
+        model = AutoModelForSeq2SeqLM.from_pretrained(args.model, trust_remote_code=False).to(args.device)
+        tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
+        for translation in translate(model, tokenizer, lines, batch_size=args.batch_size, **options):
+            # One line out for each line in, also where the model says a line break.
+            print(" ".join(translation.splitlines()))
+            count += 1
+    except (OSError, ValueError) as error:
+        sys.stdout.flush()
+        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        return 2
     print(f"{count} sentences translated", file=sys.stderr)
     return 0
-
-
-def _standard_input() -> Iterator[str]:
-    return (line.rstrip("\r\n") for line in sys.stdin)
 
 
 if __name__ == "__main__":

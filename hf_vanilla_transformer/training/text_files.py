@@ -5,7 +5,7 @@ import gzip
 import io
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -35,17 +35,35 @@ def read_lines(path: str | Path) -> Iterator[str]:
     with open(path, "rb") as file:
         is_gzip = file.peek(len(_GZIP_MAGIC)).startswith(_GZIP_MAGIC)
         stream = io.BufferedReader(gzip.GzipFile(fileobj=file)) if is_gzip else file
-        number = 0
+        count = 0
         try:
-            for number, raw_line in enumerate(stream, start=1):
-                line = _decode(raw_line, f"{path}, line {number}")
-                if number == 1 and line.startswith(_UTF8_BOM):
-                    line = line[1:]
-                    if not line:  # a file of nothing but the mark has no line
-                        return
-                yield line.removesuffix("\n").removesuffix("\r") if line.endswith("\n") else line
+            for line in decode_lines(stream, str(path)):
+                count += 1
+                yield line
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise ValueError(f"{path}, after line {number}: damaged or truncated gzip data ({error})") from error
+            raise ValueError(f"{path}, after line {count}: damaged or truncated gzip data ({error})") from error
+
+
+def decode_lines(raw_lines: Iterable[bytes], name: str) -> Iterator[str]:
+    r"""Decodes the lines of a binary stream, such as `sys.stdin.buffer`, as `read_lines` those of a file.
+
+    Args:
+        raw_lines: each with its "\n", but for the last.
+        name: what to call the stream in messages.
+
+    Yields:
+        Each line without its end, and the first without a byte order mark.
+
+    Raises:
+        ValueError: a line is not UTF-8 or has a NUL byte; the message names stream, line and byte.
+    """
+    for number, raw_line in enumerate(raw_lines, start=1):
+        line = _decode(raw_line, f"{name}, line {number}")
+        if number == 1 and line.startswith(_UTF8_BOM):
+            line = line[1:]
+            if not line:  # a file of nothing but the mark has no line
+                return
+        yield line.removesuffix("\n").removesuffix("\r") if line.endswith("\n") else line
 
 
 def require_text_file(path: str | Path) -> None:
@@ -75,4 +93,4 @@ def _decode(raw_line: bytes, where: str) -> str:
         ) from error
 
 
-__all__ = ["read_lines", "require_text_file"]
+__all__ = ["decode_lines", "read_lines", "require_text_file"]

@@ -1,0 +1,95 @@
+"""A folder with code, config, weights and tokenizer in it, which needs nothing but transformers to load."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import HfApi
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..configuration_vanilla_transformer import VanillaTransformerConfig
+from ..modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration, VanillaTransformerModel
+
+_AUTO_CLASSES: dict[Any, str] = {
+    VanillaTransformerConfig: "AutoConfig",
+    VanillaTransformerModel: "AutoModel",
+    VanillaTransformerForConditionalGeneration: "AutoModelForSeq2SeqLM",
+}
+
+
+def save_self_contained(
+    model: PreTrainedModel, folder: str | Path, tokenizer: PreTrainedTokenizerBase | None = None, **kwargs: Any
+) -> None:
+    """Saves a model so that `trust_remote_code=True` loads it where this package is not installed.
+
+    The folder works with `AutoConfig`, `AutoModel` and `AutoModelForSeq2SeqLM`. Classes and model are left as they
+    were: a later `save_pretrained` writes no code.
+
+    Args:
+        model: a model of this package.
+        folder: made where there is none.
+        tokenizer: saved next to it; it needs no code.
+        **kwargs: for `save_pretrained`, such as `max_shard_size`.
+
+    Raises:
+        TypeError: the model is not of this package.
+    """
+    if type(model) not in _AUTO_CLASSES:
+        names = ", ".join(cls.__name__ for cls in _AUTO_CLASSES if cls is not VanillaTransformerConfig)
+        raise TypeError(f"cannot save the code of a {type(model).__name__}; allowed: {names}")
+    with _code_is_saved(model):
+        model.save_pretrained(folder, **kwargs)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
+
+
+def push_self_contained(
+    model: PreTrainedModel,
+    repo_id: str,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    private: bool | None = None,
+    token: str | bool | None = None,
+    commit_message: str = "Upload model with its code",
+) -> str:
+    """Uploads what `save_self_contained` saves to the Hub, as one commit.
+
+    Args:
+        model: a model of this package.
+        repo_id: "user/name"; made where there is none.
+        tokenizer: uploaded with it.
+        private: whether a new repository is private; None leaves it to the Hub.
+        token: of the Hub; None means the one that is logged in.
+        commit_message: of the commit.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        TypeError: the model is not of this package.
+        huggingface_hub.errors.HfHubHTTPError: the Hub refused.
+    """
+    api = HfApi(token=token)
+    with tempfile.TemporaryDirectory() as folder:
+        save_self_contained(model, folder, tokenizer)
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        return api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=commit_message).commit_url
+
+
+@contextmanager
+def _code_is_saved(model: PreTrainedModel) -> Iterator[None]:
+    """Registers the classes, as `register_for_auto_class` does for good, for as long as this lasts."""
+    before = {cls: cls.__dict__.get("_auto_class") for cls in _AUTO_CLASSES}
+    auto_map = getattr(model.config, "auto_map", None)
+    try:
+        for cls, auto_class in _AUTO_CLASSES.items():
+            cls._auto_class = auto_class
+        yield
+    finally:
+        for cls, value in before.items():
+            cls._auto_class = value
+        if auto_map is None and hasattr(model.config, "auto_map"):
+            del model.config.auto_map
+        elif auto_map is not None:
+            model.config.auto_map = auto_map

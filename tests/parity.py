@@ -1,0 +1,119 @@
+"""Comparing our model with another library's: weights copied by a table of names, values and gradients compared.
+
+A table maps patterns of our parameter names to theirs, applied in order. Where they stack the projections of queries,
+keys and values in one matrix, their name ends in the part that is meant: `in_proj_weight[q]`.
+"""
+
+import re
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+MARIAN_NAMES = {
+    r"\.encoder\.embed_tokens\.": ".shared.",
+    r"\.self_attention\.": ".self_attn.",
+    r"\.self_attention_norm\.": ".self_attn_layer_norm.",
+    r"\.cross_attention\.": ".encoder_attn.",
+    r"\.cross_attention_norm\.": ".encoder_attn_layer_norm.",
+    r"\.feed_forward\.": ".",
+    r"\.feed_forward_norm\.": ".final_layer_norm.",
+}
+
+TORCH_NAMES = {
+    r"^encoder\.embed_tokens\.weight": "embedding",
+    r"\.self_attention\.": ".self_attn.",
+    r"\.self_attention_norm\.": ".norm1.",
+    r"\.cross_attention\.": ".multihead_attn.",
+    r"\.cross_attention_norm\.": ".norm2.",
+    r"\.feed_forward\.fc": ".linear",
+    r"^encoder\.(.*)\.feed_forward_norm\.": r"encoder.\1.norm2.",
+    r"^decoder\.(.*)\.feed_forward_norm\.": r"decoder.\1.norm3.",
+    r"\.final_norm\.": ".norm.",
+    r"\.([qkv])_proj\.(weight|bias)$": r".in_proj_\2[\1]",
+    r"^(encoder|decoder)\.": r"transformer.\1.",
+}
+
+
+def their_name(our_name: str, names: dict[str, str]) -> str:
+    for ours, theirs in names.items():
+        our_name = re.sub(ours, theirs, our_name)
+    return our_name
+
+
+def part_of(tensors: dict[str, torch.Tensor], name: str) -> torch.Tensor:
+    """A tensor by name, or the third of it that the name's suffix means; a view, so that it can be written to."""
+    stacked = re.fullmatch(r"(.*)\[([qkv])\]", name)
+    if not stacked:
+        return tensors[name]
+    return tensors[stacked[1]].chunk(3)["qkv".index(stacked[2])]
+
+
+@torch.no_grad()
+def randomise(model: nn.Module, seed: int) -> None:
+    """Leaves no weight at a value (0 for a bias, 1 for a norm) at which leaving it out would go unnoticed."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        if name.endswith("norm.weight"):
+            parameter.copy_(torch.empty_like(parameter).uniform_(0.5, 1.5, generator=generator))
+        elif parameter.dim() == 1:
+            parameter.copy_(torch.empty_like(parameter).normal_(0, 0.3, generator=generator))
+        elif "embed" in name:
+            parameter.copy_(torch.empty_like(parameter).normal_(0, parameter.shape[1] ** -0.5, generator=generator))
+        else:
+            bound = (6 / sum(parameter.shape)) ** 0.5
+            parameter.copy_(torch.empty_like(parameter).uniform_(-bound, bound, generator=generator))
+
+
+@torch.no_grad()
+def copy_weights(ours: nn.Module, theirs: nn.Module, names: dict[str, str], absent_in_ours: str = r"(?!)") -> None:
+    """Gives `theirs` the weights of `ours`.
+
+    Args:
+        ours: the model to copy from; every parameter must have a place in `theirs`.
+        theirs: the model to copy to; every trainable parameter must be filled.
+        names: the table.
+        absent_in_ours: pattern of those of their parameters that have no counterpart, and become zero.
+    """
+    tensors = {name: parameter for name, parameter in theirs.named_parameters() if parameter.requires_grad}
+    for parameter in tensors.values():
+        parameter.fill_(torch.nan)
+    for name, parameter in ours.named_parameters():
+        target = part_of(tensors, their_name(name, names))
+        assert target.shape == parameter.shape, name
+        assert target.isnan().all(), f"{name} is not the only one that maps to {their_name(name, names)}"
+        target.copy_(parameter)
+    for name, parameter in tensors.items():
+        if parameter.isnan().any():
+            assert re.search(absent_in_ours, name), f"{name} was not filled"
+            parameter.zero_()
+
+
+def paired_gradients(
+    ours: nn.Module, theirs: nn.Module, names: dict[str, str]
+) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
+    """Our name, our gradient and theirs, for every parameter of ours; all must have one."""
+    gradients = {name: parameter.grad for name, parameter in theirs.named_parameters() if parameter.grad is not None}
+    for name, parameter in ours.named_parameters():
+        assert parameter.grad is not None, f"{name} has no gradient"
+        yield name, parameter.grad, part_of(gradients, their_name(name, names))
+
+
+def assert_near(actual: torch.Tensor, expected: torch.Tensor, tolerance: float, what: str) -> float:
+    """Demands that no number differs by more than `tolerance`, or that share of the largest number if that exceeds 1.
+
+    Returns:
+        The largest difference, so measured.
+    """
+    assert actual.shape == expected.shape, f"{what}: {tuple(actual.shape)} against {tuple(expected.shape)}"
+    assert actual.dtype == expected.dtype, f"{what}: {actual.dtype} against {expected.dtype}"
+    assert expected.numel(), f"{what}: nothing to compare"
+    expected = expected.detach()
+    difference = ((actual.detach() - expected).abs().max() / expected.abs().max().clamp(min=1)).item()
+    assert difference <= tolerance, f"{what}: differs by {difference:.2e}, more than {tolerance:.0e}"  # nan fails too
+    return difference
+
+
+def random_lengths(batch_size: int, longest: int, generator: torch.Generator) -> list[int]:
+    """Between 1 and `longest`, which is among them."""
+    return [longest, *torch.randint(1, longest + 1, (batch_size - 1,), generator=generator).tolist()]

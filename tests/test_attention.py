@@ -1,0 +1,353 @@
+"""Attention by itself: the implementations against each other and against brute force, masks, and the cache."""
+
+import math
+import shutil
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from transformers.cache_utils import DynamicCache, EncoderDecoderCache
+
+from hf_vanilla_transformer import (
+    VanillaTransformerConfig,
+    VanillaTransformerForConditionalGeneration,
+    VanillaTransformerModel,
+)
+from hf_vanilla_transformer.attention import MultiHeadAttention, scaled_dot_product_attention
+
+SMALL = {
+    "vocab_size": 40,
+    "d_model": 12,
+    "num_heads": 3,
+    "d_ff": 16,
+    "num_encoder_layers": 2,
+    "num_decoder_layers": 2,
+    "dropout": 0.0,
+}
+# d_k and d_v: as the paper has them, and each larger than the other, with d_k h and d_v h beside d_model.
+WIDTHS = pytest.mark.parametrize(("d_k", "d_v"), [(4, 4), (3, 7), (6, 2)])
+ON_CPU = pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+# float64 on numbers near 1, some hundred roundings apart.
+EXACT = {"rtol": 0, "atol": 1e-13}
+
+
+def attention_module(implementation="eager", is_causal=False, layer_idx=None, **fields):
+    config = VanillaTransformerConfig(**{**SMALL, **fields})
+    config._attn_implementation = implementation
+    return MultiHeadAttention(config, layer_idx, is_causal).double().eval()
+
+
+def whole_model(implementation, cls=VanillaTransformerModel, **fields):
+    model = cls(VanillaTransformerConfig(**{**SMALL, **fields})).double().eval()
+    model.set_attn_implementation(implementation)
+    return model
+
+
+def random_states(*shape):
+    return torch.randn(*shape, dtype=torch.float64)
+
+
+def mask_for(implementation, allowed):
+    """A (B, 1, T, S) mask, True = may attend, in the form that transformers gives the implementation."""
+    if implementation == "sdpa":
+        return allowed
+    return torch.zeros(allowed.shape, dtype=torch.float64).masked_fill(~allowed, torch.finfo(torch.float64).min)
+
+
+def brute_force(query, key, value, allowed):
+    """One number at a time: (B, H, T, d_k), (B, H, S, d_k), (B, H, S, d_v), `allowed` (B, T, S) -> (B, H, T, d_v)."""
+    B, H, T, d_k = query.shape
+    output = torch.zeros(B, H, T, value.shape[-1], dtype=torch.float64)
+    q, k, v = query.tolist(), key.tolist(), value.tolist()
+    for b in range(B):
+        for h in range(H):
+            for t in range(T):
+                legal = [s for s in range(len(k[b][h])) if allowed[b][t][s]]
+                scores = [sum(q[b][h][t][i] * k[b][h][s][i] for i in range(d_k)) / math.sqrt(d_k) for s in legal]
+                powers = [math.exp(score) for score in scores]
+                for j in range(value.shape[-1]):
+                    output[b, h, t, j] = sum(
+                        power / sum(powers) * v[b][h][s][j] for power, s in zip(powers, legal, strict=True)
+                    )
+    return output
+
+
+@st.composite
+def masks(draw, queries=4, keys=5):
+    """(2, T, S) masks, arbitrary but for one key a query at least."""
+    rows = st.lists(st.booleans(), min_size=keys, max_size=keys).filter(any)
+    return torch.tensor(
+        draw(st.lists(st.lists(rows, min_size=queries, max_size=queries), min_size=2, max_size=2)), dtype=torch.bool
+    )
+
+
+# --- Equation 1 and its implementations -----------------------------------------------------------------------------
+
+
+@given(masks(), st.sampled_from([(4, 4), (3, 7), (6, 2)]))
+@settings(max_examples=25, deadline=None)
+def test_every_implementation_is_brute_force_under_any_mask(allowed, widths):
+    d_k, d_v = widths
+    x, memory = random_states(2, 4, 12), random_states(2, 5, 12)
+    eager = attention_module(d_k=d_k, d_v=d_v)
+    heads = [
+        projection(states).unflatten(-1, (3, -1)).transpose(1, 2)
+        for projection, states in ((eager.q_proj, x), (eager.k_proj, memory), (eager.v_proj, memory))
+    ]
+    expected = eager.out_proj(brute_force(*heads, allowed.tolist()).transpose(1, 2).flatten(2))
+    for implementation in ("eager", "sdpa"):
+        module = attention_module(implementation, d_k=d_k, d_v=d_v)
+        module.load_state_dict(eager.state_dict())
+        output, _ = module(x, mask_for(implementation, allowed.unsqueeze(1)), key_value_states=memory)
+        torch.testing.assert_close(output, expected, **EXACT)
+
+
+@given(masks())
+@settings(max_examples=25, deadline=None)
+def test_weights_sum_to_1_and_are_0_where_masked(allowed):
+    x, memory = 5 * random_states(2, 4, 12), 5 * random_states(2, 5, 12)
+    _, weights = attention_module()(x, mask_for("eager", allowed.unsqueeze(1)), key_value_states=memory)
+    assert weights.shape == (2, 3, 4, 5)
+    torch.testing.assert_close(weights.sum(-1), torch.ones(2, 3, 4, dtype=torch.float64), **EXACT)
+    assert torch.equal(weights.gt(0), allowed.unsqueeze(1).expand(2, 3, 4, 5))
+
+
+def test_scores_are_divided_by_the_root_of_d_k_not_of_d_model_over_h():
+    """Identical rows but for their length: only the factor in the softmax tells them apart."""
+    module = attention_module(d_k=9, d_v=2)
+    assert module.scaling == pytest.approx(1 / 3, abs=1e-15)
+    x = random_states(1, 3, 12)
+    _, weights = module(x)
+    query, key = (p(x).unflatten(-1, (3, 9)).transpose(1, 2) for p in (module.q_proj, module.k_proj))
+    torch.testing.assert_close(weights.log(), ((query @ key.mT) / 3.0).log_softmax(-1), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("padding_side", ["left", "right"])
+@WIDTHS
+def test_eager_and_sdpa_agree_in_a_whole_padded_model_in_values_and_gradients(d_k, d_v, padding_side):
+    outputs, gradients = {}, {}
+    lengths = torch.tensor([6, 2, 4])
+    places = torch.arange(6).flip(0) if padding_side == "left" else torch.arange(6)
+    mask = places.unsqueeze(0) < lengths.unsqueeze(1)
+    source = torch.randint(3, 40, (3, 6)).masked_fill(~mask, 1)
+    target, direction = torch.randint(3, 40, (3, 5)), random_states(3, 5, 12)
+    state = None
+    for implementation in ("eager", "sdpa"):
+        model = whole_model(implementation, d_k=d_k, d_v=d_v)
+        state = model.state_dict() if state is None else state
+        model.load_state_dict(state)
+        assert model.config._attn_implementation == implementation
+        result = model(input_ids=source, attention_mask=mask, decoder_input_ids=target)
+        (result.last_hidden_state * direction).sum().backward()
+        outputs[implementation] = result
+        gradients[implementation] = {name: weight.grad for name, weight in model.named_parameters()}
+    memory = [outputs[name].encoder_last_hidden_state[mask] for name in ("eager", "sdpa")]
+    torch.testing.assert_close(*memory, **EXACT)
+    torch.testing.assert_close(outputs["eager"].last_hidden_state, outputs["sdpa"].last_hidden_state, **EXACT)
+    assert gradients["eager"].keys() == gradients["sdpa"].keys()
+    for name, gradient in gradients["eager"].items():
+        # Gradients are sums over all tokens, of numbers up to some tens.
+        torch.testing.assert_close(gradients["sdpa"][name], gradient, rtol=1e-11, atol=1e-11)
+
+
+def flex_attention_runs_here():
+    if not any(shutil.which(compiler) for compiler in ("g++", "clang++", "c++", "cl")):
+        return "flex_attention on a CPU is compiled, and there is no C++ compiler"
+    try:
+        from torch.nn.attention.flex_attention import flex_attention
+
+        small = torch.ones(1, 1, 4, 16)
+        torch.compile(flex_attention)(small, small, small)
+    except Exception as error:  # whatever it is, it happened before our code was involved
+        return f"torch cannot run flex_attention here: {type(error).__name__}"
+    return None
+
+
+@pytest.mark.slow
+def test_flex_attention_agrees_with_eager():
+    """Takes about two minutes, which are compilation."""
+    if reason := flex_attention_runs_here():
+        pytest.skip(reason)
+    mask = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 0, 0, 0, 0], [0, 0, 1, 1, 1, 1]]).bool()
+    source = torch.randint(3, 40, (3, 6)).masked_fill(~mask, 1)
+    target = torch.randint(3, 40, (3, 5))
+    model = VanillaTransformerModel(VanillaTransformerConfig(**{**SMALL, "d_model": 48, "d_v": 32})).eval()
+    outputs = {}
+    for implementation in ("eager", "flex_attention"):
+        model.set_attn_implementation(implementation)
+        with torch.no_grad():
+            outputs[implementation] = model(input_ids=source, attention_mask=mask, decoder_input_ids=target)
+    for name in ("encoder_last_hidden_state", "last_hidden_state"):
+        eager, flex = (outputs[implementation][name] for implementation in ("eager", "flex_attention"))
+        kept = mask if name.startswith("encoder") else slice(None)
+        # float32: a dozen normalised sub-layers apart.
+        torch.testing.assert_close(flex[kept], eager[kept], rtol=0, atol=1e-5)
+
+
+@ON_CPU
+def test_a_query_that_may_attend_to_nothing_makes_no_nan_in_values_or_gradients(implementation):
+    """Padding on the left of a causal target: its first rows see only what is masked."""
+    model = whole_model(implementation)
+    target_mask = torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1]])
+    result = model(
+        input_ids=torch.full((2, 3), 5), decoder_input_ids=torch.full((2, 4), 6), decoder_attention_mask=target_mask
+    )
+    assert result.last_hidden_state.isfinite().all()
+    result.last_hidden_state[target_mask.bool()].pow(3).sum().backward()
+    for name, weight in model.named_parameters():
+        assert weight.grad is None or weight.grad.isfinite().all(), name
+
+
+@WIDTHS
+def test_the_weights_of_all_three_uses_come_out_of_the_whole_model(d_k, d_v):
+    model = whole_model("eager", d_k=d_k, d_v=d_v)
+    mask = torch.tensor([[1, 1, 1, 1], [0, 0, 1, 1]])
+    result = model(
+        input_ids=torch.full((2, 4), 5),
+        attention_mask=mask,
+        decoder_input_ids=torch.full((2, 3), 6),
+        output_attentions=True,
+    )
+    everywhere = mask.bool()[:, None, None, :]
+    for weights in result.encoder_attentions:
+        assert torch.equal(weights.gt(0), everywhere.expand(2, 3, 4, 4))
+    for weights in result.cross_attentions:
+        assert torch.equal(weights.gt(0), everywhere.expand(2, 3, 3, 4))
+    for weights in result.decoder_attentions:
+        assert torch.equal(weights.gt(0), torch.ones(3, 3).tril().bool().expand(2, 3, 3, 3))
+    all_weights = (*result.encoder_attentions, *result.cross_attentions, *result.decoder_attentions)
+    assert len(all_weights) == 6
+    for weights in all_weights:
+        torch.testing.assert_close(weights.sum(-1), torch.ones_like(weights[..., 0]), **EXACT)
+
+
+def test_only_the_decoders_self_attention_is_causal():
+    """transformers takes a module that does not say so for a causal one."""
+    causal = {
+        name: module.is_causal
+        for name, module in whole_model("eager").named_modules()
+        if isinstance(module, MultiHeadAttention)
+    }
+    assert len(causal) == 2 + 2 * 2
+    for name, is_causal in causal.items():
+        assert is_causal == (name.startswith("decoder") and name.endswith("self_attention"))
+
+
+def test_attention_dropout_acts_on_the_weights_after_the_softmax(monkeypatch):
+    query, key, value = random_states(1, 2, 3, 4), random_states(1, 2, 5, 4), random_states(1, 2, 5, 6)
+    module = nn.Identity().train()
+    _, weights = scaled_dot_product_attention(module, query, key, value, None, scaling=0.5)
+    monkeypatch.setattr(nn.functional, "dropout", lambda x, p, training: x * p if training else x)
+    output, _ = scaled_dot_product_attention(module, query, key, value, None, scaling=0.5, dropout=0.25)
+    torch.testing.assert_close(output, (0.25 * weights @ value).transpose(1, 2), **EXACT)
+    output, _ = scaled_dot_product_attention(module.eval(), query, key, value, None, scaling=0.5, dropout=0.25)
+    torch.testing.assert_close(output, (weights @ value).transpose(1, 2), **EXACT)
+
+
+# --- The cache --------------------------------------------------------------------------------------------------------
+
+
+def cached(cache_class):
+    return DynamicCache() if cache_class is DynamicCache else EncoderDecoderCache(DynamicCache(), DynamicCache())
+
+
+@pytest.mark.parametrize("steps", [(1, 1, 1, 1, 1, 1), (3, 1, 2), (6,)], ids=str)
+@pytest.mark.parametrize("cache_class", [DynamicCache, EncoderDecoderCache])
+@ON_CPU
+@WIDTHS
+def test_self_attention_in_steps_with_a_cache_is_self_attention_at_once(d_k, d_v, implementation, cache_class, steps):
+    module = attention_module(implementation, is_causal=True, layer_idx=0, d_k=d_k, d_v=d_v)
+    x = random_states(2, 6, 12)
+    allowed = torch.ones(6, 6, dtype=torch.bool).tril().expand(2, 1, 6, 6)
+    at_once, _ = module(x, mask_for(implementation, allowed))
+
+    cache, start, outputs = cached(cache_class), 0, []
+    for length in steps:
+        end = start + length
+        mask = mask_for(implementation, allowed[:, :, start:end, :end])
+        outputs.append(module(x[:, start:end], mask, past_key_values=cache)[0])
+        start = end
+        assert cache.get_seq_length() == end
+    torch.testing.assert_close(torch.cat(outputs, dim=1), at_once, **EXACT)
+    layer = (cache if cache_class is DynamicCache else cache.self_attention_cache).layers[0]
+    assert layer.keys.shape == (2, 3, 6, d_k)
+    assert layer.values.shape == (2, 3, 6, d_v)
+
+
+@pytest.mark.parametrize("steps", [(1, 1, 1, 1, 1), (2, 3)], ids=str)
+@pytest.mark.parametrize("padded_target", [False, True])
+@ON_CPU
+def test_the_decoder_in_steps_with_a_cache_is_the_decoder_at_once(implementation, padded_target, steps):
+    """Here the decoder makes the masks: without any, with padding of the source, and of the target on its left."""
+    model = whole_model(implementation, d_k=3, d_v=7)
+    source_mask = torch.tensor([[1, 1, 1, 1], [0, 1, 1, 1]])
+    target_mask = torch.tensor([[1, 1, 1, 1, 1], [0, 0, 1, 1, 1]]) if padded_target else None
+    target = torch.randint(3, 40, (2, 5))
+    memory = model.encoder(torch.randint(3, 40, (2, 4)), source_mask).last_hidden_state
+    source = {"encoder_hidden_states": memory, "encoder_attention_mask": source_mask}
+    at_once = model.decoder(target, target_mask, use_cache=False, **source).last_hidden_state
+
+    cache, start, outputs = None, 0, []
+    for length in steps:
+        end = start + length
+        mask = target_mask[:, :end] if padded_target else None
+        step = model.decoder(target[:, start:end], mask, past_key_values=cache, use_cache=True, **source)
+        cache, start = step.past_key_values, end
+        outputs.append(step.last_hidden_state)
+    in_steps = torch.cat(outputs, dim=1)
+    kept = target_mask.bool() if padded_target else torch.ones(2, 5, dtype=torch.bool)
+    torch.testing.assert_close(in_steps[kept], at_once[kept], **EXACT)
+
+
+def count_calls(module):
+    calls = []
+    module.register_forward_hook(lambda *_: calls.append(1))
+    return calls
+
+
+def test_cross_attention_projects_the_output_of_the_encoder_once_and_then_reads_the_cache():
+    module = attention_module(layer_idx=0, d_k=3, d_v=7)
+    counts = {name: count_calls(getattr(module, name)) for name in ("q_proj", "k_proj", "v_proj", "out_proj")}
+    memory, cache = random_states(2, 5, 12), cached(EncoderDecoderCache)
+    for step in range(4):
+        x = random_states(2, 1, 12)
+        output, _ = module(x, key_value_states=memory, past_key_values=cache)
+        assert {name: len(calls) for name, calls in counts.items()} == {
+            "q_proj": step + 1,
+            "k_proj": 1,
+            "v_proj": 1,
+            "out_proj": step + 1,
+        }
+        twin = attention_module(d_k=3, d_v=7)
+        twin.load_state_dict(module.state_dict())
+        torch.testing.assert_close(output, twin(x, key_value_states=memory)[0], **EXACT)
+    assert cache.cross_attention_cache.layers[0].keys.shape == (2, 3, 5, 3)
+    assert cache.cross_attention_cache.layers[0].values.shape == (2, 3, 5, 7)
+    assert cache.get_seq_length() == 0  # nothing of this went into the other half
+
+
+@pytest.mark.parametrize("num_beams", [1, 2])
+def test_while_generating_each_layer_projects_its_cross_keys_once_and_one_new_position_a_step(num_beams):
+    model = whole_model("sdpa", VanillaTransformerForConditionalGeneration)
+    cross, own, lengths = [], [], []
+    for layer in model.model.decoder.layers:
+        cross += [count_calls(layer.cross_attention.k_proj), count_calls(layer.cross_attention.v_proj)]
+        own += [count_calls(layer.self_attention.k_proj), count_calls(layer.self_attention.v_proj)]
+        layer.self_attention.k_proj.register_forward_hook(lambda _, args, __: lengths.append(args[0].shape[1]))
+    model.generate(torch.tensor([[5, 6, 7, 2]]), min_new_tokens=6, max_new_tokens=6, num_beams=num_beams)
+    assert [len(calls) for calls in cross] == [1] * 4
+    assert [len(calls) for calls in own] == [6] * 4
+    assert set(lengths) == {1}
+
+
+def test_each_decoder_layer_has_its_own_place_in_the_cache():
+    model = whole_model("eager")
+    assert [layer.self_attention.layer_idx for layer in model.decoder.layers] == [0, 1]
+    assert [layer.cross_attention.layer_idx for layer in model.decoder.layers] == [0, 1]
+    assert [layer.self_attention.layer_idx for layer in model.encoder.layers] == [None, None]
+    result = model(input_ids=torch.full((1, 3), 5), decoder_input_ids=torch.full((1, 2), 6), use_cache=True)
+    keys = [layer.keys for layer in result.past_key_values.self_attention_cache.layers]
+    assert len(keys) == 2
+    assert not torch.equal(keys[0], keys[1])

@@ -1,0 +1,105 @@
+"""The position-wise feed-forward network by itself."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from hf_vanilla_transformer import VanillaTransformerConfig
+from hf_vanilla_transformer.feed_forward import FeedForward
+
+# The functions themselves, from their definitions.
+ACTIVATIONS = {
+    "relu": lambda x: max(0.0, x),
+    "gelu": lambda x: x * 0.5 * (1 + math.erf(x / math.sqrt(2))),
+    "silu": lambda x: x / (1 + math.exp(-x)),
+    "tanh": math.tanh,
+    "relu2": lambda x: max(0.0, x) ** 2,
+}
+
+
+def build(**fields):
+    module = FeedForward(VanillaTransformerConfig(vocab_size=50, num_heads=1, **{"d_model": 6, "d_ff": 10, **fields}))
+    for parameter in module.parameters():
+        nn.init.uniform_(parameter, -1.0, 1.0)
+    return module.double().eval()
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_equation_2_with_the_activation_in_place_of_max_0_x(activation):
+    module = build(activation_function=activation)
+    x = torch.randn(2, 5, 6, dtype=torch.float64)
+    w_1, b_1, w_2, b_2 = (
+        parameter.tolist() for parameter in (module.fc1.weight, module.fc1.bias, module.fc2.weight, module.fc2.bias)
+    )
+    expected = torch.empty_like(x)
+    for b in range(2):
+        for t in range(5):
+            row = x[b, t].tolist()
+            inner = [ACTIVATIONS[activation](sum(row[i] * w_1[j][i] for i in range(6)) + b_1[j]) for j in range(10)]
+            for k in range(6):
+                expected[b, t, k] = sum(inner[j] * w_2[k][j] for j in range(10)) + b_2[k]
+    torch.testing.assert_close(module(x), expected, rtol=0, atol=1e-13)
+
+
+def test_each_position_is_transformed_by_itself_and_alike():
+    module = build()
+    x = torch.randn(2, 7, 6, dtype=torch.float64)
+    order = torch.randperm(7)
+    torch.testing.assert_close(module(x)[:, order], module(x[:, order]), rtol=0, atol=1e-14)
+    changed = x.clone()
+    changed[0, 3] += 1.0
+    differs = module(changed).ne(module(x)).any(-1)
+    assert differs.nonzero().tolist() == [[0, 3]]
+
+
+def test_the_inner_layer_has_d_ff_features_and_both_layers_have_biases():
+    module = build()
+    assert {name: tuple(weight.shape) for name, weight in module.named_parameters()} == {
+        "fc1.weight": (10, 6),
+        "fc1.bias": (10,),
+        "fc2.weight": (6, 10),
+        "fc2.bias": (6,),
+    }
+
+
+def test_activation_dropout_acts_on_the_activated_inner_layer_while_training_only(monkeypatch):
+    module = build(activation_dropout=0.25)
+    x = torch.randn(1, 4, 6, dtype=torch.float64)
+    assert torch.equal(module(x), build_copy_without_dropout(module)(x))
+
+    module.train()
+    calls = []
+
+    def drop_every_second(input, p, training, inplace=False):
+        calls.append((input, p, training))
+        return input * (torch.arange(10) % 2)
+
+    monkeypatch.setattr(nn.functional, "dropout", drop_every_second)
+    actual = module(x)
+    ((dropped, p, training),) = calls
+    activated = module.fc1(x).clamp(min=0)
+    assert torch.equal(dropped, activated)
+    assert (p, training) == (0.25, True)
+    expected = (activated * (torch.arange(10) % 2)) @ module.fc2.weight.T + module.fc2.bias
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-14)
+
+
+def build_copy_without_dropout(module):
+    copy = build(activation_dropout=0.0).train()
+    copy.load_state_dict(module.state_dict())
+    return copy
+
+
+def test_activation_dropout_drops_its_share_and_scales_the_rest():
+    module = build(d_model=1, d_ff=40_000, activation_dropout=0.2, position_encoding="none").train()
+    with torch.no_grad():
+        for parameter, value in ((module.fc1.weight, 0.0), (module.fc1.bias, 1.0), (module.fc2.weight, 1.0)):
+            parameter.fill_(value)
+        module.fc2.bias.fill_(0.0)
+        kept = module(torch.zeros(1, 1, 1, dtype=torch.float64)).item() * 0.8
+    # A sum of 40,000 ones, of which the kept 80 % are scaled by 1 / 0.8: six standard deviations.
+    assert abs(kept / 40_000 - 0.8) < 6 * math.sqrt(0.2 * 0.8 / 40_000)
+    assert kept == pytest.approx(round(kept), abs=1e-6)
+    assert kept != 40_000 * 0.8  # what it would be if nothing were dropped

@@ -1,0 +1,137 @@
+"""The scripts as a user runs them: from two text files to translations, and what they say when something is wrong."""
+
+import contextlib
+import importlib.util
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
+
+WORDS = ["red", "blue", "green", "dog", "cat", "bird"]
+
+
+class Done:
+    """What a script left behind."""
+
+    def __init__(self, returncode, stdout, stderr):
+        self.returncode, self.stdout, self.stderr = returncode, stdout, stderr
+
+
+def run(script, *options, stdin=b""):
+    """Runs a script's `main` in this process, which spares it importing torch again."""
+    specification = importlib.util.spec_from_file_location(Path(script).stem, SCRIPTS / script)
+    module = importlib.util.module_from_spec(specification)
+    stdout, stderr = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [str(SCRIPTS / script), *map(str, options)])
+        patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+            specification.loader.exec_module(module)
+            try:
+                returncode = module.main()
+            except SystemExit as exit:
+                returncode = exit.code
+    return Done(returncode, stdout.getvalue(), stderr.getvalue())
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("text")
+    lines = [f"{first} {second}" for first in WORDS for second in WORDS]
+    (folder / "train.en").write_text("\n".join(lines) + "\n")
+    (folder / "train.de").write_text("\n".join(line.upper() for line in lines) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(text, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    files = ["--source_file", text / "train.en", "--target_file", text / "train.de"]
+    files += ["--validation_source_file", text / "train.en", "--validation_target_file", text / "train.de"]
+    shape = ["d_model=16", "num_heads=2", "d_ff=32", "num_encoder_layers=1", "num_decoder_layers=1"]
+    done = run(
+        "pretrain.py", *files, "--preset", "tiny", "--config_overrides", *shape, "--vocab_size", 280,
+        "--num_train_epochs", 1, "--per_device_train_batch_size", 12, "--warmup_steps", 3, "--output_dir", folder,
+        "--use_cpu", "--disable_tqdm", "true",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout
+
+
+def test_pretrain_ends_with_a_summary_of_what_it_saved(trained):
+    folder, output = trained
+    metrics = json.loads((folder / "results.json").read_text())["metrics"]
+    parameters, scores, bleu, next_step = output.strip().splitlines()[-4:]
+    assert f"{metrics['updates']} updates" in parameters
+    assert f"perplexity {metrics['eval_perplexity']:.2f}" in scores
+    assert metrics["signatures"]["bleu"] in bleu
+    assert next_step == f'Try it: python scripts/translate.py --model {folder} "..."'
+
+
+def test_translate_gives_a_line_for_a_line_from_arguments_a_file_and_standard_input(trained, tmp_path):
+    folder, _ = trained
+    lines = ["red dog", "", "blue", "  ", "green cat bird"]
+    (tmp_path / "in.txt").write_text("\n".join(lines))
+    outputs = [
+        run("translate.py", "--model", folder, "--num_beams", 2, *lines),
+        run("translate.py", "--model", folder, "--num_beams", 2, "--file", tmp_path / "in.txt"),
+        run("translate.py", "--model", folder, "--num_beams", 2, stdin="\r\n".join(lines).encode()),
+    ]
+    for done in outputs:
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == outputs[0].stdout
+    translations = outputs[0].stdout.split("\n")
+    assert len(translations) == len(lines) + 1
+    assert [bool(line) for line in translations] == [True, False, True, False, True, False]
+
+
+def test_translate_is_a_filter_in_a_pipe(trained):
+    folder, _ = trained
+    command = [sys.executable, str(SCRIPTS / "translate.py"), "--model", str(folder)]
+    done = subprocess.run(command, input=b"red dog\nblue\n", capture_output=True, timeout=300)
+    assert (done.returncode, done.stdout.count(b"\n")) == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("script", "options", "stdin", "message"),
+    [
+        ("pretrain.py", ["--output_dir", "x"], b"", "exactly one of train_file"),
+        ("pretrain.py", ["--output_dir", "x", "--train_file", "nothing.jsonl"], b"", "nothing.jsonl"),
+        (
+            "pretrain.py",
+            ["--output_dir", "x", "--train_file", "{jsonl}", "--preset", "bse"],
+            b"",
+            "did you mean `base`",
+        ),
+        (
+            "pretrain.py",
+            ["--output_dir", "x", "--train_file", "{jsonl}", "--config_overrides", "d_model=30"],
+            b"",
+            "`d_model`=30",
+        ),
+        ("translate.py", ["--model", "{trained}", "--file", "nothing.txt"], b"", "nothing.txt"),
+        ("translate.py", ["--model", "{trained}"], b"good\n\xff\n", "standard input, line 2: not UTF-8"),
+        ("translate.py", ["--model", "no/such/folder", "x"], b"", "no/such/folder"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line_and_the_exit_status_is_2(trained, tmp_path, script, options, stdin, message):
+    jsonl = tmp_path / "train.jsonl"
+    jsonl.write_text(json.dumps({"translation": {"en": "red dog", "de": "ROT"}}) + "\n")
+    options = [option.format(jsonl=jsonl, trained=trained[0]) for option in options]
+    done = run(script, *options, stdin=stdin)
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("script", sorted(path.name for path in SCRIPTS.glob("*.py")))
+def test_help_says_what_a_script_is_for(script):
+    done = run(script, "--help")
+    assert done.returncode == 0
+    purpose = (SCRIPTS / script).read_text().split('"""')[1].splitlines()[0]
+    assert purpose in " ".join(done.stdout.split())
