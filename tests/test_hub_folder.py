@@ -1,0 +1,162 @@
+"""Folders and repositories with the code in them; test_remote_code.py loads them where the package is missing."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from transformers import AutoTokenizer, MarianConfig, MarianMTModel
+
+from hf_vanilla_transformer import (
+    VanillaTransformerConfig,
+    VanillaTransformerForConditionalGeneration,
+    VanillaTransformerModel,
+)
+from hf_vanilla_transformer.publishing import save_self_contained
+from hf_vanilla_transformer.training import train_tokenizer
+
+SMALL = {"vocab_size": 270, "d_model": 16, "num_heads": 2, "d_ff": 32, "num_encoder_layers": 1, "num_decoder_layers": 1}
+
+
+def test_code_weights_config_and_tokenizer_are_all_there(tmp_path):
+    model = VanillaTransformerForConditionalGeneration(VanillaTransformerConfig(**SMALL))
+    tokenizer = train_tokenizer(texts=["a b c"], vocab_size=262)
+    save_self_contained(model, tmp_path, tokenizer)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json", "modeling_vanilla_transformer.py"} <= names
+    auto_map = json.loads((tmp_path / "config.json").read_text())["auto_map"]
+    assert set(auto_map) == {"AutoConfig", "AutoModel", "AutoModelForSeq2SeqLM"}
+    for reference in auto_map.values():
+        module, name = reference.split(".")
+        assert f"class {name}(" in (tmp_path / f"{module}.py").read_text()
+    assert (
+        AutoTokenizer.from_pretrained(tmp_path, trust_remote_code=False)("a b").input_ids == tokenizer("a b").input_ids
+    )
+
+
+@pytest.mark.parametrize("model_class", [VanillaTransformerModel, VanillaTransformerForConditionalGeneration])
+def test_classes_and_config_are_left_as_they_were(tmp_path, model_class):
+    model = model_class(VanillaTransformerConfig(**SMALL))
+    save_self_contained(model, tmp_path / "with")
+    assert model._auto_class is None
+    assert model.config._auto_class is None
+    assert not hasattr(model.config, "auto_map")
+    model.save_pretrained(tmp_path / "without")
+    assert not list((tmp_path / "without").glob("*.py"))
+    assert "auto_map" not in (tmp_path / "without" / "config.json").read_text()
+
+
+def test_a_model_of_another_library_is_refused_by_name(tmp_path):
+    config = MarianConfig(
+        vocab_size=9, d_model=8, encoder_layers=1, decoder_layers=1, encoder_attention_heads=1,
+        decoder_attention_heads=1, encoder_ffn_dim=8, decoder_ffn_dim=8, pad_token_id=1, decoder_start_token_id=0,
+    )  # fmt: skip
+    with pytest.raises(TypeError, match="MarianMTModel; allowed: VanillaTransformerModel, VanillaTransformerForCond"):
+        save_self_contained(MarianMTModel(config), tmp_path)
+
+
+class StubHub(BaseHTTPRequestHandler):
+    """Says yes to everything an upload asks, and remembers what was committed."""
+
+    committed: list[dict] = []
+    uploaded: list[str] = []
+
+    def reply(self, content):
+        body = json.dumps(content).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def body(self):
+        return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+
+    def do_HEAD(self):
+        self.send_response(404)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def do_GET(self):
+        self.reply({"id": "me/model", "siblings": [], "sha": "0" * 40})
+
+    def do_PUT(self):
+        self.uploaded.append(self.path)
+        self.body()
+        self.reply({})
+
+    def do_POST(self):
+        body, host = self.body(), f"http://{self.headers['Host']}"
+        if self.path == "/api/repos/create":
+            self.reply({"url": f"{host}/me/model", "name": "me/model", "id": "me/model"})
+        elif "/preupload/" in self.path:
+            names = [file["path"] for file in json.loads(body)["files"]]
+            kind = {True: "lfs", False: "regular"}
+            files = [
+                {"path": name, "uploadMode": kind[name.endswith(".safetensors")], "shouldIgnore": False}
+                for name in names
+            ]
+            self.reply({"files": files})
+        elif self.path.endswith("/info/lfs/objects/batch"):
+            upload = {"upload": {"href": f"{host}/upload"}}
+            self.reply(
+                {"transfer": "basic", "objects": [{**o, "actions": upload} for o in json.loads(body)["objects"]]}
+            )
+        elif "/commit/" in self.path:
+            self.committed += [json.loads(line) for line in body.decode().splitlines()]
+            self.reply({"commitUrl": f"{host}/me/model/commit/1", "commitOid": "1" * 40, "success": True})
+        else:
+            self.reply({})
+
+    def log_message(self, *args):
+        pass
+
+
+PUSH_BY_OUR_FUNCTION = 'print(push_self_contained(model, "me/model", token="hf_stub"))'
+PUSH_BY_TRANSFORMERS = """
+VanillaTransformerConfig.register_for_auto_class()
+VanillaTransformerForConditionalGeneration.register_for_auto_class("AutoModelForSeq2SeqLM")
+print(model.push_to_hub("me/model", token="hf_stub").commit_url)
+"""
+
+
+@pytest.mark.parametrize("push", [PUSH_BY_OUR_FUNCTION, PUSH_BY_TRANSFORMERS], ids=["ours", "transformers"])
+def test_push_uploads_the_same_folder_in_one_commit(tmp_path, push, monkeypatch):
+    """Against a stub of the Hub on this machine, in a process that is not offline."""
+    monkeypatch.setattr(StubHub, "committed", [])
+    monkeypatch.setattr(StubHub, "uploaded", [])
+    server = ThreadingHTTPServer(("127.0.0.1", 0), StubHub)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    program = f"""
+from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
+from hf_vanilla_transformer.publishing import push_self_contained
+model = VanillaTransformerForConditionalGeneration(VanillaTransformerConfig(**{SMALL}))
+{push}
+"""
+    environment = {
+        **os.environ,
+        "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
+        "HF_HUB_OFFLINE": "0",
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HOME": str(tmp_path),
+        "NO_PROXY": "127.0.0.1",
+    }
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=120
+        )
+    finally:
+        server.shutdown()
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().endswith("/me/model/commit/1")
+    pushed = {entry["value"]["path"] for entry in StubHub.committed if entry["key"] in ("file", "lfsFile")}
+    save_self_contained(
+        VanillaTransformerForConditionalGeneration(VanillaTransformerConfig(**SMALL)), tmp_path / "saved"
+    )
+    assert pushed >= {path.name for path in (tmp_path / "saved").iterdir()}
+    assert len([entry for entry in StubHub.committed if entry["key"] == "header"]) == 1
+    assert StubHub.uploaded  # the weights went up
