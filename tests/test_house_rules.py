@@ -1,0 +1,150 @@
+"""The rules of the house that a machine can check."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from transformers.dynamic_module_utils import get_relative_import_files, get_relative_imports
+
+import hf_vanilla_transformer
+from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
+from hf_vanilla_transformer.publishing import save_self_contained
+
+PACKAGE = Path(hf_vanilla_transformer.__file__).parent
+PROJECT = PACKAGE.parent
+ROOT_FILES = sorted(path for path in PACKAGE.glob("*.py") if path.name != "__init__.py")
+ALL_FILES = sorted(PACKAGE.rglob("*.py"))
+SCRIPTS = sorted((PROJECT / "scripts").glob("*.py"))
+
+# Who may import whom in the root: a module only those that stand before it.
+LAYERS = [
+    {"configuration_vanilla_transformer"},
+    {"embeddings", "attention", "feed_forward", "loss", "pretrained_model"},
+    {"encoder"},
+    {"decoder"},
+    {"modeling_vanilla_transformer"},
+]
+
+
+def tree(path):
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def siblings(path):
+    """The modules a file imports from its own folder."""
+    return {node.module for node in ast.walk(tree(path)) if isinstance(node, ast.ImportFrom) and node.level == 1}
+
+
+def identifier(path):
+    return str(path.relative_to(PROJECT))
+
+
+@pytest.mark.parametrize("path", ROOT_FILES, ids=identifier)
+def test_root_files_import_only_torch_transformers_huggingface_hub_and_siblings_by_name(path):
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            imported = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level <= 1, "the export is flat"
+            assert node.level == 0 or (node.module and "." not in node.module), "only `from .name import x` is followed"
+            imported = [node.module] if node.level == 0 else []
+        else:
+            continue
+        for name in imported:
+            top = name.split(".")[0]
+            assert top in {"torch", "transformers", "huggingface_hub"} | sys.stdlib_module_names, name
+
+
+@pytest.mark.parametrize("path", ROOT_FILES, ids=identifier)
+def test_the_text_scan_that_copies_remote_code_sees_what_python_sees(path):
+    assert set(get_relative_imports(path)) == siblings(path)
+
+
+def test_arrows_run_down():
+    rank = {name: index for index, layer in enumerate(LAYERS) for name in layer}
+    assert {path.stem for path in ROOT_FILES} == set(rank)
+    for path in ROOT_FILES:
+        for name in siblings(path):
+            assert rank[name] < rank[path.stem], f"{path.name} imports {name}"
+
+
+def test_exported_files_are_exactly_those_of_the_root(tmp_path):
+    config = VanillaTransformerConfig(vocab_size=9, d_model=4, num_heads=1, d_ff=4)
+    save_self_contained(VanillaTransformerForConditionalGeneration(config), tmp_path)
+    assert {path.name for path in tmp_path.glob("*.py")} == {path.name for path in ROOT_FILES}
+    scanned = get_relative_import_files(PACKAGE / "modeling_vanilla_transformer.py")
+    assert {Path(path).name for path in scanned} | {"modeling_vanilla_transformer.py"} == {p.name for p in ROOT_FILES}
+
+
+def public_definitions(path):
+    """Public functions and classes at the top of a file, and public methods of those classes."""
+    for node in tree(path).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            yield node.name, node
+            for inner in node.body if isinstance(node, ast.ClassDef) else []:
+                if isinstance(inner, ast.FunctionDef) and not inner.name.startswith("_"):
+                    yield f"{node.name}.{inner.name}", inner
+
+
+@pytest.mark.parametrize("path", ALL_FILES + SCRIPTS, ids=identifier)
+def test_everything_public_has_a_docstring(path):
+    assert ast.get_docstring(tree(path)), "the module"
+    for name, node in public_definitions(path):
+        assert ast.get_docstring(node), name
+
+
+@pytest.mark.parametrize("path", [path for path in ROOT_FILES if path.stem != "pretrained_model"], ids=identifier)
+def test_root_files_name_their_place_in_the_paper(path):
+    assert re.match(r".*(§\d|Figure 1)", ast.get_docstring(tree(path)).splitlines()[0])
+
+
+def test_no_public_name_is_dead():
+    """Whatever is defined for others is used by another file, or is in `__all__` of a package for its users."""
+    texts = {path: path.read_text(encoding="utf-8") for path in [*ALL_FILES, *SCRIPTS, PROJECT / "README.md"]}
+    exported = set()
+    for path in PACKAGE.rglob("__init__.py"):
+        for node in tree(path).body:
+            if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__":
+                exported |= set(ast.literal_eval(node.value))
+    for path in ALL_FILES:
+        for name, node in public_definitions(path):
+            if "." in name or name in exported:
+                continue
+            used = sum(len(re.findall(rf"\b{name}\b", text)) for text in texts.values())
+            assert used > 1, f"{identifier(path)}: {name} is used nowhere"
+            assert isinstance(node, ast.FunctionDef | ast.ClassDef)
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("__init__.py")), ids=identifier)
+def test_what_a_package_exports_exists_and_is_sorted(path):
+    module = __import__(".".join(path.parent.relative_to(PROJECT).parts), fromlist=["*"])
+    names = getattr(module, "__all__", [])
+    assert names == sorted(names)
+    for name in names:
+        assert hasattr(module, name), name
+
+
+def test_files_stay_small_enough_to_read():
+    for path in ALL_FILES:
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 400, identifier(path)
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=identifier)
+def test_scripts_are_thin(path):
+    """Arguments, one call, a summary: no classes, and no function longer than a screen or so."""
+    for node in ast.walk(tree(path)):
+        assert not isinstance(node, ast.ClassDef)
+        if isinstance(node, ast.FunctionDef):
+            assert node.end_lineno - node.lineno < 60, node.name
+
+
+def test_the_top_level_stays_as_it_is():
+    listed = subprocess.run(["git", "ls-files"], cwd=PROJECT, capture_output=True, text=True)
+    if listed.returncode != 0:
+        pytest.skip("not a git checkout")
+    names = {Path(line).parts[0] for line in listed.stdout.splitlines()}
+    allowed = {"pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", "hf_vanilla_transformer", "scripts", "tests"}
+    assert {name for name in names if not name.startswith(".")} - {"model_cards"} == allowed

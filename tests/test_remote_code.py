@@ -1,0 +1,124 @@
+"""A saved folder with code in it, in an interpreter that cannot import this package."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from transformers import AutoModelForSeq2SeqLM
+
+from hf_vanilla_transformer import (
+    VanillaTransformerConfig,
+    VanillaTransformerForConditionalGeneration,
+    VanillaTransformerModel,
+)
+from hf_vanilla_transformer.publishing import save_self_contained
+from hf_vanilla_transformer.training import train_tokenizer
+
+LOADER = """
+import importlib.abc, json, sys
+import torch
+
+class PackageIsMissing(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "hf_vanilla_transformer":
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, PackageIsMissing())
+try:
+    import hf_vanilla_transformer
+    raise SystemExit("the package can be imported, so this proves nothing")
+except ModuleNotFoundError:
+    pass
+
+from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoTokenizer
+
+folder, again, reference = sys.argv[1:]
+expected = torch.load(reference, weights_only=True)
+tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
+assert tokenizer("a b", return_tensors="pt").input_ids.tolist() == expected["tokens"].tolist()
+for place in (folder, again):
+    config = AutoConfig.from_pretrained(place, trust_remote_code=True)
+    assert config.to_dict()["d_model"] == expected["d_model"] and config.hidden_size == expected["d_model"]
+    base = AutoModel.from_pretrained(place, trust_remote_code=True).eval()
+    model = AutoModelForSeq2SeqLM.from_pretrained(place, trust_remote_code=True).eval()
+    for loaded in (config, base, model):
+        assert type(loaded).__module__.startswith("transformers_modules."), type(loaded)
+    inputs = {name: expected[name] for name in ("input_ids", "attention_mask", "decoder_input_ids")}
+    assert torch.equal(base(**inputs).last_hidden_state, expected["hidden"])
+    assert torch.equal(model(**inputs).logits, expected["logits"])
+    prompt = {name: expected[name] for name in ("input_ids", "attention_mask")}
+    assert torch.equal(model.generate(**prompt, max_new_tokens=6, num_beams=2), expected["ids"])
+    loss = model(**prompt, labels=expected["decoder_input_ids"]).loss
+    assert torch.equal(loss, expected["loss"])
+    if place == folder:
+        model.save_pretrained(again)
+print("equal")
+"""
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    config = VanillaTransformerConfig.from_preset(
+        "tiny", vocab_size=270, d_model=16, num_heads=2, d_ff=32, num_encoder_layers=2, num_decoder_layers=1
+    )
+    return VanillaTransformerForConditionalGeneration(config).eval()
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer(texts=["a b c"], vocab_size=262)
+
+
+def load_without_the_package(model, tokenizer, folder, tmp_path):
+    """Loads `folder` in an interpreter without the package, compares, saves it again from there, and loads that."""
+    source = torch.tensor([[5, 6, 7, 8, 2], [9, 10, 2, 1, 1]])
+    target = torch.randint(4, 270, (2, 4), generator=torch.Generator().manual_seed(0))
+    inputs = {"input_ids": source, "attention_mask": source.ne(1).long(), "decoder_input_ids": target}
+    prompt = {"input_ids": source, "attention_mask": source.ne(1).long()}
+    with torch.no_grad():
+        reference = {
+            **inputs,
+            "tokens": tokenizer("a b", return_tensors="pt").input_ids,
+            "d_model": model.config.d_model,
+            "hidden": model.model(**inputs).last_hidden_state,
+            "logits": model(**inputs).logits,
+            "ids": model.generate(**prompt, max_new_tokens=6, num_beams=2),
+            "loss": model(**prompt, labels=target).loss,
+        }
+    torch.save(reference, tmp_path / "reference.pt")
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(tmp_path / "modules")}
+    return subprocess.run(
+        [sys.executable, "-c", LOADER, str(folder), str(tmp_path / "again"), str(tmp_path / "reference.pt")],
+        env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+
+
+def test_a_self_contained_folder_loads_and_saves_again(model, tokenizer, tmp_path):
+    save_self_contained(model, tmp_path / "model", tokenizer)
+    done = load_without_the_package(model, tokenizer, tmp_path / "model", tmp_path)
+    assert (done.returncode, done.stdout.strip()) == (0, "equal"), done.stderr
+
+
+def test_so_does_what_save_pretrained_writes_after_registering(model, tokenizer, tmp_path, monkeypatch):
+    for cls, auto_class in (
+        (VanillaTransformerConfig, "AutoConfig"),
+        (VanillaTransformerModel, "AutoModel"),
+        (VanillaTransformerForConditionalGeneration, "AutoModelForSeq2SeqLM"),
+    ):
+        monkeypatch.setattr(cls, "_auto_class", None)  # undone after the test, whatever is registered in it
+        cls.register_for_auto_class(auto_class)
+    model.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    del model.config.auto_map
+    done = load_without_the_package(model, tokenizer, tmp_path / "model", tmp_path)
+    assert (done.returncode, done.stdout.strip()) == (0, "equal"), done.stderr
+
+
+@pytest.mark.parametrize("trust", [None, True, False])
+def test_where_the_package_is_imported_its_own_classes_are_used(model, tmp_path, trust):
+    save_self_contained(model, tmp_path)
+    loaded = AutoModelForSeq2SeqLM.from_pretrained(tmp_path, trust_remote_code=trust)
+    assert type(loaded) is VanillaTransformerForConditionalGeneration
