@@ -122,6 +122,7 @@ class Decoder(VanillaTransformerPreTrainedModel):
         layer = DECODER_LAYERS[config.norm_position]
         self.layers = nn.ModuleList([layer(config, index) for index in range(config.num_decoder_layers)])
         self.final_norm = final_norm(config)
+        self.gradient_checkpointing = False  # transformers makes no cache where this is set
         self.post_init()
 
     @merge_with_config_defaults

@@ -9,7 +9,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils import logging
 from transformers.utils.generic import merge_with_config_defaults
-from transformers.utils.output_capturing import capture_outputs
+from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .attention import MultiHeadAttention
 from .configuration_vanilla_transformer import VanillaTransformerConfig
@@ -66,7 +66,10 @@ class Encoder(VanillaTransformerPreTrainedModel):
         config: the shape; `num_encoder_layers` is its N.
     """
 
-    _can_record_outputs = {"hidden_states": EncoderLayer, "attentions": MultiHeadAttention}
+    _can_record_outputs = {
+        "hidden_states": OutputRecorder(EncoderLayer, index=0, num_hidden_layers_key="num_encoder_layers"),
+        "attentions": OutputRecorder(MultiHeadAttention, index=1),
+    }
 
     def __init__(self, config: VanillaTransformerConfig) -> None:
         super().__init__(config)
@@ -76,6 +79,7 @@ class Encoder(VanillaTransformerPreTrainedModel):
         layer = ENCODER_LAYERS[config.norm_position]
         self.layers = nn.ModuleList([layer(config) for _ in range(config.num_encoder_layers)])
         self.final_norm = final_norm(config)
+        self.gradient_checkpointing = False
         self.post_init()
 
     @merge_with_config_defaults
@@ -143,9 +147,9 @@ def derive_attention_mask(
         return attention_mask
     is_token = input_ids.ne(pad_token_id)
     # Which case it is depends on the data, which a compiled or exported graph cannot ask; there the mask is harmless.
-    if torch.compiler.is_compiling() or input_ids.device.type == "meta":
+    if torch.compiler.is_compiling():
         return is_token
-    if bool(is_token.all()):
+    if input_ids.device.type == "meta" or bool(is_token.all()):
         return None
     logger.warning_once(
         f"`input_ids` contains padding (`pad_token_id`={pad_token_id}) but no `attention_mask` was given; the padding "

@@ -99,7 +99,11 @@ class VanillaTransformerModel(VanillaTransformerPreTrainedModel):
         attention_mask = derive_attention_mask(input_ids, attention_mask, self.config.pad_token_id)
         if encoder_outputs is None:
             encoder_outputs = self.encoder(
-                input_ids=input_ids, attention_mask=attention_mask, inputs_embeds=inputs_embeds, **kwargs
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                inputs_embeds=inputs_embeds,
+                return_dict=True,
+                **kwargs,
             )
         if not isinstance(encoder_outputs, BaseModelOutput):
             encoder_outputs = BaseModelOutput(*encoder_outputs[:3])
@@ -112,6 +116,7 @@ class VanillaTransformerModel(VanillaTransformerPreTrainedModel):
             inputs_embeds=decoder_inputs_embeds,
             position_ids=decoder_position_ids,
             use_cache=use_cache,
+            return_dict=True,
             **kwargs,
         )
         return Seq2SeqModelOutput(
@@ -217,6 +222,7 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
             inputs_embeds=inputs_embeds,
             decoder_inputs_embeds=decoder_inputs_embeds,
             use_cache=use_cache,
+            return_dict=True,
             **kwargs,
         )
         hidden_states = outputs.last_hidden_state
@@ -227,9 +233,8 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
         loss = nll_loss = None
         if labels is not None:
             loss, nll_loss = self._loss(hidden_states, labels.to(hidden_states.device))
-            divisor = labels.ne(IGNORED_LABEL).sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch
-            if isinstance(divisor, torch.Tensor):
-                divisor = divisor.to(loss.device)
+            divisor = labels.ne(IGNORED_LABEL).sum() if num_items_in_batch is None else num_items_in_batch
+            divisor = torch.as_tensor(divisor, device=loss.device).clamp(min=1)
             loss, nll_loss = loss / divisor, nll_loss / divisor
         return VanillaTransformerSeq2SeqLMOutput(
             loss=loss,
@@ -248,10 +253,11 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
         epsilon = self.config.label_smoothing
         # A projection that was replaced, wrapped or hooked (an adapter, an offloaded weight) does more than multiply by
         # its matrix, so it has to be called.
-        is_plain = type(self.lm_head) is nn.Linear and self.lm_head.bias is None
-        if is_plain and not hasattr(self.lm_head, "_hf_hook"):
-            return projected_label_smoothed_cross_entropy(hidden_states, self.lm_head.weight, labels, epsilon)
-        return label_smoothed_cross_entropy(self.lm_head(hidden_states), labels, epsilon)
+        head = self.lm_head
+        is_hooked = hasattr(head, "_hf_hook") or head._forward_hooks or head._forward_pre_hooks
+        if type(head) is nn.Linear and head.bias is None and not is_hooked:
+            return projected_label_smoothed_cross_entropy(hidden_states, head.weight, labels, epsilon)
+        return label_smoothed_cross_entropy(head(hidden_states), labels, epsilon)
 
     def prepare_decoder_input_ids_from_labels(self, labels: torch.Tensor) -> torch.Tensor:
         """Figure 1 "Outputs (shifted right)": what the decoder reads while it learns to predict `labels`.
@@ -294,14 +300,6 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
         return super()._prepare_text_encoder_decoder_kwargs_for_generation(
             inputs_tensor, model_kwargs=model_kwargs, model_input_name=model_input_name, **kwargs
         )
-
-    def _resize_token_embeddings(self, new_num_tokens: int, *args: Any, **kwargs: Any) -> nn.Module:
-        embeddings = super()._resize_token_embeddings(new_num_tokens, *args, **kwargs)
-        if not self.config.tie_word_embeddings:  # otherwise tie_weights(), which follows, resizes it
-            self.model.decoder.embed_tokens = self._get_resized_embeddings(
-                self.model.decoder.embed_tokens, embeddings.weight.shape[0], **kwargs
-            )
-        return embeddings
 
 
 __all__ = [

@@ -49,6 +49,17 @@ class VanillaTransformerPreTrainedModel(PreTrainedModel):
             init.ones_(module.weight)
             init.zeros_(module.bias)
 
+    def _resize_token_embeddings(
+        self, new_num_tokens: int, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
+    ) -> nn.Module:
+        embeddings = super()._resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
+        decoder = self.get_decoder()
+        # transformers resizes the encoder's embedding and the projection; if they are tied, the decoder's follows.
+        if decoder is not self and not self.config.tie_word_embeddings:
+            size = embeddings.weight.shape[0]
+            decoder.embed_tokens = self._get_resized_embeddings(decoder.embed_tokens, size, mean_resizing=mean_resizing)
+        return embeddings
+
     def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
         """Saves config and weights, and after `register_for_auto_class()` also the code, for every Auto class.
 
