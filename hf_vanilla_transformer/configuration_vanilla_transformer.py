@@ -1,6 +1,7 @@
 """The shape of the model: §3 of the paper as one strict configuration, with Table 3 as presets."""
 
 import difflib
+import math
 from dataclasses import fields
 from typing import Any, ClassVar, Literal
 
@@ -49,6 +50,10 @@ PRESETS: dict[str, dict[str, Any]] = {
     "table3_D_smoothing0.2": {"label_smoothing": 0.2},
     "table3_E_learned": {"position_encoding": "learned", "max_position_embeddings": 1024},
 }
+
+
+# Keywords that old configs carry, which resemble fields and are none.
+_OF_TRANSFORMERS = {"cls_token_id", "mask_token_id", "sep_token_id", "unk_token_id", "tie_encoder_decoder"}
 
 
 @strict
@@ -145,16 +150,20 @@ class VanillaTransformerConfig(PreTrainedConfig):
     is_encoder_decoder: bool = True
 
     def __post_init__(self, **kwargs: Any) -> None:
+        # What is derived below has to know what was said under another name.
+        for alias in self.attribute_map.keys() & kwargs.keys():
+            setattr(self, alias, kwargs.pop(alias))
         self._warn_about_misspelled_fields(kwargs)
-        if (self.d_k is None or self.d_v is None) and self.num_heads > 0:
-            if self.d_model % self.num_heads:
-                raise ValueError(
-                    f"`d_model`={self.d_model} cannot be divided among `num_heads`={self.num_heads} heads; "
-                    "change one of them, or set both `d_k` and `d_v`"
-                )
+        if self.num_heads > 0 and self.d_model % self.num_heads == 0:
             self.d_k = self.d_model // self.num_heads if self.d_k is None else self.d_k
             self.d_v = self.d_model // self.num_heads if self.d_v is None else self.d_v
         super().__post_init__(**kwargs)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self.attribute_map:
+            setattr(self, self.attribute_map[name], value)  # once more from the top, where types are checked
+        else:
+            super().__setattr__(name, value)
 
     @classmethod
     def from_preset(cls, name: str, **overrides: Any) -> "VanillaTransformerConfig":
@@ -177,14 +186,29 @@ class VanillaTransformerConfig(PreTrainedConfig):
         overrides = {cls.attribute_map.get(field, field): value for field, value in overrides.items()}
         return cls(**{**PRESETS[name], **overrides})
 
-    def validate_sizes(self) -> None:
-        """Refuses sizes below 1, rates outside [0, 1) and special tokens outside the vocabulary."""
-        for field in ("vocab_size", "d_model", "num_encoder_layers", "num_decoder_layers", "num_heads", "d_k", "d_v"):
+    def validate_architecture(self) -> None:
+        """Refuses values that no model can have, and values that contradict each other.
+
+        Raises:
+            ValueError: with the field, its value, and what is allowed.
+        """
+        self._check_sizes()
+        self._check_choices()
+
+    def _check_sizes(self) -> None:
+        for field in ("vocab_size", "d_model", "num_encoder_layers", "num_decoder_layers", "num_heads", "d_ff"):
             self._require(field, getattr(self, field) >= 1, "an integer of at least 1")
-        self._require("d_ff", self.d_ff >= 1, "an integer of at least 1")
+        if self.d_k is None or self.d_v is None:
+            raise ValueError(
+                f"`d_model`={self.d_model} cannot be divided among `num_heads`={self.num_heads} heads; "
+                "allowed: a multiple of `num_heads`, or any `d_model` with both `d_k` and `d_v` given"
+            )
+        for field in ("d_k", "d_v"):
+            self._require(field, getattr(self, field) >= 1, "an integer of at least 1")
         for field in ("dropout", "attention_dropout", "activation_dropout", "label_smoothing"):
             self._require(field, 0 <= getattr(self, field) < 1, "a number from 0 up to but not including 1")
-        self._require("layer_norm_eps", self.layer_norm_eps > 0, "a number above 0")
+        self._require("layer_norm_eps", 0 < self.layer_norm_eps < math.inf, "a finite number above 0")
+        self._require("eos_token_id", self.eos_token_id != [], "an id, a list of at least one id, or None")
         for field in ("bos_token_id", "pad_token_id", "eos_token_id", "decoder_start_token_id"):
             ids = getattr(self, field)
             for token_id in ids if isinstance(ids, list) else [ids]:
@@ -194,8 +218,8 @@ class VanillaTransformerConfig(PreTrainedConfig):
                         f"(`vocab_size`={self.vocab_size}), or None"
                     )
 
-    def validate_choices(self) -> None:
-        """Refuses an unknown activation, and positions that contradict the other fields."""
+    def _check_choices(self) -> None:
+        self._require("is_encoder_decoder", self.is_encoder_decoder, "True")
         if self.activation_function not in ACT2FN:
             names = ", ".join(sorted(ACT2FN))
             hint = _did_you_mean(self.activation_function, ACT2FN)
@@ -230,7 +254,11 @@ class VanillaTransformerConfig(PreTrainedConfig):
         # transformers keeps any extra keyword as an attribute, so a misspelt field would silently do nothing.
         known = [field.name for field in fields(self) if not field.name.startswith("_")] + list(self.attribute_map)
         for name in unknown:
-            if not name.startswith("_") and (match := _did_you_mean(name, known, cutoff=0.8)):
+            if (
+                not name.startswith("_")
+                and name not in _OF_TRANSFORMERS
+                and (match := _did_you_mean(name, known, cutoff=0.8))
+            ):
                 logger.warning(f"`{name}` is not a field of {type(self).__name__} and changes nothing;{match}")
 
 

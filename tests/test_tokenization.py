@@ -7,6 +7,7 @@ import os
 import pickle
 import random
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -162,7 +163,7 @@ def test_260_tokens_are_enough_for_any_text():
         assert decoded(tokenizer, text) == text
 
 
-def test_lowercase_changes_case_and_nothing_else(any_tokenizer):
+def test_lowercase_changes_case_and_nothing_else():
     text = "  Über ALLEN  Gipfeln,ist Ruh\t</S> <PAD>!"
     lower = train_tokenizer(texts=CORPUS, vocab_size=400, lowercase=True)
     assert decoded(lower, text) == text.lower()
@@ -181,7 +182,7 @@ def test_special_tokens_have_the_ids_of_the_model_config(any_tokenizer):
     assert any_tokenizer.convert_tokens_to_ids(["<s>", "<pad>", "</s>", "<unk>"]) == [0, 1, 2, 3]
     assert (any_tokenizer.bos_token, any_tokenizer.pad_token) == ("<s>", "<pad>")
     assert (any_tokenizer.eos_token, any_tokenizer.unk_token) == ("</s>", "<unk>")
-    assert any_tokenizer.all_special_ids == [0, 2, 3, 1] or sorted(any_tokenizer.all_special_ids) == [0, 1, 2, 3]
+    assert sorted(any_tokenizer.all_special_ids) == [0, 1, 2, 3]
     assert any_tokenizer.bos_token_id == config.bos_token_id == config.decoder_start_token_id
     assert any_tokenizer.pad_token_id == config.pad_token_id
     assert any_tokenizer.eos_token_id == config.eos_token_id
@@ -196,9 +197,8 @@ def test_nothing_but_the_four_is_special(any_tokenizer):
 @bounded
 @given(TEXT_WITH_SPECIAL_TOKENS)
 def test_text_like_a_special_token_is_text(any_tokenizer, text):
-    forbidden = {0, 1, 2}
-    if "<unk>" not in any_tokenizer.convert_ids_to_tokens(any_tokenizer.encode(text)):
-        forbidden |= {3}
+    # WordPiece says <unk> to characters it does not know; the next test has only those it knows.
+    forbidden = {0, 1, 2, 3} if type(any_tokenizer.backend_tokenizer.model).__name__ == "BPE" else {0, 1, 2}
     encodings = [
         any_tokenizer.encode(text),
         any_tokenizer(text).input_ids,
@@ -279,14 +279,14 @@ def test_there_is_no_longest_input_unless_one_is_given(bpe, loaded, tmp_path):
         ("aren't", "aren ' t"),
         ("##two", "# # two"),
         ("läuft 👍🏽 über", "läuft 👍🏽 über"),
-        ("Z", "<unk>"),  # a character that the corpus has not
-        ("a manZ runs", "a <unk> runs"),  # the word goes, its neighbours stay
+        ("Q", "<unk>"),  # a character that the corpus has not
+        ("a manQ runs", "a <unk> runs"),  # the word goes, its neighbours stay
         ("a " + "a" * 100 + " b", "a " + "a" * 100 + " b"),
         ("a " + "a" * 101 + " b", "a <unk> b"),
     ],
 )
 def test_wordpiece_loses_what_is_documented(wordpiece, text, words):
-    assert not any("Z" in sentence for sentence in CORPUS)
+    assert not any("Q" in sentence for sentence in CORPUS)
     ids = wordpiece.encode(text, add_special_tokens=False)
     assert wordpiece.decode(ids) == words
     assert wordpiece.decode(ids, skip_special_tokens=True).split() == words.replace("<unk>", "").split()
@@ -601,8 +601,6 @@ def test_script_trains_a_tokenizer_that_its_summary_describes(tmp_path):
     ],
 )
 def test_script_ends_in_one_line_for_bad_data(tmp_path, monkeypatch, capsys, content, options, message):
-    import runpy
-
     path = tmp_path / "text"
     if content is not None:
         path.write_bytes(content)
@@ -627,8 +625,6 @@ def test_script_has_exit_status_2_and_no_traceback_as_a_process(tmp_path):
 
 
 def test_script_help_says_what_each_model_loses_and_has_an_example_that_parses(monkeypatch, capsys):
-    import runpy
-
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), "--help"])
     with pytest.raises(SystemExit) as exit_status:
         runpy.run_path(str(SCRIPT), run_name="__main__")
