@@ -1,0 +1,262 @@
+"""`generate()` in every mode: against forced decoding, the plain loop, and the modes against one another."""
+
+import copy
+
+import pytest
+import torch
+from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
+
+from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
+
+PAD, EOS, VOCAB = 1, 2, 50
+
+
+def build(seed=3, **fields):
+    torch.manual_seed(seed)
+    shape = {"vocab_size": VOCAB, "d_model": 16, "num_heads": 2, "d_ff": 32, "num_encoder_layers": 1}
+    config = VanillaTransformerConfig(**{**shape, "num_decoder_layers": 2, **fields})
+    model = VanillaTransformerForConditionalGeneration(config).eval()
+    with torch.no_grad():
+        # Random weights prefer one token by far; this makes outputs varied, and some of them end.
+        model.get_input_embeddings().weight.mul_(2.5)
+    return model
+
+
+@pytest.fixture(scope="module", params=["post", "pre"])
+def model(request):
+    return build(norm_position=request.param, d_k=5, d_v=7)
+
+
+@pytest.fixture(scope="module")
+def inputs():
+    source = torch.randint(4, VOCAB, (4, 7), generator=torch.Generator().manual_seed(1))
+    source[1, 5:] = PAD
+    source[3, 2:] = PAD
+    return {"input_ids": source, "attention_mask": source.ne(PAD).long()}
+
+
+def greedy_by_hand(model, inputs, steps):
+    """No cache, no generate: the whole prefix again for every token."""
+    ids = torch.zeros(len(inputs["input_ids"]), 1, dtype=torch.long)
+    done = torch.zeros(len(ids), dtype=torch.bool)
+    for _ in range(steps):
+        following = model(**inputs, decoder_input_ids=ids, use_cache=False).logits[:, -1].argmax(-1)
+        following[done] = PAD
+        ids = torch.cat([ids, following[:, None]], dim=1)
+        done |= following.eq(EOS)
+        if done.all():
+            break
+    return ids
+
+
+def test_greedy_is_the_argmax_of_a_full_forward_at_each_step(model, inputs):
+    expected = greedy_by_hand(model, inputs, 12)
+    assert torch.equal(model.generate(**inputs, max_new_tokens=12), expected)
+    assert len({tuple(row) for row in expected.tolist()}) > 1
+
+
+@pytest.mark.parametrize("options", [{}, {"num_beams": 3}, {"num_beams": 3, "num_return_sequences": 2}])
+@pytest.mark.parametrize(
+    "cache", [{"use_cache": False}, {"cache_implementation": "static"}, {"cache_implementation": "dynamic"}]
+)
+def test_every_cache_gives_the_same_ids(model, inputs, options, cache):
+    expected = model.generate(**inputs, max_new_tokens=9, **options)
+    assert torch.equal(model.generate(**inputs, max_new_tokens=9, **options, **cache), expected)
+
+
+def forced_log_probs(model, source, mask, ids):
+    """Log-probability of each token of `ids` after the start token, by one forward pass."""
+    logits = model(input_ids=source, attention_mask=mask, decoder_input_ids=ids[:, :-1]).logits
+    return logits.log_softmax(-1).gather(-1, ids[:, 1:, None]).squeeze(-1)
+
+
+@pytest.mark.parametrize("length_penalty", [0.0, 0.6, 1.0])
+def test_n_best_scores_are_those_of_forced_decoding(model, inputs, length_penalty):
+    output = model.generate(
+        **inputs, max_new_tokens=8, num_beams=4, num_return_sequences=3, length_penalty=length_penalty,
+        output_scores=True, return_dict_in_generate=True,
+    )  # fmt: skip
+    source, mask = (inputs[name].repeat_interleave(3, dim=0) for name in ("input_ids", "attention_mask"))
+    log_probs = forced_log_probs(model, source, mask, output.sequences)
+    tokens = output.sequences[:, 1:]
+    counted = tokens.ne(PAD)
+    scores = (log_probs * counted).sum(1) / counted.sum(1) ** length_penalty
+    torch.testing.assert_close(output.sequences_scores, scores, rtol=1e-5, atol=1e-5)
+    by_sentence = output.sequences_scores.view(4, 3)
+    assert torch.equal(by_sentence, by_sentence.sort(dim=1, descending=True).values)
+
+
+def test_beam_search_finds_nothing_worse_than_greedy(model, inputs):
+    greedy = model.generate(**inputs, max_new_tokens=8)
+    beams = model.generate(**inputs, max_new_tokens=8, num_beams=16, length_penalty=0.0)
+    totals = [
+        (forced_log_probs(model, source=inputs["input_ids"], mask=inputs["attention_mask"], ids=ids)
+         * ids[:, 1:].ne(PAD)).sum(1) for ids in (greedy, beams)
+    ]  # fmt: skip
+    assert (totals[1] >= totals[0] - 1e-5).all()
+
+
+def test_finished_rows_are_filled_with_pad_in_every_mode(inputs):
+    model = build(seed=0)
+    stop_early = StopTokenAfter(row=0, step=2)
+    for options in ({}, {"num_beams": 3}, {"do_sample": True}):
+        torch.manual_seed(0)
+        processors = LogitsProcessorList([stop_early])
+        ids = model.generate(**inputs, max_new_tokens=8, logits_processor=processors, **options)
+        ended = [row.tolist().index(EOS) for row in ids if EOS in row.tolist()]
+        assert ended, options
+        for row in ids.tolist():
+            if EOS in row:
+                assert set(row[row.index(EOS) + 1 :]) <= {PAD}, options
+
+
+class StopTokenAfter(LogitsProcessor):
+    """Makes a sentence end after some tokens."""
+
+    def __init__(self, row, step):
+        self.row, self.step = row, step
+
+    def __call__(self, input_ids, scores):
+        if input_ids.shape[1] > self.step:
+            beams = scores.shape[0] // 4
+            rows = slice(self.row * beams, (self.row + 1) * beams)
+            scores = scores.clone()
+            scores[rows] = -1e9
+            scores[rows, EOS] = 0
+        return scores
+
+
+def test_sampling_follows_the_seed_and_the_distribution(model, inputs):
+    draws = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        draws.append(model.generate(**inputs, max_new_tokens=6, do_sample=True, temperature=2.0))
+    assert torch.equal(draws[0], draws[1])
+    assert draws[0].shape != draws[2].shape or not torch.equal(draws[0], draws[2])
+    # One step, many times: frequencies near the probabilities.
+    one = {name: tensor[:1] for name, tensor in inputs.items()}
+    probabilities = model(**one, decoder_input_ids=torch.zeros(1, 1, dtype=torch.long)).logits[0, 0].softmax(-1)
+    ids = model.generate(**one, max_new_tokens=1, do_sample=True, top_k=0, num_return_sequences=4000)
+    frequencies = torch.bincount(ids[:, 1], minlength=VOCAB) / 4000
+    assert (frequencies - probabilities).abs().max() < 5 * (0.25 / 4000) ** 0.5  # five standard deviations
+
+
+def test_beam_sampling_runs(model, inputs):
+    torch.manual_seed(0)
+    ids = model.generate(**inputs, max_new_tokens=6, do_sample=True, num_beams=3)
+    assert ids.shape[0] == 4
+
+
+@pytest.mark.parametrize("helper", ["assistant", "lookup"])
+def test_assisted_and_prompt_lookup_decoding_equal_greedy(model, inputs, helper):
+    assistant = build(seed=9, num_decoder_layers=1, norm_position=model.config.norm_position)
+    options = {"assistant_model": assistant} if helper == "assistant" else {"prompt_lookup_num_tokens": 2}
+    for row in range(4):
+        one = {name: tensor[row : row + 1] for name, tensor in inputs.items()}
+        expected = model.generate(**one, max_new_tokens=10)
+        assert torch.equal(model.generate(**one, max_new_tokens=10, **options), expected)
+
+
+def test_a_copy_of_the_model_assists_itself(model, inputs):
+    one = {name: tensor[:1] for name, tensor in inputs.items()}
+    expected = model.generate(**one, max_new_tokens=10)
+    assert torch.equal(model.generate(**one, max_new_tokens=10, assistant_model=copy.deepcopy(model)), expected)
+
+
+def test_from_encoder_outputs_and_from_embeddings(model, inputs):
+    expected = model.generate(**inputs, max_new_tokens=8)
+    encoded = model.get_encoder()(**inputs)
+    mask = inputs["attention_mask"]
+    assert torch.equal(model.generate(encoder_outputs=encoded, attention_mask=mask, max_new_tokens=8), expected)
+    embedded = model.get_input_embeddings()(inputs["input_ids"])
+    assert torch.equal(model.generate(inputs_embeds=embedded, attention_mask=mask, max_new_tokens=8), expected)
+
+
+@pytest.mark.parametrize("options", [{}, {"num_beams": 3}])
+def test_a_forced_prefix_is_kept_and_continued(model, inputs, options):
+    prefix = torch.tensor([[0, 20, 21]] * 4)
+    ids = model.generate(**inputs, decoder_input_ids=prefix, max_new_tokens=6, **options)
+    assert torch.equal(ids[:, :3], prefix)
+    if not options:
+        following = model(**inputs, decoder_input_ids=prefix).logits[:, -1].argmax(-1)
+        assert torch.equal(ids[:, 3], following)
+
+
+def test_what_generate_can_return_has_its_shapes(inputs):
+    model = build()
+    model.set_attn_implementation("eager")
+    output = model.generate(
+        **inputs, max_new_tokens=3, min_new_tokens=3, output_scores=True, output_logits=True, output_attentions=True,
+        output_hidden_states=True, return_dict_in_generate=True,
+    )  # fmt: skip
+    assert [len(part) for part in (output.scores, output.logits, output.decoder_attentions)] == [3, 3, 3]
+    assert output.scores[0].shape == (4, VOCAB)
+    assert (len(output.encoder_attentions), len(output.encoder_hidden_states)) == (1, 2)
+    assert output.encoder_hidden_states[0].shape == (4, 7, 16)
+    for step in range(3):
+        assert (len(output.decoder_attentions[step]), len(output.cross_attentions[step])) == (2, 2)
+        assert output.decoder_attentions[step][0].shape == (4, 2, 1, step + 1)
+        assert output.cross_attentions[step][0].shape == (4, 2, 1, 7)
+        assert len(output.decoder_hidden_states[step]) == 3
+
+
+def test_processors_criteria_and_streamers_are_used(model, inputs):
+    banned = model.generate(**inputs, max_new_tokens=1)[0, 1].item()
+    assert banned not in model.generate(**inputs, max_new_tokens=6, bad_words_ids=[[banned]])[:, 1:]
+    assert not model.generate(**inputs, max_new_tokens=6, min_new_tokens=6).eq(EOS).any()
+    assert model.generate(**inputs, max_new_tokens=6, min_new_tokens=6, forced_eos_token_id=EOS)[:, -1].eq(EOS).all()
+
+    class StopAtFour(StoppingCriteria):
+        def __call__(self, input_ids, scores, **kwargs):
+            return torch.full((len(input_ids),), input_ids.shape[1] >= 4)
+
+    stopped = model.generate(
+        **inputs, max_new_tokens=9, min_new_tokens=9, stopping_criteria=StoppingCriteriaList([StopAtFour()])
+    )
+    assert stopped.shape[1] == 4
+
+    class Streamer:
+        def __init__(self):
+            self.tokens = []
+
+        def put(self, value):
+            self.tokens += value.flatten().tolist()
+
+        def end(self):
+            self.tokens.append("end")
+
+    streamer, one = Streamer(), {name: tensor[:1] for name, tensor in inputs.items()}
+    ids = model.generate(**one, max_new_tokens=5, streamer=streamer)
+    assert streamer.tokens == [*ids[0].tolist(), "end"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_generates_and_mostly_agrees(model, inputs, dtype):
+    half = copy.deepcopy(model).to(dtype)
+    logits = half(**inputs, decoder_input_ids=torch.zeros(4, 1, dtype=torch.long)).logits
+    assert logits.isfinite().all()
+    expected = model.generate(**inputs, max_new_tokens=1, min_new_tokens=1)
+    assert (half.generate(**inputs, max_new_tokens=1, min_new_tokens=1) == expected).float().mean() > 0.7
+    assert half.generate(**inputs, max_new_tokens=6, num_beams=2).shape[0] == 4
+
+
+def test_a_cache_can_be_handed_on(model, inputs):
+    """Two tokens, then four more from the cache of the first two, equal six at once."""
+    whole = model.generate(**inputs, max_new_tokens=6, min_new_tokens=6)
+    first = model.generate(**inputs, max_new_tokens=2, min_new_tokens=2, return_dict_in_generate=True)
+    second = model.generate(
+        **inputs,
+        decoder_input_ids=first.sequences,
+        decoder_attention_mask=torch.ones_like(first.sequences),  # says that the ids are all, and not only the new
+        past_key_values=first.past_key_values,
+        max_new_tokens=4,
+        min_new_tokens=4,
+    )
+    assert torch.equal(second, whole)
+
+
+def test_a_cached_step_compiles_to_one_graph_and_to_the_same_ids(inputs):
+    model = build()
+    expected = model.generate(**inputs, max_new_tokens=4, cache_implementation="static")
+    model.forward = torch.compile(model.forward, backend="eager", fullgraph=True)
+    assert torch.equal(model.generate(**inputs, max_new_tokens=4, cache_implementation="static"), expected)
