@@ -33,7 +33,7 @@ def label_smoothed_cross_entropy(
     """
     log_probs = torch.log_softmax(_at_least_float32(logits), dim=-1)
     is_label = labels.ne(IGNORED_LABEL)
-    nll = -log_probs.gather(-1, labels.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+    nll = -log_probs.gather(-1, labels.masked_fill(~is_label, 0).unsqueeze(-1)).squeeze(-1)
     loss = (1 - epsilon) * nll - epsilon * log_probs.mean(dim=-1)
     zero = nll.new_zeros(())
     return torch.where(is_label, loss, zero).sum(), torch.where(is_label, nll, zero).sum().detach()
@@ -52,7 +52,7 @@ def projected_label_smoothed_cross_entropy(
         hidden_states: (..., D) what the decoder puts out.
         weight: (V, D) the pre-softmax projection.
         labels: (...) token ids; `IGNORED_LABEL` (-100) where nothing is to be predicted. These cost nothing, except
-            in compiled graphs.
+            in compiled graphs. Any other id outside the vocabulary is torch's error, not a loss.
         epsilon: epsilon_ls, the share of the label that is spread over the whole vocabulary.
 
     Returns:
@@ -91,8 +91,9 @@ class _ProjectedLoss(torch.autograd.Function):
         loss = torch.zeros((), dtype=softmax_dtype, device=weight.device)
         nll = torch.zeros_like(loss)
         # The type of the sums over all tokens; a half-precision sum over thousands of tokens would lose the small ones.
-        grad_hidden = torch.empty_like(inputs) if wants_gradients else None
-        grad_weight = torch.zeros_like(weight, dtype=softmax_dtype) if wants_gradients else None
+        wants_hidden, wants_weight = (wants_gradients and needed for needed in ctx.needs_input_grad[:2])
+        grad_hidden = torch.empty_like(inputs) if wants_hidden else None
+        grad_weight = torch.zeros_like(weight, dtype=softmax_dtype) if wants_weight else None
 
         rows = max(64, _CHUNK_ELEMENTS.get(weight.device.type, _CHUNK_ELEMENTS_DEFAULT) // vocab_size)
         rows = min(rows, max(num_tokens, 1))
@@ -105,38 +106,35 @@ class _ProjectedLoss(torch.autograd.Function):
             logits = torch.mm(inputs[chunk], projection.t(), out=logits_buffer[:size])
             log_probs = torch.log_softmax(logits, dim=-1, dtype=softmax_dtype, out=log_probs_buffer[:size])
             is_label = labels[chunk].ne(IGNORED_LABEL).unsqueeze(-1)
-            label = labels[chunk].clamp(min=0).unsqueeze(-1)
+            label = labels[chunk].unsqueeze(-1).masked_fill(~is_label, 0)
             token_nll = -log_probs.gather(-1, label) * is_label
             token_uniform = -log_probs.mean(dim=-1, keepdim=True) * is_label
             nll = nll + token_nll.sum()
             loss = loss + (1 - epsilon) * token_nll.sum() + epsilon * token_uniform.sum()
-            if grad_hidden is not None and grad_weight is not None:
+            if grad_hidden is not None or grad_weight is not None:
                 grad_logits = log_probs.exp_().sub_(epsilon / vocab_size)  # p - q, of §5.4's q
                 grad_logits.scatter_add_(-1, label, torch.full_like(token_nll, epsilon - 1))
                 grad_logits = grad_logits.to(matmul_dtype)
-                grad_hidden[chunk] = (grad_logits @ projection) * is_label
-                grad_chunk = inputs[chunk] * is_label
-                if grad_weight.dtype == grad_chunk.dtype:
-                    grad_weight.addmm_(grad_logits.t(), grad_chunk)
-                else:
-                    grad_weight += grad_logits.t() @ grad_chunk
-        if grad_hidden is not None and grad_weight is not None:
-            ctx.save_for_backward(grad_hidden.to(hidden_states.dtype), grad_weight.to(weight.dtype))
+                if grad_hidden is not None:
+                    grad_hidden[chunk] = (grad_logits @ projection) * is_label
+                if grad_weight is not None and grad_weight.dtype == matmul_dtype:
+                    grad_weight.addmm_(grad_logits.t(), inputs[chunk] * is_label)
+                elif grad_weight is not None:
+                    grad_weight += grad_logits.t() @ (inputs[chunk] * is_label)
+        ctx.save_for_backward(
+            None if grad_hidden is None else grad_hidden.to(hidden_states.dtype),
+            None if grad_weight is None else grad_weight.to(weight.dtype),
+        )
         ctx.mark_non_differentiable(nll)
         return loss, nll
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_loss: torch.Tensor, grad_nll: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        grad_hidden, grad_weight = ctx.saved_tensors
-        return (
-            grad_hidden * grad_loss.to(grad_hidden.dtype),
-            grad_weight * grad_loss.to(grad_weight.dtype),
-            None,
-            None,
-            None,
-            None,
+        gradients = (
+            None if gradient is None else gradient * grad_loss.to(gradient.dtype) for gradient in ctx.saved_tensors
         )
+        return (*gradients, None, None, None, None)
 
 
 def _at_least_float32(tensor: torch.Tensor) -> torch.Tensor:

@@ -160,6 +160,16 @@ def test_a_frozen_side_gets_no_gradient(trained):
     assert (hidden.grad is not None, weight.grad is not None) == (trained == "hidden", trained == "weight")
 
 
+@pytest.mark.parametrize("label", [-1, 37])
+def test_labels_outside_the_vocabulary_are_refused(label):
+    hidden, weight, labels = problem()
+    labels[0, 0] = label
+    with pytest.raises((IndexError, RuntimeError), match="out of bounds"):
+        projected_label_smoothed_cross_entropy(hidden, weight, labels, 0.1)
+    with pytest.raises((IndexError, RuntimeError), match="out of bounds"):
+        label_smoothed_cross_entropy(hidden @ weight.t(), labels, 0.1)
+
+
 def test_without_gradients_none_are_computed():
     hidden, weight, labels = problem()
     weight.requires_grad_()

@@ -828,7 +828,7 @@ def test_eager_and_sdpa_have_the_same_gradients():
 
 @pytest.mark.slow
 def test_flex_attention_agrees_with_eager():
-    """On a CPU flex attention has no backward pass, so it runs where no gradient is wanted. Compiles for half a minute."""
+    """On a CPU it has no backward pass, so it runs where no gradient is wanted. Compiles for half a minute."""
     eager, flex = tiny_model(attn_implementation="eager"), tiny_model(attn_implementation="flex_attention")
     assert_same_logits(eager, flex, atol=1e-5)
 
