@@ -13,6 +13,7 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .attention import MultiHeadAttention
 from .configuration_vanilla_transformer import VanillaTransformerConfig
+from .dropout import Dropout
 from .embeddings import POSITION_ENCODINGS, TokenEmbedding, position_ids_from_mask
 from .encoder import final_norm
 from .feed_forward import FeedForward
@@ -30,7 +31,7 @@ class DecoderLayer(GradientCheckpointingLayer):
         self.cross_attention_norm = nn.LayerNorm(config.d_model, eps=config.layer_norm_eps)
         self.feed_forward = FeedForward(config)
         self.feed_forward_norm = nn.LayerNorm(config.d_model, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     # Tensors that need gradients are positional arguments: reentrant gradient checkpointing sees only those.
     def forward(
@@ -118,7 +119,7 @@ class Decoder(VanillaTransformerPreTrainedModel):
         super().__init__(config)
         self.embed_tokens = TokenEmbedding(config.vocab_size, config.d_model)
         self.embed_positions = POSITION_ENCODINGS[config.position_encoding](config)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         layer = DECODER_LAYERS[config.norm_position]
         self.layers = nn.ModuleList([layer(config, index) for index in range(config.num_decoder_layers)])
         self.final_norm = final_norm(config)

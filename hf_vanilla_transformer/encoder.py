@@ -13,6 +13,7 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .attention import MultiHeadAttention
 from .configuration_vanilla_transformer import VanillaTransformerConfig
+from .dropout import Dropout
 from .embeddings import POSITION_ENCODINGS, TokenEmbedding, position_ids_from_mask
 from .feed_forward import FeedForward
 from .pretrained_model import VanillaTransformerPreTrainedModel
@@ -29,7 +30,7 @@ class EncoderLayer(GradientCheckpointingLayer):
         self.self_attention_norm = nn.LayerNorm(config.d_model, eps=config.layer_norm_eps)
         self.feed_forward = FeedForward(config)
         self.feed_forward_norm = nn.LayerNorm(config.d_model, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(
         self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs: Any
@@ -75,7 +76,7 @@ class Encoder(VanillaTransformerPreTrainedModel):
         super().__init__(config)
         self.embed_tokens: nn.Embedding = TokenEmbedding(config.vocab_size, config.d_model)
         self.embed_positions = POSITION_ENCODINGS[config.position_encoding](config)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         layer = ENCODER_LAYERS[config.norm_position]
         self.layers = nn.ModuleList([layer(config) for _ in range(config.num_encoder_layers)])
         self.final_norm = final_norm(config)

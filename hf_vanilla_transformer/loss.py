@@ -11,10 +11,10 @@ import torch
 
 IGNORED_LABEL = -100
 
-# Logits that exist at one time, in numbers: on a CPU few enough to stay near its caches, elsewhere enough to keep the
-# device busy (256 MiB of float32).
-_CHUNK_ELEMENTS = {"cpu": 2**23}
-_CHUNK_ELEMENTS_DEFAULT = 2**26
+# Tokens whose logits exist at one time, at most; and numbers in those logits, at most (256 MiB of float32). On a CPU
+# the products are fastest with some hundred rows; other devices want all that memory allows.
+_CHUNK_ROWS_ON_CPU = 512
+_CHUNK_ELEMENTS = 2**26
 
 
 def label_smoothed_cross_entropy(
@@ -88,15 +88,18 @@ class _ProjectedLoss(torch.autograd.Function):
         (num_tokens, _), vocab_size = hidden_states.shape, weight.shape[0]
         inputs, projection = hidden_states.to(matmul_dtype), weight.to(matmul_dtype)
         softmax_dtype = _at_least_float32(projection).dtype
-        loss = torch.zeros((), dtype=softmax_dtype, device=weight.device)
-        nll = torch.zeros_like(loss)
+        # The mean over the vocabulary of the logits is a product with the mean row: no pass over the logits.
+        mean_weight = projection.mean(dim=0, dtype=softmax_dtype).unsqueeze(-1)  # (D, 1)
+        nll = torch.zeros((), dtype=softmax_dtype, device=weight.device)
+        uniform = torch.zeros_like(nll)  # summed mean_v(-log p_v)
         # The type of the sums over all tokens; a half-precision sum over thousands of tokens would lose the small ones.
         wants_hidden, wants_weight = (wants_gradients and needed for needed in ctx.needs_input_grad[:2])
         grad_hidden = torch.empty_like(inputs) if wants_hidden else None
         grad_weight = torch.zeros_like(weight, dtype=softmax_dtype) if wants_weight else None
 
-        rows = max(64, _CHUNK_ELEMENTS.get(weight.device.type, _CHUNK_ELEMENTS_DEFAULT) // vocab_size)
-        rows = min(rows, max(num_tokens, 1))
+        rows = max(min(num_tokens, _CHUNK_ELEMENTS // vocab_size), 1)
+        if weight.device.type == "cpu":
+            rows = min(rows, _CHUNK_ROWS_ON_CPU)
         # Two buffers for all chunks: on a CPU, fresh memory of this size costs as much as filling it.
         logits_buffer = torch.empty(rows, vocab_size, dtype=matmul_dtype, device=weight.device)
         log_probs_buffer = torch.empty(rows, vocab_size, dtype=softmax_dtype, device=weight.device)
@@ -107,26 +110,31 @@ class _ProjectedLoss(torch.autograd.Function):
             log_probs = torch.log_softmax(logits, dim=-1, dtype=softmax_dtype, out=log_probs_buffer[:size])
             is_label = labels[chunk].ne(IGNORED_LABEL).unsqueeze(-1)
             label = labels[chunk].unsqueeze(-1).masked_fill(~is_label, 0)
-            token_nll = -log_probs.gather(-1, label) * is_label
-            token_uniform = -log_probs.mean(dim=-1, keepdim=True) * is_label
-            nll = nll + token_nll.sum()
-            loss = loss + (1 - epsilon) * token_nll.sum() + epsilon * token_uniform.sum()
+            label_log_prob = log_probs.gather(-1, label)
+            log_normaliser = logits.gather(-1, label) - label_log_prob
+            mean_logit = inputs[chunk].to(softmax_dtype) @ mean_weight
+            nll = nll - (label_log_prob * is_label).sum()
+            uniform = uniform + ((log_normaliser - mean_logit) * is_label).sum()
             if grad_hidden is not None or grad_weight is not None:
-                grad_logits = log_probs.exp_().sub_(epsilon / vocab_size)  # p - q, of §5.4's q
-                grad_logits.scatter_add_(-1, label, torch.full_like(token_nll, epsilon - 1))
+                # p - q but for the epsilon / V that q has everywhere, which is taken off after the loop.
+                grad_logits = log_probs.exp_().scatter_add_(-1, label, torch.full_like(label_log_prob, epsilon - 1))
                 grad_logits = grad_logits.to(matmul_dtype)
                 if grad_hidden is not None:
-                    grad_hidden[chunk] = (grad_logits @ projection) * is_label
+                    smoothing = (epsilon * mean_weight).to(matmul_dtype)
+                    grad_hidden[chunk] = (grad_logits @ projection - smoothing.t()) * is_label
                 if grad_weight is not None and grad_weight.dtype == matmul_dtype:
                     grad_weight.addmm_(grad_logits.t(), inputs[chunk] * is_label)
                 elif grad_weight is not None:
                     grad_weight += grad_logits.t() @ (inputs[chunk] * is_label)
+        if grad_weight is not None:
+            is_label = labels.ne(IGNORED_LABEL).unsqueeze(-1)
+            grad_weight -= epsilon / vocab_size * (inputs * is_label).sum(dim=0, dtype=softmax_dtype)
         ctx.save_for_backward(
             None if grad_hidden is None else grad_hidden.to(hidden_states.dtype),
             None if grad_weight is None else grad_weight.to(weight.dtype),
         )
         ctx.mark_non_differentiable(nll)
-        return loss, nll
+        return (1 - epsilon) * nll + epsilon * uniform, nll
 
     @staticmethod
     @torch.autograd.function.once_differentiable

@@ -53,7 +53,11 @@ class VanillaTransformerModel(VanillaTransformerPreTrainedModel):
         return self.encoder.embed_tokens
 
     def set_input_embeddings(self, value: nn.Embedding) -> None:
-        """Replaces the encoder's token embedding; `tie_weights()` then gives its matrix to the decoder."""
+        """Replaces the encoder's token embedding; `tie_weights()` then gives its matrix to the decoder.
+
+        Args:
+            value: a `TokenEmbedding`; any other would not multiply by sqrt(d_model).
+        """
         self.encoder.embed_tokens = value
 
     @can_return_tuple
@@ -160,7 +164,11 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
         return self.model.get_input_embeddings()
 
     def set_input_embeddings(self, value: nn.Embedding) -> None:
-        """Replaces the encoder's token embedding; `tie_weights()` then gives its matrix to decoder and projection."""
+        """Replaces the encoder's token embedding; `tie_weights()` then gives its matrix to decoder and projection.
+
+        Args:
+            value: a `TokenEmbedding`; any other would not multiply by sqrt(d_model).
+        """
         self.model.set_input_embeddings(value)
 
     @can_return_tuple

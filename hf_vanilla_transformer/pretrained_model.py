@@ -71,6 +71,8 @@ class VanillaTransformerPreTrainedModel(PreTrainedModel):
         """
         if self._auto_class is not None:
             self.config.auto_map = {**AUTO_MAP, **(getattr(self.config, "auto_map", None) or {})}
+        elif hasattr(self.config, "auto_map"):
+            del self.config.auto_map  # of a folder that this was loaded from: it names code that is not saved now
         super().save_pretrained(*args, **kwargs)
 
     @property

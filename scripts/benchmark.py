@@ -13,7 +13,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, epilog="Close other programs first: timings are noisy.")
     commands = parser.add_subparsers(dest="command", required=True)
     train_step = commands.add_parser("train-step", help="forward and backward, against MarianMTModel")
-    train_step.add_argument("--sizes", nargs="+", choices=WORKLOADS, default=list(WORKLOADS), help="models to compare")
+    train_step.add_argument("--sizes", nargs="+", choices=WORKLOADS, default=["tiny", "base"], help="work to compare")
     loss = commands.add_parser("loss", help="projection and label-smoothed loss, against F.cross_entropy")
     for command in (train_step, loss):
         command.add_argument("--repeats", type=int, default=10, help="measured steps of each program (%(default)s)")

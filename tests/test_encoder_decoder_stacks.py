@@ -132,7 +132,7 @@ def test_a_padding_mask_covers_the_cache_too(model):
 
 
 @pytest.mark.parametrize("stack_class", [Encoder, Decoder])
-def test_a_stack_saves_and_loads_alone_and_out_of_a_whole_model(tmp_path, model, stack_class):
+def test_a_stack_saves_and_loads_alone(tmp_path, model, stack_class):
     stack = model.encoder if stack_class is Encoder else model.decoder
     stack.save_pretrained(tmp_path / "alone")
     loaded = stack_class.from_pretrained(tmp_path / "alone")

@@ -58,6 +58,24 @@ def test_a_model_of_another_library_is_refused_by_name(tmp_path):
         save_self_contained(MarianMTModel(config), tmp_path)
 
 
+def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError, match="file is a file"):
+        save_self_contained(
+            VanillaTransformerForConditionalGeneration(VanillaTransformerConfig(**SMALL)), tmp_path / "file"
+        )
+
+
+def test_what_is_loaded_from_a_folder_with_code_and_saved_without_does_not_name_that_code(tmp_path):
+    model = VanillaTransformerForConditionalGeneration(VanillaTransformerConfig(**SMALL))
+    save_self_contained(model, tmp_path / "with")
+    loaded = VanillaTransformerForConditionalGeneration.from_pretrained(tmp_path / "with")
+    loaded.save_pretrained(tmp_path / "without")
+    assert "auto_map" not in (tmp_path / "without" / "config.json").read_text()
+    save_self_contained(loaded, tmp_path / "again")
+    assert "auto_map" in (tmp_path / "again" / "config.json").read_text()
+
+
 class StubHub(BaseHTTPRequestHandler):
     """Says yes to everything an upload asks, and remembers what was committed."""
 

@@ -29,9 +29,9 @@ def reference(hidden, weight, labels, epsilon):
 
 @pytest.fixture(params=["one chunk", "many chunks"])
 def chunks(request, monkeypatch):
-    """Runs a test with all tokens in one chunk of logits, and with 64 of them (the least) at a time."""
+    """Runs a test with all tokens in one chunk of logits, and with 64 of them at a time."""
     if request.param == "many chunks":
-        monkeypatch.setitem(loss_module._CHUNK_ELEMENTS, "cpu", 1)
+        monkeypatch.setattr(loss_module, "_CHUNK_ROWS_ON_CPU", 64)
 
 
 @pytest.mark.parametrize("epsilon", EPSILONS)
@@ -198,7 +198,7 @@ def test_training_never_holds_the_logits_of_all_tokens():
     with Recorder():
         loss, _ = projected_label_smoothed_cross_entropy(hidden, weight, labels, 0.1)
         loss.backward()
-    assert max(sizes) <= loss_module._CHUNK_ELEMENTS["cpu"] < tokens * vocab
+    assert max(sizes) <= loss_module._CHUNK_ROWS_ON_CPU * vocab < tokens * vocab
 
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])

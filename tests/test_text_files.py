@@ -2,13 +2,14 @@
 
 import gc
 import gzip
+import io
 import tracemalloc
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_vanilla_transformer.training.text_files import read_lines, require_text_file
+from hf_vanilla_transformer.training.text_files import decode_lines, read_lines, require_text_file
 
 # All that str.splitlines or universal newlines would split at, except "\n" and "\r\n".
 NOT_LINE_ENDS = ["\r", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029"]
@@ -61,6 +62,14 @@ def test_lines_that_are_written_are_read(tmp_path_factory, lines, zipped):
     path.write_bytes(gzip.compress(data) if zipped else data)
     expected = [line.removeprefix("\ufeff") if number == 0 else line for number, line in enumerate(lines)]
     assert list(read_lines(path)) == expected
+
+
+def test_a_binary_stream_is_read_like_a_file(tmp_path):
+    data = "\ufeffä\r\nb\u2028c\n\nd\r".encode()
+    (tmp_path / "text").write_bytes(data)
+    assert list(decode_lines(io.BytesIO(data), "stream")) == list(read_lines(tmp_path / "text"))
+    with pytest.raises(ValueError, match="stream, line 2: not UTF-8 at byte 1"):
+        list(decode_lines(io.BytesIO(b"a\nb\xff\n"), "stream"))
 
 
 def test_gzip_is_told_by_content_and_not_by_name(tmp_path):

@@ -308,6 +308,7 @@ def test_saved_files_name_a_class_that_transformers_4_has(saved):
     for model in ("bpe", "wordpiece"):
         config = json.loads((saved / model / "tokenizer_config.json").read_text(encoding="utf-8"))
         assert config["tokenizer_class"] == "PreTrainedTokenizerFast"
+        assert config["model_input_names"] == ["input_ids", "attention_mask"]  # 4 would add token types
         assert "auto_map" not in config
         assert sorted(path.name for path in (saved / model).iterdir()) == ["tokenizer.json", "tokenizer_config.json"]
 

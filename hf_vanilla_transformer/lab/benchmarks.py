@@ -14,7 +14,7 @@ from torch import nn
 from transformers import MarianConfig, MarianMTModel
 
 from ..configuration_vanilla_transformer import VanillaTransformerConfig
-from ..loss import projected_label_smoothed_cross_entropy
+from ..loss import IGNORED_LABEL, projected_label_smoothed_cross_entropy
 from ..modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
 
 OURS, MARIAN, TORCH = "hf_vanilla_transformer", "MarianMTModel", "F.cross_entropy"
@@ -28,18 +28,24 @@ class Workload:
         preset: shape of the model.
         vocab_size: V.
         sentences: B.
-        length: tokens of every source and target; none is padding, which only ours would skip in the loss.
+        length: tokens of the longest source and target.
+        shortest: tokens of the shortest; lengths are drawn evenly between the two, and the rest is padding. None
+            means that all are equally long, and nothing is padding.
     """
 
     preset: str
     vocab_size: int
     sentences: int
     length: int
+    shortest: int | None = None
 
 
 WORKLOADS = {
     "tiny": Workload("tiny", vocab_size=10000, sentences=128, length=30),
     "base": Workload("base", vocab_size=37000, sentences=32, length=32),
+    # As a Trainer's random batches are, whose sentences differ in length.
+    "tiny-padded": Workload("tiny", vocab_size=10000, sentences=128, length=30, shortest=6),
+    "base-padded": Workload("base", vocab_size=37000, sentences=32, length=32, shortest=6),
 }
 
 
@@ -50,7 +56,7 @@ class Comparison:
     Args:
         what: the work.
         seconds: every measured step, by program; ours first.
-        peak_bytes: highest resident memory above what the process had before its model and data; empty if not asked.
+        peak_bytes: highest resident memory of a process that does nothing else, libraries included; empty if not asked.
     """
 
     what: str
@@ -88,7 +94,8 @@ def compare_train_step(size: str, repeats: int = 10, memory: bool = True) -> Com
     steps = {name: _train_step(name, size) for name in (OURS, MARIAN)}
     peaks = {name: _peak_memory(name, size) for name in steps} if memory else {}
     work = WORKLOADS[size]
-    what = f"train step, {size}, {work.sentences} x {work.length} tokens, V {work.vocab_size:,}"
+    lengths = str(work.length) if work.shortest is None else f"{work.shortest} to {work.length}"
+    what = f"train step, {size}, {work.sentences} x {lengths} tokens, V {work.vocab_size:,}"
     return Comparison(what, _in_turns(steps, repeats), peaks)
 
 
@@ -152,15 +159,23 @@ def _train_step(name: str, size: str) -> Callable[[], None]:
     work = WORKLOADS[size]
     torch.manual_seed(0)
     config = VanillaTransformerConfig.from_preset(work.preset, vocab_size=work.vocab_size)
+    assert config.pad_token_id is not None
     source, target = torch.randint(4, work.vocab_size, (2, work.sentences, work.length))
     mask = torch.ones_like(source)
+    labels = target
+    if work.shortest is not None:
+        source_lengths, target_lengths = torch.randint(work.shortest, work.length + 1, (2, work.sentences, 1))
+        places = torch.arange(work.length)
+        mask = (places < source_lengths).long()
+        source = source.masked_fill(mask == 0, config.pad_token_id)
+        labels = target.masked_fill(places >= target_lengths, IGNORED_LABEL)
     model: nn.Module
     if name == OURS:
         model = VanillaTransformerForConditionalGeneration(config).train()
 
         def step() -> None:
             model.zero_grad()
-            model(input_ids=source, attention_mask=mask, labels=target).loss.backward()
+            model(input_ids=source, attention_mask=mask, labels=labels).loss.backward()
 
     else:
         model = marian_like(config).train()
@@ -170,7 +185,7 @@ def _train_step(name: str, size: str) -> Callable[[], None]:
             model.zero_grad()
             output = model(input_ids=source, attention_mask=mask, decoder_input_ids=shifted, use_cache=False)
             logits = output.logits.flatten(0, 1)
-            F.cross_entropy(logits, target.flatten(), label_smoothing=config.label_smoothing).backward()
+            F.cross_entropy(logits, labels.flatten(), label_smoothing=config.label_smoothing).backward()
 
     return step
 
@@ -193,13 +208,8 @@ def _peak_memory(name: str, size: str) -> int:
 
 
 def _peak_memory_of_steps(name: str, size: str) -> int:
-    before = _resident_peak()
     step = _train_step(name, size)
     for _ in range(3):
         step()
-    return _resident_peak() - before
-
-
-def _resident_peak() -> int:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # bytes there, KiB elsewhere

@@ -35,7 +35,10 @@ def save_self_contained(
 
     Raises:
         TypeError: the model is not of this package.
+        NotADirectoryError: `folder` is a file.
     """
+    if Path(folder).is_file():
+        raise NotADirectoryError(f"{folder} is a file; name a folder, or a name that is free")
     if type(model) not in _AUTO_CLASSES:
         names = ", ".join(cls.__name__ for cls in _AUTO_CLASSES if cls is not VanillaTransformerConfig)
         raise TypeError(f"cannot save the code of a {type(model).__name__}; allowed: {names}")
