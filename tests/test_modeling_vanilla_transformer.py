@@ -555,7 +555,8 @@ def test_last_hidden_states_are_the_final_ones(norm_position):
     base = model.model(**batch(), output_hidden_states=True)
     assert torch.equal(base.decoder_hidden_states[-1], base.last_hidden_state)
     # The first hidden state is what enters the first layer.
-    assert torch.equal(
+    # One sentence of the batch by itself may be rounded otherwise.
+    torch.testing.assert_close(
         model.model.encoder.layers[0](base.encoder_hidden_states[0][:1]), base.encoder_hidden_states[1][:1]
     )
 

@@ -25,6 +25,7 @@ from hf_vanilla_transformer.decoder import DecoderLayer
 from hf_vanilla_transformer.embeddings import SinusoidalPositions, TokenEmbedding, sinusoids
 from hf_vanilla_transformer.encoder import EncoderLayer
 from hf_vanilla_transformer.feed_forward import FeedForward
+from hf_vanilla_transformer.loss import label_smoothed_cross_entropy
 
 # Both sides compute in float64 on numbers near 1; a few hundred roundings apart.
 EXACT = {"rtol": 0, "atol": 1e-12}
@@ -676,7 +677,7 @@ def test_section_5_4_label_smoothing_is_the_cross_entropy_with_the_smoothed_dist
     model = build(dropout=0.0, label_smoothing=epsilon).train(training)
     source, labels = [5, 6, 7, 2], [8, 9, 8, 2]
     outputs = model(input_ids=torch.tensor([source]), labels=torch.tensor([labels]))
-    assert (outputs.logits is None) == training  # both ways to compute it
+    assert (outputs.logits is None) == training  # whether they are kept is all the same to the loss
 
     _, _, logits = transformer(model, source, [0] + labels[:-1])
     V = len(logits[0])
@@ -692,6 +693,10 @@ def test_section_5_4_label_smoothing_is_the_cross_entropy_with_the_smoothed_dist
     assert outputs.loss.item() == pytest.approx(cross_entropy / len(labels), abs=1e-12, rel=0)
     assert outputs.loss.item() == pytest.approx((divergence + entropy) / len(labels), abs=1e-12, rel=0)
     assert outputs.nll_loss.item() == pytest.approx(negative_log_likelihood / len(labels), abs=1e-12, rel=0)
+    # And the sums of the loss that is not fused with the projection, for projections that are no plain matrix.
+    sums = label_smoothed_cross_entropy(torch.tensor(logits, dtype=torch.float64), torch.tensor(labels), epsilon)
+    assert sums[0].item() == pytest.approx(cross_entropy, abs=1e-11, rel=0)
+    assert sums[1].item() == pytest.approx(negative_log_likelihood, abs=1e-11, rel=0)
 
 
 # --- The numbers of sections 3 and 5, and Table 3's last row ---------------------------------------------------------

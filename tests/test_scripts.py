@@ -9,6 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+from hf_vanilla_transformer.inference import translate
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 
@@ -85,9 +88,11 @@ def test_translate_gives_a_line_for_a_line_from_arguments_a_file_and_standard_in
     for done in outputs:
         assert done.returncode == 0, done.stderr
         assert done.stdout == outputs[0].stdout
-    translations = outputs[0].stdout.split("\n")
-    assert len(translations) == len(lines) + 1
-    assert [bool(line) for line in translations] == [True, False, True, False, True, False]
+    model = AutoModelForSeq2SeqLM.from_pretrained(folder, trust_remote_code=False)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    expected = [" ".join(line.splitlines()) for line in translate(model, tokenizer, lines, num_beams=2)]
+    assert outputs[0].stdout == "".join(line + "\n" for line in expected)
+    assert expected[1] == expected[3] == ""
 
 
 def test_translate_is_a_filter_in_a_pipe(trained):
