@@ -151,8 +151,16 @@ class VanillaTransformerConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         # What is derived below has to know what was said under another name.
-        for alias in self.attribute_map.keys() & kwargs.keys():
-            setattr(self, alias, kwargs.pop(alias))
+        said: dict[str, Any] = {}
+        for alias, field in self.attribute_map.items():
+            if alias in kwargs:
+                value = kwargs.pop(alias)
+                if said.setdefault(field, value) != value:
+                    raise ValueError(
+                        f"`{alias}`={value!r} contradicts `{field}`={said[field]!r}, of which it is another name; "
+                        "allowed: one of the two, or equal values"
+                    )
+                setattr(self, field, value)
         self._warn_about_misspelled_fields(kwargs)
         if self.num_heads > 0 and self.d_model % self.num_heads == 0:
             self.d_k = self.d_model // self.num_heads if self.d_k is None else self.d_k

@@ -21,6 +21,6 @@ class Dropout(nn.Dropout):
         count = input.numel()
         integers = torch.empty((count + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
         bits = integers.view(torch.int16)[:count].view(input.shape)
-        dropped = round(self.p * 2**16)
+        dropped = min(round(self.p * 2**16), 2**16 - 1)
         is_kept = bits >= dropped - 2**15
         return input * is_kept.to(input.dtype).mul_(2**16 / (2**16 - dropped))

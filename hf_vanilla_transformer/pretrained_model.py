@@ -36,6 +36,10 @@ class VanillaTransformerPreTrainedModel(PreTrainedModel):
     _supports_flex_attn = True
     _can_compile_fullgraph = True
 
+    def __init__(self, config: VanillaTransformerConfig, *args: Any, **kwargs: Any) -> None:
+        config.validate_architecture()  # once more: a field that was set later has only had its type checked
+        super().__init__(config, *args, **kwargs)
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         # transformers calls this on modules that hold parameters, one by one; `init` skips what was loaded.

@@ -678,3 +678,16 @@ def test_a_copy_is_independent():
     assert config.d_model == 8
     assert config.eos_token_id == [2, 3]
     assert twin != config
+
+
+def test_two_names_of_one_field_may_agree_but_not_contradict_each_other():
+    assert VanillaTransformerConfig(encoder_attention_heads=4, decoder_attention_heads=4).num_heads == 4
+    with pytest.raises(ValueError, match=r"`decoder_attention_heads`=16 contradicts `num_heads`=4"):
+        VanillaTransformerConfig(encoder_attention_heads=4, decoder_attention_heads=16)
+
+
+def test_a_value_that_was_set_later_is_refused_when_a_model_is_built_of_it():
+    config = VanillaTransformerConfig(**SMALL)
+    config.dropout = 5.0
+    with pytest.raises(ValueError, match="`dropout`=5.0 is not allowed"):
+        VanillaTransformerForConditionalGeneration(config)

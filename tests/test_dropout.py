@@ -59,6 +59,7 @@ def test_in_eval_mode_and_without_probability_nothing_happens():
     assert torch.equal(Dropout(0.5).eval()(input), input)
     assert torch.equal(Dropout(0.0)(input), input)
     assert (Dropout(1.0)(input) == 0).all()
+    assert Dropout(0.999999)(input).isfinite().all()
 
 
 def test_it_is_torchs_dropout_to_those_who_look_for_that_and_in_graphs():
