@@ -10,7 +10,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from hf_vanilla_transformer.evaluation import label_likelihood, score_translations
 from hf_vanilla_transformer.inference import translate
-from hf_vanilla_transformer.training import PretrainingArguments, pretrain, train_tokenizer
+from hf_vanilla_transformer.training import PretrainingArguments, prepare, pretrain, train_tokenizer
 from hf_vanilla_transformer.training.pretraining import parse_overrides
 
 WORDS = ["red", "blue", "green", "dog", "cat", "bird", "runs", "sits"]
@@ -148,6 +148,14 @@ def test_a_given_tokenizer_is_used_and_without_validation_there_is_no_evaluation
     assert next(entry["learning_rate"] for entry in result.history if "learning_rate" in entry) == 0.25 / 4
     weights = load_file(tmp_path / "run" / "model.safetensors")
     assert weights["model.encoder.embed_tokens.weight"].shape[0] == len(tokenizer)
+
+
+def test_a_share_of_warm_up_needs_a_learning_rate(text, tmp_path):
+    with pytest.raises(ValueError, match=r"warmup_steps=0\.1 is a share"):
+        prepare(arguments(text, tmp_path, warmup_steps=0.1))
+    result = pretrain(arguments(text, tmp_path, warmup_steps=0.5, learning_rate=0.01, eval_strategy="no"))
+    rates = [entry["learning_rate"] for entry in result.history if "learning_rate" in entry]
+    assert max(rates) == rates[4] == pytest.approx(0.01)  # half of ten updates
 
 
 def test_overrides_are_literals_or_strings_and_otherwise_refused():

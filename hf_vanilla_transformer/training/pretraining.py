@@ -86,6 +86,11 @@ def prepare(args: PretrainingArguments) -> PreparedRun:
         ValueError: data, preset or overrides are not usable; the message says which value, where.
         OSError: a file is missing or cannot be read.
     """
+    if args.learning_rate is None and args.warmup_steps < 1:
+        raise ValueError(
+            f"warmup_steps={args.warmup_steps} is a share of the run, of which §5.3 derives no learning rate; "
+            "give a number of updates, or a learning_rate"
+        )
     set_seed(args.seed)
     train_pairs, validation_pairs = load_pairs(args)
     tokenizer = _tokenizer(args, train_pairs)
@@ -117,7 +122,7 @@ def train(
         The model, its tokenizer and its numbers.
     """
     if args.learning_rate is None:
-        args.learning_rate = peak_learning_rate(model.config.d_model, max(int(args.warmup_steps), 1))
+        args.learning_rate = peak_learning_rate(model.config.d_model, int(args.warmup_steps))
     if validation_set is None:
         args.eval_strategy = "no"
     trainer = VanillaTransformerTrainer(
