@@ -57,10 +57,11 @@ class VanillaTransformerPreTrainedModel(PreTrainedModel):
         self, new_num_tokens: int, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
     ) -> nn.Module:
         embeddings = super()._resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
-        decoder = self.get_decoder()
-        # transformers resizes the encoder's embedding and the projection; if they are tied, the decoder's follows.
-        if decoder is not self and not self.config.tie_word_embeddings:
-            size = embeddings.weight.shape[0]
+        decoder, size = self.get_decoder(), embeddings.weight.shape[0]
+        # transformers resizes the encoder's embedding and the projection, and afterwards ties what is tied to them.
+        if decoder is not self and self.config.tie_word_embeddings:
+            decoder.embed_tokens.num_embeddings = size
+        elif decoder is not self:
             decoder.embed_tokens = self._get_resized_embeddings(decoder.embed_tokens, size, mean_resizing=mean_resizing)
         return embeddings
 

@@ -482,6 +482,7 @@ def test_resizing_the_base_model(tie):
     model.resize_token_embeddings(VOCAB_SIZE + 10, mean_resizing=False)
     assert model.encoder.embed_tokens.weight.shape == model.decoder.embed_tokens.weight.shape == (70, WIDTH)
     assert (model.encoder.embed_tokens.weight is model.decoder.embed_tokens.weight) == tie
+    assert model.encoder.embed_tokens.num_embeddings == model.decoder.embed_tokens.num_embeddings == 70
     assert model.config.vocab_size == 70
     torch.testing.assert_close(model(**batch()).last_hidden_state, expected, rtol=0, atol=0)
 
