@@ -90,6 +90,7 @@ class _ProjectedLoss(torch.autograd.Function):
         softmax_dtype = _at_least_float32(projection).dtype
         # The mean over the vocabulary of the logits is a product with the mean row: no pass over the logits.
         mean_weight = projection.mean(dim=0, dtype=softmax_dtype).unsqueeze(-1)  # (D, 1)
+        smoothing = (epsilon * mean_weight).to(matmul_dtype).t()  # the share of every gradient that smoothing takes off
         nll = torch.zeros((), dtype=softmax_dtype, device=weight.device)
         uniform = torch.zeros_like(nll)  # summed mean_v(-log p_v)
         # The type of the sums over all tokens; a half-precision sum over thousands of tokens would lose the small ones.
@@ -120,8 +121,7 @@ class _ProjectedLoss(torch.autograd.Function):
                 grad_logits = log_probs.exp_().scatter_add_(-1, label, torch.full_like(label_log_prob, epsilon - 1))
                 grad_logits = grad_logits.to(matmul_dtype)
                 if grad_hidden is not None:
-                    smoothing = (epsilon * mean_weight).to(matmul_dtype)
-                    grad_hidden[chunk] = (grad_logits @ projection - smoothing.t()) * is_label
+                    grad_hidden[chunk] = (grad_logits @ projection - smoothing) * is_label
                 if grad_weight is not None and grad_weight.dtype == matmul_dtype:
                     grad_weight.addmm_(grad_logits.t(), inputs[chunk] * is_label)
                 elif grad_weight is not None:

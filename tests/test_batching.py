@@ -1,10 +1,11 @@
 """Batches of sentences of like length."""
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_vanilla_transformer.inference.batching import padded_batch, sorted_batches
+from hf_vanilla_transformer.inference.batching import evaluating, padded_batch, sorted_batches
 
 
 @given(st.lists(st.integers(0, 50)), st.integers(1, 7))
@@ -27,3 +28,17 @@ def test_without_labels_there_are_none_and_without_a_pad_token_masked_places_hol
     batch = padded_batch([{"input_ids": [5, 2], "source": "text"}, {"input_ids": [2]}], None)
     assert set(batch) == {"input_ids", "attention_mask"}
     assert torch.equal(batch["input_ids"], torch.tensor([[5, 2], [2, 0]]))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_model_is_left_in_the_mode_it_was_in_also_after_an_error(training):
+    model = torch.nn.Sequential(torch.nn.Dropout(0.5)).train(training)
+
+    def fail():
+        with evaluating(model):
+            assert not any(module.training for module in model.modules())
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert all(module.training is training for module in model.modules())

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from ..inference.batching import padded_batch, sorted_batches
+from ..inference.batching import evaluating, padded_batch, sorted_batches
 from ..loss import IGNORED_LABEL
 
 
@@ -49,10 +49,8 @@ def label_likelihood(
     Returns:
         The sums over all labels.
     """
-    was_training = model.training
-    model.eval()
     nll, num_tokens = 0.0, 0
-    try:
+    with evaluating(model):
         lengths = [len(example["input_ids"]) + len(example["labels"]) for example in examples]
         for indices in sorted_batches(lengths, batch_size):
             batch = padded_batch([examples[index] for index in indices], model.config.pad_token_id)
@@ -61,6 +59,4 @@ def label_likelihood(
             output = model(**batch, return_logits=False)
             nll += float(output.nll_loss) * tokens
             num_tokens += tokens
-    finally:
-        model.train(was_training)
     return LabelLikelihood(nll, num_tokens)

@@ -1,9 +1,11 @@
-"""Batches of sentences of like length, so that little of a batch is padding."""
+"""What scoring and decoding share: batches of sentences of like length, and the mode the model is in."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import nn
 
 from ..loss import IGNORED_LABEL
 
@@ -21,6 +23,21 @@ def sorted_batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int
     order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
     for start in range(0, len(order), batch_size):
         yield order[start : start + batch_size]
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Puts a model in eval mode for as long as this lasts, and back in the mode it was in, whatever happens.
+
+    Args:
+        model: with all its parts in one mode.
+    """
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
 
 
 def padded_batch(examples: Sequence[dict[str, Any]], pad_token_id: int | None) -> dict[str, torch.Tensor]:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .batching import padded_batch, sorted_batches
+from .batching import evaluating, padded_batch, sorted_batches
 
 # The paper decodes at most this many tokens more than the source has (§6.1).
 MAX_EXTRA_TOKENS = 50
@@ -40,14 +40,10 @@ def translate(
     Yields:
         Translations without special tokens.
     """
-    was_training = model.training
-    model.eval()
-    try:
-        stream = iter(sentences)
+    stream = iter(sentences)
+    with evaluating(model):
         while window := list(islice(stream, batch_size * _BATCHES_READ_AHEAD)):
             yield from _translate_window(model, tokenizer, window, batch_size, generation_options)
-    finally:
-        model.train(was_training)
 
 
 def _translate_window(
