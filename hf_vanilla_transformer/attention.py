@@ -1,6 +1,7 @@
 """§3.2: scaled dot-product attention, and the multi-head attention that is used in three places."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -105,16 +106,21 @@ class MultiHeadAttention(nn.Module):
         attention: Callable[..., tuple[torch.Tensor, torch.Tensor | None]] = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, scaled_dot_product_attention
         )
-        heads, weights = attention(
-            self,
-            query,
-            key,
-            value,
-            attention_mask,
-            scaling=self.scaling,
-            dropout=self.attention_dropout if self.training else 0.0,
-            **kwargs,
-        )
+        # torch's backward pass of bf16 attention on a CPU is several times slower than that of float32.
+        avoid_autocast = query.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+        if avoid_autocast:
+            query, key, value = query.float(), key.float(), value.float()
+        with torch.autocast("cpu", enabled=False) if avoid_autocast else nullcontext():
+            heads, weights = attention(
+                self,
+                query,
+                key,
+                value,
+                attention_mask,
+                scaling=self.scaling,
+                dropout=self.attention_dropout if self.training else 0.0,
+                **kwargs,
+            )
         concatenated = heads.reshape(batch_size, length, -1)  # (B, T, H * d_v)
         return self.out_proj(concatenated), weights
 

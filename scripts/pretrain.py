@@ -1,52 +1,51 @@
-"""Train a translation model from scratch on parallel text.
+"""Train a model from scratch: on parallel text to translate, or on plain text to fill in what is missing.
 
-Most options are those of transformers' Trainer; where the paper has a value, it is the default. The options of this
-package, for data, tokenizer and model, come last.
+Most options are those of transformers' Trainer; where the paper has a value, it is the default. Those of this package,
+for data, tokenizer, model and objective, come last.
 """
 
-import argparse
 import sys
 
 from huggingface_hub.errors import StrictDataclassError
-from transformers import HfArgumentParser
 
-from hf_vanilla_transformer.training import PretrainingArguments, prepare, train
+from hf_vanilla_transformer.training import parse_arguments, prepare, summary_lines, train
 
 EXAMPLE = """
-example, from two plain text files to a model that translates (about half an hour on two cores):
+examples:
 
-  python scripts/pretrain.py --source_file train.en --target_file train.de \\
-      --validation_source_file val.en --validation_target_file val.de \\
-      --preset tiny --vocab_size 4000 --config_overrides norm_position=pre dropout=0.15 \\
-      --per_device_train_batch_size 128 --learning_rate 4e-3 --warmup_steps 600 \\
-      --num_train_epochs 20 --output_dir runs/en-de
-  python scripts/translate.py --model runs/en-de "A dog runs across the grass."
+  a recipe, and two of its values changed:
+    python scripts/pretrain.py scripts/recipes/multi30k-en-de-tiny.yaml --num_train_epochs 10 --seed 7
 
-To go on with a run that was stopped, repeat its command with --resume_from_checkpoint last.
+  from two plain text files to a model that translates (half an hour on two cores):
+    python scripts/pretrain.py --train_data source=train.en,target=train.de \\
+        --validation_data source=val.en,target=val.de \\
+        --preset tiny --vocab_size 4000 --config_overrides norm_position=pre dropout=0.1 \\
+        --max_tokens 4096 --learning_rate 5e-3 --warmup_steps 600 --num_train_epochs 30 --output_dir runs/en-de
+    python scripts/translate.py --model runs/en-de "A dog runs across the grass."
+
+  the same on eight GPUs:
+    torchrun --nproc-per-node 8 scripts/pretrain.py scripts/recipes/wmt14-en-de-base.yaml
+
+A run that was stopped goes on where it was: repeat its command with --resume_from_checkpoint last.
 """
 
 
 def main() -> int:
-    """Reads the options, trains, and says what came of it."""
-    parser = HfArgumentParser(
-        PretrainingArguments,
-        description=__doc__,
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    (args,) = parser.parse_args_into_dataclasses()
+    """Reads recipe and options, trains, and says what came of it."""
     try:
+        args = parse_arguments(description=__doc__, epilog=EXAMPLE)
         run = prepare(args)
-    except (OSError, ValueError, StrictDataclassError) as error:
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
-        return 2
-    metrics = train(run.model, run.tokenizer, args, run.train_set, run.validation_set).metrics
-    minutes = metrics["train_runtime"] / 60
-    print(f"Trained {run.model.num_parameters():,} parameters for {metrics['updates']} updates, {minutes:.1f} min.")
-    if "eval_loss" in metrics:
-        print(f"Validation: {metrics['eval_loss']:.3f} nats a token, perplexity {metrics['eval_perplexity']:.2f},")
-        print(f"  BLEU {metrics['eval_bleu']:.2f} ({metrics['signatures']['bleu']}), chrF {metrics['eval_chrf']:.2f}.")
-    print(f'Try it: python scripts/translate.py --model {args.output_dir} "..."')
+        result = train(run, args)
+    except (OSError, ValueError, FloatingPointError, StrictDataclassError) as error:
+        print(f"{sys.argv[0]}: error: {error}", file=sys.stderr)
+        return 1 if isinstance(error, FloatingPointError) else 2
+    if args.process_index:
+        return 0
+    if result.interrupted_by is not None:
+        print(f"Stopped after update {result.metrics['updates']}; everything is saved in {args.output_dir}.")
+        print("To go on, repeat the command with --resume_from_checkpoint last")
+    else:
+        print("\n".join(summary_lines(result.metrics, args.output_dir)))
     return 0
 
 

@@ -1,19 +1,16 @@
 """A minute from nothing to a translation model: tokenizer, training, held-out test, saving and reloading."""
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from datasets import Dataset
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-from ..configuration_vanilla_transformer import VanillaTransformerConfig
 from ..inference import translate
-from ..modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
-from ..training import PretrainingArguments, train, train_tokenizer
-from ..training.data import tokenize_pairs
+from ..training import parse_arguments, prepare, train
 from .dates import date_pairs
 
 UNSEEN = (
@@ -44,12 +41,17 @@ class QuickstartResult:
 
 
 def quickstart(
-    output_dir: str | Path, train_pairs: int = 20000, held_out: int = 500, say: Callable[[str], None] = print
+    recipe: str | Path,
+    output_dir: str | Path,
+    train_pairs: int = 20000,
+    held_out: int = 500,
+    say: Callable[[str], None] = print,
 ) -> QuickstartResult:
     """Trains a small model to read dates, tests it on dates it has not seen, saves it, and reloads it.
 
     Args:
-        output_dir: where model and tokenizer are saved.
+        recipe: how it is trained, but for the text and the folder.
+        output_dir: where the text, the model and its tokenizer are written.
         train_pairs: dates to learn from.
         held_out: dates to be tested on.
         say: told what happens, a line at a time.
@@ -62,30 +64,19 @@ def quickstart(
     example = train_data[0]
     say(f"1. Made {len(train_data):,} training pairs, such as {example['source']!r} -> {example['target']!r}")
 
-    tokenizer = train_tokenizer(texts=(text for pair in train_data for text in pair.values()), vocab_size=400)
+    text = Path(output_dir) / "dates.jsonl"
+    text.parent.mkdir(parents=True, exist_ok=True)
+    rows = ({"translation": {"en": pair["source"], "iso": pair["target"]}} for pair in train_data)
+    text.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+    arguments = parse_arguments([str(recipe), "--output_dir", str(output_dir), "--train_data", str(text)])
+    run = prepare(arguments)
+    tokenizer = run.tokenizer
     say(f"2. Trained a tokenizer: {len(tokenizer)} tokens, {tokenizer.tokenize(example['source'])}")
 
-    config = VanillaTransformerConfig.from_preset(
-        "tiny", vocab_size=len(tokenizer), num_encoder_layers=2, num_decoder_layers=2, dropout=0.0
-    )
-    model = VanillaTransformerForConditionalGeneration(config)
-    arguments = PretrainingArguments(
-        output_dir=str(output_dir),
-        num_train_epochs=3,
-        per_device_train_batch_size=64,
-        warmup_steps=200,
-        learning_rate=2e-3,
-        lr_scheduler_type="linear",  # ends at 0, which a run of one minute gains more from than from §5.3's long tail
-        max_grad_norm=1.0,
-        eval_strategy="no",
-        save_strategy="no",
-        logging_steps=50,
-        logging_first_step=True,
-        generation_num_beams=1,
-    )
-    say(f"3. Training {model.num_parameters():,} parameters ...")
-    train_set = tokenize_pairs(Dataset.from_list(train_data), tokenizer, None, "training set")
-    result = train(model, tokenizer, arguments, train_set)
+    say(f"3. Training {sum(weight.numel() for weight in run.model.parameters()):,} parameters as {recipe} says ...")
+    result = train(run, arguments)
+    model = result.model
     losses = [entry["loss"] for entry in result.history if "loss" in entry]
     say(f"   loss {losses[0]:.2f} -> {losses[-1]:.2f} nats a token, in {result.metrics['train_runtime']:.0f} s")
 

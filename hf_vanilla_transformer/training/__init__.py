@@ -1,17 +1,25 @@
 """Training from text: reading it, learning a vocabulary from it, and learning to translate."""
 
-from .arguments import PretrainingArguments
-from .pretraining import PreparedRun, PretrainingResult, prepare, pretrain, train
+from .arguments import VanillaTransformerTrainingArguments
+from .averaging import average_checkpoints, last_checkpoints
+from .pretraining import PreparedRun, TrainingResult, prepare, pretrain, train
+from .recipes import parse_arguments, read_recipe
+from .report import summary_lines
 from .tokenization import train_tokenizer
 from .trainer import VanillaTransformerTrainer
 
 __all__ = [
     "PreparedRun",
-    "PretrainingArguments",
-    "PretrainingResult",
+    "TrainingResult",
     "VanillaTransformerTrainer",
+    "VanillaTransformerTrainingArguments",
+    "average_checkpoints",
+    "last_checkpoints",
+    "parse_arguments",
     "prepare",
     "pretrain",
+    "read_recipe",
+    "summary_lines",
     "train",
     "train_tokenizer",
 ]

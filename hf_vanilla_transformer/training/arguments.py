@@ -1,54 +1,122 @@
 """Everything that describes a training run, in one dataclass: data, tokenizer, model and transformers' own options."""
 
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 import torch
 from transformers import Seq2SeqTrainingArguments
 
+Objective = Literal["translation", "span_corruption"]
+FinalWeights = Literal["last", "best", "average", "ema"]
+
 
 @dataclass
-class PretrainingArguments(Seq2SeqTrainingArguments):
-    """One run of training from scratch: data, tokenizer and model, and transformers' options with the paper's values.
+class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
+    """One run of training: data, tokenizer, model, and transformers' options with the paper's values as defaults.
 
     Every field is described by the `help` in its metadata, which is what `scripts/pretrain.py --help` prints. Those
-    that are not listed here are transformers' own. Which data is named is checked where it is loaded.
+    that are not listed here are transformers' own.
+
+    Raises:
+        ValueError: two values contradict each other, or one is out of range; the message says which.
     """
 
-    train_file: str | None = field(
-        default=None,
-        metadata={"help": 'Training pairs: jsonl (.gz too), {"translation": {"en": "...", "de": "..."}} a line.'},
+    # What is learned from.
+    train_data: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Corpora, each a .jsonl or .tsv file (.gz too), `source=FILE,target=FILE` of plain text, or "
+            "`dataset=NAME[,config=NAME][,split=NAME]` of the Hub; `weight=2` counts a corpus twice. In a recipe, "
+            "each may be a mapping of these keys. Plain text files by themselves are for span_corruption."
+        },
     )
-    source_file: str | None = field(
-        default=None, metadata={"help": "Training sources: plain text (.gz too), one sentence a line."}
+    validation_data: list[str] = field(
+        default_factory=list, metadata={"help": "Like train_data; nothing is filtered out of it but empty lines."}
     )
-    target_file: str | None = field(
-        default=None, metadata={"help": "Training targets: line N translates line N of source_file."}
-    )
-    dataset_name: str | None = field(
-        default=None,
-        metadata={"help": "Training and validation pairs: a dataset on the Hub, or a folder `datasets` can load."},
-    )
-    dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration of dataset_name."})
-    validation_file: str | None = field(default=None, metadata={"help": "Validation pairs as jsonl, like train_file."})
-    validation_source_file: str | None = field(default=None, metadata={"help": "Validation sources, plain text."})
-    validation_target_file: str | None = field(default=None, metadata={"help": "Validation targets, plain text."})
     source_lang: str = field(default="en", metadata={"help": "Key of the source in jsonl and dataset rows."})
     target_lang: str = field(default="de", metadata={"help": "Key of the target in jsonl and dataset rows."})
-    max_length: int = field(
-        default=256, metadata={"help": "Pairs with more tokens than this on either side are left out, and counted."}
+    objective: Objective = field(
+        default="translation",
+        metadata={"help": "translation of pairs, or span_corruption: T5's denoising of monolingual text."},
     )
+    max_length: int = field(
+        default=256, metadata={"help": "Leave out pairs with more tokens than this on either side."}
+    )
+    max_length_ratio: float | None = field(
+        default=None, metadata={"help": "Leave out pairs of which one side has this many times the other's tokens."}
+    )
+    drop_duplicates: bool = field(default=False, metadata={"help": "Leave out pairs that were seen before."})
+    streaming: bool = field(
+        default=False, metadata={"help": "Read while training, for corpora larger than the disk; needs max_steps."}
+    )
+    shuffle_buffer: int = field(
+        default=50_000, metadata={"help": "Pairs that are shuffled and batched together while streaming."}
+    )
+    data_cache_dir: str | None = field(
+        default=None, metadata={"help": "Where tokenised text is kept, by content; default is below datasets' cache."}
+    )
+
+    # How it becomes tokens and batches.
     tokenizer_name_or_path: str | None = field(
         default=None, metadata={"help": "A trained tokenizer. Without it, one is trained on the training text."}
     )
     vocab_size: int = field(
         default=37000, metadata={"help": "Tokens of the byte-level BPE that is trained without tokenizer_name_or_path."}
     )
+    num_sentinels: int = field(
+        default=0, metadata={"help": "Sentinel tokens of a tokenizer that is trained; span_corruption needs some."}
+    )
+    max_tokens: int = field(
+        default=25_000,
+        metadata={"help": "Source tokens, and target tokens, of a batch on one device, padding included (§5.1)."},
+    )
+    bpe_dropout: float = field(
+        default=0.0, metadata={"help": "Probability of leaving out a merge while training (Provilkov et al., 2020)."}
+    )
+    r_drop: float = field(
+        default=0.0, metadata={"help": "Weight of the divergence between two dropouts (Liang et al., 2021); 0 is off."}
+    )
+
+    # What learns.
+    model_name_or_path: str | None = field(
+        default=None, metadata={"help": "A model of this package to go on from. Without it, a new one is made."}
+    )
     preset: str = field(
-        default="base", metadata={"help": "Shape of the model: base, big, tiny, or a row of Table 3 (table3_C_N2)."}
+        default="base", metadata={"help": "Shape of a new model: base, big, tiny, or a row of Table 3 (table3_C_N2)."}
     )
     config_overrides: list[str] = field(
         default_factory=list,
-        metadata={"help": "Fields of the model's config that differ from the preset: dropout=0.2 norm_position=pre"},
+        metadata={"help": "Fields of a new model's config that differ from the preset: dropout=0.2 norm_position=pre"},
+    )
+    frozen_modules: list[str] = field(
+        default_factory=list, metadata={"help": "Parts that do not learn, by name: model.encoder lm_head"}
+    )
+    lora_rank: int = field(default=0, metadata={"help": "Rank of LoRA adapters, which then alone learn; 0 is off."})
+    lora_modules: list[str] = field(
+        default_factory=lambda: ["q_proj", "v_proj"], metadata={"help": "Projections that get a LoRA adapter."}
+    )
+    new_tokens: list[str] = field(
+        default_factory=list, metadata={"help": "Tokens added to the vocabulary of tokenizer and model."}
+    )
+    continue_schedule: bool = field(
+        default=False,
+        metadata={"help": "Go on with the learning rate at the update where model_name_or_path stopped."},
+    )
+    ema_decay: float = field(
+        default=0.999, metadata={"help": "Decay an update of the moving average of final_weights=ema."}
+    )
+    final_weights: FinalWeights = field(
+        default="average",
+        metadata={
+            "help": "What the run saves in the end: the average of the last checkpoints (§6.1), the last, the best by "
+            "metric_for_best_model, or the moving average (ema), which is then evaluated too."
+        },
+    )
+    average_last: int = field(
+        default=5, metadata={"help": "Checkpoints in the average: 5 for base, 20 for big (§6.1)."}
+    )
+    early_stopping_patience: int = field(
+        default=0, metadata={"help": "Stop after so many evaluations without a better metric_for_best_model; 0 is off."}
     )
 
     # transformers' options, where the paper or this task says something else than transformers' defaults.
@@ -67,10 +135,13 @@ class PretrainingArguments(Seq2SeqTrainingArguments):
     max_grad_norm: float = field(
         default=0.0, metadata={"help": "Largest norm of the gradient; 0, as in the paper, does not limit it."}
     )
-    per_device_train_batch_size: int = field(default=64, metadata={"help": "Sentence pairs a batch and device."})
+    per_device_train_batch_size: int = field(
+        default=1, metadata={"help": "Not used: batches are made by max_tokens, of as many sentences as fit."}
+    )
     per_device_eval_batch_size: int = field(default=64, metadata={"help": "Sentence pairs a batch in evaluation."})
-    train_sampling_strategy: str = field(
-        default="group_by_length", metadata={"help": "group_by_length: sentences of like length together; or random."}
+    metric_for_best_model: str | None = field(
+        default="loss",
+        metadata={"help": "Validation score of the best checkpoint: loss (nats a token), perplexity, bleu or chrf."},
     )
     eval_strategy: str = field(
         default="epoch", metadata={"help": "When to evaluate: epoch, steps (every eval_steps) or no."}
@@ -78,12 +149,67 @@ class PretrainingArguments(Seq2SeqTrainingArguments):
     save_strategy: str = field(
         default="epoch", metadata={"help": "When to save a checkpoint: epoch, steps (every save_steps) or no."}
     )
-    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints to keep; older ones are deleted."})
+    save_total_limit: int | None = field(
+        default=None, metadata={"help": "Checkpoints to keep; default is 2, or average_last if they are averaged."}
+    )
     logging_steps: float = field(default=100, metadata={"help": "Updates between two lines of the log."})
+    logging_nan_inf_filter: bool = field(
+        default=False, metadata={"help": "Not needed: a loss or gradient that is not finite stops the run."}
+    )
     generation_num_beams: int | None = field(
         default=4, metadata={"help": "Beams (§6.1) in evaluation and in the saved generation_config."}
     )
     dataloader_pin_memory: bool = field(
         default_factory=torch.cuda.is_available, metadata={"help": "Whether batches wait in pinned memory."}
     )
+    ddp_find_unused_parameters: bool | None = field(
+        default=False, metadata={"help": "Whether DDP looks for parameters without a gradient; there are none here."}
+    )
     use_cache: bool = field(default=True, metadata={"help": "Whether the saved model generates with a cache."})
+
+    def __post_init__(self) -> None:
+        if self.final_weights == "best":
+            self.load_best_model_at_end = True
+        if getattr(self, "greater_is_better", None) is None and self.metric_for_best_model is not None:
+            self.greater_is_better = self.metric_for_best_model.removeprefix("eval_") in ("bleu", "chrf")
+        if self.save_total_limit is None:
+            self.save_total_limit = max(2, self.average_last if self.final_weights == "average" else 0)
+        if self.bf16 and not torch.accelerator.is_available():
+            self.use_cpu = True  # without it, transformers takes bf16 for a wish that no device can fulfil
+        super().__post_init__()
+        self._check()
+
+    def _check(self) -> None:
+        at_least = {"max_tokens": 1, "max_length": 1, "shuffle_buffer": 1, "average_last": 1, "r_drop": 0}
+        at_least |= {"lora_rank": 0, "num_sentinels": 0, "early_stopping_patience": 0}
+        for name, lowest in at_least.items():
+            if getattr(self, name) < lowest:
+                raise ValueError(f"{name}={getattr(self, name)} is less than {lowest}")
+        for name in ("bpe_dropout", "ema_decay"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}={getattr(self, name)} is no number from 0 to 1")
+        for name, allowed in (("objective", Objective), ("final_weights", FinalWeights)):
+            if getattr(self, name) not in get_args(allowed):
+                raise ValueError(f"{name}={getattr(self, name)!r} is none of {', '.join(get_args(allowed))}")
+        if self.max_length_ratio is not None and self.max_length_ratio < 1:
+            raise ValueError(f"max_length_ratio={self.max_length_ratio} is less than 1, which no pair satisfies")
+        if self.final_weights == "average" and (self.save_total_limit or 0) < self.average_last:
+            raise ValueError(
+                f"save_total_limit={self.save_total_limit} keeps fewer checkpoints than average_last="
+                f"{self.average_last} needs; raise the one or lower the other"
+            )
+        if self.final_weights in ("average", "best") and self.save_strategy == "no":
+            raise ValueError(f"final_weights={self.final_weights} needs checkpoints; set save_strategy, or last")
+        if self.lora_rank and self.final_weights in ("average", "ema"):
+            raise ValueError(
+                f"final_weights={self.final_weights} is of whole models; with lora_rank, take last or best"
+            )
+        if self.streaming and self.max_steps <= 0:
+            raise ValueError(f"streaming needs max_steps, since a stream has no last sentence; got {self.max_steps}")
+        if self.learning_rate is None and self.warmup_steps < 1:
+            raise ValueError(
+                f"warmup_steps={self.warmup_steps} is a share of the run, of which §5.3 derives no learning rate; "
+                "give a number of updates, or a learning_rate"
+            )
+        if self.objective == "span_corruption" and self.bpe_dropout:
+            raise ValueError("bpe_dropout is for translation; span_corruption has noise of its own")

@@ -1,42 +1,39 @@
-"""From text to a model: a run of training from scratch, §5 of the paper in one function."""
+"""From text to a model: a run of training, §5 of the paper in one function."""
 
 import ast
+import hashlib
 import json
+import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, set_seed
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.utils import logging
 
 from ..configuration_vanilla_transformer import VanillaTransformerConfig
-from ..inference.batching import padded_batch
 from ..inference.translation import MAX_EXTRA_TOKENS
 from ..modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
-from .arguments import PretrainingArguments
-from .data import load_pairs, tokenize_pairs
+from .arguments import VanillaTransformerTrainingArguments
+from .averaging import average_weights, last_checkpoints
+from .checkpoints import find_damage, last_good_checkpoint, prepare_folder
+from .corpora import Corpus
+from .data import Filters, TrainingExamples, load_tokenized, read_corpora
+from .examples import example_maker, planned_lengths
+from .recipes import given_values
+from .report import write_results
 from .schedule import peak_learning_rate
+from .streaming import TokenBatchStream
+from .token_batches import TokenBatchSampler
 from .tokenization import save_tokenizer, train_tokenizer
-from .trainer import VanillaTransformerTrainer
+from .trainer import VanillaTransformerTrainer, collate
 
-
-@dataclass(frozen=True)
-class PretrainingResult:
-    """What a run leaves behind in memory; `results.json` in the folder of the run has its numbers.
-
-    Args:
-        model: the trained model.
-        tokenizer: its tokenizer.
-        metrics: the last evaluation, if there was one, and what training took.
-        history: the log of the run, one entry a line.
-    """
-
-    model: VanillaTransformerForConditionalGeneration
-    tokenizer: PreTrainedTokenizerBase
-    metrics: dict[str, Any]
-    history: list[dict[str, Any]]
+logger = logging.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -44,23 +41,49 @@ class PreparedRun:
     """Everything that training needs, checked and ready.
 
     Args:
-        model: with its initial weights.
+        model: with its initial weights; a peft model where adapters learn.
         tokenizer: given, or trained on the training text.
-        train_set: as `tokenize_pairs` returns it.
-        validation_set: likewise; None where there is no validation text.
+        train_set: examples, or a stream of batches.
+        train_sampler: makes the batches of `train_set`; None for a stream.
+        validation_set: tokenised; None where there is no validation text.
+        first_update: the update of the schedule with which the run begins, from 0.
+        checkpoint: what the run goes on from; None for a fresh start.
     """
 
-    model: VanillaTransformerForConditionalGeneration
+    model: Any
     tokenizer: PreTrainedTokenizerBase
-    train_set: Dataset
+    train_set: TrainingExamples | TokenBatchStream
+    train_sampler: TokenBatchSampler | None
     validation_set: Dataset | None
+    first_update: int = 0
+    checkpoint: Path | None = None
 
 
-def pretrain(args: PretrainingArguments) -> PretrainingResult:
-    """Trains a model from scratch on the parallel text that `args` name, and saves it with its tokenizer.
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a run leaves behind in memory; `results.json` in the folder of the run has its numbers.
 
     Args:
-        args: the run. With `resume_from_checkpoint` "last", the newest checkpoint in `output_dir` is gone on with.
+        model: the trained model.
+        tokenizer: its tokenizer.
+        metrics: scores of the saved weights, if there was validation text, and what training took.
+        history: the log of the run, one entry a line.
+        interrupted_by: the signal that stopped the run before its end; None if it came to its end.
+    """
+
+    model: Any
+    tokenizer: PreTrainedTokenizerBase
+    metrics: dict[str, Any]
+    history: list[dict[str, Any]]
+    interrupted_by: int | None = None
+
+
+def pretrain(args: VanillaTransformerTrainingArguments) -> TrainingResult:
+    """Trains a model on the text that `args` name, and saves it with its tokenizer.
+
+    Args:
+        args: the run. With `resume_from_checkpoint` "last", the newest good checkpoint in `output_dir` is gone on
+            with.
 
     Returns:
         The model, its tokenizer and its numbers.
@@ -69,92 +92,118 @@ def pretrain(args: PretrainingArguments) -> PretrainingResult:
         ValueError: as `prepare`.
         OSError: likewise.
     """
-    run = prepare(args)
-    return train(run.model, run.tokenizer, args, run.train_set, run.validation_set)
+    return train(prepare(args), args)
 
 
-def prepare(args: PretrainingArguments) -> PreparedRun:
+def prepare(args: VanillaTransformerTrainingArguments) -> PreparedRun:
     """Loads the text, gets or trains the tokenizer, and builds the model: all that can go wrong before training.
 
     Args:
-        args: the run.
+        args: the run; its `learning_rate` is set, if it is None.
 
     Returns:
         What `train` needs.
 
     Raises:
         ValueError: data, preset or overrides are not usable; the message says which value, where.
-        OSError: a file is missing or cannot be read.
+        OSError: a file is missing or cannot be read, or the folder of the run cannot be written.
     """
-    if args.learning_rate is None and args.warmup_steps < 1:
-        raise ValueError(
-            f"warmup_steps={args.warmup_steps} is a share of the run, of which §5.3 derives no learning rate; "
-            "give a number of updates, or a learning_rate"
-        )
     set_seed(args.seed)
-    train_pairs, validation_pairs = load_pairs(args)
-    tokenizer = _tokenizer(args, train_pairs)
-    train_set = tokenize_pairs(train_pairs, tokenizer, args.max_length, "training set")
-    validation_set = None
-    if validation_pairs is not None:
-        # A score should not depend on what training had no room for.
-        validation_set = tokenize_pairs(validation_pairs, tokenizer, max_length=None, name="validation set")
-    return PreparedRun(_model(args, tokenizer), tokenizer, train_set, validation_set)
+    if not args.train_data:
+        raise ValueError("there is nothing to learn from; give train_data, such as source=train.en,target=train.de")
+    corpora = [_with_split(Corpus.parse(each), "train") for each in args.train_data]
+    validation = [_with_split(Corpus.parse(each), "validation") for each in args.validation_data]
+    for corpus in [*corpora, *validation]:
+        corpus.check()
+    checkpoint = _checkpoint(args)
+    with args.main_process_first(local=False, desc="reading and tokenising text"):
+        tokenizer = _tokenizer(args, corpora, checkpoint)
+        make = example_maker(args, tokenizer)
+        batch = partial(collate, pad_token_id=tokenizer.pad_token_id)
+        train_set: TrainingExamples | TokenBatchStream
+        if args.streaming:
+            train_set, sampler = TokenBatchStream(corpora, tokenizer, args, make, batch), None
+        else:
+            rows = load_tokenized(corpora, tokenizer, args, Filters.of(args), "training set")
+            train_set = TrainingExamples(rows, corpora, make)
+            sampler = _sampler(args, rows, corpora, tokenizer)
+        validation_set = None
+        if validation:
+            # A score should not depend on what training had no room for.
+            validation_set = load_tokenized(validation, tokenizer, args, Filters(), "validation set")
+            if args.objective == "span_corruption":
+                still = example_maker(args, tokenizer)
+                assert still is not None
+                validation_set = validation_set.map(
+                    lambda row, index: still(row, 0, index), with_indices=True, load_from_cache_file=False
+                )
+    model, first_update = _model(args, tokenizer)
+    if args.learning_rate is None:
+        args.learning_rate = peak_learning_rate(model.config.d_model, int(args.warmup_steps))
+    if args.should_save:
+        # Weights, and Adam's two moments for those that learn.
+        learning = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+        size = 4 * (sum(weight.numel() for weight in model.parameters()) + 2 * learning)
+        prepare_folder(args.output_dir, size, (args.save_total_limit or 2) + 1)
+    return PreparedRun(model, tokenizer, train_set, sampler, validation_set, first_update, checkpoint)
 
 
-def train(
-    model: VanillaTransformerForConditionalGeneration,
-    tokenizer: PreTrainedTokenizerBase,
-    args: PretrainingArguments,
-    train_set: Dataset,
-    validation_set: Dataset | None = None,
-) -> PretrainingResult:
-    """Trains `model` on tokenised pairs, and saves it with its tokenizer and numbers in `args.output_dir`.
+def train(run: PreparedRun, args: VanillaTransformerTrainingArguments) -> TrainingResult:
+    """Trains a prepared model, and saves it with its tokenizer and numbers in `args.output_dir`.
 
     Args:
-        model: to be trained, in place.
-        tokenizer: its tokenizer.
+        run: as `prepare` returns it.
         args: the run; its data and model fields are not looked at.
-        train_set: as `tokenize_pairs` returns it.
-        validation_set: likewise; None means no evaluation.
 
     Returns:
         The model, its tokenizer and its numbers.
+
+    Raises:
+        FloatingPointError: a loss or gradient is not finite.
+        OSError: a checkpoint could not be written.
     """
-    if args.learning_rate is None:
-        args.learning_rate = peak_learning_rate(model.config.d_model, int(args.warmup_steps))
-    if validation_set is None:
+    if run.validation_set is None:
         args.eval_strategy = "no"
     trainer = VanillaTransformerTrainer(
-        model=model,
+        model=run.model,
         args=args,
-        train_dataset=train_set,
-        eval_dataset=validation_set,
-        data_collator=partial(padded_batch, pad_token_id=tokenizer.pad_token_id),
-        processing_class=tokenizer,
+        train_dataset=run.train_set,
+        eval_dataset=run.validation_set,
+        data_collator=partial(collate, pad_token_id=run.tokenizer.pad_token_id),
+        processing_class=run.tokenizer,
+        train_sampler=run.train_sampler,
+        first_update=run.first_update,
     )
-    checkpoint = args.resume_from_checkpoint
-    if checkpoint == "last":
-        checkpoint = get_last_checkpoint(args.output_dir) if Path(args.output_dir).is_dir() else None
-    output = trainer.train(resume_from_checkpoint=checkpoint)
-    metrics: dict[str, Any] = {"train_runtime": output.metrics["train_runtime"], "updates": output.global_step}
-    if validation_set is not None:
-        metrics |= _last_evaluation(trainer) or trainer.evaluate()
-        metrics["signatures"] = getattr(trainer, "score_signatures", {})
-    trainer.save_model()
-    save_tokenizer(tokenizer, args.output_dir)
+    try:
+        output = trainer.train(resume_from_checkpoint=str(run.checkpoint) if run.checkpoint else None)
+    finally:
+        trainer.interruption.stop_listening()
     history = trainer.state.log_history
+    metrics: dict[str, Any] = {"train_runtime": output.metrics["train_runtime"], "updates": output.global_step}
+    if trainer.interruption.signal_number is not None:
+        return TrainingResult(run.model, run.tokenizer, metrics, history, trainer.interruption.signal_number)
+    metrics["final_weights"] = _take_final_weights(trainer)
+    metrics["parameters"] = sum(parameter.numel() for parameter in run.model.parameters())
+    for name, whole in (("tokens_per_second", statistics.median), ("padding", statistics.fmean)):
+        values = [entry[name] for entry in history if name in entry]
+        if values:
+            metrics[name] = whole(values)
+    if run.validation_set is not None:
+        metrics |= _last_evaluation(trainer) or trainer.evaluate(metric_key_prefix="final")
+        metrics["signatures"] = trainer.score_signatures
+    model = _merged(trainer)
     if trainer.is_world_process_zero():
-        path = Path(args.output_dir) / "results.json"
-        path.write_text(json.dumps({"metrics": metrics, "history": history}, indent=1) + "\n", encoding="utf-8")
-    return PretrainingResult(model, tokenizer, metrics, history)
+        model.save_pretrained(args.output_dir)
+        save_tokenizer(run.tokenizer, args.output_dir)
+        write_results(args.output_dir, given_values(args), metrics, history)
+    return TrainingResult(model, run.tokenizer, metrics, history)
 
 
-def parse_overrides(overrides: list[str]) -> dict[str, Any]:
+def parse_overrides(overrides: Sequence[Any]) -> dict[str, Any]:
     """Reads `["dropout=0.2", "norm_position=pre"]` as the keyword arguments of a config.
 
     Args:
-        overrides: NAME=VALUE each; the value is a Python literal, or else a string.
+        overrides: NAME=VALUE each, the value a Python literal, or else a string; or, in recipes, mappings.
 
     Returns:
         Values by name.
@@ -163,7 +212,10 @@ def parse_overrides(overrides: list[str]) -> dict[str, Any]:
         ValueError: one has no "=".
     """
     values: dict[str, Any] = {}
-    for override in overrides:
+    for override in [overrides] if isinstance(overrides, Mapping) else overrides:
+        if isinstance(override, Mapping):
+            values |= override
+            continue
         name, separator, text = override.partition("=")
         if not separator:
             raise ValueError(f"config_overrides: {override!r} is not of the form NAME=VALUE")
@@ -174,35 +226,156 @@ def parse_overrides(overrides: list[str]) -> dict[str, Any]:
     return values
 
 
+def _with_split(corpus: Corpus, split: str) -> Corpus:
+    if corpus.dataset is None or corpus.split is not None:
+        return corpus
+    return Corpus(dataset=corpus.dataset, config=corpus.config, split=split, weight=corpus.weight)
+
+
+def _checkpoint(args: VanillaTransformerTrainingArguments) -> Path | None:
+    if args.resume_from_checkpoint == "last":
+        return last_good_checkpoint(args.output_dir)
+    if args.resume_from_checkpoint is None:
+        return None
+    damage = find_damage(args.resume_from_checkpoint)
+    if damage is not None:
+        raise ValueError(f"resume_from_checkpoint={args.resume_from_checkpoint}: {damage}; use another, or `last`")
+    return Path(args.resume_from_checkpoint)
+
+
+def _sampler(
+    args: VanillaTransformerTrainingArguments, rows: Dataset, corpora: list[Corpus], tokenizer: PreTrainedTokenizerBase
+) -> TokenBatchSampler:
+    sources, targets = planned_lengths(args, rows, tokenizer)
+    weights = torch.tensor([corpus.weight for corpus in corpora], dtype=torch.float64).numpy()
+    return TokenBatchSampler(
+        sources,
+        targets,
+        args.max_tokens,
+        seed=args.data_seed if args.data_seed is not None else args.seed,
+        weights=weights[rows.with_format("numpy")["corpus"][:]],
+        num_processes=args.world_size,
+        process_index=args.process_index,
+        accumulation_steps=args.gradient_accumulation_steps,
+    )
+
+
+def _take_final_weights(trainer: VanillaTransformerTrainer) -> str:
+    """Gives the model the weights that the run is to end with, and says which they are."""
+    args, state = trainer.args, trainer.state
+    if args.final_weights == "ema" and trainer.moving_average is not None:
+        trainer.moving_average.copy_to(trainer.model)
+        return f"moving average, decay {args.ema_decay}"
+    if args.final_weights == "average":
+        checkpoints = last_checkpoints(args.output_dir, args.average_last)
+        weights = average_weights(checkpoints)
+        # What is tied is stored once; `strict` would miss the rest.
+        trainer.model.load_state_dict(weights, strict=False)
+        return f"average of {len(checkpoints)} checkpoints"
+    if args.final_weights == "best":
+        return f"best {args.metric_for_best_model}, update {state.best_global_step}"
+    return "last update"
+
+
 def _last_evaluation(trainer: VanillaTransformerTrainer) -> dict[str, Any]:
-    """What an evaluation after the very last update found, so that it need not be repeated."""
+    """What an evaluation of these very weights found, so that it need not be repeated."""
+    if trainer.args.final_weights != "last":
+        return {}
     for entry in reversed(trainer.state.log_history):
         if "eval_loss" in entry and entry["step"] == trainer.state.global_step:
-            return {name: value for name, value in entry.items() if name.startswith("eval_")}
+            return {f"final_{name[5:]}": value for name, value in entry.items() if name.startswith("eval_")}
     return {}
 
 
-def _tokenizer(args: PretrainingArguments, pairs: Dataset) -> PreTrainedTokenizerBase:
-    if args.tokenizer_name_or_path is not None:
-        return AutoTokenizer.from_pretrained(args.tokenizer_name_or_path, trust_remote_code=False)
-    texts = (text for column in ("source", "target") for text in pairs[column])
-    return train_tokenizer(texts=texts, vocab_size=args.vocab_size)
+def _merged(trainer: VanillaTransformerTrainer) -> Any:
+    model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
+    if not trainer.args.lora_rank:
+        return model
+    if trainer.is_world_process_zero():  # the adapter by itself too, for those who have the model it belongs to
+        model.save_pretrained(Path(trainer.args.output_dir) / "adapter")
+    return model.merge_and_unload()
 
 
-def _model(
-    args: PretrainingArguments, tokenizer: PreTrainedTokenizerBase
-) -> VanillaTransformerForConditionalGeneration:
-    special_tokens = {
-        "bos_token_id": tokenizer.bos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "decoder_start_token_id": tokenizer.bos_token_id,
-    }
-    config = VanillaTransformerConfig.from_preset(
-        args.preset, **{"vocab_size": len(tokenizer), **special_tokens, **parse_overrides(args.config_overrides)}
+def _tokenizer(
+    args: VanillaTransformerTrainingArguments, corpora: list[Corpus], checkpoint: Path | None
+) -> PreTrainedTokenizerBase:
+    given = checkpoint or args.tokenizer_name_or_path or args.model_name_or_path
+    if given is None:
+        # Kept by the run, so that its other processes, and itself if it is resumed, have the same.
+        folder = Path(args.output_dir) / "tokenizer"
+        key = hashlib.sha256(json.dumps([args.vocab_size, args.num_sentinels]).encode())
+        for path in (path for corpus in corpora for path in corpus.files):
+            key.update(Path(path).read_bytes())
+        stamp = folder / "made_from.txt"
+        if not stamp.exists() or stamp.read_text() != key.hexdigest():
+            texts = (row[side] for row in read_corpora(corpora, args) for side in ("source", "target") if side in row)
+            tokenizer = train_tokenizer(texts=texts, vocab_size=args.vocab_size, num_sentinels=args.num_sentinels)
+            save_tokenizer(tokenizer, folder)
+            stamp.write_text(key.hexdigest())
+        given = folder
+    tokenizer = AutoTokenizer.from_pretrained(given, trust_remote_code=False)
+    if args.new_tokens and checkpoint is None:
+        added = tokenizer.add_tokens(args.new_tokens)
+        logger.info(f"{added} of {len(args.new_tokens)} new_tokens were added; the others were there")
+    return tokenizer
+
+
+def _model(args: VanillaTransformerTrainingArguments, tokenizer: PreTrainedTokenizerBase) -> tuple[Any, int]:
+    overrides = parse_overrides(args.config_overrides)
+    first_update = 0
+    if args.model_name_or_path is not None:
+        model = VanillaTransformerForConditionalGeneration.from_pretrained(
+            args.model_name_or_path, dtype=torch.float32, **overrides
+        )
+        if len(tokenizer) > model.config.vocab_size:
+            model.resize_token_embeddings(len(tokenizer))
+        if args.continue_schedule:
+            first_update = _updates_done(args.model_name_or_path)
+    else:
+        special_tokens = {
+            "bos_token_id": tokenizer.bos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+            "decoder_start_token_id": tokenizer.bos_token_id,
+        }
+        config = VanillaTransformerConfig.from_preset(
+            args.preset, **{"vocab_size": len(tokenizer), **special_tokens, **overrides}
+        )
+        model = VanillaTransformerForConditionalGeneration(config)
+        model.generation_config.num_beams = args.generation_num_beams or 1
+        # Without a limit of its own, transformers stops after 20 tokens.
+        model.generation_config.max_new_tokens = args.max_length + MAX_EXTRA_TOKENS
+    for name in args.frozen_modules:
+        try:
+            model.get_submodule(name).requires_grad_(False)
+        except AttributeError as error:
+            raise ValueError(f"frozen_modules: the model has no {name!r}; name parts such as model.encoder") from error
+    return (_with_adapters(model, args) if args.lora_rank else model), first_update
+
+
+def _with_adapters(model: Any, args: VanillaTransformerTrainingArguments) -> Any:
+    try:
+        from peft import LoraConfig, TaskType, get_peft_model
+    except ImportError as error:
+        raise ValueError("lora_rank needs peft: pip install peft") from error
+    config = LoraConfig(
+        task_type=TaskType.SEQ_2_SEQ_LM,
+        r=args.lora_rank,
+        lora_alpha=2 * args.lora_rank,
+        target_modules=args.lora_modules,
     )
-    model = VanillaTransformerForConditionalGeneration(config)
-    model.generation_config.num_beams = args.generation_num_beams or 1
-    # Without a limit of its own, transformers stops after 20 tokens.
-    model.generation_config.max_new_tokens = args.max_length + MAX_EXTRA_TOKENS
-    return model
+    return get_peft_model(model, config)
+
+
+def _updates_done(folder: str) -> int:
+    """How many updates a model's run had done when it was saved: in a checkpoint, or at the end."""
+    for name, keys in ((TRAINER_STATE_NAME, ("global_step",)), ("results.json", ("metrics", "updates"))):
+        path = Path(folder) / name
+        if path.exists():
+            value = json.loads(path.read_text(encoding="utf-8"))
+            for key in keys:
+                value = value[key]
+            return int(value)
+    raise ValueError(
+        f"continue_schedule: {folder} has neither {TRAINER_STATE_NAME} nor results.json, which say where it stopped"
+    )

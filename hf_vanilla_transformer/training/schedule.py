@@ -33,15 +33,16 @@ def inverse_sqrt_factor(update: int, warmup_steps: int) -> float:
     return min(progress, progress**-0.5)
 
 
-def inverse_sqrt_schedule(optimizer: torch.optim.Optimizer, warmup_steps: int) -> LambdaLR:
+def inverse_sqrt_schedule(optimizer: torch.optim.Optimizer, warmup_steps: int, first_update: int = 0) -> LambdaLR:
     """§5.3 for torch: the first update already has its share of the learning rate, where transformers' has 0.
 
     Args:
         optimizer: its learning rate is the peak.
         warmup_steps: updates until the peak.
+        first_update: updates that an earlier run did, where this one goes on with its schedule.
 
     Returns:
         A scheduler to be stepped once an update.
     """
     # The scheduler counts the updates that are done; the next one is one further.
-    return LambdaLR(optimizer, lambda updates_done: inverse_sqrt_factor(updates_done + 1, warmup_steps))
+    return LambdaLR(optimizer, lambda updates_done: inverse_sqrt_factor(first_update + updates_done + 1, warmup_steps))

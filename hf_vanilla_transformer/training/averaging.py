@@ -1,0 +1,169 @@
+"""§6.1 averaged checkpoints: the mean of the last ones of a run, and a moving average as an alternative."""
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+from transformers.utils import SAFE_WEIGHTS_NAME, logging
+
+from .checkpoints import find_damage, list_checkpoints
+
+logger = logging.get_logger(__name__)
+
+# What a model needs besides its weights: everything else in a checkpoint belongs to the run that wrote it.
+_MODEL_FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
+
+
+def average_checkpoints(checkpoints: Sequence[str | Path], output_dir: str | Path) -> dict[str, torch.Tensor]:
+    """§6.1 "averaging the last 5 checkpoints": writes a model whose weights are the mean of those of several.
+
+    Args:
+        checkpoints: folders with one model each, of one shape.
+        output_dir: where the average is written, with config and tokenizer of the last checkpoint.
+
+    Returns:
+        The averaged weights by name.
+
+    Raises:
+        ValueError: there is none, or their weights differ in names or shapes; the message says which and where.
+    """
+    weights = average_weights(checkpoints)
+    folder = Path(output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in _MODEL_FILES:
+        if (Path(checkpoints[-1]) / name).exists():
+            shutil.copyfile(Path(checkpoints[-1]) / name, folder / name)
+    save_file(weights, folder / SAFE_WEIGHTS_NAME, metadata={"format": "pt"})
+    return weights
+
+
+def average_weights(checkpoints: Sequence[str | Path]) -> dict[str, torch.Tensor]:
+    """Computes the mean of the weights of several checkpoints, in float64 and in memory for two of them.
+
+    Args:
+        checkpoints: folders with a `model.safetensors` each.
+
+    Returns:
+        The mean by name, in the type of the last checkpoint.
+
+    Raises:
+        ValueError: as `average_checkpoints`.
+    """
+    if not checkpoints:
+        raise ValueError("there is no checkpoint to average")
+    sums: dict[str, torch.Tensor] = {}
+    for checkpoint in checkpoints:
+        last = load_file(Path(checkpoint) / SAFE_WEIGHTS_NAME)
+        for name in sums.keys() ^ last.keys() if sums else ():
+            raise ValueError(f"{checkpoint} and {checkpoints[0]} do not both have {name}")
+        for name, weight in last.items():
+            if name in sums and sums[name].shape != weight.shape:
+                raise ValueError(f"{checkpoint}: {name} is {tuple(weight.shape)}, before {tuple(sums[name].shape)}")
+            sums[name] = sums[name] + weight.double() if name in sums else weight.double()
+    return {name: (total / len(checkpoints)).to(last[name].dtype) for name, total in sums.items()}
+
+
+def last_checkpoints(output_dir: str | Path, count: int, by: Literal["step", "epoch"] = "step") -> list[Path]:
+    """Finds the last checkpoints of a run.
+
+    Args:
+        output_dir: folder of the run.
+        count: how many.
+        by: "step" takes any, "epoch" those that were written at the end of an epoch.
+
+    Returns:
+        Folders, the oldest first; as many as there are, if fewer, with a warning.
+
+    Raises:
+        ValueError: there is none.
+    """
+    checkpoints = []
+    for checkpoint in list_checkpoints(output_dir):
+        damage = find_damage(checkpoint)
+        if damage is not None:
+            logger.warning(f"{checkpoint} is damaged and left out of the average: {damage}")
+        elif by == "step" or float(_epoch(checkpoint)).is_integer():
+            checkpoints.append(checkpoint)
+    if not checkpoints:
+        raise ValueError(f"{output_dir} has no checkpoint, by {by}, to average")
+    if len(checkpoints) < count:
+        logger.warning(f"{output_dir} has {len(checkpoints)} checkpoints instead of {count}; these are averaged")
+    return checkpoints[-count:]
+
+
+class MovingAverage:
+    """An exponential moving average of a model's weights: average = decay * average + (1 - decay) * weights.
+
+    Args:
+        model: whose weights at this time are the first average.
+        decay: the share of the average that stays at an update.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self._update = get_ema_multi_avg_fn(decay)
+        self.weights = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Takes the weights after an update into the average.
+
+        Args:
+            model: the one that learns.
+        """
+        self._update(list(self.weights.values()), [parameter.detach() for parameter in model.parameters()], 1)
+
+    @contextmanager
+    def applied_to(self, model: nn.Module) -> Iterator[None]:
+        """Gives a model the averaged weights for as long as this lasts.
+
+        Args:
+            model: the one that learns.
+        """
+        own = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+        self.copy_to(model)
+        try:
+            yield
+        finally:
+            _copy(own, model)
+
+    def copy_to(self, model: nn.Module) -> None:
+        """Gives a model the averaged weights.
+
+        Args:
+            model: the one that learned.
+        """
+        _copy(self.weights, model)
+
+    def save(self, path: str | Path) -> None:
+        """Writes the average as safetensors.
+
+        Args:
+            path: the file.
+        """
+        save_file({name: weight.contiguous() for name, weight in self.weights.items()}, path)
+
+    def load(self, path: str | Path) -> None:
+        """Reads what `save` wrote.
+
+        Args:
+            path: the file.
+        """
+        for name, weight in load_file(path).items():
+            self.weights[name].copy_(weight)
+
+
+@torch.no_grad()
+def _copy(weights: dict[str, torch.Tensor], model: nn.Module) -> None:
+    for name, parameter in model.named_parameters():
+        parameter.copy_(weights[name])
+
+
+def _epoch(checkpoint: Path) -> float:
+    return json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))["epoch"]

@@ -1,0 +1,187 @@
+"""Checkpoints that appear whole or not at all: sealed with a list of what they hold, checked before use."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
+
+# Names every file of a checkpoint with its size and its hash; written last.
+SEAL = "seal.json"
+# Folders in which a checkpoint is written, or taken away, out of the sight of whoever looks for checkpoints.
+_WRITING, _REMOVING = ".writing", ".removing"
+
+
+def writing_folder(output_dir: str | Path) -> Path:
+    """Where checkpoints of a run are written before they are whole.
+
+    Args:
+        output_dir: folder of the run.
+
+    Returns:
+        A hidden folder inside it, so that a rename is all that is left to do.
+    """
+    return Path(output_dir) / _WRITING
+
+
+def publish_checkpoint(written: Path, output_dir: str | Path) -> Path:
+    """Seals a checkpoint that is written, makes sure that it is on the disk, and gives it its name in one step.
+
+    Args:
+        written: folder inside `writing_folder(output_dir)`, named as the checkpoint will be.
+        output_dir: folder of the run.
+
+    Returns:
+        The checkpoint.
+    """
+    contents = {}
+    for path in sorted(path for path in written.rglob("*") if path.is_file()):
+        contents[str(path.relative_to(written))] = {"bytes": path.stat().st_size, "sha256": _hash(path)}
+        _sync(path)
+    (written / SEAL).write_text(json.dumps(contents, indent=1) + "\n", encoding="utf-8")
+    _sync(written / SEAL)
+    _sync(written)
+    checkpoint = Path(output_dir) / written.name
+    if checkpoint.exists():  # a run that was resumed from an older one comes by here again
+        remove_checkpoint(checkpoint)
+    os.rename(written, checkpoint)
+    written.parent.rmdir()
+    _sync(checkpoint.parent)
+    return checkpoint
+
+
+def find_damage(checkpoint: str | Path) -> str | None:
+    """Compares a checkpoint with its seal.
+
+    Args:
+        checkpoint: a folder that `publish_checkpoint` made.
+
+    Returns:
+        None if all is well; else what is wrong.
+    """
+    checkpoint = Path(checkpoint)
+    try:
+        contents: dict[str, Any] = json.loads((checkpoint / SEAL).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        return f"its {SEAL} cannot be read ({error})"
+    for name, expected in contents.items():
+        path = checkpoint / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != expected["bytes"]:
+            return f"{name} has {path.stat().st_size} bytes instead of {expected['bytes']}"
+        if _hash(path) != expected["sha256"]:
+            return f"{name} has changed since it was written"
+    return None
+
+
+def list_checkpoints(output_dir: str | Path) -> list[Path]:
+    """Finds the checkpoints of a run.
+
+    Args:
+        output_dir: folder of the run; need not exist.
+
+    Returns:
+        Folders named `checkpoint-STEP`, by step, damaged ones too.
+    """
+    pattern = re.compile(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)")
+    found = [(pattern.fullmatch(path.name), path) for path in Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*")]
+    return [path for _, path in sorted((int(match[1]), path) for match, path in found if match and path.is_dir())]
+
+
+def last_good_checkpoint(output_dir: str | Path) -> Path | None:
+    """Finds what a run can go on from, and says which newer checkpoints are damaged.
+
+    Args:
+        output_dir: folder of the run; need not exist.
+
+    Returns:
+        The newest checkpoint that is as it was written; None if there is none.
+    """
+    for checkpoint in reversed(list_checkpoints(output_dir)):
+        damage = find_damage(checkpoint)
+        if damage is None:
+            return checkpoint
+        logger.warning(f"{checkpoint} is damaged and passed over: {damage}")
+    return None
+
+
+def rotate_checkpoints(output_dir: str | Path, keep: int, best: str | None = None) -> None:
+    """Removes the oldest checkpoints of a run.
+
+    Args:
+        output_dir: folder of the run.
+        keep: how many stay, the best included.
+        best: one that stays in any case.
+    """
+    checkpoints = list_checkpoints(output_dir)
+    old = [path for path in checkpoints[:-1] if best is None or path.resolve() != Path(best).resolve()]
+    for checkpoint in old[: max(len(checkpoints) - keep, 0)]:
+        remove_checkpoint(checkpoint)
+
+
+def remove_checkpoint(checkpoint: Path) -> None:
+    """Takes a checkpoint away: at once out of sight, then off the disk.
+
+    Args:
+        checkpoint: its folder.
+    """
+    removing = checkpoint.parent / _REMOVING
+    shutil.rmtree(removing, ignore_errors=True)
+    removing.mkdir()
+    hidden = removing / checkpoint.name
+    os.rename(checkpoint, hidden)
+    shutil.rmtree(removing, ignore_errors=True)
+
+
+def prepare_folder(output_dir: str | Path, checkpoint_bytes: int, checkpoints: int) -> None:
+    """Makes the folder of a run, clears what a killed run left half-written, and finds out whether it can be written.
+
+    Args:
+        output_dir: folder of the run.
+        checkpoint_bytes: about what one checkpoint takes.
+        checkpoints: how many there will be at a time, one more than stay.
+
+    Raises:
+        OSError: it cannot be made or written, or the disk has no room; the message says how much is missing.
+    """
+    folder = Path(output_dir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for leftover in (folder / _WRITING, folder / _REMOVING):
+            shutil.rmtree(leftover, ignore_errors=True)
+        probe = folder / ".probe"
+        probe.write_bytes(b"can be written")
+        probe.unlink()
+    except OSError as error:
+        raise OSError(f"output_dir={output_dir} cannot be written: {error}") from error
+    present = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    needed, free = checkpoint_bytes * checkpoints - present, shutil.disk_usage(folder).free
+    if free < needed:
+        raise OSError(
+            f"output_dir={output_dir} has {free / 1e9:.2f} GB left, but {checkpoints} checkpoints of "
+            f"{checkpoint_bytes / 1e9:.2f} GB need {needed / 1e9:.2f} GB; make room, or lower save_total_limit"
+        )
+
+
+def _hash(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

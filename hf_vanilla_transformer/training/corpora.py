@@ -1,0 +1,220 @@
+"""Text to learn from, wherever it lies: parallel files, TSV, jsonl, the Hub; read in order, checked line by line."""
+
+import difflib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from datasets import load_dataset
+
+from .text_files import read_lines, require_text_file
+
+# `line` is the line in the file, from 1, or the row of a dataset, from 0; a monolingual row has no `target`.
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """One body of text: a file, two parallel files, or a dataset.
+
+    Args:
+        path: a .jsonl or .tsv file of pairs, or one of monolingual text; .gz of each too.
+        source: plain text, one sentence a line.
+        target: line N translates line N of `source`.
+        dataset: name of a dataset on the Hub, or a folder that `datasets` can load.
+        config: its configuration.
+        split: its split.
+        weight: how often the corpus counts in an epoch: 2 is twice, 0.5 every other sentence.
+
+    Raises:
+        ValueError: not exactly one kind of text is named, or the weight is not above 0.
+    """
+
+    path: str | None = None
+    source: str | None = None
+    target: str | None = None
+    dataset: str | None = None
+    config: str | None = None
+    split: str | None = None
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        named = [name for name in ("path", "source", "dataset") if getattr(self, name)]
+        if len(named) != 1 or (self.source is None) != (self.target is None):
+            raise ValueError(f"a corpus is a path, a source with its target, or a dataset; got {self}")
+        if not self.weight > 0:
+            raise ValueError(f"the weight of a corpus is above 0; got {self}")
+
+    @classmethod
+    def parse(cls, description: "str | Mapping[str, Any] | Corpus") -> "Corpus":
+        """Reads a corpus as options and recipes name it.
+
+        Args:
+            description: a path, `key=value,key=value`, or a mapping of the same keys.
+
+        Returns:
+            The corpus.
+
+        Raises:
+            ValueError: a key is none of the fields, or they do not fit together.
+        """
+        if isinstance(description, Corpus):
+            return description
+        if isinstance(description, str):
+            parts = [part.partition("=") for part in description.split(",")]
+            if len(parts) == 1 and not parts[0][1]:
+                return cls(path=description)
+            description = {key.strip(): value.strip() for key, _, value in parts}
+        names = [field.name for field in fields(cls)]
+        for key in description:
+            if key not in names:
+                close = difflib.get_close_matches(str(key), names, n=1)
+                hint = f"; did you mean {close[0]}?" if close else f"; a corpus has: {', '.join(names)}"
+                raise ValueError(f"{key!r} is no key of a corpus, in {dict(description)}{hint}")
+        texts = {key: str(value) for key, value in description.items() if key != "weight"}
+        try:
+            return cls(weight=float(description.get("weight", 1.0)), **texts)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{dict(description)}: {error}") from error
+
+    @property
+    def name(self) -> str:
+        """What to call it in messages."""
+        if self.dataset is not None:
+            return "/".join(filter(None, (self.dataset, self.config, self.split)))
+        return self.path or f"{self.source} and {self.target}"
+
+    @property
+    def files(self) -> list[str]:
+        """The files that it is read from; none for a dataset."""
+        return [path for path in (self.path, self.source, self.target) if path is not None]
+
+    def read_pairs(self, source_lang: str, target_lang: str, streaming: bool = False) -> Iterator[Row]:
+        """Reads sentence pairs in their order.
+
+        Args:
+            source_lang: key of the source in jsonl and dataset rows.
+            target_lang: key of the target.
+            streaming: whether a dataset is to be read without being downloaded first.
+
+        Yields:
+            `line`, `source` and `target`.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: a line or row is not what it should be; the message names file and line.
+        """
+        if self.source is not None and self.target is not None:
+            return _parallel_lines(self.source, self.target)
+        if self.dataset is not None:
+            rows = self._dataset_rows(streaming)
+            return (_pair(row, number, f"{self.name}, row {number}", source_lang, target_lang) for number, row in rows)
+        assert self.path is not None
+        kind = _kind(self.path)
+        if kind == ".tsv":
+            return _tab_separated(self.path)
+        if kind == ".jsonl":
+            rows = _json_rows(self.path)
+            return (_pair(row, number, f"{self.path}, line {number}", source_lang, target_lang) for number, row in rows)
+        raise ValueError(
+            f"{self.path} has no pairs: give a .jsonl or .tsv file, or source=FILE,target=FILE for plain text"
+        )
+
+    def read_texts(self, streaming: bool = False) -> Iterator[Row]:
+        """Reads monolingual text: plain lines, or the key `text` of jsonl and dataset rows.
+
+        Args:
+            streaming: whether a dataset is to be read without being downloaded first.
+
+        Yields:
+            `line` and `source`.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is parallel text, or a row has no text; the message says where.
+        """
+        if self.source is not None:
+            raise ValueError(
+                f"{self.name} are parallel text, of which span_corruption would learn one side at a time; "
+                "name each file as a corpus of its own"
+            )
+        if self.dataset is not None:
+            return (_text(row, number, f"{self.name}, row {number}") for number, row in self._dataset_rows(streaming))
+        assert self.path is not None
+        if _kind(self.path) == ".jsonl":
+            return (_text(row, number, f"{self.path}, line {number}") for number, row in _json_rows(self.path))
+        return ({"line": number, "source": line} for number, line in enumerate(read_lines(self.path), start=1))
+
+    def check(self) -> None:
+        """Refuses files that cannot be read, before anything long begins.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            IsADirectoryError: it is a directory.
+        """
+        for path in self.files:
+            require_text_file(path)
+
+    def _dataset_rows(self, streaming: bool) -> Iterator[tuple[int, Any]]:
+        rows = load_dataset(self.dataset, self.config, split=self.split, streaming=streaming)
+        return enumerate(rows)
+
+
+def _kind(path: str) -> str:
+    return Path(path.removesuffix(".gz")).suffix
+
+
+def _parallel_lines(source_path: str, target_path: str) -> Iterator[Row]:
+    sources, targets = read_lines(source_path), read_lines(target_path)
+    for number, (source, target) in enumerate(zip_longest(sources, targets), start=1):
+        if source is None or target is None:
+            short, long = (source_path, target_path) if source is None else (target_path, source_path)
+            rest = sum(1 for _ in (targets if source is None else sources))
+            raise ValueError(
+                f"{short} ends after {number - 1} lines, but {long} has {number + rest}; "
+                "line N of one must translate line N of the other"
+            )
+        yield {"line": number, "source": source, "target": target}
+
+
+def _tab_separated(path: str) -> Iterator[Row]:
+    for number, line in enumerate(read_lines(path), start=1):
+        columns = line.split("\t")
+        if len(columns) != 2:
+            raise ValueError(f"{path}, line {number}: expected SOURCE<tab>TARGET, got {len(columns)} columns")
+        yield {"line": number, "source": columns[0], "target": columns[1]}
+
+
+def _json_rows(path: str) -> Iterator[tuple[int, Any]]:
+    for number, line in enumerate(read_lines(path), start=1):
+        if line.strip():
+            try:
+                yield number, json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{path}, line {number}: no JSON object ({error})") from error
+
+
+def _pair(row: Any, number: int, where: str, source_lang: str, target_lang: str) -> Row:
+    """Takes a pair out of a row, in which the languages may stand below `translation` or by themselves."""
+    texts = row.get("translation", row) if isinstance(row, Mapping) else None
+    if not isinstance(texts, Mapping):
+        raise ValueError(
+            f'{where}: expected {{"translation": {{"{source_lang}": "...", "{target_lang}": "..."}}}}, got {row!r:.200}'
+        )
+    for language in (source_lang, target_lang):
+        if not isinstance(texts.get(language), str):
+            raise ValueError(
+                f"{where}: expected text for language {language!r}, got {texts.get(language)!r:.100}; "
+                f"there are: {', '.join(map(str, texts))}. Set source_lang and target_lang"
+            )
+    return {"line": number, "source": texts[source_lang], "target": texts[target_lang]}
+
+
+def _text(row: Any, number: int, where: str) -> Row:
+    text = row.get("text") if isinstance(row, Mapping) else None
+    if not isinstance(text, str):
+        raise ValueError(f'{where}: expected {{"text": "..."}}, got {row!r:.200}')
+    return {"line": number, "source": text}

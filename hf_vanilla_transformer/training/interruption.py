@@ -1,0 +1,63 @@
+"""SIGTERM and SIGINT: a run that is asked to stop finishes its update, saves, and stops."""
+
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+
+class StopOnSignal(TrainerCallback):
+    """Turns the first SIGTERM or SIGINT into a checkpoint and an orderly end; a second SIGINT interrupts at once.
+
+    `signal_number` says which one it was, or is None. Several processes agree on the update after which they stop,
+    since a signal may reach them at different ones.
+    """
+
+    def __init__(self) -> None:
+        self.signal_number: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Listens, where Python allows it: in the main thread."""
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._previous[number] = signal.signal(number, self._remember)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Has a checkpoint saved, and the run end, if a signal came."""
+        if args.world_size > 1:
+            number = torch.tensor(self.signal_number or 0, device=args.device)
+            torch.distributed.all_reduce(number, op=torch.distributed.ReduceOp.MAX)
+            self.signal_number = int(number) or None
+        if self.signal_number is not None:
+            control.should_save = control.should_training_stop = True
+            control.should_evaluate = False  # whoever asks to stop may not wait that long
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Leaves out what is due at the end of an epoch: this one did not end, it was stopped."""
+        if self.signal_number is not None:
+            control.should_save = control.should_evaluate = False
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Stops listening."""
+        self.stop_listening()
+
+    def stop_listening(self) -> None:
+        """Gives signals back the meaning they had."""
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        if self.signal_number is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signal_number = number

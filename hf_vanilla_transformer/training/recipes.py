@@ -1,0 +1,101 @@
+"""A run as a file: YAML whose keys are the training arguments, and flags that override it."""
+
+import argparse
+import difflib
+from collections.abc import Sequence
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+from transformers import HfArgumentParser
+
+from .arguments import VanillaTransformerTrainingArguments
+
+
+def read_recipe(path: str | Path) -> dict[str, Any]:
+    """Reads a recipe, and refuses what is no argument of a run.
+
+    Args:
+        path: a YAML file, a mapping of `VanillaTransformerTrainingArguments`' fields.
+
+    Returns:
+        Its values by name.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no mapping, or a key is unknown or there twice; the message names file and line.
+    """
+    text = Path(path).read_text(encoding="utf-8")
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is no YAML: {error}") from error
+    if not isinstance(values, dict) or root is None:
+        raise ValueError(f"{path}: expected `key: value` lines, got {values!r:.100}")
+    names = {field.name for field in fields(VanillaTransformerTrainingArguments) if field.init}
+    seen: set[str] = set()
+    for key, _ in root.value:
+        where = f"{path}, line {key.start_mark.line + 1}"
+        if key.value not in names:
+            close = difflib.get_close_matches(key.value, names, n=1)
+            raise ValueError(
+                f"{where}: {key.value!r} is no argument" + (f"; did you mean {close[0]}?" if close else "")
+            )
+        if key.value in seen:
+            raise ValueError(f"{where}: {key.value} was given before")
+        seen.add(key.value)
+    return values
+
+
+def parse_arguments(
+    argv: Sequence[str] | None = None, description: str | None = None, epilog: str | None = None
+) -> VanillaTransformerTrainingArguments:
+    """Reads a command line: an optional recipe first, then flags, which override it.
+
+    Args:
+        argv: the words after the program's name; None for those of this process.
+        description: what `--help` begins with.
+        epilog: what `--help` ends with.
+
+    Returns:
+        The arguments of the run.
+
+    Raises:
+        ValueError: as `read_recipe`, or values that do not fit together.
+        SystemExit: a flag is unknown, or help was asked for.
+    """
+    parser = HfArgumentParser(
+        VanillaTransformerTrainingArguments,
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("recipe", nargs="?", help="A YAML file of the options below; flags override it.")
+    # Twice: defaults have to be set before flags are read, and the recipe's name is among the words.
+    known, _ = parser.parse_known_args(argv)
+    if known.recipe is not None:
+        parser.set_defaults(**read_recipe(known.recipe))
+    words = vars(parser.parse_args(argv))
+    words.pop("recipe")
+    return VanillaTransformerTrainingArguments(**words)
+
+
+def given_values(args: VanillaTransformerTrainingArguments) -> dict[str, Any]:
+    """What of a run's arguments differs from the defaults: what one has to write down to repeat it.
+
+    Args:
+        args: the run.
+
+    Returns:
+        Values by name, ready for JSON.
+    """
+    values = {}
+    for field in fields(args):
+        value = getattr(args, field.name)
+        default = field.default_factory() if field.default_factory is not MISSING else field.default
+        if field.init and not field.name.startswith("_") and value != default:
+            plain = isinstance(value, str | int | float | bool | list | dict | None)
+            values[field.name] = value if plain else str(getattr(value, "value", value))
+    return values

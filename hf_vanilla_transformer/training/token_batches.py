@@ -1,0 +1,170 @@
+"""§5.1 batches by tokens: sentences of like length together, so that little of a batch is padding."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
+
+
+def plan_batches(
+    source_lengths: np.ndarray, target_lengths: np.ndarray, max_tokens: int, multiple: int = 1
+) -> list[np.ndarray]:
+    """Groups sentence pairs of like lengths into batches that hold `max_tokens` on either side, padding included.
+
+    Pairs are ordered by the longer of their sides, and by the other side up and down in turns, and cut where the next
+    one would not fit: few tokens away from the fewest batches. A pair that is longer than `max_tokens` by itself gets
+    a batch by itself. If the number of batches has to be a multiple, the largest are halved.
+
+    Args:
+        source_lengths: tokens of each source.
+        target_lengths: tokens of each target.
+        max_tokens: the most source tokens and the most target tokens of a batch: sentences times the longest.
+        multiple: processes times accumulation steps, so that all have equally many batches.
+
+    Returns:
+        Indices of pairs, one array a batch; each index once. Batches that hold one pair and cannot be halved are
+        repeated, where there are fewer pairs than `multiple`.
+    """
+    longest = np.maximum(source_lengths, target_lengths)
+    difference = source_lengths - target_lengths
+    order = np.lexsort((np.where(longest % 2, difference, -difference), longest))
+    sources, targets = source_lengths[order].tolist(), target_lengths[order].tolist()
+    cuts, start, widest = [0], 0, 0
+    for index, (source, target) in enumerate(zip(sources, targets, strict=True)):
+        widest = max(widest, source, target)
+        if index > start and (index - start + 1) * widest > max_tokens:
+            cuts.append(index)
+            start, widest = index, max(source, target)
+    batches = [order[a:b] for a, b in zip(cuts, [*cuts[1:], len(order)], strict=True)]
+    return _multiple_of(batches, longest, multiple)
+
+
+def _multiple_of(batches: list[np.ndarray], longest: np.ndarray, multiple: int) -> list[np.ndarray]:
+    sizes = [len(batch) * int(longest[batch].max()) for batch in batches]
+    while len(batches) % multiple:
+        largest = max(range(len(batches)), key=lambda index: sizes[index] if len(batches[index]) > 1 else -1)
+        batch = batches[largest]
+        half = len(batch) // 2
+        # One pair cannot be halved: with fewer pairs than processes, some see the same pair.
+        parts = (batch[:half], batch[half:]) if half else (batch, batch)
+        batches[largest : largest + 1] = parts
+        sizes[largest : largest + 1] = [len(part) * int(longest[part].max()) for part in parts]
+    return batches
+
+
+class TokenBatchSampler:
+    """Batches by tokens for every epoch: the same on every run, shared out among processes, as many each epoch.
+
+    A corpus of weight w is in an epoch floor(w) times whole; of the rest, one sentence is drawn out of each group of
+    like lengths. Which pairs stand together changes from epoch to epoch only among those of equal lengths, so that the
+    batches need planning once and their number never changes. Their order is shuffled.
+
+    There is no `batch_size` attribute: accelerate would leave out batches of another size.
+
+    Args:
+        source_lengths: tokens of each source.
+        target_lengths: tokens of each target.
+        max_tokens: as in `plan_batches`.
+        seed: of the shuffling.
+        weights: of each pair; None for 1 each.
+        num_processes: processes that share the batches.
+        process_index: which of them this is.
+        accumulation_steps: batches a process adds up before an update.
+    """
+
+    def __init__(
+        self,
+        source_lengths: Sequence[int] | np.ndarray,
+        target_lengths: Sequence[int] | np.ndarray,
+        max_tokens: int,
+        seed: int = 0,
+        weights: np.ndarray | None = None,
+        num_processes: int = 1,
+        process_index: int = 0,
+        accumulation_steps: int = 1,
+    ) -> None:
+        self.source_lengths, self.target_lengths = np.asarray(source_lengths), np.asarray(target_lengths)
+        self.seed, self.num_processes, self.process_index = seed, num_processes, process_index
+        self.epoch = 0
+        weights = np.ones(len(self.source_lengths)) if weights is None else weights
+        # Slots are places in an epoch: a pair is in as many as its weight says, or shares one with others.
+        whole = np.repeat(np.arange(len(weights)), weights.astype(np.int64))
+        self._shared = _groups_of_like_lengths(weights % 1, self.source_lengths, self.target_lengths)
+        self._whole = whole
+        sources = [
+            self.source_lengths[whole],
+            *(self.source_lengths[group].max(keepdims=True) for group in self._shared),
+        ]
+        targets = [
+            self.target_lengths[whole],
+            *(self.target_lengths[group].max(keepdims=True) for group in self._shared),
+        ]
+        self._slot_sources, self._slot_targets = np.concatenate(sources), np.concatenate(targets)
+        multiple = num_processes * accumulation_steps
+        self._batches = plan_batches(self._slot_sources, self._slot_targets, max_tokens, multiple)
+        alone = int((np.maximum(self._slot_sources, self._slot_targets) > max_tokens).sum())
+        if alone:
+            logger.warning(f"{alone} pairs are longer than max_tokens={max_tokens}; each is a batch of its own")
+
+    def __len__(self) -> int:
+        """Batches of an epoch for one process."""
+        return len(self._batches) // self.num_processes
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch whose batches come next.
+
+        Args:
+            epoch: from 0.
+        """
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        """Yields the batches of this process: (epoch, index) of each pair."""
+        random = np.random.default_rng((self.seed, self.epoch))
+        slots = self._pairs_in_slots(random)
+        for position in random.permutation(len(self._batches)).reshape(-1, self.num_processes)[:, self.process_index]:
+            yield [(self.epoch, int(index)) for index in slots[self._batches[position]]]
+
+    def _pairs_in_slots(self, random: np.random.Generator) -> np.ndarray:
+        drawn = [group[random.integers(len(group))] for group in self._shared]
+        slots = np.concatenate([self._whole, np.array(drawn, dtype=np.int64)])
+        # Two orders by lengths, each with ties in random order of its own: pairs of equal lengths change places.
+        count = len(self._whole)
+        sources, targets = self._slot_sources[:count], self._slot_targets[:count]
+        by_length = np.lexsort((np.arange(count), targets, sources))
+        shuffled = np.lexsort((random.random(count), targets, sources))
+        slots[by_length] = self._whole[shuffled]
+        return slots
+
+    def padding_share(self) -> float:
+        """The share of an epoch's source and target places that hold no token; goal: under 5 %."""
+        places = sum(
+            len(batch) * int(self._slot_sources[batch].max() + self._slot_targets[batch].max())
+            for batch in self._batches
+        )
+        return 1 - int(self._slot_sources.sum() + self._slot_targets.sum()) / places
+
+
+def _groups_of_like_lengths(shares: np.ndarray, sources: np.ndarray, targets: np.ndarray) -> list[np.ndarray]:
+    """Cuts the pairs of each share, ordered by length, into groups of which one pair each makes up the share."""
+    groups: list[np.ndarray] = []
+    for share in np.unique(shares[shares > 0]):
+        members = np.flatnonzero(shares == share)
+        ordered = members[np.lexsort((targets[members], sources[members]))]
+        groups += np.array_split(ordered, max(round(len(members) * float(share)), 1))
+    return groups
+
+
+class TokenBatchLoader(torch.utils.data.DataLoader):
+    """A DataLoader that takes its epoch from the trainer and hands it to its `TokenBatchSampler`."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch whose batches come next.
+
+        Args:
+            epoch: from 0.
+        """
+        self.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]
