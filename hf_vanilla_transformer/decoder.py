@@ -121,6 +121,7 @@ class Decoder(VanillaTransformerPreTrainedModel):
         self.embed_positions = POSITION_ENCODINGS[config.position_encoding](config)
         self.dropout = Dropout(config.dropout)
         layer = DECODER_LAYERS[config.norm_position]
+        self._no_split_modules = [layer.__name__]  # only what there is: FSDP refuses names of absent classes
         self.layers = nn.ModuleList([layer(config, index) for index in range(config.num_decoder_layers)])
         self.final_norm = final_norm(config)
         self.gradient_checkpointing = False  # transformers makes no cache where this is set

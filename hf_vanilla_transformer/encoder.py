@@ -78,6 +78,7 @@ class Encoder(VanillaTransformerPreTrainedModel):
         self.embed_positions = POSITION_ENCODINGS[config.position_encoding](config)
         self.dropout = Dropout(config.dropout)
         layer = ENCODER_LAYERS[config.norm_position]
+        self._no_split_modules = [layer.__name__]  # only what there is: FSDP refuses names of absent classes
         self.layers = nn.ModuleList([layer(config) for _ in range(config.num_encoder_layers)])
         self.final_norm = final_norm(config)
         self.gradient_checkpointing = False

@@ -157,5 +157,5 @@ def test_the_page_names_every_recipe_and_every_link_leads_somewhere():
         assert f"({path.name})" in page(), path.name
     for link in page().split("](")[1:]:
         target = link.split(")")[0]
-        if not target.startswith("http") and not target.endswith("fsdp2.yaml"):
+        if not target.startswith("http"):
             assert (folder / target).exists(), target

@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from .interruption import StopOnSignal
 from .progress import PlainLines, ProgressBar
 from .r_drop import r_drop_divergence
 from .schedule import inverse_sqrt_schedule
+from .sharding import embeddings_in_outermost_group
 from .token_batches import TokenBatchLoader, TokenBatchSampler
 from .tokenization import save_tokenizer
 
@@ -100,6 +102,10 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
             self.lr_scheduler = inverse_sqrt_schedule(optimizer or self.optimizer, warmup_steps, self.first_update)
             self._created_lr_scheduler = True
         return super().create_scheduler(num_training_steps, optimizer)
+
+    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
+        with embeddings_in_outermost_group(self.model) if self.is_fsdp_enabled else nullcontext():
+            return super()._prepare_for_training(*args, **kwargs)
 
     def _run_epoch(self, **kwargs: Any) -> None:
         if self.state.global_step >= self.state.max_steps:  # resumed after its last update

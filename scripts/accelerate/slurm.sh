@@ -1,12 +1,12 @@
 #!/bin/bash
 # Four machines of eight GPUs under SLURM: survives a worker that dies, and the time limit.
 #   sbatch scripts/accelerate/slurm.sh scripts/recipes/wmt14-en-de-big.yaml --max_tokens 781
-# Started in the project's folder, which all machines see, with the environment that has the package active. What follows
-# the recipe overrides it. 32 GPUs of 781 tokens make the paper's batch of 25,000 (§5.1).
+# Started in the project's folder, which all machines see, with the environment that has the package active. What
+# follows the recipe overrides it. 32 GPUs of 781 tokens make the paper's batch of 25,000 (§5.1).
 #
 # A dead worker: torchrun starts all of them again, three times at most, and they go on from the last good checkpoint.
-# The time limit: five minutes before it, the run is asked to stop. It finishes its update, saves, and exits; the job puts
-# itself back into the queue, and goes on there.
+# The time limit: five minutes before it, the run is asked to stop. It finishes its update, saves, and exits; the job
+# puts itself back into the queue, and goes on there. Has not been run on a cluster so far.
 
 #SBATCH --job-name=vanilla-transformer
 #SBATCH --nodes=4
