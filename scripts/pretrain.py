@@ -4,6 +4,7 @@ Most options are those of transformers' Trainer; where the paper has a value, it
 for data, tokenizer, model and objective, come last.
 """
 
+import signal
 import sys
 
 from huggingface_hub.errors import StrictDataclassError
@@ -44,8 +45,8 @@ def main() -> int:
     if result.interrupted_by is not None:
         print(f"Stopped after update {result.metrics['updates']}; everything is saved in {args.output_dir}.")
         print("To go on, repeat the command with --resume_from_checkpoint last")
-    else:
-        print("\n".join(summary_lines(result.metrics, args.output_dir)))
+        return 130 if result.interrupted_by == signal.SIGINT else 0
+    print("\n".join(summary_lines(result.metrics, args.output_dir)))
     return 0
 
 
