@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -17,6 +18,7 @@ logger = logging.get_logger(__name__)
 
 BOS, PAD, EOS, UNK = SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>")  # a token's place is its id
 
+_SENTINEL = "<sentinel_{}>"
 _CONTINUATION = "##"
 _LONGEST_WORDPIECE_WORD = 100  # characters
 
@@ -33,6 +35,7 @@ def train_tokenizer(
     lowercase: bool = False,
     min_frequency: int = 2,
     model_max_length: int | None = None,
+    num_sentinels: int = 0,
     output_dir: str | Path | None = None,
     show_progress: bool = False,
 ) -> PreTrainedTokenizerFast:
@@ -58,6 +61,8 @@ def train_tokenizer(
         min_frequency: how often two tokens must meet in the text to become one.
         model_max_length: tokens of the longest input, for `truncation=True`. The model has no longest input, so the
             default is no limit.
+        num_sentinels: special tokens `<sentinel_0>`, `<sentinel_1>` ... to add for span corruption, with the ids from
+            4 on. They count in `vocab_size`, and no text is ever encoded as one.
         output_dir: a folder to save the tokenizer in, for `AutoTokenizer.from_pretrained`.
         show_progress: whether to show progress bars.
 
@@ -66,9 +71,9 @@ def train_tokenizer(
         vocabulary is smaller.
 
     Raises:
-        ValueError: neither or both of `files` and `texts` are given; `model` is unknown; `vocab_size` is too small
-            for the alphabet; a file is empty or has only blank lines; or one of the errors of `read_lines`. The
-            message names the value, or the file and line.
+        ValueError: neither or both of `files` and `texts` are given; `model` is unknown; `num_sentinels` is
+            negative; `vocab_size` is too small for the alphabet; a file is empty or has only blank lines; or one of
+            the errors of `read_lines`. The message names the value, or the file and line.
         TypeError: an item of `texts` is not a string.
         OSError: a file cannot be read, or `output_dir` not be written.
 
@@ -81,14 +86,18 @@ def train_tokenizer(
         raise ValueError(f"`model`={model!r} is not known; allowed: {', '.join(map(repr, _TRAINERS))}")
     if output_dir is not None and Path(output_dir).exists() and not Path(output_dir).is_dir():
         raise NotADirectoryError(f"`output_dir`={output_dir} is a file; give a folder, or a name that is free")
-    backend = _TRAINERS[model](_corpus(files, texts, model), vocab_size, lowercase, min_frequency, show_progress)
+    if num_sentinels < 0:
+        raise ValueError(f"`num_sentinels`={num_sentinels} is negative")
+    special_tokens = [*SPECIAL_TOKENS, *map(_SENTINEL.format, range(num_sentinels))]
+    corpus = _corpus(files, texts, model)
+    backend = _TRAINERS[model](corpus, vocab_size, special_tokens, lowercase, min_frequency, show_progress)
     learned = backend.get_vocab_size()
     if learned < vocab_size:
         logger.warning(
             f"the vocabulary has {learned} tokens instead of the {vocab_size} asked for: "
             f"no other pair of tokens meets at least {min_frequency} times in the training text"
         )
-    tokenizer = _wrap(backend, model_max_length)
+    tokenizer = _wrap(backend, special_tokens, model_max_length)
     if output_dir is not None:
         save_tokenizer(tokenizer, output_dir)
     return tokenizer
@@ -106,8 +115,27 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, output_dir: str | Path) -
     config = json.loads(path.read_text(encoding="utf-8"))
     if config.get("tokenizer_class") == "TokenizersBackend":
         config["tokenizer_class"] = "PreTrainedTokenizerFast"  # an alias of the former in transformers 5
-        text = json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False)
-        path.write_text(text + "\n", encoding="utf-8")
+    if isinstance(config.get("extra_special_tokens"), list):
+        # The name in 4, where the new one is of something else. 5 reads both.
+        config["additional_special_tokens"] = config.pop("extra_special_tokens")
+    text = json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def sentinel_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The ids of the special tokens `<sentinel_0>`, `<sentinel_1>` ... of a tokenizer, in this order.
+
+    Args:
+        tokenizer: any tokenizer.
+
+    Returns:
+        The ids, up to the first number that is missing; empty where there are no sentinels.
+    """
+    added = tokenizer.get_added_vocab()
+    ids: list[int] = []
+    while (sentinel := _SENTINEL.format(len(ids))) in added:
+        ids.append(added[sentinel])
+    return ids
 
 
 @dataclass(frozen=True)
@@ -163,9 +191,16 @@ def tokenizer_statistics(
     return TokenizerStatistics(len(paths), lines, len(sample), tokens / len(sample), tokens / words)
 
 
-def _train_bpe(corpus: _Corpus, vocab_size: int, lowercase: bool, min_frequency: int, show_progress: bool) -> Tokenizer:
+def _train_bpe(
+    corpus: _Corpus,
+    vocab_size: int,
+    special_tokens: list[str],
+    lowercase: bool,
+    min_frequency: int,
+    show_progress: bool,
+) -> Tokenizer:
     bytes_as_characters = pre_tokenizers.ByteLevel.alphabet()
-    _require_room(vocab_size, len(SPECIAL_TOKENS) + len(bytes_as_characters), "the 256 bytes")
+    _require_room(vocab_size, len(special_tokens), len(bytes_as_characters), "the 256 bytes")
     backend = Tokenizer(models.BPE())
     if lowercase:
         backend.normalizer = normalizers.Lowercase()
@@ -176,7 +211,7 @@ def _train_bpe(corpus: _Corpus, vocab_size: int, lowercase: bool, min_frequency:
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         min_frequency=min_frequency,
-        special_tokens=list(SPECIAL_TOKENS),
+        special_tokens=special_tokens,
         initial_alphabet=bytes_as_characters,
         show_progress=show_progress,
     )
@@ -185,7 +220,12 @@ def _train_bpe(corpus: _Corpus, vocab_size: int, lowercase: bool, min_frequency:
 
 
 def _train_wordpiece(
-    corpus: _Corpus, vocab_size: int, lowercase: bool, min_frequency: int, show_progress: bool
+    corpus: _Corpus,
+    vocab_size: int,
+    special_tokens: list[str],
+    lowercase: bool,
+    min_frequency: int,
+    show_progress: bool,
 ) -> Tokenizer:
     # Makes a word of each punctuation mark, so that no word can spell a special token, or begin with "##".
     splitter = pre_tokenizers.BertPreTokenizer()
@@ -200,7 +240,8 @@ def _train_wordpiece(
     inside_words = [character for character in alphabet if len(splitter.pre_tokenize_str(f"a{character}a")) == 1]
     _require_room(
         vocab_size,
-        len(SPECIAL_TOKENS) + len(alphabet) + len(inside_words),
+        len(special_tokens),
+        len(alphabet) + len(inside_words),
         f"{len(alphabet)} characters, {len(inside_words)} of them in a second form inside words,",
     )
 
@@ -219,7 +260,7 @@ def _train_wordpiece(
     trainer = trainers.WordPieceTrainer(
         vocab_size=vocab_size,
         min_frequency=min_frequency,
-        special_tokens=[*SPECIAL_TOKENS, *(_CONTINUATION + character for character in inside_words)],
+        special_tokens=[*special_tokens, *(_CONTINUATION + character for character in inside_words)],
         continuing_subword_prefix=_CONTINUATION,
         show_progress=show_progress,
     )
@@ -231,27 +272,29 @@ def _train_wordpiece(
         continuing_subword_prefix=_CONTINUATION,
     )
     backend = backend_of(model)
-    backend.add_special_tokens(list(SPECIAL_TOKENS))
+    backend.add_special_tokens(special_tokens)
     return backend
 
 
 _TRAINERS = {"bpe": _train_bpe, "wordpiece": _train_wordpiece}
 
 
-def _require_room(vocab_size: int, needed: int, alphabet: str) -> None:
-    if vocab_size < needed:
+def _require_room(vocab_size: int, num_special: int, num_others: int, others: str) -> None:
+    if vocab_size < num_special + num_others:
         raise ValueError(
-            f"`vocab_size`={vocab_size} is too small: {alphabet} and the {len(SPECIAL_TOKENS)} special tokens need "
-            f"at least {needed}"
+            f"`vocab_size`={vocab_size} is too small: {others} and the {num_special} special tokens need "
+            f"at least {num_special + num_others}"
         )
 
 
-def _wrap(backend: Tokenizer, model_max_length: int | None) -> PreTrainedTokenizerFast:
+def _wrap(backend: Tokenizer, special_tokens: list[str], model_max_length: int | None) -> PreTrainedTokenizerFast:
     eos = (EOS, SPECIAL_TOKENS.index(EOS))
     backend.post_processor = processors.TemplateProcessing(
         single=f"$A {EOS}", pair=f"$A {EOS} $B:1 {EOS}:1", special_tokens=[eos]
     )
-    limit = {} if model_max_length is None else {"model_max_length": model_max_length}
+    options: dict[str, Any] = {} if model_max_length is None else {"model_max_length": model_max_length}
+    if sentinels := special_tokens[len(SPECIAL_TOKENS) :]:
+        options["extra_special_tokens"] = sentinels
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
         bos_token=BOS,
@@ -262,7 +305,7 @@ def _wrap(backend: Tokenizer, model_max_length: int | None) -> PreTrainedTokeniz
         # "</s>" in a text is three signs and a letter. Stands in tokenizer_config.json, so a loaded tokenizer does so.
         split_special_tokens=True,
         clean_up_tokenization_spaces=False,
-        **limit,
+        **options,
     )
 
 
@@ -321,6 +364,7 @@ __all__ = [
     "SPECIAL_TOKENS",
     "TokenizerStatistics",
     "save_tokenizer",
+    "sentinel_ids",
     "tokenizer_statistics",
     "train_tokenizer",
 ]
