@@ -25,7 +25,7 @@ _Symbols = tuple[int, ...]
 
 # Longer words are hardly ever cut the same way twice, so keeping their cuts would be a waste.
 _LONGEST_WORD_IN_GRAPH = 32  # symbols
-_MOST_NODES = 200_000  # about 100 MB; then the graph starts anew, which costs time and changes no result
+_MOST_NODES = 500_000  # about 200 MB; then the graph starts anew, which costs time and changes no result
 
 
 class _Node:
