@@ -306,6 +306,12 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
             if self.moving_average is not None and self._writing_to is not None:
                 self.moving_average.save(folder / _EMA_NAME)
 
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        # Tied weights are stored once, which transformers takes for missing ones.
+        tied = set(getattr(self.model, "all_tied_weights_keys", None) or ())
+        load_result.missing_keys[:] = [name for name in load_result.missing_keys if name not in tied]
+        super()._issue_warnings_after_load(load_result)
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         average = Path(resume_from_checkpoint) / _EMA_NAME
