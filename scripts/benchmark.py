@@ -6,6 +6,7 @@ import sys
 import torch
 
 from hf_vanilla_transformer.lab.benchmarks import WORKLOADS, compare_loss, compare_train_step
+from hf_vanilla_transformer.lab.train_benchmark import compare_training
 
 
 def main() -> int:
@@ -15,6 +16,10 @@ def main() -> int:
     train_step = commands.add_parser("train-step", help="forward and backward, against MarianMTModel")
     train_step.add_argument("--sizes", nargs="+", choices=WORKLOADS, default=["tiny", "base"], help="work to compare")
     loss = commands.add_parser("loss", help="projection and label-smoothed loss, against F.cross_entropy")
+    train = commands.add_parser("train", help="training end to end, against MarianMT with transformers' trainer")
+    train.add_argument("--train_data", nargs="+", required=True, help="pairs, such as source=train.en,target=train.de")
+    train.add_argument("--turns", type=int, default=3, help="measured epochs of each program (%(default)s)")
+    train.add_argument("--sentences", type=int, default=6400, help="pairs to train on (%(default)s)")
     for command in (train_step, loss):
         command.add_argument("--repeats", type=int, default=10, help="measured steps of each program (%(default)s)")
     args = parser.parse_args()
@@ -22,6 +27,8 @@ def main() -> int:
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
     if args.command == "loss":
         print("\n".join(compare_loss(args.repeats).lines()))
+    elif args.command == "train":
+        print("\n".join(compare_training(args.train_data, turns=args.turns, sentences=args.sentences).lines()))
     else:
         for size in args.sizes:
             print("\n".join(compare_train_step(size, args.repeats).lines()), end="\n\n")

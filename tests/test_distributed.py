@@ -49,8 +49,8 @@ def two_processes(text, tmp_path_factory):
 
 
 def test_two_processes_learn_what_one_learns_of_the_same_global_batches(text, tmp_path):
-    """Without dropout, whose random numbers differ: losses and weights agree to 1e-5 (float32, another order of sums)."""
-    # A rate at which training is no chaos: at the default, of 0.1 for this width, rounding grows tenfold in a few updates.
+    """Without dropout, whose random numbers differ: curves and weights agree to 1e-5, sums being in another order."""
+    # A rate at which training is no chaos: at the default, of 0.1 for this width, rounding grows tenfold every update.
     still = {"learning_rate": 2e-3, "config_overrides": [*options(text, tmp_path)["config_overrides"], "dropout=0.0"]}
     two, one = tmp_path / "two", tmp_path / "one"
     subprocess.run(torchrun(options(text, two, **RUN, **still)), check=True, capture_output=True)
