@@ -141,7 +141,7 @@ def remove_checkpoint(checkpoint: Path) -> None:
     shutil.rmtree(removing, ignore_errors=True)
 
 
-def prepare_folder(output_dir: str | Path, checkpoint_bytes: int, checkpoints: int) -> None:
+def prepare_folder(output_dir: str | Path, checkpoint_bytes: int = 0, checkpoints: int = 0) -> None:
     """Makes the folder of a run, clears what a killed run left half-written, and finds out whether it can be written.
 
     Args:

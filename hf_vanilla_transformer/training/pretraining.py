@@ -115,6 +115,8 @@ def prepare(args: VanillaTransformerTrainingArguments) -> PreparedRun:
     validation = [_with_split(Corpus.parse(each), "validation") for each in args.validation_data]
     for corpus in [*corpora, *validation]:
         corpus.check()
+    if args.should_save:
+        prepare_folder(args.output_dir)
     checkpoint = _checkpoint(args)
     with args.main_process_first(local=False, desc="reading and tokenising text"):
         tokenizer = _tokenizer(args, corpora, checkpoint)
