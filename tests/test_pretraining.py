@@ -294,7 +294,11 @@ def test_frozen_parts_stay_as_they_were_and_the_others_do_not(run, text, tmp_pat
     frozen = {"frozen_modules": ["model.encoder", "model.decoder.layers.0.feed_forward"]}
     tuned = pretrain(arguments(text, tmp_path, model_name_or_path=str(output_dir), max_steps=2, **frozen))
     for name, weight in tuned.model.state_dict().items():
-        is_frozen = name.startswith(tuple(f"{part}." for part in frozen["frozen_modules"])) or "embed_tokens" in name or "lm_head" in name
+        is_frozen = (
+            name.startswith(tuple(f"{part}." for part in frozen["frozen_modules"]))
+            or "embed_tokens" in name
+            or "lm_head" in name
+        )
         assert torch.equal(weight, result.model.state_dict()[name]) == is_frozen, name
     with pytest.raises(ValueError, match=r"frozen_modules: the model has no 'encoder'"):
         prepare(arguments(text, tmp_path, model_name_or_path=str(output_dir), frozen_modules=["encoder"]))

@@ -164,18 +164,7 @@ def train(run: PreparedRun, args: VanillaTransformerTrainingArguments) -> Traini
         FloatingPointError: a loss or gradient is not finite.
         OSError: a checkpoint could not be written.
     """
-    if run.validation_set is None:
-        args.eval_strategy = "no"
-    trainer = VanillaTransformerTrainer(
-        model=run.model,
-        args=args,
-        train_dataset=run.train_set,
-        eval_dataset=run.validation_set,
-        data_collator=partial(collate, pad_token_id=run.tokenizer.pad_token_id),
-        processing_class=run.tokenizer,
-        train_sampler=run.train_sampler,
-        first_update=run.first_update,
-    )
+    trainer = _trainer(run, args)
     try:
         output = trainer.train(resume_from_checkpoint=str(run.checkpoint) if run.checkpoint else None)
     finally:
@@ -226,6 +215,21 @@ def parse_overrides(overrides: Sequence[Any]) -> dict[str, Any]:
         except (ValueError, SyntaxError):
             values[name] = text
     return values
+
+
+def _trainer(run: PreparedRun, args: VanillaTransformerTrainingArguments) -> VanillaTransformerTrainer:
+    if run.validation_set is None:
+        args.eval_strategy = "no"
+    return VanillaTransformerTrainer(
+        model=run.model,
+        args=args,
+        train_dataset=run.train_set,
+        eval_dataset=run.validation_set,
+        data_collator=partial(collate, pad_token_id=run.tokenizer.pad_token_id),
+        processing_class=run.tokenizer,
+        train_sampler=run.train_sampler,
+        first_update=run.first_update,
+    )
 
 
 def _with_split(corpus: Corpus, split: str) -> Corpus:
