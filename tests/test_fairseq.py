@@ -226,8 +226,16 @@ def test_without_options_heads_must_be_given(tmp_path):
 @pytest.mark.parametrize(
     ("change", "changes", "message"),
     [
-        ({"encoder.layernorm_embedding.weight": torch.zeros(D)}, {}, r"no place for: encoder.layernorm_embedding.weight"),
-        ({"decoder.layers.0.fc2.weight": torch.zeros(D, 5)}, {}, r"decoder.layers.0.fc2.weight is \(16, 5\), our .* \(16, 24\)"),
+        (
+            {"encoder.layernorm_embedding.weight": torch.zeros(D)},
+            {},
+            r"no place for: encoder.layernorm_embedding.weight",
+        ),
+        (
+            {"decoder.layers.0.fc2.weight": torch.zeros(D, 5)},
+            {},
+            r"decoder.layers.0.fc2.weight is \(16, 5\), our .* \(16, 24\)",
+        ),
         ({"decoder.layers.2.encoder_attn.v_proj.bias": None}, {}, "missing: decoder.layers.2.encoder_attn.v_proj.bias"),
         ({}, {"decoder_attention_heads": 2}, "encoder_attention_heads=4 and decoder_attention_heads=2"),
     ],

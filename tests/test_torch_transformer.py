@@ -109,7 +109,10 @@ def test_a_transformer_by_itself_has_no_prefix():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"transformer.decoder.layers.1.multihead_attn.in_proj_weight": torch.zeros(48, 15)}, r"in_proj_weight\[q\] is \(16, 15\)"),
+        (
+            {"transformer.decoder.layers.1.multihead_attn.in_proj_weight": torch.zeros(48, 15)},
+            r"in_proj_weight\[q\] is \(16, 15\)",
+        ),
         ({"transformer.encoder.layers.1.norm2.weight": None}, "missing: transformer.encoder.layers.1.norm2.weight"),
         ({"extra.weight": torch.zeros(2)}, r"no place for: extra.weight \(2,\)"),
         ({"source.weight": None}, "no embedding of the source: looked for source.weight"),

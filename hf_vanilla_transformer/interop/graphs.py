@@ -134,7 +134,7 @@ def inference_graphs(model: VanillaTransformerForConditionalGeneration) -> dict[
     config = model.config
     batch, source, target, past = 2, 5, 3, 4
     ids = torch.ones(batch, source, dtype=torch.long)
-    encoder = EncoderGraph(model)
+    encoder, decoder = EncoderGraph(model).eval(), DecoderGraph(model).eval()
     cross = encoder(ids, ids)
     earlier = tuple(torch.zeros(batch, *tensor.shape[1:2], past, tensor.shape[3]) for tensor in cross)
     parts = [f"{part}.{index}" for index in range(config.num_decoder_layers) for part in ("key", "value")]
@@ -146,7 +146,7 @@ def inference_graphs(model: VanillaTransformerForConditionalGeneration) -> dict[
             encoder, (ids, ids.clone()), (source_axes, source_axes), ["input_ids", "attention_mask"], cross_names
         ),
         "decoder": Graph(
-            DecoderGraph(model),
+            decoder,
             (torch.ones(batch, target, dtype=torch.long), ids, cross, earlier),
             (target_axes, source_axes, (cross_axes,) * len(cross), (past_axes,) * len(cross)),
             ["input_ids", "encoder_attention_mask", *cross_names, *past_names],

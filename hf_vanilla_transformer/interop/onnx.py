@@ -1,5 +1,6 @@
 """Out: ONNX graphs of the encoder and of the cached decoder, and how to translate with them."""
 
+import warnings
 from pathlib import Path
 
 import torch
@@ -29,14 +30,17 @@ def export_onnx(model: VanillaTransformerForConditionalGeneration, folder: str |
         raise ImportError("exporting to ONNX needs two packages: pip install onnx onnxscript") from error
     Path(folder).mkdir(parents=True, exist_ok=True)
     for name, graph in inference_graphs(model).items():
-        torch.onnx.export(
-            graph.module,
-            graph.arguments,
-            str(Path(folder) / f"{name}.onnx"),
-            input_names=graph.input_names,
-            output_names=graph.output_names,
-            dynamic_shapes=graph.dynamic_axes,
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
+        with warnings.catch_warnings():
+            # That axes of one name are one axis is meant.
+            warnings.filterwarnings("ignore", message=".*The axis name: .* will not be used")
+            torch.onnx.export(
+                graph.module,
+                graph.arguments,
+                str(Path(folder) / f"{name}.onnx"),
+                input_names=graph.input_names,
+                output_names=graph.output_names,
+                dynamic_shapes=graph.dynamic_axes,
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )

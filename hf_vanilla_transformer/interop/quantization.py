@@ -1,5 +1,6 @@
 """Out: 8-bit weights on a CPU, by torch's dynamic quantisation."""
 
+import copy
 import warnings
 
 import torch
@@ -24,4 +25,6 @@ def quantize_int8(model: VanillaTransformerForConditionalGeneration) -> VanillaT
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*torch.ao.quantization.*", category=DeprecationWarning)
-        return torch.ao.quantization.quantize_dynamic(model.eval(), {nn.Linear}, dtype=torch.qint8)
+        return torch.ao.quantization.quantize_dynamic(
+            copy.deepcopy(model).eval(), {nn.Linear}, dtype=torch.qint8, inplace=True
+        )
