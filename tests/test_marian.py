@@ -162,7 +162,10 @@ def test_sides_of_different_heads_are_refused(tmp_path):
 
 # Tokenizers
 
-WORDS = "the a dog cat runs sleeps quickly übers große grass watches children playing outside house straße".split()
+WORDS = [
+    "the", "a", "dog", "cat", "runs", "sleeps", "quickly", "übers", "große", "grass", "watches", "children", "playing",
+    "outside", "house", "straße",
+]  # fmt: skip
 
 
 def sentences(seed, count=400, words=WORDS):
@@ -207,7 +210,9 @@ def reference(folder, **options):
 TEXTS = [
     *sentences(5),
     "", " ", "  two  spaces ", "the\tdog", "ＦＵＬＬ width ﬁ ²", "zzz unknown qqq", "ñandú übers große", "日本 the dog",
-    ">>fra<< the dog runs", ">>deu<<the dog", "the dog\u2581runs", "a\ue000b dog", "\U0001f600 dog \U0001f600\U0001f600", "e\u0301 cafe\u0301",
+    ">>fra<< the dog runs", ">>deu<<the dog", "the dog\u2581runs",
+    "a\ue000b dog", "\U0001f600 dog \U0001f600\U0001f600",
+    "e\u0301 cafe\u0301",
 ]  # fmt: skip
 
 
@@ -271,6 +276,26 @@ def test_bpe_with_pieces_that_the_vocabulary_lacks_is_refused(tmp_path):
     folder = tokenizer_folder(tmp_path, "bpe", two_models=False, leave_out=3)
     with pytest.raises(ValueError, match="3 pieces are not in the vocabulary"):
         load_marian_tokenizers(folder)
+
+
+@pytest.mark.parametrize("model_type", ["unigram", "bpe"])
+def test_real_text_is_cut_and_decoded_as_by_marian(model_type, multi30k, tmp_path):
+    """4,000 pieces of each language, learned from 5,000 sentences; 1,014 others are compared."""
+    text = {
+        (part, side): (multi30k / f"{part}.{side}").read_text().splitlines()
+        for part in ("train", "val")
+        for side in ("en", "de")
+    }
+    pieces = train(tmp_path, "source", text["train", "en"][:5000], model_type, 4000)
+    pieces += train(tmp_path, "target", text["train", "de"][:5000], model_type, 4000)
+    vocabulary = ["</s>", "<unk>", *dict.fromkeys(pieces), "<pad>"]
+    (tmp_path / "vocab.json").write_text(json.dumps({token: number for number, token in enumerate(vocabulary)}))
+    expected, (source, target) = reference(tmp_path), load_marian_tokenizers(tmp_path)
+    assert source(text["val", "en"]).input_ids == expected(text["val", "en"]).input_ids
+    labels = expected(text_target=text["val", "de"]).input_ids
+    assert target(text["val", "de"]).input_ids == labels
+    decoded = expected.batch_decode(labels, skip_special_tokens=True)
+    assert source.batch_decode(labels, skip_special_tokens=True) == decoded
 
 
 def test_a_file_that_is_no_sentencepiece_model_is_refused(tmp_path):

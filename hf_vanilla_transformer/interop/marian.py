@@ -73,6 +73,8 @@ def load_marian(folder: str | Path) -> VanillaTransformerForConditionalGeneratio
         OSError: a file is missing.
         ValueError: the checkpoint does not fit; the message has every name and shape that differs.
     """
+    if not (Path(folder) / "config.json").is_file():
+        raise FileNotFoundError(f"{folder}: has no config.json; name a folder that has a MarianMTModel in it")
     config = MarianConfig.from_pretrained(folder)
     for encoder, decoder in (
         ("encoder_attention_heads", "decoder_attention_heads"),
