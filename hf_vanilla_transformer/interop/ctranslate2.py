@@ -115,7 +115,7 @@ def _require_support(config: VanillaTransformerConfig) -> None:
 
 def _spec(config: VanillaTransformerConfig) -> Any:
     try:
-        from ctranslate2.specs import common_spec, transformer_spec
+        from ctranslate2.specs import common_spec, transformer_spec  # type: ignore[import-untyped]
     except ImportError as error:
         raise ImportError("exporting to CTranslate2 needs its package: pip install ctranslate2") from error
     is_pre = config.norm_position == "pre"
@@ -155,7 +155,7 @@ def _fill(spec: Any, module: nn.Module) -> None:
         if len(spec.linear) == 3:  # over the encoder's output, queries are made apart
             groups = [["q_proj"], ["k_proj", "v_proj"], ["out_proj"]]
         for linear, names in zip(spec.linear, groups, strict=True):
-            projections = [module.get_submodule(name) for name in names]
+            projections: list[Any] = [module.get_submodule(name) for name in names]
             linear.weight = torch.cat([projection.weight.detach() for projection in projections])
             if projections[0].bias is not None:
                 linear.bias = torch.cat([projection.bias.detach() for projection in projections])

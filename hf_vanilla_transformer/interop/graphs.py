@@ -39,7 +39,7 @@ class EncoderGraph(nn.Module):
         states = self.encoder.final_norm(states)
         outputs = []
         for layer in self.layers:
-            attention = layer.cross_attention
+            attention: Any = layer.cross_attention
             for projection, width in ((attention.k_proj, attention.d_k), (attention.v_proj, attention.d_v)):
                 outputs.append(projection(states).unflatten(-1, (-1, width)).transpose(1, 2))
         return tuple(outputs)
@@ -90,8 +90,8 @@ class _Tensors(EncoderDecoderCache):
     def __init__(self, cross: Sequence[torch.Tensor], past: Sequence[torch.Tensor]) -> None:
         self.present = list(past)
         layers = [SimpleNamespace(keys=k, values=v) for k, v in zip(cross[::2], cross[1::2], strict=True)]
-        self.cross_attention_cache = SimpleNamespace(layers=layers)  # type: ignore[assignment]
-        self.self_attention_cache = self  # type: ignore[assignment]
+        self.cross_attention_cache = SimpleNamespace(layers=layers)
+        self.self_attention_cache = self
         self.is_updated = dict.fromkeys(range(len(layers)), True)
 
     def update(self, key: torch.Tensor, value: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> Any:
