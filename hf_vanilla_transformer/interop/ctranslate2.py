@@ -52,8 +52,9 @@ def export_ctranslate2(
 
     CTranslate2 reads and returns tokens, not ids: feed it `tokenizer.convert_ids_to_tokens(tokenizer(text).input_ids)`,
     which ends with `</s>`. By itself it cuts sources after 1,024 tokens and translations after 256
-    (`max_input_length`, `max_decoding_length`), and refuses positions beyond `max_positions`. Its beam search with
-    `length_penalty` ends as that of `generate(early_stopping=True)`.
+    (`max_input_length`, `max_decoding_length`), and refuses positions beyond `max_positions`. With `length_penalty` and
+    `min_decoding_length=0` its beam search is that of `generate(early_stopping=True)`; by itself it forbids `</s>` as
+    the first token, which moves scores a little and now and then a translation.
 
     Args:
         model: what to export; left as it is.
