@@ -34,7 +34,8 @@ class VanillaTransformerSeq2SeqLMOutput(Seq2SeqLMOutput):
 class VanillaTransformerModel(VanillaTransformerPreTrainedModel):
     """§3, Figure 1 without the pre-softmax projection: an encoder, and a decoder that attends over its output.
 
-    With `tie_word_embeddings` (§3.4) both stacks use one embedding matrix, which is stored once, as the encoder's.
+    With `tie_word_embeddings` (§3.4) both stacks use one embedding matrix, which is stored once, as the encoder's. Two
+    vocabularies have two matrices.
 
     Args:
         config: the shape of the model.
@@ -44,6 +45,8 @@ class VanillaTransformerModel(VanillaTransformerPreTrainedModel):
 
     def __init__(self, config: VanillaTransformerConfig) -> None:
         super().__init__(config)
+        if config.source_vocab_size is not None:
+            self._tied_weights_keys = {}
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
         self.post_init()
@@ -138,7 +141,7 @@ class VanillaTransformerModel(VanillaTransformerPreTrainedModel):
 class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedModel, GenerationMixin):
     """Figure 1 whole: the model with its pre-softmax projection (§3.4), label-smoothed loss (§5.4) and `generate()`.
 
-    With `tie_word_embeddings` the projection is the embedding matrix.
+    With `tie_word_embeddings` the projection is the embedding matrix; the target's, where there are two vocabularies.
 
     Args:
         config: the shape of the model.
@@ -155,8 +158,10 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
 
     def __init__(self, config: VanillaTransformerConfig) -> None:
         super().__init__(config)
+        if config.source_vocab_size is not None:
+            self._tied_weights_keys = {"lm_head.weight": "model.decoder.embed_tokens.weight"}
         self.model = VanillaTransformerModel(config)
-        self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=config.final_logits_bias)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:

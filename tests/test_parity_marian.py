@@ -2,11 +2,12 @@
 
 import pytest
 import torch
-from parity import MARIAN_NAMES, assert_near, copy_weights, paired_gradients, random_lengths, randomise
+from parity import assert_near, copy_weights, paired_gradients, random_lengths, randomise
 from torch import nn
 from transformers import MarianConfig, MarianMTModel
 
 from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
+from hf_vanilla_transformer.interop.marian import MARIAN_NAMES
 
 SEEDS = range(3)
 V = 24
