@@ -4,6 +4,8 @@ import json
 import math
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -240,6 +242,10 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
 
     def _scores(self, dataset: Dataset, generation_options: dict[str, Any]) -> dict[str, float]:
         model = self.accelerator.unwrap_model(self.model)
+        with _without_autocast(model):
+            return self._scores_of(model, dataset, generation_options)
+
+    def _scores_of(self, model: nn.Module, dataset: Dataset, generation_options: dict[str, Any]) -> dict[str, float]:
         batch_size = self.args.eval_batch_size
         # Longest first, dealt out in turns: the processes have equally much to do.
         lengths = [len(ids) for ids in dataset["input_ids"]]
@@ -318,6 +324,17 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
         if self.args.final_weights == "ema" and average.exists():
             self.moving_average = MovingAverage(self.model, self.args.ema_decay)
             self.moving_average.load(average)
+
+
+@contextmanager
+def _without_autocast(model: nn.Module) -> Iterator[None]:
+    """Takes off what accelerate wraps around `forward` for bf16: scores are those of the weights that are saved."""
+    wrapped = model.__dict__.pop("forward", None)
+    try:
+        yield
+    finally:
+        if wrapped is not None:
+            model.forward = wrapped
 
 
 class _UpdateMovingAverage(TrainerCallback):
