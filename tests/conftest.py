@@ -1,5 +1,6 @@
 """What all tests share: no network, two threads, the real text that may stand beside the project."""
 
+import logging
 import os
 from pathlib import Path
 
@@ -24,3 +25,15 @@ def multi30k() -> Path:
     if not MULTI30K.is_dir():
         pytest.skip("no multi30k beside the project")
     return MULTI30K
+
+
+@pytest.fixture
+def package_log(caplog):
+    """What the package logs; transformers' loggers, of which its own are made, do not hand messages on otherwise."""
+    logger = logging.getLogger("transformers")
+    propagate, level = logger.propagate, logger.level
+    logger.propagate = True
+    logger.setLevel(logging.INFO)
+    yield caplog
+    logger.propagate = propagate
+    logger.setLevel(level)
