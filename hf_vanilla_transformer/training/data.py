@@ -144,6 +144,7 @@ def tokenize_rows(
         columns = {"input_ids": tokenizer([row["source"] for row in full])["input_ids"]}
         if "target" in full[0]:
             columns["labels"] = tokenizer(text_target=[row["target"] for row in full])["input_ids"]
+        kept = []
         for index, row in enumerate(full):
             ids = {name: column[index] for name, column in columns.items()}
             lengths = [len(side) for side in ids.values()]
@@ -152,8 +153,9 @@ def tokenize_rows(
             elif filters.max_length_ratio is not None and max(lengths) > filters.max_length_ratio * min(lengths):
                 counts.unequal += 1
             else:
-                counts.kept += 1
-                yield {**row, **ids}
+                kept.append({**row, **ids})
+        counts.kept += len(kept)  # before any of them is handed on: the counts add up whenever they are looked at
+        yield from kept
 
 
 def load_tokenized(
