@@ -29,11 +29,6 @@ def multi30k() -> Path:
 
 @pytest.fixture
 def package_log(caplog):
-    """What the package logs; transformers' loggers, of which its own are made, do not hand messages on otherwise."""
-    logger = logging.getLogger("transformers")
-    propagate, level = logger.propagate, logger.level
-    logger.propagate = True
-    logger.setLevel(logging.INFO)
-    yield caplog
-    logger.propagate = propagate
-    logger.setLevel(level)
+    """What the package logs, down to what it says for information only."""
+    caplog.set_level(logging.INFO, logger="hf_vanilla_transformer")
+    return caplog
