@@ -1,0 +1,309 @@
+"""What a run of training takes, before it is started: parameters, arithmetic, memory and time, by formula."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from ..configuration_vanilla_transformer import VanillaTransformerConfig
+from ..modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
+from .benchmarks import WORKLOADS
+
+# What is taken for granted, and stated in the table.
+PEAK_FLOPS = {"A100": 312e12, "H100": 989e12}  # bf16 with dense matrices, from the makers' data sheets
+UTILISATION = 0.35
+SCALING = {1: 1.0, 8: 0.9, 256: 0.75}  # what share of their sum so many GPUs reach
+SENTENCE_LENGTH = 30  # tokens of a source, and of a target
+TOKENS_A_GPU = 3125
+# Seconds of forward and backward on two cores, fp32, as README.md has them: `scripts/benchmark.py train-step`.
+MEASURED_SECONDS = {"tiny": 0.601, "base": 2.544}
+# Numbers in the logits that the loss makes at a time, elsewhere than on a CPU.
+LOGITS_AT_A_TIME = 2**26
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run to be planned.
+
+    Args:
+        name: what to call it.
+        preset: shape of the model.
+        vocab_size: V.
+        updates: of the weights.
+        tokens: source tokens, and target tokens, of an update.
+        measured: the measured workload that its time on two cores is derived from.
+        overrides: fields of the config that differ from the preset.
+        flops_in_paper: training cost in the paper's Table 2.
+    """
+
+    name: str
+    preset: str
+    vocab_size: int
+    updates: int
+    tokens: int
+    measured: str = "base"
+    overrides: dict[str, Any] = field(default_factory=dict)
+    flops_in_paper: float | None = None
+
+    @property
+    def config(self) -> VanillaTransformerConfig:
+        """The shape of its model."""
+        return VanillaTransformerConfig.from_preset(self.preset, vocab_size=self.vocab_size, **self.overrides)
+
+    @property
+    def flops(self) -> float:
+        """Operations of the whole run."""
+        return self.updates * flops_of_tokens(self.config, self.tokens)
+
+
+_LARGE = {"d_model": 2048, "d_ff": 8192, "num_heads": 32, "num_encoder_layers": 12, "num_decoder_layers": 12}
+PLANS = (
+    Plan("multi30k-en-de-tiny", "tiny", 4000, 40 * 132, 4096, measured="tiny"),
+    Plan("wmt14-en-de-base", "base", 37000, 100_000, 25_000, flops_in_paper=3.3e18),
+    Plan("wmt14-en-de-big", "big", 37000, 300_000, 25_000, flops_in_paper=2.3e19),
+    Plan("beyond: 12 + 12 layers, D 2048", "big", 37000, 50_000, 400_000, overrides=_LARGE),
+)
+
+
+def count_parameters(config: VanillaTransformerConfig) -> int:
+    """Counts the numbers that a model learns, each once (§3.4: one matrix is embedding, embedding and projection).
+
+    Args:
+        config: its shape.
+
+    Returns:
+        As many as Table 3 calls "params".
+    """
+    with torch.device("meta"):  # nothing is allocated
+        model = VanillaTransformerForConditionalGeneration(config)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def training_flops(config: VanillaTransformerConfig, sentences: int, source_length: int, target_length: int) -> int:
+    """Counts the operations of a forward and backward pass that are matrix products, which nearly all are.
+
+    A product of an (m, k) by a (k, n) matrix is 2 m k n operations. In the backward pass each has two of the same size,
+    one for either factor. Attention is counted over all positions, though the decoder hides half of them.
+
+    Args:
+        config: the shape (§3).
+        sentences: B.
+        source_length: S.
+        target_length: T.
+
+    Returns:
+        Operations, a multiplication and an addition being two.
+    """
+    assert config.d_k is not None
+    assert config.d_v is not None
+    width, inner, heads = config.d_model, config.d_ff, config.num_heads * (config.d_k + config.d_v)
+    source, target = sentences * source_length, sentences * target_length
+    # For a token, one half of W^Q, W^K, W^V, W^O of all heads; for a pair of positions, Q K^T and its product with V.
+    half_projections, one_pair, feed_forward = width * heads, heads, 2 * width * inner
+    encoder = source * (2 * half_projections + source_length * one_pair + feed_forward)
+    self_attention = target * (2 * half_projections + target_length * one_pair)
+    cross_attention = (target + source) * half_projections + target * source_length * one_pair
+    decoder = self_attention + cross_attention + target * feed_forward
+    projection = target * width * config.vocab_size
+    multiplications = config.num_encoder_layers * encoder + config.num_decoder_layers * decoder + projection
+    return 3 * 2 * multiplications
+
+
+def flops_of_tokens(config: VanillaTransformerConfig, tokens: int) -> float:
+    """Operations of a batch of `tokens` source and target tokens, in sentences of `SENTENCE_LENGTH`.
+
+    Args:
+        config: the shape.
+        tokens: of either side.
+
+    Returns:
+        Operations of forward and backward.
+    """
+    return tokens / SENTENCE_LENGTH * training_flops(config, 1, SENTENCE_LENGTH, SENTENCE_LENGTH)
+
+
+def activation_bytes(config: VanillaTransformerConfig, source_tokens: int, target_tokens: int, bf16: bool) -> int:
+    """Counts what the forward pass keeps for the backward pass, of post-norm layers with fused attention.
+
+    In fp32, a layer keeps the input of every product and of every normalisation, and of dropout one byte a number.
+    With bf16 (autocast), inputs of products are kept in two bytes, once for every product that converts them: thrice
+    for W^Q, W^K and W^V. Normalisations stay in fp32. Logits are never kept; see `loss_bytes`.
+
+    Args:
+        config: the shape.
+        source_tokens: of a batch, padding included.
+        target_tokens: likewise.
+        bf16: whether products are in bf16.
+
+    Returns:
+        Bytes.
+    """
+    assert config.d_k is not None
+    assert config.d_v is not None
+    width, inner = config.d_model, config.d_ff
+    product, norm, copies = (2, 4, 3) if bf16 else (4, 4, 1)
+    queries, values = config.num_heads * config.d_k, config.num_heads * config.d_v
+    mask = width if config.dropout else 0
+    # In fp32 the output of a normalisation is at once the input of what follows, and counted there.
+    self_attention = product * (copies * width + 2 * queries + 2 * values) + norm * width + mask
+    cross_attention = product * (width + queries + values) + norm * width + mask
+    feed_forward = product * (width + inner) + norm * width + mask
+    keys_and_values = product * (queries + values + (2 * width if bf16 else 0))
+    encoder = config.num_encoder_layers * source_tokens * (self_attention + feed_forward)
+    decoder = config.num_decoder_layers * target_tokens * (self_attention + cross_attention + feed_forward)
+    return encoder + decoder + config.num_decoder_layers * source_tokens * keys_and_values
+
+
+def loss_bytes(config: VanillaTransformerConfig, target_tokens: int, bf16: bool) -> int:
+    """Counts what the fused loss (§5.4) needs at its peak: logits of some tokens, and gradients made in the same pass.
+
+    Args:
+        config: the shape.
+        target_tokens: of a batch.
+        bf16: whether products are in bf16.
+
+    Returns:
+        Bytes.
+    """
+    product = 2 if bf16 else 4
+    logits = min(target_tokens * config.vocab_size, LOGITS_AT_A_TIME)
+    # Logits, log-probabilities in fp32, and what the gradient is converted to.
+    chunk = logits * (product + 4 + (product if bf16 else 0))
+    return chunk + product * target_tokens * config.d_model + 4 * config.vocab_size * config.d_model
+
+
+def state_bytes(config: VanillaTransformerConfig, bf16: bool) -> int:
+    """Counts what a run holds whatever the batch: weights, gradients and Adam's two moments, all in fp32.
+
+    Args:
+        config: the shape.
+        bf16: whether autocast keeps copies of the weights in bf16 for the length of a step.
+
+    Returns:
+        Bytes.
+    """
+    return count_parameters(config) * (16 + (2 if bf16 else 0))
+
+
+def seconds_on_gpus(flops: float, gpu: str, count: int) -> float:
+    """Divides operations by what GPUs are taken to do in a second.
+
+    Args:
+        flops: operations.
+        gpu: a key of `PEAK_FLOPS`.
+        count: a key of `SCALING`.
+
+    Returns:
+        Seconds.
+    """
+    return flops / (PEAK_FLOPS[gpu] * UTILISATION * count * SCALING[count])
+
+
+def seconds_on_two_cores(plan: Plan) -> float:
+    """Scales a measured step on two cores by the operations of a run.
+
+    Args:
+        plan: the run.
+
+    Returns:
+        Seconds, without optimizer, evaluation and checkpoints.
+    """
+    work = WORKLOADS[plan.measured]
+    config = VanillaTransformerConfig.from_preset(work.preset, vocab_size=work.vocab_size)
+    done = training_flops(config, work.sentences, work.length, work.length)
+    return plan.flops * MEASURED_SECONDS[plan.measured] / done
+
+
+def plan_table() -> str:
+    """Plans the runs of `PLANS`.
+
+    Returns:
+        Markdown: what is assumed, then work, memory and time of every run, a table each.
+    """
+    return "\n\n".join("\n".join(_table(*rows)) for rows in (_assumptions(), _work(), _memory(), _time()))
+
+
+def _assumptions() -> list[list[str]]:
+    shares = ", ".join(f"{share:.0%} of {count}" for count, share in SCALING.items())
+    peaks = ", ".join(f"{gpu} {peak / 1e12:.0f}" for gpu, peak in PEAK_FLOPS.items())
+    measured = ", ".join(
+        f"{name} {WORKLOADS[name].sentences} x {WORKLOADS[name].length} tokens, V {WORKLOADS[name].vocab_size:,}: "
+        f"{seconds:.2f} s"
+        for name, seconds in MEASURED_SECONDS.items()
+    )
+    return [
+        ["Assumed", "Value"],
+        ["peak of a GPU, bf16, TFLOPS", peaks],
+        ["share of the peak that one GPU reaches", f"{UTILISATION:.0%}"],
+        ["share of their sum that several GPUs reach", shares],
+        ["length of a source and of a target, tokens", str(SENTENCE_LENGTH)],
+        ["padding, optimizer, evaluation, checkpoints", "take no time"],
+        ["measured on two cores, forward and backward, fp32", measured],
+    ]
+
+
+def _work() -> list[list[str]]:
+    header = [
+        "Run",
+        "Parameters",
+        "Updates",
+        "Tokens a side",
+        "Tokens a side, in all",
+        "FLOPs",
+        "in the paper",
+        "ratio",
+    ]
+    rows = [header]
+    for plan in PLANS:
+        paper = plan.flops_in_paper
+        rows.append(
+            [
+                plan.name,
+                f"{count_parameters(plan.config) / 1e6:,.1f}M",
+                f"{plan.updates:,}",
+                f"{plan.tokens:,}",
+                f"{plan.updates * plan.tokens:.2g}",
+                f"{plan.flops:.2g}",
+                f"{paper:.2g}" if paper else "-",
+                f"{paper / plan.flops:.1f}" if paper else "-",
+            ]
+        )
+    return rows
+
+
+def _memory() -> list[list[str]]:
+    tokens = (25_000, TOKENS_A_GPU)
+    kept = [f"kept for backward, {count:,} tokens, {kind}" for count in tokens for kind in ("fp32", "bf16")]
+    rows = [["GB", "weights, gradients, Adam", *kept, "loss, bf16", f"together, {TOKENS_A_GPU:,} tokens, bf16"]]
+    for plan in PLANS:
+        config = plan.config
+        activations = [activation_bytes(config, count, count, bf16) for count in tokens for bf16 in (False, True)]
+        loss = loss_bytes(config, TOKENS_A_GPU, True)
+        together = state_bytes(config, True) + activations[-1] + loss
+        values = [state_bytes(config, False), *activations, loss, together]
+        rows.append([plan.name, *(f"{value / 1e9:,.2f}" for value in values)])
+    return rows
+
+
+def _time() -> list[list[str]]:
+    columns = [(gpu, count) for gpu in PEAK_FLOPS for count in SCALING]
+    rows = [["Run", *(f"{count} {gpu}" for gpu, count in columns), "updates on 256", "two cores"]]
+    for plan in PLANS:
+        # Where matrices are as small as those of `tiny`, no GPU comes near the assumed share of its peak.
+        fills_gpus = plan.config.d_model >= 512
+        times = [_duration(seconds_on_gpus(plan.flops, *column)) if fills_gpus else "-" for column in columns]
+        updates = f"{plan.updates * plan.tokens / (256 * TOKENS_A_GPU):,.0f}" if fills_gpus else "-"
+        rows.append([plan.name, *times, updates, _duration(seconds_on_two_cores(plan))])
+    return rows
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in (("years", 365 * 86400), ("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:,.1f} {unit}"
+    return f"{seconds:.2g} seconds"
+
+
+def _table(header: list[str], *rows: list[str]) -> list[str]:
+    ruler = ["---"] * len(header)
+    return [f"| {' | '.join(cells)} |" for cells in (header, ruler, *rows)]
