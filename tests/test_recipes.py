@@ -67,15 +67,17 @@ def test_what_is_in_no_recipe_is_the_default(recipe):
     assert args.to_dict() == expected.to_dict()
 
 
-@pytest.mark.parametrize("flags_first", [False, True])
-def test_flags_override_a_recipe(recipe, flags_first):
+def test_flags_override_a_recipe_which_comes_first(recipe, capsys):
     path = recipe(
         "max_tokens: 4096\nvocab_size: 4000\ntrain_data: [a.tsv, b.tsv]\ndrop_duplicates: true\nuse_cpu: true\n"
     )
     flags = ["--train_data", "c.tsv", "--drop_duplicates", "false", "--max_tokens", "512"]
-    args = parse_arguments([*flags, path] if flags_first else [path, *flags])
+    args = parse_arguments([path, *flags])
     assert (args.max_tokens, args.vocab_size, args.train_data) == (512, 4000, ["c.tsv"])
     assert args.drop_duplicates is False
+    with pytest.raises(SystemExit):
+        parse_arguments([*flags, path])
+    assert "the recipe comes first" in capsys.readouterr().err
 
 
 def test_flags_alone_will_do(tmp_path):

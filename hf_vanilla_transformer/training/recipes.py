@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import sys
 from collections.abc import Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -79,15 +80,19 @@ def parse_arguments(
         description=description,
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
-    parser.add_argument("recipe", nargs="?", help="A YAML file of the options below; flags override it.")
-    # Twice: defaults have to be set before flags are read, and the recipe's name is among the words.
-    known, _ = parser.parse_known_args(argv)
-    if known.recipe is not None:
-        parser.set_defaults(**read_recipe(known.recipe))
-    words = vars(parser.parse_args(argv))
-    words.pop("recipe")
-    return VanillaTransformerTrainingArguments(**words)
+    parser.add_argument(
+        "recipe", nargs="?", help="A YAML file of the options below; comes first, and flags override it."
+    )
+    words = sys.argv[1:] if argv is None else list(argv)
+    comes_first = bool(words) and not words[0].startswith("-")
+    if comes_first:  # before flags are read, for they override it
+        parser.set_defaults(**read_recipe(words[0]))
+    values = vars(parser.parse_args(words))
+    if values.pop("recipe") is not None and not comes_first:
+        parser.error("the recipe comes first, before all flags")
+    return VanillaTransformerTrainingArguments(**values)
 
 
 def given_values(args: VanillaTransformerTrainingArguments) -> dict[str, Any]:
