@@ -12,6 +12,7 @@ from transformers.generation.logits_process import LogitsProcessorList
 from transformers.generation.utils import GenerateBeamEncoderDecoderOutput, GenerateEncoderDecoderOutput
 
 from .beam_search import BeamSearch, Ranking, Steps, stack_hypotheses
+from .encoder import derive_attention_mask
 from .incremental_decoder import GrowingLayer, IncrementalDecoder
 from .sampling import choose_one_by_one, eos_token_ids, padding_id
 
@@ -77,6 +78,18 @@ class PaperGenerationMixin(GenerationMixin):
         if alpha is not None and (not isinstance(alpha, int | float) or not math.isfinite(alpha)):
             raise ValueError(f"`gnmt_length_penalty`={alpha!r} is not allowed; allowed: a finite number, or None")
         return prepared, model_kwargs
+
+    def _prepare_text_encoder_decoder_kwargs_for_generation(
+        self, inputs_tensor: torch.Tensor, model_kwargs: dict[str, Any], model_input_name: str | None, **kwargs: Any
+    ) -> dict[str, Any]:
+        # generate() runs the encoder by itself and would then attend over its padding at every step.
+        if (model_input_name or self.main_input_name) == "input_ids":
+            mask = derive_attention_mask(inputs_tensor, model_kwargs.get("attention_mask"), self.config.pad_token_id)
+            if mask is not None:
+                model_kwargs["attention_mask"] = mask
+        return super()._prepare_text_encoder_decoder_kwargs_for_generation(
+            inputs_tensor, model_kwargs=model_kwargs, model_input_name=model_input_name, **kwargs
+        )
 
     def _prepare_generated_length(
         self,
@@ -262,7 +275,6 @@ class PaperGenerationMixin(GenerationMixin):
             or config.output_attentions
             or config.output_hidden_states
             or config.prefill_chunk_size is not None
-            or self.config._attn_implementation not in ("sdpa", "eager")
             or not self._is_as_written()
         ):
             return None
@@ -273,12 +285,16 @@ class PaperGenerationMixin(GenerationMixin):
 
     def _is_as_written(self) -> bool:
         """Whether this is no training, and nobody has replaced or hooked the functions that the fast way leaves out."""
-        return not self.training and not any(
-            "forward" in vars(part)
-            or "prepare_inputs_for_generation" in vars(part)
-            or part._forward_hooks
-            or part._forward_pre_hooks
-            for part in (self, self.base_model, self.get_decoder())
+        return (
+            self.config._attn_implementation in ("sdpa", "eager")
+            and not self.training
+            and not any(
+                "forward" in vars(part)
+                or "prepare_inputs_for_generation" in vars(part)
+                or part._forward_hooks
+                or part._forward_pre_hooks
+                for part in (self, self.base_model, self.get_decoder())
+            )
         )
 
     def _make_steps(

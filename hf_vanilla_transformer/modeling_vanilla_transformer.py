@@ -305,18 +305,6 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
     def _is_as_written(self) -> bool:
         return type(self).forward is VanillaTransformerForConditionalGeneration.forward and super()._is_as_written()
 
-    def _prepare_text_encoder_decoder_kwargs_for_generation(
-        self, inputs_tensor: torch.Tensor, model_kwargs: dict[str, Any], model_input_name: str | None, **kwargs: Any
-    ) -> dict[str, Any]:
-        # generate() runs the encoder by itself and would then attend over its padding at every step.
-        if (model_input_name or self.main_input_name) == "input_ids":
-            mask = derive_attention_mask(inputs_tensor, model_kwargs.get("attention_mask"), self.config.pad_token_id)
-            if mask is not None:
-                model_kwargs["attention_mask"] = mask
-        return super()._prepare_text_encoder_decoder_kwargs_for_generation(
-            inputs_tensor, model_kwargs=model_kwargs, model_input_name=model_input_name, **kwargs
-        )
-
 
 __all__ = [
     "VanillaTransformerForConditionalGeneration",
