@@ -155,7 +155,7 @@ class BeamSearch:
         """
         logits = self.steps.start(self.sequences[:, 0])
         while True:
-            log_probs, indices = self._candidates(logits.expand(-1, self.num_beams, -1))
+            log_probs, indices = self._candidates(logits)
             parents, tokens = indices // logits.shape[-1], indices % logits.shape[-1]
             ends = self._ends(parents, tokens)
             self._finish(log_probs, parents, tokens, ends)
@@ -176,13 +176,10 @@ class BeamSearch:
 
     def _candidates(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-probabilities and indices beam * V + token of the continuations (rows, 2K) to consider."""
-        logits = logits.float()
-        if self.process is None and not self.do_sample:
-            # Within a beam, logits and log-probabilities differ by a constant.
-            return _best(logits, self.totals - logits.logsumexp(-1), self.num_candidates)
         if self.process is None:
-            log_probs = logits.log_softmax(-1)
+            log_probs = logits.float().log_softmax(-1).expand(-1, self.num_beams, -1)
         else:
+            logits = logits.float().expand(-1, self.num_beams, -1)
             log_probs = self.process(self.sequences.flatten(0, 1), logits.flatten(0, 1)).view_as(logits)
         if not self.do_sample:
             return _best(log_probs, self.totals, self.num_candidates)
