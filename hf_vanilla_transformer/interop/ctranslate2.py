@@ -116,7 +116,7 @@ def _require_support(config: VanillaTransformerConfig) -> None:
 
 def _spec(config: VanillaTransformerConfig) -> Any:
     try:
-        from ctranslate2.specs import common_spec, transformer_spec  # type: ignore[import-untyped]
+        from ctranslate2.specs import common_spec, transformer_spec
     except ImportError as error:
         raise ImportError("exporting to CTranslate2 needs its package: pip install ctranslate2") from error
     is_pre = config.norm_position == "pre"

@@ -17,7 +17,6 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils import logging
 
 from ..configuration_vanilla_transformer import VanillaTransformerConfig
-from ..inference.translation import MAX_EXTRA_TOKENS
 from ..modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
 from .arguments import VanillaTransformerTrainingArguments
 from .averaging import average_weights, last_checkpoints
@@ -349,8 +348,6 @@ def _model(args: VanillaTransformerTrainingArguments, tokenizer: PreTrainedToken
         )
         model = VanillaTransformerForConditionalGeneration(config)
         model.generation_config.num_beams = args.generation_num_beams or 1
-        # Without a limit of its own, transformers stops after 20 tokens.
-        model.generation_config.max_new_tokens = args.max_length + MAX_EXTRA_TOKENS
     for name in args.frozen_modules:
         try:
             model.get_submodule(name).requires_grad_(False)
