@@ -62,6 +62,9 @@ class VanillaTransformerConfig(PreTrainedConfig):
 
     Args:
         vocab_size: V, rows of the vocabulary shared by source and target (§5.1: about 37,000 for English-German).
+        source_vocab_size: rows of the encoder's embedding where the source has a vocabulary of its own; `vocab_size`
+            then is the target's, and ids such as `pad_token_id` mean the same in both. None is the paper's one
+            vocabulary for both (§5.1).
         d_model: D, width of every layer's output, of the embeddings and of the residual stream (§3.1). Even, where
             positions are sinusoids, which come in pairs of sine and cosine.
         num_encoder_layers: N of the encoder, identical layers of self-attention and feed-forward (§3.1).
@@ -78,21 +81,28 @@ class VanillaTransformerConfig(PreTrainedConfig):
         activation_function: the max(0, x) of Equation 2, or any other name in `transformers.activations.ACT2FN`.
         norm_position: "post" is the paper's LayerNorm(x + Sublayer(x)) (§3.1); "pre" is x + Sublayer(LayerNorm(x))
             with one more norm at the end of each stack.
+        final_norm: whether each stack ends with one more norm. None means what the norm position asks for: only
+            after pre-norm layers. True after post-norm layers is the habit of `torch.nn.Transformer`.
         position_encoding: "sinusoidal" (§3.5), "learned" (Table 3 row E), or "none".
         sinusoid_layout: where the sines and cosines of §3.5 stand in the vector. "interleaved" is the formula of
             the paper: sines in the even dimensions, cosines in the odd. "concatenated" has the same frequencies,
             first all sines, then all cosines (MarianMT). "concatenated_tensor2tensor" also spaces the frequencies
             so that the last one is exactly 1/10000, as in the authors' tensor2tensor, fairseq and Marian.
+        position_offset: number of the first position, for sinusoids. The paper's positions can be taken to start at 0;
+            fairseq's start at the id of `<pad>` plus one.
+        scale_embeddings: whether token embeddings are multiplied by sqrt(d_model), as the paper has it (§3.4).
         max_position_embeddings: number of learned positions; must be given with them, and only with them, since
             sinusoids have no longest length.
         attention_bias: whether the four attention projections have biases. The paper's have none (§3.2.2).
+        final_logits_bias: whether the pre-softmax projection has a bias. The paper's has none (§3.4).
         layer_norm_eps: added to the variance in layer normalisation. The paper gives no value; 1e-6 is that of the
             authors' code.
         bos_token_id: `<s>`.
         pad_token_id: `<pad>`; source positions that hold it are masked.
         eos_token_id: `</s>`, which ends source and target.
         decoder_start_token_id: what the decoder reads before the first target token; the "shifted right" of Figure 1.
-        tie_word_embeddings: one matrix for both embeddings and the pre-softmax projection (§3.4), or three.
+        tie_word_embeddings: one matrix for both embeddings and the pre-softmax projection (§3.4), or three. With a
+            `source_vocab_size` the encoder's embedding is always a matrix of its own, and the others are one or two.
         use_cache: whether the decoder keeps keys and values of earlier positions while generating.
         is_encoder_decoder: always True; transformers asks for it.
 
@@ -123,6 +133,7 @@ class VanillaTransformerConfig(PreTrainedConfig):
     }
 
     vocab_size: int = 37000
+    source_vocab_size: int | None = None
     d_model: int = 512
     num_encoder_layers: int = 6
     num_decoder_layers: int = 6
@@ -136,10 +147,14 @@ class VanillaTransformerConfig(PreTrainedConfig):
     label_smoothing: float | int = 0.1
     activation_function: str = "relu"
     norm_position: NormPosition = "post"
+    final_norm: bool | None = None
     position_encoding: PositionEncoding = "sinusoidal"
     sinusoid_layout: SinusoidLayout = "interleaved"
+    position_offset: int = 0
+    scale_embeddings: bool = True
     max_position_embeddings: int | None = None
     attention_bias: bool = False
+    final_logits_bias: bool = False
     layer_norm_eps: float = 1e-6
     bos_token_id: int | None = 0
     pad_token_id: int | None = 1
@@ -213,6 +228,9 @@ class VanillaTransformerConfig(PreTrainedConfig):
             )
         for field in ("d_k", "d_v"):
             self._require(field, getattr(self, field) >= 1, "an integer of at least 1")
+        source_rows = self.source_vocab_size
+        self._require("source_vocab_size", source_rows is None or source_rows >= 1, "an integer of at least 1, or None")
+        self._require("position_offset", self.position_offset >= 0, "an integer of at least 0")
         for field in ("dropout", "attention_dropout", "activation_dropout", "label_smoothing"):
             self._require(field, 0 <= getattr(self, field) < 1, "a number from 0 up to but not including 1")
         self._require("layer_norm_eps", 0 < self.layer_norm_eps < math.inf, "a finite number above 0")
@@ -241,6 +259,11 @@ class VanillaTransformerConfig(PreTrainedConfig):
             raise ValueError(
                 f"`d_model`={self.d_model} has a single frequency, which `sinusoid_layout`="
                 "'concatenated_tensor2tensor' cannot space; allowed: a `d_model` of at least 4"
+            )
+        if self.position_offset and self.position_encoding != "sinusoidal":
+            raise ValueError(
+                f"`position_offset`={self.position_offset} moves nothing with `position_encoding`="
+                f"{self.position_encoding!r}; allowed: 0, or `position_encoding`='sinusoidal'"
             )
         learned = self.position_encoding == "learned"
         if learned and (self.max_position_embeddings is None or self.max_position_embeddings < 1):

@@ -14,7 +14,7 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 from .attention import MultiHeadAttention
 from .configuration_vanilla_transformer import VanillaTransformerConfig
 from .dropout import Dropout
-from .embeddings import POSITION_ENCODINGS, TokenEmbedding, position_ids_from_mask
+from .embeddings import POSITION_ENCODINGS, position_ids_from_mask, token_embedding
 from .encoder import final_norm
 from .feed_forward import FeedForward
 from .pretrained_model import VanillaTransformerPreTrainedModel
@@ -117,7 +117,7 @@ class Decoder(VanillaTransformerPreTrainedModel):
 
     def __init__(self, config: VanillaTransformerConfig) -> None:
         super().__init__(config)
-        self.embed_tokens = TokenEmbedding(config.vocab_size, config.d_model)
+        self.embed_tokens = token_embedding(config, config.vocab_size)
         self.embed_positions = POSITION_ENCODINGS[config.position_encoding](config)
         self.dropout = Dropout(config.dropout)
         layer = DECODER_LAYERS[config.norm_position]

@@ -14,7 +14,9 @@ class Dropout(nn.Dropout):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Maps a tensor of any shape to one of its shape and type."""
-        ours = self.training and 0 < self.p < 1 and input.device.type == "cpu"
+        if not self.training:
+            return input
+        ours = 0 < self.p < 1 and input.device.type == "cpu"
         if not ours or torch.compiler.is_compiling():
             return super().forward(input)
         # Integers over their whole range: four times 16 random bits each.

@@ -27,6 +27,20 @@ class TokenEmbedding(nn.Embedding):
         return super().forward(input) * math.sqrt(self.embedding_dim)
 
 
+def token_embedding(config: VanillaTransformerConfig, vocab_size: int) -> nn.Embedding:
+    """§3.4: the embedding of one side of the model.
+
+    Args:
+        config: gives d_model, and whether embeddings are scaled.
+        vocab_size: rows: the tokens of that side.
+
+    Returns:
+        The paper's scaled embedding, or a plain one.
+    """
+    kind = TokenEmbedding if config.scale_embeddings else nn.Embedding
+    return kind(vocab_size, config.d_model)
+
+
 class SinusoidalPositions(nn.Module):
     """§3.5 "Positional Encoding": sines and cosines of geometrically spaced frequencies.
 
@@ -38,6 +52,7 @@ class SinusoidalPositions(nn.Module):
         super().__init__()
         self.d_model = config.d_model
         self.layout = config.sinusoid_layout
+        self.offset = config.position_offset
 
     def forward(self, embeddings: torch.Tensor, position_ids: torch.Tensor) -> torch.Tensor:
         """Adds the encoding of each position to the embedding that stands there.
@@ -49,7 +64,8 @@ class SinusoidalPositions(nn.Module):
         Returns:
             (B, L, D) sums in the type of `embeddings`.
         """
-        return embeddings + sinusoids(position_ids, self.d_model, self.layout).to(embeddings.dtype)
+        encodings = sinusoids(position_ids + self.offset, self.d_model, self.layout)
+        return embeddings + encodings.to(embeddings.dtype)
 
 
 class LearnedPositions(nn.Embedding):

@@ -14,7 +14,7 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 from .attention import MultiHeadAttention
 from .configuration_vanilla_transformer import VanillaTransformerConfig
 from .dropout import Dropout
-from .embeddings import POSITION_ENCODINGS, TokenEmbedding, position_ids_from_mask
+from .embeddings import POSITION_ENCODINGS, position_ids_from_mask, token_embedding
 from .feed_forward import FeedForward
 from .pretrained_model import VanillaTransformerPreTrainedModel
 
@@ -74,7 +74,7 @@ class Encoder(VanillaTransformerPreTrainedModel):
 
     def __init__(self, config: VanillaTransformerConfig) -> None:
         super().__init__(config)
-        self.embed_tokens: nn.Embedding = TokenEmbedding(config.vocab_size, config.d_model)
+        self.embed_tokens = token_embedding(config, config.source_vocab_size or config.vocab_size)
         self.embed_positions = POSITION_ENCODINGS[config.position_encoding](config)
         self.dropout = Dropout(config.dropout)
         layer = ENCODER_LAYERS[config.norm_position]
@@ -128,8 +128,9 @@ class Encoder(VanillaTransformerPreTrainedModel):
 
 
 def final_norm(config: VanillaTransformerConfig) -> nn.Module:
-    """What a stack ends with: nothing after post-norm layers, one normalisation after pre-norm layers."""
-    return nn.LayerNorm(config.d_model, eps=config.layer_norm_eps) if config.norm_position == "pre" else nn.Identity()
+    """What a stack ends with: nothing after post-norm layers, one normalisation after pre-norm layers, or as asked."""
+    has_norm = config.norm_position == "pre" if config.final_norm is None else config.final_norm
+    return nn.LayerNorm(config.d_model, eps=config.layer_norm_eps) if has_norm else nn.Identity()
 
 
 def derive_attention_mask(

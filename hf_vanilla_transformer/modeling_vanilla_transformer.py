@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import GenerationMixin
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput, Seq2SeqModelOutput
 from transformers.modeling_utils import slice_logits_to_keep
@@ -13,6 +12,7 @@ from transformers.utils.generic import can_return_tuple
 
 from .configuration_vanilla_transformer import VanillaTransformerConfig
 from .decoder import Decoder
+from .decoding import PAPER_DECODING, PaperGenerationMixin
 from .embeddings import position_ids_from_mask
 from .encoder import Encoder, derive_attention_mask
 from .loss import IGNORED_LABEL, label_smoothed_cross_entropy, projected_label_smoothed_cross_entropy
@@ -34,7 +34,8 @@ class VanillaTransformerSeq2SeqLMOutput(Seq2SeqLMOutput):
 class VanillaTransformerModel(VanillaTransformerPreTrainedModel):
     """§3, Figure 1 without the pre-softmax projection: an encoder, and a decoder that attends over its output.
 
-    With `tie_word_embeddings` (§3.4) both stacks use one embedding matrix, which is stored once, as the encoder's.
+    With `tie_word_embeddings` (§3.4) both stacks use one embedding matrix, which is stored once, as the encoder's. Two
+    vocabularies have two matrices.
 
     Args:
         config: the shape of the model.
@@ -44,6 +45,8 @@ class VanillaTransformerModel(VanillaTransformerPreTrainedModel):
 
     def __init__(self, config: VanillaTransformerConfig) -> None:
         super().__init__(config)
+        if config.source_vocab_size is not None:
+            self._tied_weights_keys = {}
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
         self.post_init()
@@ -135,10 +138,11 @@ class VanillaTransformerModel(VanillaTransformerPreTrainedModel):
         )
 
 
-class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedModel, GenerationMixin):
+class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedModel, PaperGenerationMixin):
     """Figure 1 whole: the model with its pre-softmax projection (§3.4), label-smoothed loss (§5.4) and `generate()`.
 
-    With `tie_word_embeddings` the projection is the embedding matrix.
+    With `tie_word_embeddings` the projection is the embedding matrix; the target's, where there are two vocabularies.
+    The `generation_config` of a new model decodes as §6.1 does; `PaperGenerationMixin` tells what its fields mean.
 
     Args:
         config: the shape of the model.
@@ -155,8 +159,14 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
 
     def __init__(self, config: VanillaTransformerConfig) -> None:
         super().__init__(config)
+        if config.source_vocab_size is not None:
+            self._tied_weights_keys = {"lm_head.weight": "model.decoder.embed_tokens.weight"}
         self.model = VanillaTransformerModel(config)
-        self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=config.final_logits_bias)
+        # transformers would not load fields of ours into a generation_config that it takes for a copy of the config.
+        self.generation_config._from_model_config = False
+        for name, value in PAPER_DECODING.items():
+            setattr(self.generation_config, name, value)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -297,17 +307,8 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
             kwargs["decoder_position_ids"] = position_ids_from_mask(decoder_attention_mask)
         return super().prepare_inputs_for_generation(input_ids, decoder_attention_mask=decoder_attention_mask, **kwargs)
 
-    def _prepare_text_encoder_decoder_kwargs_for_generation(
-        self, inputs_tensor: torch.Tensor, model_kwargs: dict[str, Any], model_input_name: str | None, **kwargs: Any
-    ) -> dict[str, Any]:
-        # generate() runs the encoder by itself and would then attend over its padding at every step.
-        if (model_input_name or self.main_input_name) == "input_ids":
-            mask = derive_attention_mask(inputs_tensor, model_kwargs.get("attention_mask"), self.config.pad_token_id)
-            if mask is not None:
-                model_kwargs["attention_mask"] = mask
-        return super()._prepare_text_encoder_decoder_kwargs_for_generation(
-            inputs_tensor, model_kwargs=model_kwargs, model_input_name=model_input_name, **kwargs
-        )
+    def _is_as_written(self) -> bool:
+        return type(self).forward is VanillaTransformerForConditionalGeneration.forward and super()._is_as_written()
 
 
 __all__ = [

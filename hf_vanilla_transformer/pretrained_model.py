@@ -55,6 +55,12 @@ class VanillaTransformerPreTrainedModel(PreTrainedModel):
     def _resize_token_embeddings(
         self, new_num_tokens: int, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
     ) -> nn.Module:
+        if new_num_tokens is not None and self.config.source_vocab_size is not None:
+            raise ValueError(
+                f"this model has two vocabularies (`source_vocab_size`={self.config.source_vocab_size}, `vocab_size`="
+                f"{self.config.vocab_size}), and it cannot be said which one to resize to {new_num_tokens} tokens; "
+                "resizing needs a model with one"
+            )
         embeddings = super()._resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
         decoder, size = self.get_decoder(), embeddings.weight.shape[0]
         # transformers resizes the encoder's embedding and the projection, and afterwards ties what is tied to them.
@@ -84,7 +90,7 @@ class VanillaTransformerPreTrainedModel(PreTrainedModel):
         """A batch of two short sentences, the second padded, for tools that trace the model."""
         pad = self.config.pad_token_id or 0
         eos = self.config.eos_token_id if isinstance(self.config.eos_token_id, int) else 2
-        top = self.config.vocab_size - 1
+        top = min(self.config.vocab_size, self.config.source_vocab_size or self.config.vocab_size) - 1
         ids = torch.tensor([[top, top, top, eos], [top, eos, pad, pad]], device=self.device)
         mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]], device=self.device)
         return {"input_ids": ids, "attention_mask": mask, "decoder_input_ids": ids}

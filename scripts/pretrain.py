@@ -6,9 +6,7 @@ for data, tokenizer, model and objective, come last.
 
 import sys
 
-from huggingface_hub.errors import StrictDataclassError
-
-from hf_vanilla_transformer.training import parse_arguments, prepare, summary_lines, train
+from hf_vanilla_transformer.training import run_command
 
 EXAMPLE = """
 examples:
@@ -32,21 +30,7 @@ A run that was stopped goes on where it was: repeat its command with --resume_fr
 
 def main() -> int:
     """Reads recipe and options, trains, and says what came of it."""
-    try:
-        args = parse_arguments(description=__doc__, epilog=EXAMPLE)
-        run = prepare(args)
-        result = train(run, args)
-    except (OSError, ValueError, FloatingPointError, StrictDataclassError) as error:
-        print(f"{sys.argv[0]}: error: {error}", file=sys.stderr)
-        return 1 if isinstance(error, FloatingPointError) else 2
-    if args.process_index:
-        return 0
-    if result.interrupted_by is not None:
-        print(f"Stopped after update {result.metrics['updates']}; everything is saved in {args.output_dir}.")
-        print("To go on, repeat the command with --resume_from_checkpoint last")
-    else:
-        print("\n".join(summary_lines(result.metrics, args.output_dir)))
-    return 0
+    return run_command(description=__doc__, epilog=EXAMPLE)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ wordpiece  is as in BERT: words end at whitespace and punctuation. It cannot be 
            whitespace there was and of which kind, which punctuation marks touched their neighbours, and each word of
            more than 100 characters or with a character that the training text has not: it becomes <unk>.
 
-Both end every text with </s>, and have <s>, <pad>, </s> and <unk> as tokens 0 to 3. "</s>" written in a text is text.
+Both end every text with </s>, and have <s>, <pad>, </s> and <unk> as tokens 0 to 3, then the sentinels, if any. "</s>"
+written in a text is text.
 """
 
 import argparse
@@ -43,6 +44,13 @@ def main() -> int:
     )
     parser.add_argument("--model", default="bpe", help="bpe or wordpiece, see above (default: %(default)s)")
     parser.add_argument("--lowercase", action="store_true", help="lower-case all text; decoding then gives lower case")
+    parser.add_argument(
+        "--num_sentinels",
+        type=int,
+        default=0,
+        metavar="N",
+        help="special tokens <sentinel_0> ... to add, for pretraining by span corruption; 100 will do",
+    )
     parser.add_argument("--output_dir", required=True, metavar="DIR", help="folder to save the tokenizer in")
     args = parser.parse_args()
     try:
@@ -51,6 +59,7 @@ def main() -> int:
             vocab_size=args.vocab_size,
             model=args.model,
             lowercase=args.lowercase,
+            num_sentinels=args.num_sentinels,
             output_dir=args.output_dir,
             show_progress=sys.stderr.isatty(),  # elsewhere the bars come out as empty lines
         )

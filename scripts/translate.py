@@ -16,7 +16,8 @@ examples:
   python scripts/translate.py --model runs/en-de --file test.en > test.de
   cat test.en | python scripts/translate.py --model runs/en-de --num_beams 1
 
-Empty lines stay empty lines. A translation is at most 50 tokens longer than the longest source decoded with it.
+Empty lines stay empty lines. How long a translation may be, the model's generation_config says: 50 tokens more than
+its source (max_extra_tokens), for a model of this package.
 """
 
 

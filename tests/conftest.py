@@ -1,5 +1,6 @@
 """What all tests share: no network, two threads, the real text that may stand beside the project."""
 
+import logging
 import os
 from pathlib import Path
 
@@ -24,3 +25,10 @@ def multi30k() -> Path:
     if not MULTI30K.is_dir():
         pytest.skip("no multi30k beside the project")
     return MULTI30K
+
+
+@pytest.fixture
+def package_log(caplog):
+    """What the package logs, down to what it says for information only."""
+    caplog.set_level(logging.INFO, logger="hf_vanilla_transformer")
+    return caplog

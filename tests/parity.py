@@ -1,52 +1,15 @@
 """Comparing our model with another library's: weights copied by a table of names, values and gradients compared.
 
-A table maps patterns of our parameter names to theirs, applied in order. Where they stack the projections of queries,
-keys and values in one matrix, their name ends in the part that is meant: `in_proj_weight[q]`.
+The tables are those by which checkpoints are converted, in `hf_vanilla_transformer.interop`.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import nn
 
-MARIAN_NAMES = {
-    r"\.encoder\.embed_tokens\.": ".shared.",
-    r"\.self_attention\.": ".self_attn.",
-    r"\.self_attention_norm\.": ".self_attn_layer_norm.",
-    r"\.cross_attention\.": ".encoder_attn.",
-    r"\.cross_attention_norm\.": ".encoder_attn_layer_norm.",
-    r"\.feed_forward\.": ".",
-    r"\.feed_forward_norm\.": ".final_layer_norm.",
-}
-
-TORCH_NAMES = {
-    r"^encoder\.embed_tokens\.weight": "embedding",
-    r"\.self_attention\.": ".self_attn.",
-    r"\.self_attention_norm\.": ".norm1.",
-    r"\.cross_attention\.": ".multihead_attn.",
-    r"\.cross_attention_norm\.": ".norm2.",
-    r"\.feed_forward\.fc": ".linear",
-    r"^encoder\.(.*)\.feed_forward_norm\.": r"encoder.\1.norm2.",
-    r"^decoder\.(.*)\.feed_forward_norm\.": r"decoder.\1.norm3.",
-    r"\.final_norm\.": ".norm.",
-    r"\.([qkv])_proj\.(weight|bias)$": r".in_proj_\2[\1]",
-    r"^(encoder|decoder)\.": r"transformer.\1.",
-}
-
-
-def their_name(our_name: str, names: dict[str, str]) -> str:
-    for ours, theirs in names.items():
-        our_name = re.sub(ours, theirs, our_name)
-    return our_name
-
-
-def part_of(tensors: dict[str, torch.Tensor], name: str) -> torch.Tensor:
-    """A tensor by name, or the third of it that the name's suffix means; a view, so that it can be written to."""
-    stacked = re.fullmatch(r"(.*)\[([qkv])\]", name)
-    if not stacked:
-        return tensors[name]
-    return tensors[stacked[1]].chunk(3)["qkv".index(stacked[2])]
+from hf_vanilla_transformer.interop.checkpoints import part_of, their_name
 
 
 @torch.no_grad()
@@ -66,7 +29,7 @@ def randomise(model: nn.Module, seed: int) -> None:
 
 
 @torch.no_grad()
-def copy_weights(ours: nn.Module, theirs: nn.Module, names: dict[str, str], absent_in_ours: str = r"(?!)") -> None:
+def copy_weights(ours: nn.Module, theirs: nn.Module, names: Mapping[str, str], absent_in_ours: str = r"(?!)") -> None:
     """Gives `theirs` the weights of `ours`.
 
     Args:
@@ -90,7 +53,7 @@ def copy_weights(ours: nn.Module, theirs: nn.Module, names: dict[str, str], abse
 
 
 def paired_gradients(
-    ours: nn.Module, theirs: nn.Module, names: dict[str, str]
+    ours: nn.Module, theirs: nn.Module, names: Mapping[str, str]
 ) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
     """Our name, our gradient and theirs, for every parameter of ours; all must have one."""
     gradients = {name: parameter.grad for name, parameter in theirs.named_parameters() if parameter.grad is not None}

@@ -335,11 +335,12 @@ def test_while_generating_each_layer_projects_its_cross_keys_once_and_one_new_po
     for layer in model.model.decoder.layers:
         cross += [count_calls(layer.cross_attention.k_proj), count_calls(layer.cross_attention.v_proj)]
         own += [count_calls(layer.self_attention.k_proj), count_calls(layer.self_attention.v_proj)]
-        layer.self_attention.k_proj.register_forward_hook(lambda _, args, __: lengths.append(args[0].shape[1]))
+        layer.self_attention.k_proj.register_forward_hook(lambda _, args, __: lengths.append(args[0].shape[:2]))
     model.generate(torch.tensor([[5, 6, 7, 2]]), min_new_tokens=6, max_new_tokens=6, num_beams=num_beams)
     assert [len(calls) for calls in cross] == [1] * 4
     assert [len(calls) for calls in own] == [6] * 4
-    assert set(lengths) == {1}
+    # The beams of a sentence are so many queries of one row; the start token is the same for all of them.
+    assert lengths == [(1, 1)] * 2 + [(1, num_beams)] * 10
 
 
 def test_each_decoder_layer_has_its_own_place_in_the_cache():

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_vanilla_transformer.inference.batching import evaluating, padded_batch, sorted_batches
+from hf_vanilla_transformer.inference.batching import evaluating, padded_batch, sorted_batches, token_batches
 
 
 @given(st.lists(st.integers(0, 50)), st.integers(1, 7))
@@ -42,3 +42,15 @@ def test_a_model_is_left_in_the_mode_it_was_in_also_after_an_error(training):
     with pytest.raises(KeyError):
         fail()
     assert all(module.training is training for module in model.modules())
+
+
+def test_token_batches_hold_each_sentence_once_the_longest_first_and_no_more_tokens_than_allowed():
+    lengths = [3, 50, 7, 1, 7, 12, 2, 3, 0]
+    batches = list(token_batches(lengths, 14))
+    assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
+    in_order = [lengths[index] for batch in batches for index in batch]
+    assert in_order == sorted(lengths, reverse=True)
+    for batch, following in zip(batches, [*batches[1:], None]):
+        longest = lengths[batch[0]]
+        assert len(batch) == 1 or len(batch) * longest <= 14
+        assert following is None or (len(batch) + 1) * longest > 14  # and is as full as can be

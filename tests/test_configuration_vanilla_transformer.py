@@ -691,3 +691,29 @@ def test_a_value_that_was_set_later_is_refused_when_a_model_is_built_of_it():
     config.dropout = 5.0
     with pytest.raises(ValueError, match="`dropout`=5.0 is not allowed"):
         VanillaTransformerForConditionalGeneration(config)
+
+
+# --- Shapes that the paper has not -----------------------------------------------------------------------------------
+
+
+def test_the_default_of_every_foreign_shape_is_the_papers():
+    config = VanillaTransformerConfig()
+    foreign = ("source_vocab_size", "final_norm", "position_offset", "scale_embeddings", "final_logits_bias")
+    assert [getattr(config, name) for name in foreign] == [None, None, 0, True, False]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"source_vocab_size": 0}, "`source_vocab_size`=0"),
+        ({"position_offset": -1}, "`position_offset`=-1"),
+        ({"position_offset": 2, "position_encoding": "none"}, "`position_offset`=2 moves nothing"),
+        (
+            {"position_offset": 2, "position_encoding": "learned", "max_position_embeddings": 9},
+            "`position_offset`=2 moves nothing",
+        ),
+    ],
+)
+def test_foreign_shapes_that_cannot_be_are_refused(given, said):
+    with pytest.raises(StrictDataclassError, match=said):
+        VanillaTransformerConfig(**given)

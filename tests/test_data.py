@@ -1,154 +1,412 @@
-"""Parallel text from files and datasets, and what is said about bad lines."""
+"""From text to token ids: what is filtered and counted, and what is kept from run to run."""
 
 import gzip
 import json
-import logging
+import re
+import threading
+from types import SimpleNamespace
 
+import datasets
+import numpy as np
 import pytest
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, Features, Value, concatenate_datasets
+from datasets import Sequence as ListOf
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from hf_vanilla_transformer.training import PretrainingArguments, train_tokenizer
-from hf_vanilla_transformer.training.data import load_pairs, read_jsonl_pairs, read_text_pairs, tokenize_pairs
-
-PAIRS = [{"source": f"word {i} \u2028 ünï", "target": f"Wort {i}"} for i in range(5)]
-
-
-@pytest.fixture
-def jsonl(tmp_path):
-    path = tmp_path / "train.jsonl"
-    rows = [json.dumps({"translation": {"en": pair["source"], "de": pair["target"]}}) for pair in PAIRS]
-    path.write_text("\n".join([*rows[:2], "", *rows[2:]]) + "\n")
-    return path
-
-
-@pytest.fixture
-def plain(tmp_path):
-    for name, column in (("train.en", "source"), ("train.de", "target")):
-        (tmp_path / name).write_text("".join(pair[column] + "\n" for pair in PAIRS))
-    return tmp_path / "train.en", tmp_path / "train.de"
-
-
-def arguments(tmp_path, **options):
-    return PretrainingArguments(output_dir=str(tmp_path / "out"), **{k: str(v) for k, v in options.items()})
-
-
-def test_jsonl_plain_text_and_dataset_give_the_same_pairs(tmp_path, jsonl, plain):
-    compressed = tmp_path / "train.jsonl.gz"
-    compressed.write_bytes(gzip.compress(jsonl.read_bytes()))
-    saved = tmp_path / "dataset"
-    saved.mkdir()
-    (saved / "train.jsonl").write_text(jsonl.read_text().replace("\n\n", "\n"))
-    (saved / "validation.jsonl").write_text(jsonl.read_text().replace("\n\n", "\n"))
-    for options in (
-        {"train_file": jsonl},
-        {"train_file": compressed},
-        {"source_file": plain[0], "target_file": plain[1]},
-        {"dataset_name": saved},
-    ):
-        train, _ = load_pairs(arguments(tmp_path, **options))
-        assert train.to_list() == PAIRS, options
-
-
-def test_validation_text_comes_from_files_or_from_the_dataset(tmp_path, jsonl, plain):
-    files = {"train_file": jsonl, "validation_source_file": plain[0], "validation_target_file": plain[1]}
-    _, validation = load_pairs(arguments(tmp_path, **files))
-    assert validation.to_list() == PAIRS
-    assert load_pairs(arguments(tmp_path, train_file=jsonl))[1] is None
-
-
-def test_columns_named_by_language_will_do(tmp_path, monkeypatch):
-    columns = {"en": [pair["source"] for pair in PAIRS], "de": [pair["target"] for pair in PAIRS]}
-    splits = DatasetDict({"train": Dataset.from_dict(columns), "validation": Dataset.from_dict(columns)})
-    monkeypatch.setattr("hf_vanilla_transformer.training.data.load_dataset", lambda name, config: splits)
-    train, validation = load_pairs(arguments(tmp_path, dataset_name="some/name"))
-    assert train.to_list() == validation.to_list() == PAIRS
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("{", "line 2: no JSON object"),
-        ("3", "line 2: expected .*translation"),
-        ('{"translation": "x"}', "line 2: expected .*translation"),
-        ('{"translation": {"en": "x"}}', "line 2: expected text for language 'de', got None; there are: en"),
-        ('{"translation": {"en": "x", "de": null}}', "line 2: expected text for language 'de', got None"),
-        ('{"translation": {"en": ["x"], "de": "y"}}', r"line 2: expected text for language 'en', got \['x'\]"),
-    ],
+from hf_vanilla_transformer.training import VanillaTransformerTrainingArguments, data, train_tokenizer
+from hf_vanilla_transformer.training.corpora import Corpus
+from hf_vanilla_transformer.training.data import (
+    FilterCounts,
+    Filters,
+    TrainingExamples,
+    column_lengths,
+    example_lengths,
+    load_tokenized,
+    read_corpora,
+    tokenize_rows,
 )
-def test_a_bad_line_of_jsonl_is_named(tmp_path, line, message):
-    path = tmp_path / "bad.jsonl"
-    path.write_text('{"translation": {"en": "a", "de": "b"}}\n' + line + "\n")
-    with pytest.raises(ValueError, match=f"bad.jsonl, {message}"):
-        list(read_jsonl_pairs(path, "en", "de"))
 
-
-@pytest.mark.parametrize("shorter", [0, 1])
-def test_unequal_files_are_refused_with_both_line_counts(tmp_path, plain, shorter):
-    plain[shorter].write_text("only\ntwo\n")
-    short, long = plain[shorter].name, plain[1 - shorter].name
-    with pytest.raises(ValueError, match=f"{short} ends after 2 lines, but .*{long} has 5"):
-        list(read_text_pairs(*plain))
-
-
-def test_text_that_is_not_utf8_is_named_with_its_line(tmp_path, plain):
-    plain[1].write_bytes(b"gut\n\xff\n" + b"x\n" * 3)
-    with pytest.raises(ValueError, match="train.de, line 2"):
-        list(read_text_pairs(*plain))
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({}, "exactly one of .*given: none"),
-        ({"train_file": "a", "dataset_name": "b"}, "given: train_file, dataset_name"),
-        ({"source_file": "a"}, "source_file=a and target_file=None belong together"),
-        ({"train_file": "a", "validation_target_file": "b"}, "validation_source_file=None and .*=b belong together"),
-        (
-            {"train_file": "a", "validation_file": "b", "validation_source_file": "c", "validation_target_file": "d"},
-            "either validation_file, or",
-        ),
-    ],
-)
-def test_data_must_be_named_once(tmp_path, options, message):
-    with pytest.raises(ValueError, match=message):
-        load_pairs(arguments(tmp_path, **options))
-
-
-def test_no_pairs_at_all_are_refused(tmp_path):
-    for content in ("", "\n\n"):
-        (tmp_path / "empty.jsonl").write_text(content)
-        with pytest.raises(ValueError, match=r"no sentence pair in .*empty\.jsonl"):
-            load_pairs(arguments(tmp_path, train_file=tmp_path / "empty.jsonl"))
+PAIRS = [(f"word {i} \u2028 ünï", f"Wort {i}") for i in range(5)]
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return train_tokenizer(texts=["some words", "einige Wörter"], vocab_size=262)
+    return train_tokenizer(texts=["some words", "einige Wörter"], vocab_size=260)
+
+
+class WordTokenizer:
+    """One token a word, and one for the end: lengths that a test can count."""
+
+    def __call__(self, text=None, text_target=None):
+        texts = text if text_target is None else text_target
+        return {"input_ids": [[7] * len(each.split()) + [2] for each in texts]}
+
+
+@pytest.fixture
+def arguments(tmp_path):
+    def make(**options):
+        cache = {"data_cache_dir": str(tmp_path / "cache"), "use_cpu": True, "disable_tqdm": True}
+        return VanillaTransformerTrainingArguments(output_dir=str(tmp_path / "out"), **{**cache, **options})
+
+    return make
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    return write_tsv(tmp_path / "train.tsv", PAIRS)
+
+
+def write_tsv(path, pairs):
+    path.write_text("".join(f"{source}\t{target}\n" for source, target in pairs))
+    return Corpus(path=str(path))
+
+
+def rows_of(pairs):
+    return [{"source": source, "target": target} for source, target in pairs]
+
+
+# Reading several corpora
+
+
+def test_rows_know_their_corpus_and_line(tmp_path, arguments, corpus):
+    second = write_tsv(tmp_path / "second.tsv", [("a", "b")])
+    rows = list(read_corpora([corpus, second, corpus], arguments()))
+    expected = [(0, i + 1) for i in range(5)] + [(1, 1)] + [(2, i + 1) for i in range(5)]
+    assert [(row["corpus"], row["line"]) for row in rows] == expected
+
+
+def test_the_objective_decides_whether_pairs_or_texts_are_read(tmp_path, arguments):
+    (tmp_path / "a.txt").write_text("one\ntwo\n")
+    text = Corpus(path=str(tmp_path / "a.txt"))
+    rows = list(read_corpora([text], arguments(objective="span_corruption")))
+    assert rows == [{"corpus": 0, "line": 1, "source": "one"}, {"corpus": 0, "line": 2, "source": "two"}]
+    with pytest.raises(ValueError, match=r"a\.txt has no pairs"):
+        list(read_corpora([text], arguments()))
+
+
+# Filters
 
 
 def test_ids_are_the_tokenizers_and_end_with_eos(tokenizer):
-    tokens = tokenize_pairs(Dataset.from_list(PAIRS), tokenizer, None, "set")
-    for row, pair in zip(tokens, PAIRS, strict=True):
-        assert tokenizer.decode(row["input_ids"], skip_special_tokens=True) == pair["source"]
-        assert tokenizer.decode(row["labels"], skip_special_tokens=True) == pair["target"]
+    for row, (source, target) in zip(
+        tokenize_rows(rows_of(PAIRS), tokenizer, Filters(), FilterCounts()), PAIRS, strict=True
+    ):
+        assert (row["source"], row["target"]) == (source, target)
+        assert tokenizer.decode(row["input_ids"], skip_special_tokens=True) == source
+        assert tokenizer.decode(row["labels"], skip_special_tokens=True) == target
         assert row["input_ids"][-1] == row["labels"][-1] == tokenizer.eos_token_id
-        assert row["length"] == len(row["input_ids"]) + len(row["labels"])
-        assert {"source": row["source"], "target": row["target"]} == pair
 
 
-def test_what_is_left_out_is_counted_by_reason(tokenizer, caplog):
-    pairs = [*PAIRS, {"source": " ", "target": "x"}, {"source": "x", "target": ""}, {"source": "x" * 99, "target": "x"}]
-    logger = logging.getLogger("transformers")
-    logger.propagate, before = True, logger.propagate
-    try:
-        kept = tokenize_pairs(Dataset.from_list(pairs), tokenizer, 40, "training set")
-    finally:
-        logger.propagate = before
-    assert [row["source"] for row in kept] == [pair["source"] for pair in PAIRS]
-    message = "training set: 5 of 8 pairs kept; left out: 2 with an empty side, 1 longer than max_length=40 tokens"
-    assert message in caplog.text
+SIDES = st.integers(0, 6).map(lambda count: " ".join(["w"] * count) or "  ") | st.sampled_from(["a", "b c", "", "\t"])
 
 
-def test_nothing_left_is_an_error_with_the_counts(tokenizer):
-    with pytest.raises(ValueError, match="nothing is left to learn from.*0 of 5 pairs.*5 longer than max_length=2"):
-        tokenize_pairs(Dataset.from_list(PAIRS), tokenizer, 2, "training set")
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(
+    pairs=st.lists(st.tuples(SIDES, SIDES), max_size=30),
+    max_length=st.none() | st.integers(1, 7),
+    ratio=st.none() | st.sampled_from([1.0, 1.5, 2.0, 3.0]),
+    drop_duplicates=st.booleans(),
+    chunk=st.integers(1, 8),
+)
+def test_every_pair_is_kept_or_counted_under_one_reason(pairs, max_length, ratio, drop_duplicates, chunk):
+    kept, reasons, seen = [], dict.fromkeys(("empty", "duplicate", "too_long", "unequal"), 0), set()
+    for source, target in pairs:
+        a, b = len(source.split()) + 1, len(target.split()) + 1
+        if a == 1 or b == 1:
+            reasons["empty"] += 1
+        elif drop_duplicates and (source, target) in seen:
+            reasons["duplicate"] += 1
+        elif max_length is not None and (a > max_length or b > max_length):
+            reasons["too_long"] += 1
+        elif ratio is not None and (a / b > ratio or b / a > ratio):
+            reasons["unequal"] += 1
+        else:
+            kept.append((source, target))
+        seen.add((source, target))
+    counts = FilterCounts()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "_CHUNK", chunk)
+        filters = Filters(max_length, ratio, drop_duplicates)
+        rows = list(tokenize_rows(rows_of(pairs), WordTokenizer(), filters, counts))
+    assert [(row["source"], row["target"]) for row in rows] == kept
+    assert vars(counts) == {"read": len(pairs), "kept": len(kept), **reasons}
+
+
+def test_a_length_of_exactly_the_most_is_kept():
+    rows = rows_of([("a b c", "a"), ("a b c d", "a"), ("a", "a b c d e")])
+    kept = list(tokenize_rows(rows, WordTokenizer(), Filters(max_length=4, max_length_ratio=2.0), FilterCounts()))
+    assert [row["source"] for row in kept] == ["a b c"]
+
+
+def test_texts_without_target_are_filtered_by_their_one_side():
+    rows = [{"source": text} for text in ("a b", " ", "a b", "a b c")]
+    counts = FilterCounts()
+    kept = list(tokenize_rows(rows, WordTokenizer(), Filters(3, 1.0, True), counts))
+    assert kept == [{"source": "a b", "input_ids": [7, 7, 2]}]
+    assert vars(counts) == {"read": 4, "kept": 1, "empty": 1, "duplicate": 1, "too_long": 1, "unequal": 0}
+
+
+def test_pairs_that_run_together_alike_are_no_duplicates():
+    rows = rows_of([("a b", "c"), ("a", "b c"), ("a b", "c"), ("a b", "d"), ("c", "a b")])
+    kept = tokenize_rows(rows, WordTokenizer(), Filters(drop_duplicates=True), FilterCounts())
+    assert [(row["source"], row["target"]) for row in kept] == [("a b", "c"), ("a", "b c"), ("a b", "d"), ("c", "a b")]
+
+
+def test_filters_come_from_the_arguments(arguments):
+    assert Filters.of(arguments(max_length=9, max_length_ratio=1.5, drop_duplicates=True)) == Filters(9, 1.5, True)
+    assert Filters.of(arguments()) == Filters(256, None, False)
+
+
+def test_the_log_says_what_was_left_out_and_nothing_of_filters_that_are_off(tmp_path, arguments, package_log):
+    pairs = [*PAIRS, ("", "x"), ("x", " "), ("w " * 9, "w"), ("w", "w w w"), PAIRS[0]]
+    corpus = write_tsv(tmp_path / "train.tsv", pairs)
+    load_tokenized([corpus], WordTokenizerWithState(), arguments(), Filters(9, 1.75, True), "training set")
+    assert (
+        "training set: 5 of 10 kept; left out: 2 with an empty side, 1 longer than max_length=9 tokens, "
+        "1 beyond max_length_ratio=1.75, 1 seen before" in package_log.text
+    )
+    package_log.clear()
+    load_tokenized([corpus], WordTokenizerWithState(), arguments(), Filters(), "training set")
+    record = package_log.records[-1]
+    assert record.getMessage() == "training set: 8 of 10 kept; left out: 2 with an empty side"
+    assert record.levelname == "WARNING"
+    package_log.clear()
+    whole = write_tsv(tmp_path / "whole.tsv", PAIRS)
+    load_tokenized([whole], WordTokenizerWithState(), arguments(), Filters(), "training set")
+    assert [record.levelname for record in package_log.records] == ["INFO"]
+
+
+class WordTokenizerWithState(WordTokenizer):
+    """The same with a state to tell it by, which is what text is kept under."""
+
+    def __init__(self, state="words"):
+        self.backend_tokenizer = SimpleNamespace(to_str=lambda: state)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "filters", "message"),
+    [
+        (PAIRS, Filters(2), r"nothing is left to learn from in .*a\.tsv.* 0 of 5 kept.* 5 longer than max_length=2"),
+        ([("", "x")], Filters(), r"nothing is left to learn from in .*a\.tsv.* 0 of 1 kept; left out: 1 with an empty"),
+        ([], Filters(), r"no sentence in .*a\.tsv$"),
+    ],
+)
+def test_nothing_left_is_an_error_with_the_counts_and_is_not_kept(tmp_path, arguments, pairs, filters, message):
+    corpus = write_tsv(tmp_path / "a.tsv", pairs)
+    for _ in range(2):  # found in the text, and not in what was kept of it
+        with pytest.raises(ValueError, match=message):
+            load_tokenized([corpus], WordTokenizerWithState(), arguments(), filters, "set")
+        assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_bad_line_is_named_and_nothing_is_kept(tmp_path, arguments):
+    path = tmp_path / "a.tsv"
+    path.write_text("a\tb\nalone\n")
+    with pytest.raises(ValueError, match=r"a\.tsv, line 2"):
+        load_tokenized([Corpus(path=str(path))], WordTokenizerWithState(), arguments(), Filters(), "set")
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+# What is kept
+
+
+@pytest.fixture
+def tokenised(monkeypatch):
+    """How often text was tokenised."""
+    calls = []
+
+    def counting(*args):
+        calls.append(args)
+        return tokenize_rows(*args)
+
+    monkeypatch.setattr(data, "tokenize_rows", counting)
+    return calls
+
+
+def test_what_is_loaded_is_what_was_read(tokenizer, arguments, corpus):
+    rows = load_tokenized([corpus], tokenizer, arguments(), Filters(), "set")
+    expected = list(tokenize_rows(read_corpora([corpus], arguments()), tokenizer, Filters(), FilterCounts()))
+    assert rows.to_list() == expected
+
+
+def test_monolingual_text_is_loaded_without_targets(tokenizer, arguments, tmp_path):
+    (tmp_path / "a.txt").write_text("one\n\ntwo\n")
+    rows = load_tokenized(
+        [Corpus(path=str(tmp_path / "a.txt"))], tokenizer, arguments(objective="span_corruption"), Filters(), "set"
+    )
+    assert rows.column_names == ["corpus", "line", "source", "input_ids"]
+    assert rows["source"][:] == ["one", "two"]
+    assert rows["line"][:] == [1, 3]
+
+
+def test_a_second_load_does_not_tokenise_and_logs_the_same(tokenizer, arguments, tmp_path, tokenised, package_log):
+    corpus = write_tsv(tmp_path / "train.tsv", [*PAIRS, ("", "x")])
+    first = load_tokenized([corpus], tokenizer, arguments(), Filters(), "set")
+    message = package_log.records[-1].getMessage()
+    second = load_tokenized([corpus], tokenizer, arguments(seed=5, max_tokens=99), Filters(), "set")
+    assert len(tokenised) == 1
+    assert second.to_list() == first.to_list()
+    assert package_log.records[-1].getMessage() == message
+    assert "5 of 6 kept" in message
+
+
+def test_a_copy_of_the_text_and_another_weight_are_found_too(tokenizer, arguments, tmp_path, corpus, tokenised):
+    load_tokenized([corpus], tokenizer, arguments(), Filters(), "set")
+    copy = Corpus(path=write_tsv(tmp_path / "copy.tsv", PAIRS).path, weight=3)
+    load_tokenized([copy], tokenizer, arguments(), Filters(), "set")
+    assert len(tokenised) == 1
+
+
+def test_any_change_of_text_tokenizer_filter_or_language_tokenises_anew(tmp_path, tokenizer, arguments, tokenised):
+    path = tmp_path / "train.jsonl"
+    texts = ["".join(json.dumps({"en": a, "de": b, "fr": "x"}) + "\n" for a, b in PAIRS)]
+    texts.append(texts[0].replace("word 3", "word 4"))
+    texts.append(texts[0] + texts[0])
+    other = train_tokenizer(texts=["ein Hund", "a dog"] * 9, vocab_size=262)
+    path.write_text(texts[0])
+    corpus, filters = Corpus(path=str(path)), Filters(99)
+    loads = [([corpus], tokenizer, arguments(), filters)]
+    loads.append(([corpus, corpus], tokenizer, arguments(), filters))
+    loads.append(([corpus], other, arguments(), filters))
+    loads.append(([corpus], tokenizer, arguments(target_lang="fr"), filters))
+    loads.append(([corpus], tokenizer, arguments(source_lang="de", target_lang="en"), filters))
+    for changed in (Filters(98), Filters(None), Filters(99, 3.0), Filters(99, None, True)):
+        loads.append(([corpus], tokenizer, arguments(), changed))
+    for _ in range(2):
+        for load in loads:
+            load_tokenized(*load, "set")
+    assert len(tokenised) == len(loads)
+    for number, text in enumerate(texts[1:], start=1):
+        path.write_text(text)
+        rows = load_tokenized(*loads[0], "set")
+        assert len(tokenised) == len(loads) + number
+        assert len(rows) == text.count("\n")
+
+
+def test_lines_that_move_from_one_file_to_the_next_are_another_text(tmp_path, tokenizer, arguments):
+    first, second = tmp_path / "first.txt", tmp_path / "second.txt"
+    corpora = [Corpus(path=str(first)), Corpus(path=str(second))]
+    for texts in (("a\nb\n", "c\n"), ("a\n", "b\nc\n")):
+        for path, text in zip((first, second), texts, strict=True):
+            path.write_text(text)
+        rows = load_tokenized(corpora, tokenizer, arguments(objective="span_corruption"), Filters(), "set")
+        assert rows["corpus"][:] == [0] * texts[0].count("\n") + [1] * texts[1].count("\n")
+
+
+def test_gzip_and_plain_text_are_kept_apart_by_content(tmp_path, tokenizer, arguments, tokenised):
+    plain = write_tsv(tmp_path / "a.tsv", PAIRS)
+    (tmp_path / "a.tsv.gz").write_bytes(gzip.compress((tmp_path / "a.tsv").read_bytes()))
+    zipped = Corpus(path=str(tmp_path / "a.tsv.gz"))
+    both = [load_tokenized([each], tokenizer, arguments(), Filters(), "set").to_list() for each in (plain, zipped)]
+    assert both[0] == both[1]
+    assert len(tokenised) == 2
+
+
+def test_a_dataset_is_kept_by_what_is_in_it(tmp_path, tokenizer, arguments, tokenised, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
+    folder = tmp_path / "dataset"
+    folder.mkdir()
+    lines = [json.dumps({"en": a, "de": b}) + "\n" for a, b in PAIRS]
+    (folder / "train.jsonl").write_text("".join(lines))
+    (folder / "validation.jsonl").write_text(lines[0])
+    corpus = Corpus(dataset=str(folder), split="train")
+    for _ in range(2):
+        rows = load_tokenized([corpus], tokenizer, arguments(), Filters(), "set")
+        assert rows["source"][:] == [a for a, _ in PAIRS]
+        assert rows["line"][:] == list(range(5))
+    assert len(tokenised) == 1
+    validation = Corpus(dataset=str(folder), split="validation")
+    assert len(load_tokenized([validation], tokenizer, arguments(), Filters(), "set")) == 1
+    (folder / "train.jsonl").write_text("".join(lines[:2]))
+    assert len(load_tokenized([corpus], tokenizer, arguments(), Filters(), "set")) == 2
+
+
+def test_what_a_run_left_half_written_is_not_taken_for_whole(tmp_path, tokenizer, arguments, corpus, monkeypatch):
+    def dies(*args):
+        yield from list(tokenize_rows(*args))[:2]
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(data, "tokenize_rows", dies)
+        with pytest.raises(KeyboardInterrupt):
+            load_tokenized([corpus], tokenizer, arguments(), Filters(), "set")
+    assert len(load_tokenized([corpus], tokenizer, arguments(), Filters(), "set")) == 5
+
+
+def test_two_runs_may_write_at_once(tokenizer, arguments, corpus, monkeypatch, tmp_path):
+    barrier, results = threading.Barrier(2, timeout=30), []
+
+    def together(*args):
+        rows = list(tokenize_rows(*args))
+        barrier.wait()  # both have seen that nothing is kept yet
+        return rows
+
+    monkeypatch.setattr(data, "tokenize_rows", together)
+    args = arguments()
+
+    def run():
+        results.append(load_tokenized([corpus], tokenizer, args, Filters(), "set").to_list())
+
+    threads = [threading.Thread(target=run) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(results) == 2
+    assert results[0] == results[1]
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+# Lengths and examples
+
+
+def test_lengths_of_a_column_over_several_chunks_and_slices():
+    features = Features({"ids": ListOf(Value("int32"))})
+    columns = [[[1] * (i % 7) for i in range(start, start + 50)] for start in (0, 50, 100)]
+    parts = [Dataset.from_dict({"ids": column}, features=features) for column in columns]
+    rows = concatenate_datasets(parts)
+    assert len(rows.data.column("ids").chunks) == 3
+    assert column_lengths(rows, "ids").tolist() == [i % 7 for i in range(150)]
+    assert column_lengths(rows.select(range(20, 130)), "ids").tolist() == [i % 7 for i in range(20, 130)]
+    assert column_lengths(rows, "ids").dtype == np.int64
+
+
+def test_lengths_of_what_was_loaded(tmp_path, tokenizer, arguments):
+    pairs = [("a" * (1 + i % 11), "b" * (1 + i % 5)) for i in range(2500)]  # more than one chunk of the writer
+    rows = load_tokenized([write_tsv(tmp_path / "a.tsv", pairs)], tokenizer, arguments(), Filters(), "set")
+    assert column_lengths(rows, "input_ids").tolist() == [len(ids) for ids in rows["input_ids"]]
+    sources, targets = example_lengths(rows.to_list())
+    np.testing.assert_array_equal(sources, column_lengths(rows, "input_ids"))
+    np.testing.assert_array_equal(targets, column_lengths(rows, "labels"))
+
+
+def test_examples_are_the_rows_in_the_order_asked_for(tokenizer, arguments, corpus):
+    rows = load_tokenized([corpus], tokenizer, arguments(), Filters(), "set")
+    examples = TrainingExamples(rows, [corpus])
+    assert len(examples) == 5
+    batch = examples.__getitems__([(7, 4), (7, 0), (7, 4)])
+    assert [example["index"] for example in batch] == [4, 0, 4]
+    for example in batch:
+        row = rows[example["index"]]
+        assert example == {"input_ids": row["input_ids"], "labels": row["labels"], "index": example["index"]}
+
+
+def test_examples_are_made_of_row_epoch_and_index(tokenizer, arguments, corpus):
+    rows = load_tokenized([corpus], tokenizer, arguments(), Filters(), "set")
+
+    def make(row, epoch, index):
+        return {"input_ids": [epoch, index], "labels": [len(row["source"])]}
+
+    batch = TrainingExamples(rows, [corpus], make).__getitems__([(3, 1), (4, 2)])
+    assert [example["input_ids"] for example in batch] == [[3, 1], [4, 2]]
+    assert [example["labels"] for example in batch] == [[len(PAIRS[1][0])], [len(PAIRS[2][0])]]
+    assert [example["index"] for example in batch] == [1, 2]
+
+
+def test_a_row_is_found_again_in_its_file(tmp_path, tokenizer, arguments, corpus):
+    second = write_tsv(tmp_path / "second.tsv", [("", "left out"), ("kept", "behalten")])
+    corpora = [corpus, second]
+    rows = load_tokenized(corpora, tokenizer, arguments(), Filters(), "set")
+    assert TrainingExamples(rows, corpora).where(5) == f"{second.path}, line 2"
+    assert re.fullmatch(r"corpus 0, line 3", TrainingExamples(rows).where(2))

@@ -259,3 +259,23 @@ def test_any_mask_of_any_type_counts_the_tokens_before(rows):
                 if kept[i]:
                     assert row[i] == sum(kept[:i])
                 assert row[i] >= 0
+
+
+# --- What the paper has not ------------------------------------------------------------------------------------------
+
+
+def test_an_unscaled_embedding_is_its_row():
+    config = VanillaTransformerConfig(**SMALL, scale_embeddings=False, position_encoding="none")
+    model = VanillaTransformerModel(config)
+    ids = torch.tensor([[3, 7, 3]])
+    for stack in (model.encoder, model.decoder):
+        assert torch.equal(stack.embed_tokens(ids), stack.embed_tokens.weight[ids])
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_an_offset_moves_every_position(layout):
+    config = VanillaTransformerConfig(**SMALL, sinusoid_layout=layout, position_offset=2)
+    positions = torch.tensor([[0, 1, 5]])
+    encodings = SinusoidalPositions(config)(torch.zeros(1, 3, 8), positions)
+    expected = torch.tensor([formula(position, 8, layout) for position in (2, 3, 7)])
+    torch.testing.assert_close(encodings[0], expected, rtol=0, atol=1e-7)

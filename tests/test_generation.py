@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
 
@@ -16,6 +16,8 @@ def build(seed=3, **fields):
     shape = {"vocab_size": VOCAB, "d_model": 16, "num_heads": 2, "d_ff": 32, "num_encoder_layers": 1}
     config = VanillaTransformerConfig(**{**shape, "num_decoder_layers": 2, **fields})
     model = VanillaTransformerForConditionalGeneration(config).eval()
+    # transformers' own defaults; those of the paper are tested in test_decoding.py.
+    model.generation_config = GenerationConfig.from_model_config(config)
     with torch.no_grad():
         # Random weights prefer one token by far; this makes outputs varied, and some of them end.
         model.get_input_embeddings().weight.mul_(2.5)

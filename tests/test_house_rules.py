@@ -22,10 +22,12 @@ SCRIPTS = sorted((PROJECT / "scripts").glob("*.py"))
 # Who may import whom in the root: a module only those that stand before it.
 LAYERS = [
     {"configuration_vanilla_transformer"},
-    {"embeddings", "attention", "dropout", "loss", "pretrained_model"},
-    {"feed_forward"},
+    {"embeddings", "attention", "dropout", "loss", "pretrained_model", "beam_search"},
+    {"feed_forward", "sampling"},
     {"encoder"},
     {"decoder"},
+    {"incremental_decoder"},
+    {"decoding"},
     {"modeling_vanilla_transformer"},
 ]
 

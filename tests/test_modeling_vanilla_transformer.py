@@ -1208,3 +1208,83 @@ def test_loss_calls_a_projection_that_somebody_hooked():
     model.train()
     model.lm_head.register_forward_hook(lambda module, args, output: output * 0)
     assert model(**inputs).loss.item() == pytest.approx(math.log(VOCAB_SIZE), abs=1e-5)
+
+
+# Shapes that the paper has not
+
+
+@pytest.mark.parametrize("tie", [True, False])
+def test_two_vocabularies_have_two_matrices_also_after_saving(tie, tmp_path):
+    model = tiny_model(source_vocab_size=90, tie_word_embeddings=tie)
+    loaded = VanillaTransformerForConditionalGeneration.from_pretrained(save_to(model, tmp_path)).eval()
+    assert_same_weights(model, loaded)
+    for each in (model, loaded):
+        encoder, decoder, projection = embedding_matrices(each)
+        assert (encoder.shape, decoder.shape, projection.shape) == ((90, WIDTH), (60, WIDTH), (60, WIDTH))
+        assert (projection is decoder) is tie
+        assert projection is not encoder
+    inputs = {**batch(), "input_ids": tokens(3, 7, vocab_size=90), "attention_mask": torch.ones(3, 7)}
+    assert torch.equal(model(**inputs).logits, loaded(**inputs).logits)
+    assert model(**inputs).logits.shape == (3, 5, 60)
+    assert model.generate(**model.dummy_inputs, max_new_tokens=3).shape[0] == 2
+    labels = tokens(3, 5, seed=3)
+    model.train()(input_ids=inputs["input_ids"], labels=labels).loss.backward()
+    assert all(matrix.grad is not None for matrix in embedding_matrices(model))
+
+
+def save_to(model, folder):
+    model.save_pretrained(folder)
+    return folder
+
+
+def test_two_vocabularies_cannot_be_resized_as_one():
+    model = tiny_model(source_vocab_size=90)
+    with pytest.raises(ValueError, match="two vocabularies .*`source_vocab_size`=90"):
+        model.resize_token_embeddings(100)
+    assert model.resize_token_embeddings() is model.get_input_embeddings()
+
+
+@tied_and_untied
+def test_a_bias_of_the_logits_is_in_logits_loss_and_gradients(tie, tmp_path):
+    """Training mode too, where without a bias the loss does not call the projection."""
+    model = tiny_model(final_logits_bias=True, dropout=0.0, tie_word_embeddings=tie)
+    with torch.no_grad():
+        model.lm_head.bias.normal_()
+    inputs = training_batch()
+    states = model.model(
+        inputs["input_ids"], inputs["attention_mask"], model.prepare_decoder_input_ids_from_labels(inputs["labels"])
+    ).last_hidden_state
+    logits = states @ model.lm_head.weight.T + model.lm_head.bias
+    torch.testing.assert_close(model(**inputs).logits, logits)
+    expected = F.cross_entropy(logits.flatten(0, 1), inputs["labels"].flatten(), label_smoothing=0.1)
+    (gradient,) = torch.autograd.grad(expected, model.lm_head.bias, retain_graph=True)
+    output = model.train()(**inputs)
+    assert output.logits is None
+    torch.testing.assert_close(output.loss, expected)
+    output.loss.backward()
+    torch.testing.assert_close(model.lm_head.bias.grad, gradient)
+    loaded = VanillaTransformerForConditionalGeneration.from_pretrained(save_to(model, tmp_path))
+    assert torch.equal(loaded.lm_head.bias, model.lm_head.bias)
+
+
+@tied_and_untied
+@pytest.mark.parametrize("new_size", [VOCAB_SIZE + 5, VOCAB_SIZE - 5])
+def test_resizing_keeps_the_bias_of_the_logits(tie, new_size):
+    model = tiny_model(final_logits_bias=True, tie_word_embeddings=tie)
+    with torch.no_grad():
+        model.lm_head.bias.normal_()
+    before = model.lm_head.bias.detach().clone()
+    model.resize_token_embeddings(new_size, mean_resizing=False)
+    kept = min(new_size, VOCAB_SIZE)
+    assert model.lm_head.bias.shape == (new_size,)
+    assert torch.equal(model.lm_head.bias[:kept], before[:kept])
+
+
+@pytest.mark.parametrize(
+    ("norm_position", "final_norm"), [("post", True), ("pre", False), ("post", None), ("pre", None)]
+)
+def test_stacks_end_with_a_norm_where_it_is_asked_for(norm_position, final_norm):
+    model = tiny_model(norm_position=norm_position, final_norm=final_norm)
+    has_norm = norm_position == "pre" if final_norm is None else final_norm
+    for stack in (model.model.encoder, model.model.decoder):
+        assert isinstance(stack.final_norm, nn.LayerNorm) is has_norm

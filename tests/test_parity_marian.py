@@ -2,11 +2,12 @@
 
 import pytest
 import torch
-from parity import MARIAN_NAMES, assert_near, copy_weights, paired_gradients, random_lengths, randomise
+from parity import assert_near, copy_weights, paired_gradients, random_lengths, randomise
 from torch import nn
-from transformers import MarianConfig, MarianMTModel
+from transformers import GenerationConfig, MarianConfig, MarianMTModel
 
 from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
+from hf_vanilla_transformer.interop.marian import MARIAN_NAMES
 
 SEEDS = range(3)
 V = 24
@@ -59,6 +60,7 @@ def model_pair(
     config._attn_implementation = attention
     marian_config._attn_implementation = attention
     ours, theirs = VanillaTransformerForConditionalGeneration(config), MarianMTModel(marian_config)
+    ours.generation_config = GenerationConfig.from_model_config(config)  # transformers' defaults, as theirs
     randomise(ours, seed)
     copy_weights(ours, theirs, MARIAN_NAMES)
     for module in theirs.modules():

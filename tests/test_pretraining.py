@@ -1,61 +1,48 @@
-"""Training end to end on a few sentences: what is learned, saved, logged and resumed."""
+"""Training end to end on a few sentences: what is learned, saved, logged, gone on with and refused."""
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from training_runs import SHAPE, arguments, without_clock, write_text
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
+from hf_vanilla_transformer import VanillaTransformerForConditionalGeneration
 from hf_vanilla_transformer.evaluation import label_likelihood, score_translations
 from hf_vanilla_transformer.inference import translate
-from hf_vanilla_transformer.training import PretrainingArguments, prepare, pretrain, train_tokenizer
+from hf_vanilla_transformer.training import prepare, pretrain, train, train_tokenizer
+from hf_vanilla_transformer.training.averaging import average_weights
+from hf_vanilla_transformer.training.checkpoints import list_checkpoints
 from hf_vanilla_transformer.training.pretraining import parse_overrides
-
-WORDS = ["red", "blue", "green", "dog", "cat", "bird", "runs", "sits"]
+from hf_vanilla_transformer.training.tokenization import sentinel_ids
 
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory):
-    """Sources and their upper-case "translations", in two files, and a jsonl file for validation."""
-    folder = tmp_path_factory.mktemp("text")
-    generator = torch.Generator().manual_seed(0)
-    lines = [
-        " ".join(WORDS[i] for i in torch.randint(len(WORDS), (int(n),), generator=generator).tolist())
-        for n in torch.randint(1, 5, (96,), generator=generator)
-    ]
-    (folder / "train.en").write_text("\n".join(lines[:80]) + "\n")
-    (folder / "train.de").write_text("\n".join(line.upper() for line in lines[:80]) + "\n")
-    rows = [{"translation": {"en": line, "de": line.upper()}} for line in lines[80:]]
-    (folder / "val.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
-    return folder
-
-
-def arguments(text, output_dir, **options):
-    shape = ["d_model=16", "num_heads=2", "d_ff=32", "num_encoder_layers=1", "num_decoder_layers=1", "dropout=0.1"]
-    defaults = {
-        "source_file": str(text / "train.en"),
-        "target_file": str(text / "train.de"),
-        "validation_file": str(text / "val.jsonl"),
-        "preset": "tiny",
-        "config_overrides": shape,
-        "vocab_size": 300,
-        "per_device_train_batch_size": 16,
-        "warmup_steps": 4,
-        "num_train_epochs": 2,
-        "generation_num_beams": 2,
-        "logging_steps": 1,
-        "disable_tqdm": True,
-        "use_cpu": True,
-    }
-    return PretrainingArguments(output_dir=str(output_dir), **{**defaults, **options})
+    return write_text(tmp_path_factory.mktemp("text"))
 
 
 @pytest.fixture(scope="module")
 def run(text, tmp_path_factory):
     output_dir = tmp_path_factory.mktemp("run")
-    return output_dir, pretrain(arguments(text, output_dir))
+    return output_dir, pretrain(arguments(text, output_dir, max_tokens=128, final_weights="average", average_last=2))
+
+
+def weights_of(folder):
+    return load_file(Path(folder) / "model.safetensors")
+
+
+def assert_weights_equal(first, second):
+    assert first.keys() == second.keys()
+    for name, weight in first.items():
+        assert torch.equal(weight, second[name]), name
+
+
+def validation_rows(text):
+    return [json.loads(line)["translation"] for line in (text / "val.jsonl").read_text().splitlines()]
 
 
 def test_the_folder_loads_by_the_auto_classes_and_translates_as_the_trained_model(run):
@@ -63,8 +50,7 @@ def test_the_folder_loads_by_the_auto_classes_and_translates_as_the_trained_mode
     model = AutoModelForSeq2SeqLM.from_pretrained(output_dir, trust_remote_code=False)
     tokenizer = AutoTokenizer.from_pretrained(output_dir, trust_remote_code=False)
     assert type(model).__name__ == "VanillaTransformerForConditionalGeneration"
-    for name, weight in result.model.state_dict().items():
-        assert torch.equal(weight, model.state_dict()[name]), name
+    assert_weights_equal(result.model.state_dict(), model.state_dict())
     sentences = ["red dog", "blue cat runs"]
     options = {"max_new_tokens": 8}
     assert list(translate(model, tokenizer, sentences, **options)) == list(
@@ -74,17 +60,28 @@ def test_the_folder_loads_by_the_auto_classes_and_translates_as_the_trained_mode
 
 def test_generation_config_comes_out_as_it_went_in_with_a_limit_and_a_cache(run):
     output_dir, result = run
-    saved = json.loads((output_dir / "generation_config.json").read_text())
-    assert (saved["num_beams"], saved["use_cache"], saved["max_new_tokens"]) == (2, True, 256 + 50)
-    assert "max_length" not in saved  # transformers' own trainer leaves 20 behind
-    assert json.loads((output_dir / "config.json").read_text())["use_cache"] is True
-    assert saved["decoder_start_token_id"] == result.tokenizer.bos_token_id
+    for folder in (output_dir, *list_checkpoints(output_dir)):
+        saved = json.loads((folder / "generation_config.json").read_text())
+        assert (saved["num_beams"], saved["use_cache"]) == (2, True)
+        assert "max_length" not in saved  # transformers' own trainer leaves 20 behind
+        assert json.loads((folder / "config.json").read_text())["use_cache"] is True
+        assert saved["decoder_start_token_id"] == result.tokenizer.bos_token_id
+
+
+def test_no_pickle_is_written_but_the_optimizer_the_schedule_and_the_random_state(run):
+    output_dir, _ = run
+    pickles = {path.name for path in output_dir.rglob("*") if path.suffix in {".bin", ".pt", ".pth", ".pkl"}}
+    assert pickles == {"optimizer.pt", "scheduler.pt", "rng_state.pth"}
+    for path in output_dir.rglob("*.pt*"):
+        if path.name != "rng_state.pth":
+            torch.load(path, weights_only=True)
 
 
 def test_section_5_3_logged_learning_rates_are_equation_3(run):
     _, result = run
     rates = [entry["learning_rate"] for entry in result.history if "learning_rate" in entry]
-    expected = [16**-0.5 * min(step**-0.5, step * 4**-1.5) for step in range(1, 11)]
+    expected = [16**-0.5 * min(step**-0.5, step * 4**-1.5) for step in range(1, len(rates) + 1)]
+    assert len(rates) == result.metrics["updates"]
     assert rates == pytest.approx(expected, rel=1e-6)
 
 
@@ -94,71 +91,260 @@ def test_section_5_3_optimizer_is_the_papers_adam(text, tmp_path):
     assert args.max_grad_norm == 0.0
 
 
-def test_evaluation_is_of_the_model_after_each_epoch_without_smoothing_or_dropout(run, text):
-    _, result = run
-    rows = [json.loads(line)["translation"] for line in (text / "val.jsonl").read_text().splitlines()]
+def test_section_6_1_the_saved_model_is_the_average_of_the_last_checkpoints_and_that_is_what_is_scored(run, text):
+    output_dir, result = run
+    checkpoints = list_checkpoints(output_dir)
+    assert len(checkpoints) == 2
+    assert_weights_equal(weights_of(output_dir), average_weights(checkpoints))
+    assert result.metrics["final_weights"] == "average of 2 checkpoints"
+    rows = validation_rows(text)
     data = [
         {"input_ids": result.tokenizer(row["en"])["input_ids"], "labels": result.tokenizer(row["de"])["input_ids"]}
         for row in rows
     ]
     expected = label_likelihood(result.model, data)
-    assert [entry["epoch"] for entry in result.history if "eval_loss" in entry] == [1.0, 2.0]
-    assert result.metrics["eval_loss"] == pytest.approx(expected.nll_per_token, rel=1e-6)
-    assert result.metrics["eval_perplexity"] == pytest.approx(math.exp(expected.nll_per_token), rel=1e-5)
+    assert result.metrics["final_loss"] == pytest.approx(expected.nll_per_token, rel=1e-6)
+    assert result.metrics["final_perplexity"] == pytest.approx(math.exp(expected.nll_per_token), rel=1e-5)
     translations = list(translate(result.model, result.tokenizer, [row["en"] for row in rows], num_beams=2))
     scores = score_translations(translations, [row["de"] for row in rows])
-    assert (result.metrics["eval_bleu"], result.metrics["eval_chrf"]) == (scores.bleu, scores.chrf)
+    assert (result.metrics["final_bleu"], result.metrics["final_chrf"]) == (scores.bleu, scores.chrf)
     assert result.metrics["signatures"] == {"bleu": scores.bleu_signature, "chrf": scores.chrf_signature}
 
 
-def test_results_hold_the_numbers_and_the_log(run):
+def test_evaluation_during_training_is_of_the_model_at_that_time(run, text):
+    output_dir, result = run
+    entries = [entry for entry in result.history if "eval_loss" in entry]
+    assert [entry["epoch"] for entry in entries] == [1.0, 2.0]
+    rows = validation_rows(text)
+    for entry, checkpoint in zip(entries, list_checkpoints(output_dir)):
+        model = VanillaTransformerForConditionalGeneration.from_pretrained(checkpoint)
+        data = [
+            {"input_ids": result.tokenizer(row["en"])["input_ids"], "labels": result.tokenizer(row["de"])["input_ids"]}
+            for row in rows
+        ]
+        assert entry["eval_loss"] == pytest.approx(label_likelihood(model, data).nll_per_token, rel=1e-6)
+
+
+def test_results_hold_the_numbers_the_arguments_and_the_log_and_the_curves_are_drawn(run):
     output_dir, result = run
     saved = json.loads((output_dir / "results.json").read_text())
     assert saved["metrics"] == result.metrics
     assert len(saved["history"]) == len(result.history)
-    losses = [entry["loss"] for entry in result.history if "loss" in entry]
-    assert len(losses) == saved["metrics"]["updates"] == 10
+    assert saved["arguments"]["max_tokens"] == 128
+    assert "adam_beta1" not in saved["arguments"]  # as transformers has it
+    assert (output_dir / "curves.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_a_resumed_run_ends_as_the_uninterrupted_one(run, text, tmp_path):
-    _, whole = run
-    checkpoints = {"save_strategy": "epoch", "num_train_epochs": 2}
-    pretrain(arguments(text, tmp_path, **checkpoints, max_steps=5, eval_strategy="no"))
-    resumed = pretrain(arguments(text, tmp_path, **checkpoints, resume_from_checkpoint="last"))
-    assert resumed.metrics["updates"] == 10
-    for name, weight in whole.model.state_dict().items():
-        assert torch.equal(weight, resumed.model.state_dict()[name]), name
+def test_two_runs_of_the_same_arguments_are_the_same(run, text, tmp_path):
+    output_dir, result = run
+    again = pretrain(arguments(text, tmp_path, max_tokens=128, final_weights="average", average_last=2))
+    assert without_clock(again.history) == without_clock(result.history)
+    assert_weights_equal(weights_of(output_dir), weights_of(tmp_path))
+
+
+def test_best_weights_are_those_of_the_best_evaluation_and_patience_ends_the_run(text, tmp_path):
+    # A rate that wrecks the model after a while: the best is not the last.
+    args = arguments(
+        text,
+        tmp_path,
+        final_weights="best",
+        metric_for_best_model="perplexity",
+        early_stopping_patience=2,
+        learning_rate=0.3,
+        warmup_steps=30,
+        lr_scheduler_type="constant_with_warmup",
+        num_train_epochs=30,
+    )
+    result = pretrain(args)
+    values = [entry["eval_perplexity"] for entry in result.history if "eval_perplexity" in entry]
+    best = values.index(min(values))
+    assert best == len(values) - 3  # two more evaluations, neither of them better
+    assert len(values) < 30
+    assert result.metrics["final_perplexity"] == pytest.approx(values[best], rel=1e-6)
+    steps = result.metrics["updates"] // len(values)
+    assert result.metrics["final_weights"] == f"best perplexity, update {steps * (best + 1)}"
+
+
+def test_the_moving_average_is_what_its_formula_says_and_what_is_scored_and_saved(text, tmp_path):
+    decay = 0.8
+    args = arguments(
+        text, tmp_path, final_weights="ema", ema_decay=decay, max_steps=4, save_strategy="steps", save_steps=1
+    )
+    args.save_total_limit = 9
+    run = prepare(args)
+    average = {name: weight.detach().clone() for name, weight in run.model.named_parameters()}
+    result = train(run, args)
+    checkpoints = list_checkpoints(tmp_path)
+    assert len(checkpoints) == 4
+    for checkpoint in checkpoints:
+        weights = weights_of(checkpoint)
+        average = {name: decay * old + (1 - decay) * weights[name] for name, old in average.items()}
+    saved = weights_of(tmp_path)
+    for name, expected in average.items():
+        torch.testing.assert_close(saved[name], expected, atol=1e-6, rtol=1e-5)
+    assert result.metrics["final_weights"] == "moving average, decay 0.8"
+    # A run that is resumed goes on with the average too.
+    interrupted = tmp_path / "interrupted"
+    pretrain(arguments(text, interrupted, **{**_ema(decay), "max_steps": 2}))
+    resumed = pretrain(arguments(text, interrupted, **_ema(decay), resume_from_checkpoint="last"))
+    assert resumed.metrics["updates"] == 4
+    assert_weights_equal(weights_of(interrupted), saved)
+
+
+def _ema(decay):
+    steps = {"max_steps": 4, "save_strategy": "steps", "save_steps": 1}
+    return {"final_weights": "ema", "ema_decay": decay, "num_train_epochs": 2, **steps}
 
 
 def test_a_given_tokenizer_is_used_and_without_validation_there_is_no_evaluation(text, tmp_path):
     tokenizer = train_tokenizer(texts=["red dog RED DOG"], vocab_size=265, min_frequency=1)
     tokenizer.save_pretrained(tmp_path / "tokenizer")
-    result = pretrain(
-        arguments(
-            text,
-            tmp_path / "run",
-            tokenizer_name_or_path=str(tmp_path / "tokenizer"),
-            validation_file=None,
-            max_steps=2,
-            learning_rate=0.25,
-        )
-    )
+    args = arguments(text, tmp_path / "run", tokenizer_name_or_path=str(tmp_path / "tokenizer"), max_steps=2)
+    args.validation_data, args.learning_rate = [], 0.25
+    result = pretrain(args)
     assert result.model.config.vocab_size == len(tokenizer) == len(result.tokenizer)
-    assert not any(name.startswith("eval") for name in result.metrics)
+    assert not any(name.startswith(("eval", "final_loss")) for name in result.metrics)
     assert next(entry["learning_rate"] for entry in result.history if "learning_rate" in entry) == 0.25 / 4
-    weights = load_file(tmp_path / "run" / "model.safetensors")
-    assert weights["model.encoder.embed_tokens.weight"].shape[0] == len(tokenizer)
 
 
-def test_a_share_of_warm_up_needs_a_learning_rate(text, tmp_path):
-    with pytest.raises(ValueError, match=r"warmup_steps=0\.1 is a share"):
-        prepare(arguments(text, tmp_path, warmup_steps=0.1))
-    result = pretrain(arguments(text, tmp_path, warmup_steps=0.5, learning_rate=0.01, eval_strategy="no"))
-    rates = [entry["learning_rate"] for entry in result.history if "learning_rate" in entry]
-    assert max(rates) == rates[4] == pytest.approx(0.01)  # half of ten updates
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"bf16": True},
+        {"activation_checkpointing": True},
+        {"gradient_accumulation_steps": 2},
+        {"bpe_dropout": 0.3},
+        {"r_drop": 1.0},
+        {"streaming": True, "shuffle_buffer": 30, "max_steps": 6},
+        {"max_grad_norm": 0.5},
+        {"lr_scheduler_type": "cosine", "learning_rate": 0.01},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_options_learn_something_and_resume_bit_identical(options, text, tmp_path):
+    save = {"save_strategy": "steps", "save_steps": 3, "max_steps": 6, "eval_strategy": "no", **options}
+    whole = pretrain(arguments(text, tmp_path / "whole", **save))
+    losses = [entry["loss"] for entry in whole.history if "loss" in entry]
+    assert len(losses) == 6
+    assert losses[-1] < losses[0]
+    pretrain(arguments(text, tmp_path / "resumed", **save))
+    newest = list_checkpoints(tmp_path / "resumed")[-1]
+    assert newest.name == "checkpoint-6"
+    (newest / "optimizer.pt").unlink()  # so that it is gone on with from update 3
+    resumed = pretrain(arguments(text, tmp_path / "resumed", **save, resume_from_checkpoint="last"))
+    assert_weights_equal(weights_of(tmp_path / "whole"), weights_of(tmp_path / "resumed"))
+    training = [entry for entry in without_clock(whole.history) if "loss" in entry]
+    assert training == [entry for entry in without_clock(resumed.history) if "loss" in entry]
 
 
-def test_overrides_are_literals_or_strings_and_otherwise_refused():
+@pytest.mark.slow
+def test_a_compiled_model_learns_the_same(text, tmp_path):
+    """Takes about two minutes."""
+    still = {"config_overrides": [f"{name}={value}" for name, value in {**SHAPE, "dropout": 0.0}.items()]}
+    runs = [
+        pretrain(arguments(text, tmp_path / str(compiled), max_steps=4, torch_compile=compiled, **still))
+        for compiled in (False, True)
+    ]
+    losses = [[entry["loss"] for entry in run.history if "loss" in entry] for run in runs]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_span_corruption_learns_from_plain_text_and_is_finetuned_to_translate(text, tmp_path):
+    rows = [json.loads(line)["translation"] for line in (text / "train.jsonl").read_text().splitlines()]
+    for language in ("en", "de"):
+        (tmp_path / f"train.{language}").write_text("".join(row[language] + "\n" for row in rows))
+    plain = [str(tmp_path / "train.en"), str(tmp_path / "train.de")]
+    args = arguments(text, tmp_path / "pretrained", objective="span_corruption", num_sentinels=4, num_train_epochs=8)
+    args.train_data, args.validation_data = plain, plain
+    result = pretrain(args)
+    losses = [entry["eval_loss"] for entry in result.history if "eval_loss" in entry]
+    assert losses[-1] < losses[0] - 0.3
+    assert "final_bleu" not in result.metrics  # there is nothing to translate
+    assert len(sentinel_ids(result.tokenizer)) == 4
+    tuned = pretrain(arguments(text, tmp_path / "tuned", model_name_or_path=str(tmp_path / "pretrained")))
+    assert "final_bleu" in tuned.metrics
+    assert tuned.model.config.vocab_size == len(result.tokenizer)
+    args = arguments(text, tmp_path / "none", objective="span_corruption")
+    args.train_data = plain
+    with pytest.raises(ValueError, match="span_corruption needs a tokenizer with sentinel tokens; set num_sentinels"):
+        prepare(args)
+
+
+def test_finetuning_begins_with_the_given_weights_and_a_fresh_or_continued_schedule(run, text, tmp_path):
+    output_dir, result = run
+    updates = result.metrics["updates"]
+    model = {"model_name_or_path": str(output_dir), "eval_strategy": "no", "max_steps": 2}
+    assert_weights_equal(prepare(arguments(text, tmp_path, **model)).model.state_dict(), result.model.state_dict())
+    for first, options in ((0, {}), (updates, {"continue_schedule": True})):
+        tuned = pretrain(arguments(text, tmp_path / str(first), **model, **options))
+        rates = [entry["learning_rate"] for entry in tuned.history if "learning_rate" in entry]
+        steps = [first + 1, first + 2]
+        assert rates == pytest.approx([16**-0.5 * min(step**-0.5, step * 4**-1.5) for step in steps], rel=1e-6)
+    checkpoint = list_checkpoints(output_dir)[0]
+    assert prepare(arguments(text, tmp_path, model_name_or_path=str(checkpoint), continue_schedule=True)).first_update
+    (tmp_path / "bare").mkdir()
+    result.model.save_pretrained(tmp_path / "bare")
+    result.tokenizer.save_pretrained(tmp_path / "bare")
+    with pytest.raises(ValueError, match="has neither trainer_state.json nor results.json"):
+        prepare(arguments(text, tmp_path, model_name_or_path=str(tmp_path / "bare"), continue_schedule=True))
+
+
+def test_frozen_parts_stay_as_they_were_and_the_others_do_not(run, text, tmp_path):
+    output_dir, result = run
+    frozen = {"frozen_modules": ["model.encoder", "model.decoder.layers.0.feed_forward"]}
+    tuned = pretrain(arguments(text, tmp_path, model_name_or_path=str(output_dir), max_steps=2, **frozen))
+    for name, weight in tuned.model.state_dict().items():
+        is_frozen = (
+            name.startswith(tuple(f"{part}." for part in frozen["frozen_modules"]))
+            or "embed_tokens" in name
+            or "lm_head" in name
+        )
+        assert torch.equal(weight, result.model.state_dict()[name]) == is_frozen, name
+    with pytest.raises(ValueError, match=r"frozen_modules: the model has no 'encoder'"):
+        prepare(arguments(text, tmp_path, model_name_or_path=str(output_dir), frozen_modules=["encoder"]))
+
+
+def test_adapters_alone_learn_and_the_saved_model_has_them_merged(run, text, tmp_path):
+    peft = pytest.importorskip("peft")
+    output_dir, result = run
+    lora = {"lora_rank": 2, "lora_modules": ["q_proj", "v_proj"], "learning_rate": 0.05}
+    tuned = pretrain(arguments(text, tmp_path, model_name_or_path=str(output_dir), **lora))
+    merged = AutoModelForSeq2SeqLM.from_pretrained(tmp_path)
+    before, after = result.model.state_dict(), merged.state_dict()
+    assert before.keys() == after.keys()
+    for name, weight in after.items():
+        assert torch.equal(weight, before[name]) == ("q_proj" not in name and "v_proj" not in name), name
+    base = VanillaTransformerForConditionalGeneration.from_pretrained(output_dir)
+    adapted = peft.PeftModel.from_pretrained(base, tmp_path / "adapter").merge_and_unload()
+    for name, weight in adapted.state_dict().items():
+        torch.testing.assert_close(weight, after[name], atol=1e-6, rtol=1e-5)
+    assert tuned.metrics["final_loss"] < result.metrics["final_loss"] + 1
+
+
+def test_new_tokens_extend_tokenizer_and_model(run, text, tmp_path):
+    output_dir, result = run
+    options = {"model_name_or_path": str(output_dir), "new_tokens": ["<2de>", "dog"], "max_steps": 1}
+    tuned = pretrain(arguments(text, tmp_path, **options))
+    assert len(tuned.tokenizer) == len(result.tokenizer) + 1  # the dog was there
+    assert tuned.tokenizer.tokenize("red<2de>")[-1] == "<2de>"
+    assert tuned.model.config.vocab_size == len(tuned.tokenizer)
+    assert AutoModelForSeq2SeqLM.from_pretrained(tmp_path).lm_head.weight.shape[0] == len(tuned.tokenizer)
+
+
+def test_what_is_missing_is_said_before_anything_long_begins(text, tmp_path):
+    args = arguments(text, tmp_path)
+    args.train_data = []
+    with pytest.raises(ValueError, match="nothing to learn from; give train_data"):
+        prepare(args)
+    args.train_data = [str(tmp_path / "none.jsonl")]
+    with pytest.raises(FileNotFoundError, match=r"none\.jsonl"):
+        prepare(args)
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OSError, match="output_dir=.*cannot be written"):
+        prepare(arguments(text, tmp_path / "file"))
+
+
+def test_overrides_are_literals_or_strings_or_mappings_and_otherwise_refused():
     assert parse_overrides(["dropout=0.2", "norm_position=pre", "d_k=None", "attention_bias=True", "d_ff=64"]) == {
         "dropout": 0.2,
         "norm_position": "pre",
@@ -166,5 +352,6 @@ def test_overrides_are_literals_or_strings_and_otherwise_refused():
         "attention_bias": True,
         "d_ff": 64,
     }
+    assert parse_overrides({"dropout": 0.2}) == parse_overrides([{"dropout": 0.2}]) == {"dropout": 0.2}
     with pytest.raises(ValueError, match="'dropout' is not of the form NAME=VALUE"):
         parse_overrides(["dropout"])

@@ -216,7 +216,7 @@ def test_permuting_the_batch_permutes_the_output(variant, seed):
 
 
 # An untrained model repeats itself for ever. Forbidden to use a token twice, it wanders, and ends at some point.
-WANDERING = {"no_repeat_ngram_size": 1, "suppress_tokens": [PAD], "max_new_tokens": 10}
+WANDERING = {"no_repeat_ngram_size": 1, "suppress_tokens": [PAD], "max_new_tokens": 10, "length_penalty": 1.0}
 
 
 def until_end(ids: torch.Tensor) -> list[int]:

@@ -54,12 +54,12 @@ def text(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(text, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
-    files = ["--source_file", text / "train.en", "--target_file", text / "train.de"]
-    files += ["--validation_source_file", text / "train.en", "--validation_target_file", text / "train.de"]
+    pairs = f"source={text / 'train.en'},target={text / 'train.de'}"
+    files = ["--train_data", pairs, "--validation_data", pairs, "--data_cache_dir", folder / "cache"]
     shape = ["d_model=16", "num_heads=2", "d_ff=32", "num_encoder_layers=1", "num_decoder_layers=1"]
     done = run(
         "pretrain.py", *files, "--preset", "tiny", "--config_overrides", *shape, "--vocab_size", 280,
-        "--num_train_epochs", 1, "--per_device_train_batch_size", 12, "--warmup_steps", 3, "--output_dir", folder,
+        "--num_train_epochs", 1, "--max_tokens", 64, "--warmup_steps", 3, "--output_dir", folder,
         "--use_cpu", "--disable_tqdm", "true",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -69,11 +69,19 @@ def trained(text, tmp_path_factory):
 def test_pretrain_ends_with_a_summary_of_what_it_saved(trained):
     folder, output = trained
     metrics = json.loads((folder / "results.json").read_text())["metrics"]
-    parameters, scores, bleu, next_step = output.strip().splitlines()[-4:]
+    parameters, scores, next_step = output.strip().splitlines()[-3:]
     assert f"{metrics['updates']} updates" in parameters
-    assert f"perplexity {metrics['eval_perplexity']:.2f}" in scores
-    assert metrics["signatures"]["bleu"] in bleu
+    assert f"perplexity {metrics['final_perplexity']:.2f}" in scores
+    assert metrics["signatures"]["bleu"] in scores
     assert next_step == f'Try it: python scripts/translate.py --model {folder} "..."'
+
+
+def test_average_checkpoints_says_which_and_writes_a_model(trained, tmp_path):
+    folder, _ = trained
+    done = run("average_checkpoints.py", folder, "--last", 1, "--by", "epoch", "--output_dir", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Averaged 1 checkpoints: checkpoint-")
+    assert run("translate.py", "--model", tmp_path, "red dog").stdout.count("\n") == 1
 
 
 def test_translate_gives_a_line_for_a_line_from_arguments_a_file_and_standard_input(trained, tmp_path):
@@ -105,20 +113,24 @@ def test_translate_is_a_filter_in_a_pipe(trained):
 @pytest.mark.parametrize(
     ("script", "options", "stdin", "message"),
     [
-        ("pretrain.py", ["--output_dir", "x"], b"", "exactly one of train_file"),
-        ("pretrain.py", ["--output_dir", "x", "--train_file", "nothing.jsonl"], b"", "nothing.jsonl"),
+        ("pretrain.py", ["--output_dir", "{out}"], b"", "nothing to learn from; give train_data"),
+        ("pretrain.py", ["--output_dir", "{out}", "--train_data", "nothing.jsonl"], b"", "nothing.jsonl"),
         (
             "pretrain.py",
-            ["--output_dir", "x", "--train_file", "{jsonl}", "--preset", "bse"],
+            ["--output_dir", "{out}", "--train_data", "{jsonl}", "--preset", "bse"],
             b"",
             "did you mean `base`",
         ),
         (
             "pretrain.py",
-            ["--output_dir", "x", "--train_file", "{jsonl}", "--config_overrides", "d_model=30"],
+            ["--output_dir", "{out}", "--train_data", "{jsonl}", "--config_overrides", "d_model=30"],
             b"",
             "`d_model`=30",
         ),
+        ("pretrain.py", ["--output_dir", "{out}", "--source_file", "x"], b"", "unrecognized arguments: --source_file"),
+        ("pretrain.py", ["nothing.yaml"], b"", "nothing.yaml"),
+        ("finetune.py", ["--output_dir", "{out}", "--train_data", "{jsonl}"], b"", "model_name_or_path is needed"),
+        ("average_checkpoints.py", ["{out}", "--output_dir", "{out}"], b"", "has no checkpoint"),
         ("translate.py", ["--model", "{trained}", "--file", "nothing.txt"], b"", "nothing.txt"),
         ("translate.py", ["--model", "{trained}"], b"good\n\xff\n", "standard input, line 2: not UTF-8"),
         ("translate.py", ["--model", "no/such/folder", "x"], b"", "no/such/folder"),
@@ -127,7 +139,7 @@ def test_translate_is_a_filter_in_a_pipe(trained):
 def test_what_is_wrong_is_said_in_one_line_and_the_exit_status_is_2(trained, tmp_path, script, options, stdin, message):
     jsonl = tmp_path / "train.jsonl"
     jsonl.write_text(json.dumps({"translation": {"en": "red dog", "de": "ROT"}}) + "\n")
-    options = [option.format(jsonl=jsonl, trained=trained[0]) for option in options]
+    options = [option.format(jsonl=jsonl, trained=trained[0], out=tmp_path / "out") for option in options]
     done = run(script, *options, stdin=stdin)
     assert done.returncode == 2, done.stderr
     assert message in done.stderr

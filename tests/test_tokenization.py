@@ -22,6 +22,7 @@ from hf_vanilla_transformer.training import train_tokenizer
 from hf_vanilla_transformer.training.tokenization import (
     SPECIAL_TOKENS,
     save_tokenizer,
+    sentinel_ids,
     tokenizer_statistics,
 )
 
@@ -264,6 +265,84 @@ def test_there_is_no_longest_input_unless_one_is_given(bpe, loaded, tmp_path):
     assert min(bpe.model_max_length, loaded.model_max_length) > 10**9
     train_tokenizer(texts=CORPUS, vocab_size=300, model_max_length=7, output_dir=tmp_path)
     assert len(AutoTokenizer.from_pretrained(tmp_path)(SENTENCES[0], truncation=True).input_ids) == 7
+
+
+# --- Sentinels.
+
+
+@pytest.fixture(
+    scope="module", params=["bpe", "bpe_loaded", "bpe_saved_by_transformers", "wordpiece", "wordpiece_loaded"]
+)
+def with_sentinels(request, tmp_path_factory):
+    model, _, variant = request.param.partition("_")
+    tokenizer = train_tokenizer(texts=CORPUS, vocab_size=700, model=model, num_sentinels=30)
+    if not variant:
+        return tokenizer
+    folder = tmp_path_factory.mktemp(request.param)
+    (save_tokenizer if variant == "loaded" else type(tokenizer).save_pretrained)(tokenizer, folder)
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def test_sentinels_come_after_the_four_and_count_in_the_vocabulary(with_sentinels):
+    assert sentinel_ids(with_sentinels) == list(range(4, 34))
+    assert with_sentinels.convert_ids_to_tokens([4, 5, 33]) == ["<sentinel_0>", "<sentinel_1>", "<sentinel_29>"]
+    assert with_sentinels.convert_tokens_to_ids(["<s>", "<pad>", "</s>", "<unk>"]) == [0, 1, 2, 3]
+    assert len(with_sentinels) == 700
+    assert sorted(with_sentinels.get_vocab().values()) == list(range(700))
+    assert sorted(with_sentinels.all_special_ids) == list(range(34))
+    assert len(with_sentinels.get_added_vocab()) == 34
+
+
+def test_sentinels_are_decoded_unless_special_tokens_are_skipped(with_sentinels):
+    man, hat = (with_sentinels.encode(word, add_special_tokens=False) for word in ("man", "hat"))
+    ids = [4, *man, 5, *hat, 2]
+    assert with_sentinels.decode(ids).replace(" ", "") == "<sentinel_0>man<sentinel_1>hat</s>"
+    assert with_sentinels.decode(ids, skip_special_tokens=True).replace(" ", "") == "manhat"
+
+
+@pytest.mark.parametrize("text", ["<sentinel_0>", "a <sentinel_29>b", "<sentinel_1></s><sentinel_1>", "<sentinel_100>"])
+def test_text_like_a_sentinel_is_text(with_sentinels, text):
+    lossless = type(with_sentinels.backend_tokenizer.model).__name__ == "BPE"
+    for ids in (with_sentinels.encode(text), with_sentinels(text_target=[text]).input_ids[0]):
+        assert not set(range(34)) - {3} & set(ids[:-1])
+        assert not lossless or with_sentinels.decode(ids, skip_special_tokens=True) == text
+
+
+def test_sentinels_change_nothing_else(bpe):
+    more = train_tokenizer(texts=CORPUS, vocab_size=500 + 20, num_sentinels=20)
+    for text in SENTENCES + AWKWARD:
+        assert more.tokenize(text) == bpe.tokenize(text)
+        assert decoded(more, text) == text
+
+
+def test_a_tokenizer_without_sentinels_has_no_sentinel_ids(any_tokenizer):
+    assert sentinel_ids(any_tokenizer) == []
+
+
+def test_words_that_look_like_sentinels_are_none():
+    tokenizer = train_tokenizer(texts=["sentinel <sentinel_0>"] * 20, vocab_size=400)
+    assert sentinel_ids(tokenizer) == []
+
+
+@pytest.mark.parametrize("model", ["bpe", "wordpiece"])
+def test_sentinels_need_room_in_the_vocabulary(model):
+    with pytest.raises(ValueError, match=r"`vocab_size`=(\d+) .* 24 special tokens need at least \d+$") as refusal:
+        train_tokenizer(texts=["ab"], vocab_size=24, model=model, num_sentinels=20)
+    needed = int(str(refusal.value).split()[-1])
+    assert len(train_tokenizer(texts=["ab"], vocab_size=needed, model=model, num_sentinels=20)) == needed
+
+
+def test_a_negative_number_of_sentinels_is_refused():
+    with pytest.raises(ValueError, match="`num_sentinels`=-1 is negative"):
+        train_tokenizer(texts=CORPUS, num_sentinels=-1)
+
+
+def test_saved_sentinels_have_the_name_that_transformers_4_reads(tmp_path):
+    # There, "extra_special_tokens" has to be a dictionary, and a list ends in an error.
+    train_tokenizer(texts=CORPUS, vocab_size=300, num_sentinels=2, output_dir=tmp_path)
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text(encoding="utf-8"))
+    assert config["additional_special_tokens"] == ["<sentinel_0>", "<sentinel_1>"]
+    assert "extra_special_tokens" not in config
 
 
 # --- WordPiece loses what its documentation says, and no more.
@@ -576,10 +655,13 @@ def test_script_trains_a_tokenizer_that_its_summary_describes(tmp_path):
     (tmp_path / "xx.gz").write_bytes(gzip.compress(("\n".join(SENTENCES[10:] * 3) + "\n").encode()))
     files = [tmp_path / "en", tmp_path / "xx.gz"]
     folder = tmp_path / "tokenizer"
-    output = run_script("--files", *files, "--vocab_size", 300, "--lowercase", "--output_dir", folder)
+    output = run_script(
+        "--files", *files, "--vocab_size", 300, "--lowercase", "--num_sentinels", 7, "--output_dir", folder
+    )
     assert output.returncode == 0, output.stderr
     tokenizer = AutoTokenizer.from_pretrained(folder)
     assert len(tokenizer) == 300
+    assert sentinel_ids(tokenizer) == list(range(4, 11))
     assert decoded(tokenizer, "Ein  HUND </s>") == "ein  hund </s>"
     statistics = tokenizer_statistics(tokenizer, files)
     for fact in (
@@ -636,6 +718,7 @@ def test_script_help_says_what_each_model_loses_and_has_an_example_that_parses(m
         "--vocab_size",
         "--model",
         "--lowercase",
+        "--num_sentinels",
         "--output_dir",
         ".gz",
         "Lost",

@@ -1,7 +1,10 @@
 """Text in, translations out, one for one: against the model's generate() on one sentence at a time."""
 
+import copy
+
 import pytest
 import torch
+from transformers import GenerationConfig
 
 from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
 from hf_vanilla_transformer.inference import translate
@@ -34,15 +37,14 @@ def one_by_one(model, tokenizer, sentence, **options):
         return ""
     inputs = tokenizer(sentence, return_tensors="pt")
     model.eval()
-    ids = model.generate(**inputs, max_new_tokens=inputs["input_ids"].shape[1] + 50, **options)
+    limits = {"max_new_tokens": inputs["input_ids"].shape[1] + 50, "max_extra_tokens": None}
+    ids = model.generate(**inputs, **limits, **options)
     return tokenizer.decode(ids[0], skip_special_tokens=True)
 
 
-@pytest.mark.parametrize("batch_size", [1, 4])
-@pytest.mark.parametrize("options", [{}, {"num_beams": 3}])
-def test_translations_keep_the_order_and_equal_those_of_single_sentences(model, tokenizer, batch_size, options):
-    # A limit of its own for all: by default that of a batch is its longest sentence's.
-    options = {**options, "max_new_tokens": 12}
+@pytest.mark.parametrize("batch", [{"batch_size": 1}, {"batch_size": 4}, {"batch_tokens": 30}, {"batch_tokens": 1}])
+@pytest.mark.parametrize("options", [{"num_beams": 1}, {"num_beams": 3}, {"max_new_tokens": 12}])
+def test_translations_keep_the_order_and_equal_those_of_single_sentences(model, tokenizer, batch, options):
     model.eval()
     expected = [
         tokenizer.decode(
@@ -52,18 +54,21 @@ def test_translations_keep_the_order_and_equal_those_of_single_sentences(model, 
         else ""
         for sentence in SENTENCES
     ]
-    assert list(translate(model, tokenizer, SENTENCES, batch_size=batch_size, **options)) == expected
+    assert list(translate(model, tokenizer, SENTENCES, **batch, **options)) == expected
     assert len(set(expected)) > 2  # the model does tell sentences apart
 
 
 def test_section_6_1_a_translation_may_be_50_tokens_longer_than_its_source(model, tokenizer):
-    for sentence in ("a", "a b c a b c"):
-        (translation,) = translate(model, tokenizer, [sentence], bad_words_ids=[[tokenizer.eos_token_id]])
-        (expected,) = [one_by_one(model, tokenizer, sentence, bad_words_ids=[[tokenizer.eos_token_id]])]
+    sentences = ["a", "a b c a b c"]
+    together = translate(model, tokenizer, sentences, bad_words_ids=[[tokenizer.eos_token_id]], num_beams=1)
+    for sentence, translation in zip(sentences, together, strict=True):
+        expected = one_by_one(model, tokenizer, sentence, bad_words_ids=[[tokenizer.eos_token_id]], num_beams=1)
         assert translation == expected
         produced = model.generate(
             **tokenizer(sentence, return_tensors="pt"),
             max_new_tokens=200,
+            max_extra_tokens=None,
+            num_beams=1,
             bad_words_ids=[[tokenizer.eos_token_id]],
         )
         limit = len(tokenizer(sentence)["input_ids"]) + 50
@@ -91,3 +96,19 @@ def test_the_model_is_used_in_eval_mode_and_left_as_it_was(model, tokenizer, tra
     assert first == second
     assert len(set(first)) == 1
     assert model.training is training
+
+
+def test_a_model_without_our_fields_gets_the_limit_of_its_batch(model, tokenizer):
+    plain = copy.deepcopy(model)
+    plain.generation_config = GenerationConfig.from_model_config(model.config)
+    never_ends = {"bad_words_ids": [[tokenizer.eos_token_id]]}
+    inputs = tokenizer("a b c", return_tensors="pt")
+    expected = plain.eval().generate(**inputs, **never_ends, max_new_tokens=inputs["input_ids"].shape[1] + 50)
+    (translation,) = translate(plain, tokenizer, ["a b c"], **never_ends)
+    assert translation == tokenizer.decode(expected[0], skip_special_tokens=True)
+
+
+@pytest.mark.parametrize("name", ["batch_size", "batch_tokens"])
+def test_a_batch_of_nothing_is_refused(model, tokenizer, name):
+    with pytest.raises(ValueError, match=f"`{name}`=0"):
+        next(translate(model, tokenizer, ["a"], **{name: 0}))

@@ -1,5 +1,6 @@
-"""Translating with a trained model: sentences, files and streams."""
+"""Translating with a trained model, or several: sentences, files and streams."""
 
+from .ensemble import EnsembleForConditionalGeneration
 from .translation import translate
 
-__all__ = ["translate"]
+__all__ = ["EnsembleForConditionalGeneration", "translate"]

@@ -25,6 +25,24 @@ def sorted_batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int
         yield order[start : start + batch_size]
 
 
+def token_batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
+    """Groups sentences of like length, the longest first, into batches of about as much work.
+
+    Args:
+        lengths: the length of each sentence.
+        batch_tokens: tokens in a batch, at most, its padding among them. A sentence that is longer stands alone.
+
+    Yields:
+        Indices into `lengths`; each index once.
+    """
+    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+    start = 0
+    while start < len(order):
+        size = max(1, batch_tokens // max(1, lengths[order[start]]))
+        yield order[start : start + size]
+        start += size
+
+
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Puts a model in eval mode for as long as this lasts, and back in the mode it was in, whatever happens.

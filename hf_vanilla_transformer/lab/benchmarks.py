@@ -92,11 +92,11 @@ def compare_train_step(size: str, repeats: int = 10, memory: bool = True) -> Com
         The comparison.
     """
     steps = {name: _train_step(name, size) for name in (OURS, MARIAN)}
-    peaks = {name: _peak_memory(name, size) for name in steps} if memory else {}
+    peaks = {name: peak_memory(_train_step, name, size) for name in steps} if memory else {}
     work = WORKLOADS[size]
     lengths = str(work.length) if work.shortest is None else f"{work.shortest} to {work.length}"
     what = f"train step, {size}, {work.sentences} x {lengths} tokens, V {work.vocab_size:,}"
-    return Comparison(what, _in_turns(steps, repeats), peaks)
+    return Comparison(what, in_turns(steps, repeats), peaks)
 
 
 def compare_loss(repeats: int = 10) -> Comparison:
@@ -120,7 +120,7 @@ def compare_loss(repeats: int = 10) -> Comparison:
         F.cross_entropy(hidden @ weight.t(), labels, label_smoothing=0.1, reduction="sum").backward()
 
     what = f"projection and loss, {tokens:,} tokens, D {d_model}, V {vocab_size:,}"
-    return Comparison(what, _in_turns({OURS: fused, TORCH: plain}, repeats), {})
+    return Comparison(what, in_turns({OURS: fused, TORCH: plain}, repeats), {})
 
 
 def marian_like(config: VanillaTransformerConfig) -> MarianMTModel:
@@ -190,7 +190,16 @@ def _train_step(name: str, size: str) -> Callable[[], None]:
     return step
 
 
-def _in_turns(steps: dict[str, Callable[[], None]], repeats: int) -> dict[str, list[float]]:
+def in_turns(steps: dict[str, Callable[[], None]], repeats: int) -> dict[str, list[float]]:
+    """Measures programs in turns, so that whatever else the machine does slows all alike.
+
+    Args:
+        steps: the programs.
+        repeats: measured runs of each, after two that are not.
+
+    Returns:
+        Seconds of every measured run, by program.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for turn in range(repeats + 2):
         for name, step in steps.items():
@@ -201,14 +210,23 @@ def _in_turns(steps: dict[str, Callable[[], None]], repeats: int) -> dict[str, l
     return seconds
 
 
-def _peak_memory(name: str, size: str) -> int:
+def peak_memory(make_step: Callable[..., Callable[[], None]], *args: object) -> int:
+    """The highest resident memory of a process that does nothing else, libraries included.
+
+    Args:
+        make_step: a function of a module that makes a program.
+        *args: for it; picklable.
+
+    Returns:
+        Bytes.
+    """
     # A process of its own: the high-water mark of this one cannot be lowered.
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_peak_memory_of_steps, (name, size))
+        return pool.apply(_peak_memory_of_steps, (make_step, *args))
 
 
-def _peak_memory_of_steps(name: str, size: str) -> int:
-    step = _train_step(name, size)
+def _peak_memory_of_steps(make_step: Callable[..., Callable[[], None]], *args: object) -> int:
+    step = make_step(*args)
     for _ in range(3):
         step()
     status = Path("/proc/self/status")

@@ -2,6 +2,7 @@
 
 from .arguments import VanillaTransformerTrainingArguments
 from .averaging import average_checkpoints, last_checkpoints
+from .command_line import run_command
 from .pretraining import PreparedRun, TrainingResult, prepare, pretrain, train
 from .recipes import parse_arguments, read_recipe
 from .report import summary_lines
@@ -19,6 +20,7 @@ __all__ = [
     "prepare",
     "pretrain",
     "read_recipe",
+    "run_command",
     "summary_lines",
     "train",
     "train_tokenizer",

@@ -1,6 +1,7 @@
 """Everything that describes a training run, in one dataclass: data, tokenizer, model and transformers' own options."""
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import Literal, get_args
 
 import torch
@@ -8,6 +9,9 @@ from transformers import Seq2SeqTrainingArguments
 
 Objective = Literal["translation", "span_corruption"]
 FinalWeights = Literal["last", "best", "average", "ema"]
+
+# What an evaluation finds; of the last two, more is better.
+_SCORES = ("loss", "perplexity", "bleu", "chrf")
 
 
 @dataclass
@@ -168,10 +172,14 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
     use_cache: bool = field(default=True, metadata={"help": "Whether the saved model generates with a cache."})
 
     def __post_init__(self) -> None:
+        for each in fields(self):
+            # `train_data: train.jsonl` in a recipe is one corpus, and not as many as it has letters.
+            if each.type == list[str] and isinstance(getattr(self, each.name), str | Mapping):
+                setattr(self, each.name, [getattr(self, each.name)])
         if self.final_weights == "best":
             self.load_best_model_at_end = True
         if getattr(self, "greater_is_better", None) is None and self.metric_for_best_model is not None:
-            self.greater_is_better = self.metric_for_best_model.removeprefix("eval_") in ("bleu", "chrf")
+            self.greater_is_better = self.metric_for_best_model.removeprefix("eval_") in _SCORES[2:]
         if self.save_total_limit is None:
             self.save_total_limit = max(2, self.average_last if self.final_weights == "average" else 0)
         if self.bf16 and not torch.accelerator.is_available():
@@ -191,6 +199,9 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
         for name, allowed in (("objective", Objective), ("final_weights", FinalWeights)):
             if getattr(self, name) not in get_args(allowed):
                 raise ValueError(f"{name}={getattr(self, name)!r} is none of {', '.join(get_args(allowed))}")
+        metric = (self.metric_for_best_model or "loss").removeprefix("eval_")
+        if metric not in _SCORES:
+            raise ValueError(f"metric_for_best_model={metric!r} is none of {', '.join(_SCORES)}")
         if self.max_length_ratio is not None and self.max_length_ratio < 1:
             raise ValueError(f"max_length_ratio={self.max_length_ratio} is less than 1, which no pair satisfies")
         if self.final_weights == "average" and (self.save_total_limit or 0) < self.average_last:
@@ -204,6 +215,8 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
             raise ValueError(
                 f"final_weights={self.final_weights} is of whole models; with lora_rank, take last or best"
             )
+        if self.streaming and self.drop_duplicates:
+            raise ValueError("drop_duplicates would take a stream's second reading for duplicates; not with streaming")
         if self.streaming and self.max_steps <= 0:
             raise ValueError(f"streaming needs max_steps, since a stream has no last sentence; got {self.max_steps}")
         if self.learning_rate is None and self.warmup_steps < 1:

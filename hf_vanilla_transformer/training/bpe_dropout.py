@@ -15,6 +15,7 @@ import sys
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from tokenizers import Encoding, Tokenizer
@@ -24,7 +25,7 @@ _Symbols = tuple[int, ...]
 
 # Longer words are hardly ever cut the same way twice, so keeping their cuts would be a waste.
 _LONGEST_WORD_IN_GRAPH = 32  # symbols
-_MOST_NODES = 200_000  # about 100 MB; then the graph starts anew, which costs time and changes no result
+_MOST_NODES = 500_000  # about 200 MB; then the graph starts anew, which costs time and changes no result
 
 
 class _Node:
@@ -89,6 +90,9 @@ class BpeDropout:
         for added in self._backend.get_added_tokens_decoder():
             self._parts.pop(added, None)  # found in the text as a whole, so never cut
         self._clear_graph()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_whole_words": {}, "_nodes": {}}  # large, and soon made again
 
     def encode(self, text: str, rng: np.random.Generator) -> list[int]:
         """Encodes one text.

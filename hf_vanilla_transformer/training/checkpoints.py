@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 from pathlib import Path
-from typing import Any
 
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
@@ -68,16 +67,19 @@ def find_damage(checkpoint: str | Path) -> str | None:
     """
     checkpoint = Path(checkpoint)
     try:
-        contents: dict[str, Any] = json.loads((checkpoint / SEAL).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        return f"its {SEAL} cannot be read ({error})"
-    for name, expected in contents.items():
+        seal = json.loads((checkpoint / SEAL).read_text(encoding="utf-8"))
+        contents = [(name, each["bytes"], each["sha256"]) for name, each in seal.items()]
+    except (OSError, ValueError, AttributeError, LookupError, TypeError) as error:  # no JSON, or JSON of another kind
+        return f"its {SEAL} cannot be read ({type(error).__name__}: {error})"
+    if not contents:
+        return f"its {SEAL} names no file"
+    for name, size, digest in contents:
         path = checkpoint / name
         if not path.is_file():
             return f"{name} is missing"
-        if path.stat().st_size != expected["bytes"]:
-            return f"{name} has {path.stat().st_size} bytes instead of {expected['bytes']}"
-        if _hash(path) != expected["sha256"]:
+        if path.stat().st_size != size:
+            return f"{name} has {path.stat().st_size} bytes instead of {size}"
+        if _hash(path) != digest:
             return f"{name} has changed since it was written"
     return None
 
@@ -141,7 +143,7 @@ def remove_checkpoint(checkpoint: Path) -> None:
     shutil.rmtree(removing, ignore_errors=True)
 
 
-def prepare_folder(output_dir: str | Path, checkpoint_bytes: int, checkpoints: int) -> None:
+def prepare_folder(output_dir: str | Path, checkpoint_bytes: int = 0, checkpoints: int = 0) -> None:
     """Makes the folder of a run, clears what a killed run left half-written, and finds out whether it can be written.
 
     Args:

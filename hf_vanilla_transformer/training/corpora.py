@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from itertools import zip_longest
@@ -30,7 +31,7 @@ class Corpus:
         weight: how often the corpus counts in an epoch: 2 is twice, 0.5 every other sentence.
 
     Raises:
-        ValueError: not exactly one kind of text is named, or the weight is not above 0.
+        ValueError: not exactly one kind of text is named, or the weight is no number above 0.
     """
 
     path: str | None = None
@@ -45,8 +46,8 @@ class Corpus:
         named = [name for name in ("path", "source", "dataset") if getattr(self, name)]
         if len(named) != 1 or (self.source is None) != (self.target is None):
             raise ValueError(f"a corpus is a path, a source with its target, or a dataset; got {self}")
-        if not self.weight > 0:
-            raise ValueError(f"the weight of a corpus is above 0; got {self}")
+        if not 0 < self.weight < math.inf:
+            raise ValueError(f"the weight of a corpus is a number above 0; got {self}")
 
     @classmethod
     def parse(cls, description: "str | Mapping[str, Any] | Corpus") -> "Corpus":
@@ -74,9 +75,10 @@ class Corpus:
                 close = difflib.get_close_matches(str(key), names, n=1)
                 hint = f"; did you mean {close[0]}?" if close else f"; a corpus has: {', '.join(names)}"
                 raise ValueError(f"{key!r} is no key of a corpus, in {dict(description)}{hint}")
-        texts = {key: str(value) for key, value in description.items() if key != "weight"}
+        given = {key: value for key, value in description.items() if value is not None}  # YAML's `key:` is None
+        texts = {key: str(value) for key, value in given.items() if key != "weight"}
         try:
-            return cls(weight=float(description.get("weight", 1.0)), **texts)
+            return cls(weight=float(given.get("weight", 1.0)), **texts)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{dict(description)}: {error}") from error
 
@@ -210,6 +212,7 @@ def _pair(row: Any, number: int, where: str, source_lang: str, target_lang: str)
                 f"{where}: expected text for language {language!r}, got {texts.get(language)!r:.100}; "
                 f"there are: {', '.join(map(str, texts))}. Set source_lang and target_lang"
             )
+        _require_characters(texts[language], f"{where}, language {language!r}")
     return {"line": number, "source": texts[source_lang], "target": texts[target_lang]}
 
 
@@ -217,4 +220,15 @@ def _text(row: Any, number: int, where: str) -> Row:
     text = row.get("text") if isinstance(row, Mapping) else None
     if not isinstance(text, str):
         raise ValueError(f'{where}: expected {{"text": "..."}}, got {row!r:.200}')
+    _require_characters(text, where)
     return {"line": number, "source": text}
+
+
+def _require_characters(text: str, where: str) -> None:
+    """Refuses halves of characters, which JSON can spell and no tokenizer takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{where}: a lone surrogate, \\u{ord(text[error.start]):04x}, at character {error.start}; it is no text"
+        ) from error

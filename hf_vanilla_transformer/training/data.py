@@ -144,6 +144,7 @@ def tokenize_rows(
         columns = {"input_ids": tokenizer([row["source"] for row in full])["input_ids"]}
         if "target" in full[0]:
             columns["labels"] = tokenizer(text_target=[row["target"] for row in full])["input_ids"]
+        kept = []
         for index, row in enumerate(full):
             ids = {name: column[index] for name, column in columns.items()}
             lengths = [len(side) for side in ids.values()]
@@ -152,8 +153,9 @@ def tokenize_rows(
             elif filters.max_length_ratio is not None and max(lengths) > filters.max_length_ratio * min(lengths):
                 counts.unequal += 1
             else:
-                counts.kept += 1
-                yield {**row, **ids}
+                kept.append({**row, **ids})
+        counts.kept += len(kept)  # before any of them is handed on: the counts add up whenever they are looked at
+        yield from kept
 
 
 def load_tokenized(
@@ -240,10 +242,11 @@ def _cache_key(
             splits = datasets.load_dataset(corpus.dataset, corpus.config, split=corpus.split)
             digest.update(splits._fingerprint.encode())
         for path in corpus.files:
+            content = hashlib.sha256()  # one a file: text that moves from one file to the next is another text
             with open(path, "rb") as file:
-                digest.update(
-                    hashlib.file_digest(file, "sha256").digest() if hasattr(hashlib, "file_digest") else file.read()
-                )
+                while block := file.read(2**20):
+                    content.update(block)
+            digest.update(content.digest())
         # Two spellings of one file read alike, but for how they are taken apart.
         digest.update(json.dumps([Path(path).suffixes for path in corpus.files]).encode())
     digest.update(tokenizer.backend_tokenizer.to_str().encode())

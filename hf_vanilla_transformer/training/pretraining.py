@@ -17,7 +17,6 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils import logging
 
 from ..configuration_vanilla_transformer import VanillaTransformerConfig
-from ..inference.translation import MAX_EXTRA_TOKENS
 from ..modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
 from .arguments import VanillaTransformerTrainingArguments
 from .averaging import average_weights, last_checkpoints
@@ -115,6 +114,8 @@ def prepare(args: VanillaTransformerTrainingArguments) -> PreparedRun:
     validation = [_with_split(Corpus.parse(each), "validation") for each in args.validation_data]
     for corpus in [*corpora, *validation]:
         corpus.check()
+    if args.should_save:
+        prepare_folder(args.output_dir)
     checkpoint = _checkpoint(args)
     with args.main_process_first(local=False, desc="reading and tokenising text"):
         tokenizer = _tokenizer(args, corpora, checkpoint)
@@ -162,18 +163,7 @@ def train(run: PreparedRun, args: VanillaTransformerTrainingArguments) -> Traini
         FloatingPointError: a loss or gradient is not finite.
         OSError: a checkpoint could not be written.
     """
-    if run.validation_set is None:
-        args.eval_strategy = "no"
-    trainer = VanillaTransformerTrainer(
-        model=run.model,
-        args=args,
-        train_dataset=run.train_set,
-        eval_dataset=run.validation_set,
-        data_collator=partial(collate, pad_token_id=run.tokenizer.pad_token_id),
-        processing_class=run.tokenizer,
-        train_sampler=run.train_sampler,
-        first_update=run.first_update,
-    )
+    trainer = _trainer(run, args)
     try:
         output = trainer.train(resume_from_checkpoint=str(run.checkpoint) if run.checkpoint else None)
     finally:
@@ -224,6 +214,21 @@ def parse_overrides(overrides: Sequence[Any]) -> dict[str, Any]:
         except (ValueError, SyntaxError):
             values[name] = text
     return values
+
+
+def _trainer(run: PreparedRun, args: VanillaTransformerTrainingArguments) -> VanillaTransformerTrainer:
+    if run.validation_set is None:
+        args.eval_strategy = "no"
+    return VanillaTransformerTrainer(
+        model=run.model,
+        args=args,
+        train_dataset=run.train_set,
+        eval_dataset=run.validation_set,
+        data_collator=partial(collate, pad_token_id=run.tokenizer.pad_token_id),
+        processing_class=run.tokenizer,
+        train_sampler=run.train_sampler,
+        first_update=run.first_update,
+    )
 
 
 def _with_split(corpus: Corpus, split: str) -> Corpus:
@@ -343,8 +348,6 @@ def _model(args: VanillaTransformerTrainingArguments, tokenizer: PreTrainedToken
         )
         model = VanillaTransformerForConditionalGeneration(config)
         model.generation_config.num_beams = args.generation_num_beams or 1
-        # Without a limit of its own, transformers stops after 20 tokens.
-        model.generation_config.max_new_tokens = args.max_length + MAX_EXTRA_TOKENS
     for name in args.frozen_modules:
         try:
             model.get_submodule(name).requires_grad_(False)

@@ -2,15 +2,21 @@
 
 import argparse
 import difflib
+import sys
 from collections.abc import Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from transformers import HfArgumentParser
+from transformers.trainer_pt_utils import AcceleratorConfig
 
 from .arguments import VanillaTransformerTrainingArguments
+from .text_files import read_lines
+
+_KINDS = {int: "a whole number", float: "a number", bool: "true or false"}
 
 
 def read_recipe(path: str | Path) -> dict[str, Any]:
@@ -24,9 +30,10 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no mapping, or a key is unknown or there twice; the message names file and line.
+        ValueError: it is no mapping, a key is unknown or there twice, or a value is not of its type; the message
+            names file and line.
     """
-    text = Path(path).read_text(encoding="utf-8")
+    text = "\n".join(read_lines(path))
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         values = yaml.safe_load(text)
@@ -35,6 +42,7 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
     if not isinstance(values, dict) or root is None:
         raise ValueError(f"{path}: expected `key: value` lines, got {values!r:.100}")
     names = {field.name for field in fields(VanillaTransformerTrainingArguments) if field.init}
+    hints = get_type_hints(VanillaTransformerTrainingArguments)
     seen: set[str] = set()
     for key, _ in root.value:
         where = f"{path}, line {key.start_mark.line + 1}"
@@ -46,6 +54,7 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
         if key.value in seen:
             raise ValueError(f"{where}: {key.value} was given before")
         seen.add(key.value)
+        values[key.value] = _converted(values[key.value], hints[key.value], f"{where}: {key.value}")
     return values
 
 
@@ -71,15 +80,19 @@ def parse_arguments(
         description=description,
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
-    parser.add_argument("recipe", nargs="?", help="A YAML file of the options below; flags override it.")
-    # Twice: defaults have to be set before flags are read, and the recipe's name is among the words.
-    known, _ = parser.parse_known_args(argv)
-    if known.recipe is not None:
-        parser.set_defaults(**read_recipe(known.recipe))
-    words = vars(parser.parse_args(argv))
-    words.pop("recipe")
-    return VanillaTransformerTrainingArguments(**words)
+    parser.add_argument(
+        "recipe", nargs="?", help="A YAML file of the options below; comes first, and flags override it."
+    )
+    words = sys.argv[1:] if argv is None else list(argv)
+    comes_first = bool(words) and not words[0].startswith("-")
+    if comes_first:  # before flags are read, for they override it
+        parser.set_defaults(**read_recipe(words[0]))
+    values = vars(parser.parse_args(words))
+    if values.pop("recipe") is not None and not comes_first:
+        parser.error("the recipe comes first, before all flags")
+    return VanillaTransformerTrainingArguments(**values)
 
 
 def given_values(args: VanillaTransformerTrainingArguments) -> dict[str, Any]:
@@ -94,8 +107,28 @@ def given_values(args: VanillaTransformerTrainingArguments) -> dict[str, Any]:
     values = {}
     for field in fields(args):
         value = getattr(args, field.name)
+        if isinstance(value, AcceleratorConfig):  # what transformers makes of None
+            value = None if value == AcceleratorConfig() else value.to_dict()
         default = field.default_factory() if field.default_factory is not MISSING else field.default
         if field.init and not field.name.startswith("_") and value != default:
             plain = isinstance(value, str | int | float | bool | list | dict | None)
             values[field.name] = value if plain else str(getattr(value, "value", value))
     return values
+
+
+def _converted(value: Any, hint: Any, where: str) -> Any:
+    """Makes numbers of what YAML takes for text, such as 5e-3, and refuses what is none."""
+    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    kind, *others = [each for each in kinds if each is not NoneType]
+    if others or kind not in _KINDS or (value is None and NoneType in kinds):
+        return value
+    if kind is bool:
+        fits = isinstance(value, bool)
+    else:
+        fits = isinstance(value, str | int | float) and not isinstance(value, bool)
+    try:
+        if fits and not (kind is int and isinstance(value, float)):
+            return kind(value)
+    except ValueError:
+        pass
+    raise ValueError(f"{where}: expected {_KINDS[kind]}, got {value!r:.100}")

@@ -1,6 +1,7 @@
 """What a run leaves to look at: its numbers as JSON, its curves as a picture, three lines to read."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def summary_lines(metrics: dict[str, Any], output_dir: str) -> list[str]:
         lines.append(line + ".")
     else:
         lines.append("No validation text, no scores: give validation_data.")
-    return [*lines, f'Try it: python scripts/translate.py --model {output_dir} "..."']
+    return [*lines, f'Try it: python scripts/translate.py --model {shlex.quote(output_dir)} "..."']
 
 
 def _draw(axes: Any, history: list[dict[str, Any]], names: dict[str, str]) -> None:

@@ -59,7 +59,7 @@ class TokenBatchStream(torch.utils.data.IterableDataset):
                 made = row if self.make is None else {**row, **self.make(row, 0, index)}
                 buffer.append({"input_ids": made["input_ids"], "labels": made["labels"], "index": index})
             read += len(buffer)
-            logger.info(counts.describe("stream", filters))
+            (logger.warning if counts.kept < counts.read else logger.info)(counts.describe("stream", filters))
             sources, targets = example_lengths(buffer)
             batches = plan_batches(sources, targets, self.args.max_tokens)
             for position in random.permutation(len(batches)):

@@ -25,8 +25,8 @@ def plan_batches(
         multiple: processes times accumulation steps, so that all have equally many batches.
 
     Returns:
-        Indices of pairs, one array a batch; each index once. Batches that hold one pair and cannot be halved are
-        repeated, where there are fewer pairs than `multiple`.
+        Indices of pairs, one array a batch; each index once. Only where fewer pairs than batches are needed, so that
+        each is in a batch by itself and none can be halved, is one repeated.
     """
     longest = np.maximum(source_lengths, target_lengths)
     difference = source_lengths - target_lengths
@@ -48,7 +48,7 @@ def _multiple_of(batches: list[np.ndarray], longest: np.ndarray, multiple: int) 
         largest = max(range(len(batches)), key=lambda index: sizes[index] if len(batches[index]) > 1 else -1)
         batch = batches[largest]
         half = len(batch) // 2
-        # One pair cannot be halved: with fewer pairs than processes, some see the same pair.
+        # One pair cannot be halved: with fewer pairs than batches are needed, some batches are of the same pair.
         parts = (batch[:half], batch[half:]) if half else (batch, batch)
         batches[largest : largest + 1] = parts
         sizes[largest : largest + 1] = [len(part) * int(longest[part].max()) for part in parts]

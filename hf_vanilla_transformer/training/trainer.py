@@ -4,7 +4,8 @@ import json
 import math
 import shutil
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -246,6 +247,10 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
 
     def _scores(self, dataset: Dataset, generation_options: dict[str, Any]) -> dict[str, float]:
         model = self.accelerator.unwrap_model(self.model)
+        with _without_autocast(model):
+            return self._scores_of(model, dataset, generation_options)
+
+    def _scores_of(self, model: nn.Module, dataset: Dataset, generation_options: dict[str, Any]) -> dict[str, float]:
         batch_size = self.args.eval_batch_size
         # Longest first, dealt out in turns: the processes have equally much to do.
         lengths = [len(ids) for ids in dataset["input_ids"]]
@@ -312,12 +317,29 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
             if self.moving_average is not None and self._writing_to is not None:
                 self.moving_average.save(folder / _EMA_NAME)
 
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        # Tied weights are stored once, which transformers takes for missing ones.
+        tied = set(getattr(self.model, "all_tied_weights_keys", None) or ())
+        load_result.missing_keys[:] = [name for name in load_result.missing_keys if name not in tied]
+        super()._issue_warnings_after_load(load_result)
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         average = Path(resume_from_checkpoint) / _EMA_NAME
         if self.args.final_weights == "ema" and average.exists():
             self.moving_average = MovingAverage(self.model, self.args.ema_decay)
             self.moving_average.load(average)
+
+
+@contextmanager
+def _without_autocast(model: nn.Module) -> Iterator[None]:
+    """Takes off what accelerate wraps around `forward` for bf16: scores are those of the weights that are saved."""
+    wrapped = model.__dict__.pop("forward", None)
+    try:
+        yield
+    finally:
+        if wrapped is not None:
+            model.forward = wrapped
 
 
 class _UpdateMovingAverage(TrainerCallback):

@@ -1,0 +1,312 @@
+"""§6.1 beam search: the search itself, whatever model gives the logits."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import torch
+
+# The largest of so many logits stands for all of them while the best are looked for.
+_CHUNK = 64
+
+
+class Steps(Protocol):
+    """What a search asks for logits, position by position."""
+
+    def start(self, prefix: torch.Tensor) -> torch.Tensor:
+        """Logits (B, 1, V) after a prefix (B, P)."""
+        ...
+
+    def advance(self, tokens: torch.Tensor, parents: torch.Tensor | None = None) -> torch.Tensor:
+        """Logits (B, K, V) after one more token (B, K) of each beam, which continues the beam `parents` (B, K)."""
+        ...
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """Goes on with the sentences at `rows` only."""
+        ...
+
+
+def gnmt_length_penalty(length: int, alpha: float) -> float:
+    """§6.1 "length penalty": ((5 + n) / 6)^alpha of Wu et al. (2016), by which a log-probability is divided.
+
+    Args:
+        length: n, tokens of the hypothesis, `</s>` among them and the start token not.
+        alpha: 0.6 in the paper; 0 is no penalty.
+
+    Returns:
+        The divisor.
+    """
+    return ((5 + length) / 6) ** alpha
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """How hypotheses compare, and when a sentence is decided.
+
+    Args:
+        num_beams: K, hypotheses that are kept.
+        num_wanted: how many of them are asked for.
+        alpha: of `gnmt_length_penalty`; None for transformers' penalty, n^power.
+        power: transformers' `length_penalty`.
+        early_stopping: transformers' argument. With `alpha`, True ends at K hypotheses as it does there; any other
+            value ends once no open beam can win, and not before.
+    """
+
+    num_beams: int
+    num_wanted: int
+    alpha: float | None
+    power: float
+    early_stopping: bool | str
+
+    def score(self, log_prob: float, length: int) -> float:
+        """The log-probability of a hypothesis of so many tokens, divided by the length penalty."""
+        return log_prob / (length**self.power if self.alpha is None else gnmt_length_penalty(length, self.alpha))
+
+    def is_decided(self, finished: list["Hypothesis"], best_open: float, length: int, limit: int) -> bool:
+        """Whether a sentence needs no further step.
+
+        Args:
+            finished: its hypotheses, the best first.
+            best_open: log-probability of the best beam that is still open.
+            length: tokens of that beam.
+            limit: tokens that a hypothesis may have.
+
+        Returns:
+            With `alpha`: whether no continuation of an open beam can come among the wanted, for its log-probability is
+            not going to rise and its penalty is bounded. Without: transformers' rule.
+        """
+        exact = self.alpha is not None and self.early_stopping is not True
+        if len(finished) < (self.num_wanted if exact else self.num_beams):
+            return False
+        if self.early_stopping is True:
+            return True
+        if self.alpha is not None:
+            best_length = limit if self.alpha > 0 else length + 1
+            return self.score(best_open, best_length) <= finished[self.num_wanted - 1].score
+        best_length = limit if self.early_stopping == "never" and self.power > 0 else length
+        return self.score(best_open, best_length) <= finished[-1].score
+
+
+class Hypothesis(NamedTuple):
+    """A finished translation.
+
+    Args:
+        score: its log-probability, divided by the length penalty.
+        tokens: 1-dimensional, without the prefix.
+        trail: 1-dimensional, for each token the row of logits it was chosen from, as transformers' `beam_indices`.
+    """
+
+    score: float
+    tokens: torch.Tensor
+    trail: torch.Tensor
+
+
+class BeamSearch:
+    """Looks for the best continuations of a prefix, K beams a sentence, all sentences at once.
+
+    At each position the 2K best continuations of a sentence are considered. Those among the first K that end, with
+    `</s>` or at the limit, are finished; the first K of those that do not end are the beams of the next position.
+
+    Args:
+        steps: gives the logits.
+        prefix: (B, P).
+        ranking: how hypotheses compare.
+        limits: (B,), tokens that a hypothesis of each sentence may have.
+        eos_token_ids: what ends a hypothesis.
+        process: turns token ids (B * K, L) and logits (B * K, V) into log-probabilities; None: log_softmax does.
+        must_end: says of token ids (N, L) which have to end (N,); None: none has to.
+        do_sample: whether to draw the 2K continuations instead.
+        drop_decided: whether sentences leave the batch when they are decided, where `process` and `must_end` look at
+            each row alone.
+    """
+
+    def __init__(
+        self,
+        steps: Steps,
+        prefix: torch.Tensor,
+        ranking: Ranking,
+        limits: torch.Tensor,
+        eos_token_ids: list[int],
+        process: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
+        must_end: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        do_sample: bool = False,
+        drop_decided: bool = True,
+    ) -> None:
+        self.steps, self.ranking, self.process, self.must_end = steps, ranking, process, must_end
+        self.eos_token_ids, self.do_sample, self.drop_decided = eos_token_ids, do_sample, drop_decided
+        self.num_beams = ranking.num_beams
+        self.num_candidates = max(2, 1 + len(eos_token_ids)) * self.num_beams
+        batch_size, self.prefix_length = prefix.shape
+        self.finished: list[list[Hypothesis]] = [[] for _ in range(batch_size)]
+        self.is_done = [False] * batch_size
+        # State of the rows, which are the sentences that have not been dropped.
+        self.sentences = list(range(batch_size))
+        self.sequences = prefix.unsqueeze(1).expand(-1, self.num_beams, -1)  # (rows, K, L)
+        self.trails = prefix.new_empty(batch_size, self.num_beams, 0)
+        self.totals = torch.full((batch_size, self.num_beams), -torch.inf, device=prefix.device)
+        self.totals[:, 0] = 0  # all beams are the same prefix at first: it is to be continued once
+        self.limits = limits
+
+    def run(self) -> list[list[Hypothesis]]:
+        """Searches.
+
+        Returns:
+            The finished hypotheses of each sentence, at most K, the best first.
+        """
+        logits = self.steps.start(self.sequences[:, 0])
+        while True:
+            log_probs, indices = self._candidates(logits)
+            parents, tokens = indices // logits.shape[-1], indices % logits.shape[-1]
+            ends = self._ends(parents, tokens)
+            self._finish(log_probs, parents, tokens, ends)
+            parents, tokens = self._continue(log_probs, parents, tokens, ends)
+            self._mark_decided(ends)
+            if all(self.is_done):
+                return self.finished
+            if self.drop_decided:
+                rows = self._undecided_rows()
+                if rows is not None:
+                    parents, tokens = parents[rows], tokens[rows]
+            logits = self.steps.advance(tokens, parents)
+
+    @property
+    def length(self) -> int:
+        """Tokens that each open beam has, without the prefix."""
+        return self.sequences.shape[-1] - self.prefix_length
+
+    def _candidates(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-probabilities and indices beam * V + token of the continuations (rows, 2K) to consider."""
+        if self.process is None:
+            log_probs = logits.float().log_softmax(-1).expand(-1, self.num_beams, -1)
+        else:
+            logits = logits.float().expand(-1, self.num_beams, -1)
+            log_probs = self.process(self.sequences.flatten(0, 1), logits.flatten(0, 1)).view_as(logits)
+        if not self.do_sample:
+            return _best(log_probs, self.totals, self.num_candidates)
+        totals = (log_probs + self.totals.unsqueeze(-1)).flatten(1)
+        indices = torch.multinomial(totals.softmax(-1), self.num_candidates)
+        return totals.gather(1, indices), indices
+
+    def _ends(self, parents: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        ends = (self.length + 1 >= self.limits).unsqueeze(1).expand_as(tokens)
+        for eos_token_id in self.eos_token_ids:
+            ends = ends | tokens.eq(eos_token_id)
+        if self.must_end is not None:
+            sequences = torch.cat([_of_parents(self.sequences, parents), tokens.unsqueeze(-1)], dim=-1)
+            ends = ends | self.must_end(sequences.flatten(0, 1)).view_as(ends)
+        return ends
+
+    def _finish(self, log_probs: torch.Tensor, parents: torch.Tensor, tokens: torch.Tensor, ends: torch.Tensor) -> None:
+        for row, rank in ends[:, : self.num_beams].nonzero().tolist():
+            sentence, parent = self.sentences[row], int(parents[row, rank])
+            if self.is_done[sentence]:
+                continue
+            hypotheses = self.finished[sentence]
+            score = self.ranking.score(float(log_probs[row, rank]), self.length + 1)
+            if len(hypotheses) == self.num_beams and score <= hypotheses[-1].score:
+                continue
+            chosen_from = torch.full_like(tokens[row, :1], sentence * self.num_beams + parent)
+            hypotheses.append(
+                Hypothesis(
+                    score,
+                    torch.cat([self.sequences[row, parent, self.prefix_length :], tokens[row, rank : rank + 1]]),
+                    torch.cat([self.trails[row, parent], chosen_from]),
+                )
+            )
+            hypotheses.sort(key=lambda hypothesis: -hypothesis.score)
+            del hypotheses[self.num_beams :]
+
+    def _continue(
+        self, log_probs: torch.Tensor, parents: torch.Tensor, tokens: torch.Tensor, ends: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Makes the best continuations that do not end the beams of the next position; returns parents and tokens."""
+        if self.do_sample or bool(ends.any()):
+            log_probs, best = log_probs.masked_fill(ends, -torch.inf).topk(self.num_beams)
+            parents, tokens = parents.gather(1, best), tokens.gather(1, best)
+        self.totals, parents, tokens = (part[:, : self.num_beams] for part in (log_probs, parents, tokens))
+        self.sequences = torch.cat([_of_parents(self.sequences, parents), tokens.unsqueeze(-1)], dim=-1)
+        first_rows = torch.tensor(self.sentences, device=parents.device).unsqueeze(1) * self.num_beams
+        self.trails = torch.cat([_of_parents(self.trails, parents), (parents + first_rows).unsqueeze(-1)], dim=-1)
+        return parents, tokens
+
+    def _mark_decided(self, ends: torch.Tensor) -> None:
+        if not any(self.finished):
+            return
+        all_end, best, limits = ends.all(1).tolist(), self.totals[:, 0].tolist(), self.limits.tolist()
+        for row, sentence in enumerate(self.sentences):
+            self.is_done[sentence] = (
+                self.is_done[sentence]
+                or all_end[row]
+                or self.ranking.is_decided(self.finished[sentence], best[row], self.length, limits[row])
+            )
+
+    def _undecided_rows(self) -> torch.Tensor | None:
+        """Drops the decided sentences when they are a quarter of the rows, so that copying pays; returns the others."""
+        rows = [row for row, sentence in enumerate(self.sentences) if not self.is_done[sentence]]
+        if 4 * len(rows) > 3 * len(self.sentences):
+            return None
+        self.sentences = [self.sentences[row] for row in rows]
+        kept = torch.tensor(rows, device=self.totals.device)
+        self.totals, self.sequences, self.trails, self.limits = (
+            state[kept] for state in (self.totals, self.sequences, self.trails, self.limits)
+        )
+        self.steps.keep(kept)
+        return kept
+
+
+def _best(scores: torch.Tensor, offsets: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The `count` largest of scores (B, K, V) + offsets (B, K), as (B, count) values and indices k * V + v.
+
+    None of them lies outside the `count` chunks of V with the largest maxima, so only those are sorted.
+    """
+    batch_size, num_beams, vocab_size = scores.shape
+    num_chunks = vocab_size // _CHUNK
+    if num_beams * num_chunks <= 2 * count:
+        return (scores + offsets.unsqueeze(-1)).flatten(1).topk(count)
+    chunked = scores[..., : num_chunks * _CHUNK].unflatten(-1, (num_chunks, _CHUNK))
+    maxima = (chunked.amax(-1) + offsets.unsqueeze(-1)).flatten(1)  # (B, K * chunks)
+    chunks = maxima.topk(count).indices
+    beams, chunks = chunks // num_chunks, chunks % num_chunks
+    start = beams * vocab_size + chunks * _CHUNK
+    places = (start.unsqueeze(-1) + torch.arange(_CHUNK, device=scores.device)).flatten(1)
+    if vocab_size % _CHUNK:
+        rest = torch.arange(num_chunks * _CHUNK, vocab_size, device=scores.device)
+        rest = (torch.arange(num_beams, device=scores.device).unsqueeze(1) * vocab_size + rest).flatten()
+        places = torch.cat([places, rest.expand(batch_size, -1)], dim=1)
+    values = scores.flatten(1).gather(1, places) + offsets.gather(1, places // vocab_size)
+    best = values.topk(count)
+    return best.values, places.gather(1, best.indices)
+
+
+def _of_parents(states: torch.Tensor, parents: torch.Tensor) -> torch.Tensor:
+    return states.gather(1, parents.unsqueeze(-1).expand(-1, -1, states.shape[-1]))  # (rows, K, L)
+
+
+def stack_hypotheses(
+    found: list[list[Hypothesis]], prefix: torch.Tensor, num_wanted: int, padding: int
+) -> dict[str, Any]:
+    """The best hypotheses of all sentences as transformers returns them.
+
+    Args:
+        found: what `BeamSearch.run` returned.
+        prefix: (B, P).
+        num_wanted: hypotheses a sentence.
+        padding: the token that fills up the shorter.
+
+    Returns:
+        `sequences` (B * num_wanted, L) with the prefix, `sequences_scores` (B * num_wanted,), and `beam_indices`
+        (B * num_wanted, L - P) with -1 as padding. Where a vocabulary is too small for so many hypotheses, those that
+        are missing have no token and the score -inf.
+    """
+    nothing = Hypothesis(-torch.inf, prefix.new_empty(0), prefix.new_empty(0))
+    chosen = [(hypotheses + [nothing] * num_wanted)[:num_wanted] for hypotheses in found]
+    flat = [hypothesis for hypotheses in chosen for hypothesis in hypotheses]
+    tokens, trails = (
+        torch.nn.utils.rnn.pad_sequence([getattr(h, name) for h in flat], batch_first=True, padding_value=value)
+        for name, value in (("tokens", padding), ("trail", -1))
+    )
+    return {
+        "sequences": torch.cat([prefix.repeat_interleave(num_wanted, dim=0), tokens], dim=1),
+        "sequences_scores": torch.tensor([h.score for h in flat], device=prefix.device),
+        "beam_indices": trails,
+    }

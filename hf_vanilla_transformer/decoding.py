@@ -1,0 +1,384 @@
+"""§6.1 decoding: beam search with the paper's length penalty and limits, behind transformers' `generate()`."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, GenerationMixin
+from transformers.cache_utils import DynamicLayer, EncoderDecoderCache
+from transformers.generation import EosTokenCriteria, MaxLengthCriteria, StoppingCriteria, StoppingCriteriaList
+from transformers.generation.logits_process import LogitsProcessorList
+from transformers.generation.utils import GenerateBeamEncoderDecoderOutput, GenerateEncoderDecoderOutput
+
+from .beam_search import BeamSearch, Ranking, Steps, stack_hypotheses
+from .encoder import derive_attention_mask
+from .incremental_decoder import GrowingLayer, IncrementalDecoder
+from .sampling import choose_one_by_one, eos_token_ids, padding_id
+
+# The paper decodes at most this many tokens more than the source has (§6.1).
+MAX_EXTRA_TOKENS = 50
+
+# What the `generation_config` of a new model says. The last two are fields of ours.
+PAPER_DECODING: dict[str, Any] = {
+    "num_beams": 4,
+    "gnmt_length_penalty": 0.6,
+    "max_extra_tokens": MAX_EXTRA_TOKENS,
+}
+_OWN_FIELDS = ("gnmt_length_penalty", "max_extra_tokens")
+
+# Arguments of a generation loop that `IncrementalDecoder` serves; with any other, the model's own forward() is called.
+_SERVED = {"encoder_outputs", "attention_mask", "past_key_values", "use_cache", "logits_to_keep"}
+
+
+class SourceLengthCriteria(StoppingCriteria):
+    """§6.1 "maximum output length": ends each row at a limit of its own.
+
+    Args:
+        limits: (rows,), tokens that each row may have after its prefix.
+        prefix_length: tokens of the prefix.
+    """
+
+    def __init__(self, limits: torch.Tensor, prefix_length: int) -> None:
+        self.limits, self.prefix_length = limits, prefix_length
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        """Returns (rows,), True for each row of `input_ids` (rows, L) that has as many tokens as it may have."""
+        return input_ids.shape[1] - self.prefix_length >= self.limits
+
+
+class PaperGenerationMixin(GenerationMixin):
+    """§6.1 in `generate()`: all its arguments, and two fields more of the `generation_config`, each None for "off".
+
+    - `gnmt_length_penalty`: alpha of the length penalty ((5 + n) / 6)^alpha. Beam search then ends as soon as no open
+      beam can win. It is off wherever the caller gives a `length_penalty`, which is transformers' n^length_penalty,
+      and has no effect without beams.
+    - `max_extra_tokens`: a sentence gets at most so many tokens more than its source has (padding not counted). Further
+      limits of the caller, `max_new_tokens` or `max_length`, hold as well.
+
+    A hypothesis that is cut at its limit competes like one that ends, as it does in transformers.
+    """
+
+    def _prepare_generation_config(
+        self, generation_config: GenerationConfig | None, **kwargs: Any
+    ) -> tuple[GenerationConfig, dict[str, Any]]:
+        own = {name: kwargs.pop(name) for name in _OWN_FIELDS if name in kwargs}
+        given = [kwargs.get("length_penalty")]
+        if generation_config is not None and not hasattr(generation_config, "gnmt_length_penalty"):
+            given.append(generation_config.length_penalty)
+        if any(penalty is not None for penalty in given):
+            own.setdefault("gnmt_length_penalty", None)
+        prepared, model_kwargs = super()._prepare_generation_config(generation_config, **kwargs)
+        for name in _OWN_FIELDS:
+            setattr(prepared, name, own.get(name, getattr(prepared, name, None)))
+        extra = prepared.max_extra_tokens
+        if extra is not None and (not isinstance(extra, int) or extra < 0):
+            raise ValueError(f"`max_extra_tokens`={extra!r} is not allowed; allowed: an integer of at least 0, or None")
+        alpha = prepared.gnmt_length_penalty
+        if alpha is not None and (not isinstance(alpha, int | float) or not math.isfinite(alpha)):
+            raise ValueError(f"`gnmt_length_penalty`={alpha!r} is not allowed; allowed: a finite number, or None")
+        return prepared, model_kwargs
+
+    def _prepare_text_encoder_decoder_kwargs_for_generation(
+        self, inputs_tensor: torch.Tensor, model_kwargs: dict[str, Any], model_input_name: str | None, **kwargs: Any
+    ) -> dict[str, Any]:
+        # generate() runs the encoder by itself and would then attend over its padding at every step.
+        if (model_input_name or self.main_input_name) == "input_ids":
+            mask = derive_attention_mask(inputs_tensor, model_kwargs.get("attention_mask"), self.config.pad_token_id)
+            if mask is not None:
+                model_kwargs["attention_mask"] = mask
+        return super()._prepare_text_encoder_decoder_kwargs_for_generation(
+            inputs_tensor, model_kwargs=model_kwargs, model_input_name=model_input_name, **kwargs
+        )
+
+    def _prepare_generated_length(
+        self,
+        generation_config: GenerationConfig,
+        has_default_max_length: bool,
+        has_default_min_length: bool,
+        model_input_name: str,
+        input_ids_length: int,
+        inputs_tensor: torch.Tensor,
+    ) -> GenerationConfig:
+        # Without a limit of its own, transformers would stop after 20 tokens. This one is the longest sentence's.
+        if (
+            generation_config.max_extra_tokens is not None
+            and has_default_max_length
+            and generation_config.max_new_tokens is None
+        ):
+            limit = inputs_tensor.shape[1] + generation_config.max_extra_tokens
+            positions = getattr(self.config, "max_position_embeddings", None)
+            if positions is not None:
+                limit = max(1, min(limit, positions - input_ids_length))
+            generation_config.max_new_tokens = limit
+        return super()._prepare_generated_length(
+            generation_config=generation_config,
+            has_default_max_length=has_default_max_length,
+            has_default_min_length=has_default_min_length,
+            model_input_name=model_input_name,
+            input_ids_length=input_ids_length,
+            inputs_tensor=inputs_tensor,
+        )
+
+    def _prepare_cache_for_generation(
+        self, generation_config: GenerationConfig, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> None:
+        is_given = model_kwargs.get("past_key_values") is not None
+        super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
+        cache = model_kwargs.get("past_key_values")
+        if is_given or not isinstance(cache, EncoderDecoderCache):
+            return
+        layers = cache.self_attention_cache.layers
+        if generation_config.cache_implementation in (None, "dynamic") and {type(layer) for layer in layers} == {
+            DynamicLayer
+        }:
+            cache.self_attention_cache.layers = [GrowingLayer() for _ in layers]
+
+    def _beam_search(
+        self,
+        input_ids: torch.Tensor,
+        logits_processor: LogitsProcessorList,
+        stopping_criteria: StoppingCriteriaList,
+        generation_config: GenerationConfig,
+        synced_gpus: bool = False,
+        **model_kwargs: Any,
+    ) -> GenerateBeamEncoderDecoderOutput | torch.Tensor:
+        config, num_beams = generation_config, generation_config.num_beams
+        if synced_gpus or config.low_memory:
+            raise NotImplementedError(
+                f"beam search with `synced_gpus`={synced_gpus} and `low_memory`={config.low_memory} is not supported; "
+                "leave both off"
+            )
+        limits = self._limits(config, input_ids.shape[1], model_kwargs)
+        others = _other_criteria(stopping_criteria)
+        outputs = _recording(config)
+        process = _processing(logits_processor, outputs) if logits_processor or outputs != _NOT_RECORDED else None
+        steps = self._incremental_steps(config, model_kwargs, num_beams)
+        is_incremental = steps is not None
+        if steps is None:
+            steps = _ForwardSteps(self, input_ids, config, model_kwargs)
+        drop_decided = is_incremental and process is None and not others and not config.do_sample
+        search = BeamSearch(
+            steps,
+            input_ids[::num_beams],
+            Ranking(
+                num_beams,
+                config.num_return_sequences,
+                config.gnmt_length_penalty,
+                config.length_penalty,
+                config.early_stopping,
+            ),
+            limits[::num_beams],
+            eos_token_ids(config),
+            process,
+            (lambda ids: others(ids, outputs["scores"])) if others else None,
+            config.do_sample,
+            drop_decided,
+        )
+        found = search.run()
+        best = stack_hypotheses(found, input_ids[::num_beams], config.num_return_sequences, padding_id(config))
+        if not config.return_dict_in_generate:
+            return best["sequences"]
+        recorded = steps.recorded if isinstance(steps, _ForwardSteps) else {}
+        encoder_outputs = model_kwargs["encoder_outputs"]
+        return GenerateBeamEncoderDecoderOutput(
+            **best,
+            **outputs,
+            encoder_attentions=encoder_outputs.get("attentions") if config.output_attentions else None,
+            encoder_hidden_states=encoder_outputs.get("hidden_states") if config.output_hidden_states else None,
+            # Without these rows nobody could make use of it.
+            past_key_values=None if is_incremental else model_kwargs.get("past_key_values"),
+            **recorded,
+        )
+
+    def _sample(
+        self,
+        input_ids: torch.Tensor,
+        logits_processor: LogitsProcessorList,
+        stopping_criteria: StoppingCriteriaList,
+        generation_config: GenerationConfig,
+        synced_gpus: bool = False,
+        streamer: Any = None,
+        **model_kwargs: Any,
+    ) -> GenerateEncoderDecoderOutput | torch.Tensor:
+        config = generation_config
+        limits = self._limits(config, input_ids.shape[1], model_kwargs)
+        steps = None
+        if not synced_gpus and not config.is_assistant:
+            steps = self._incremental_steps(config, model_kwargs, 1)
+        if steps is None:
+            return super()._sample(
+                input_ids,
+                logits_processor,
+                StoppingCriteriaList([*stopping_criteria, SourceLengthCriteria(limits, input_ids.shape[1])]),
+                config,
+                synced_gpus,
+                streamer,
+                **model_kwargs,
+            )
+        outputs = _recording(config)
+        process = None
+        if logits_processor or outputs != _NOT_RECORDED:
+            process = _processing(logits_processor, outputs, log_softmax=False)
+        ids = choose_one_by_one(
+            steps,
+            input_ids,
+            limits,
+            config,
+            process,
+            _other_criteria(stopping_criteria),
+            outputs,
+            streamer,
+        )
+        if not config.return_dict_in_generate:
+            return ids
+        return GenerateEncoderDecoderOutput(
+            sequences=ids,
+            **outputs,
+            past_key_values=model_kwargs["past_key_values"],
+        )
+
+    def _assisted_decoding(
+        self,
+        input_ids: torch.Tensor,
+        logits_processor: LogitsProcessorList,
+        stopping_criteria: StoppingCriteriaList,
+        generation_config: GenerationConfig,
+        **kwargs: Any,
+    ) -> GenerateEncoderDecoderOutput | torch.Tensor:
+        limits = self._limits(generation_config, input_ids.shape[1], kwargs)
+        criteria = StoppingCriteriaList([*stopping_criteria, SourceLengthCriteria(limits, input_ids.shape[1])])
+        return super()._assisted_decoding(input_ids, logits_processor, criteria, generation_config, **kwargs)
+
+    def _limits(self, config: GenerationConfig, prefix_length: int, model_kwargs: dict[str, Any]) -> torch.Tensor:
+        """(rows,), tokens that each row may have after its prefix."""
+        rows, source_length = model_kwargs["encoder_outputs"][0].shape[:2]
+        device = model_kwargs["encoder_outputs"][0].device
+        limit = config.max_length - prefix_length
+        if config.max_extra_tokens is None:
+            return torch.full((rows,), limit, device=device)
+        mask = model_kwargs.get("attention_mask")
+        lengths = torch.full((rows,), source_length, device=device) if mask is None else mask.ne(0).sum(1)
+        return (lengths + config.max_extra_tokens).clamp(min=1, max=limit)
+
+    def _incremental_steps(
+        self, config: GenerationConfig, model_kwargs: dict[str, Any], num_beams: int
+    ) -> Steps | None:
+        """The fast way to get logits, or None where something is asked for that only forward() gives."""
+        cache = model_kwargs.get("past_key_values")
+        asked = {name for name, value in model_kwargs.items() if value is not None}
+        if (
+            not asked <= _SERVED
+            or not isinstance(cache, EncoderDecoderCache)
+            or any(type(layer) is not GrowingLayer for layer in cache.self_attention_cache.layers)
+            or cache.get_seq_length()
+            or config.output_attentions
+            or config.output_hidden_states
+            or config.prefill_chunk_size is not None
+            or not self._is_as_written()
+        ):
+            return None
+        mask = model_kwargs.get("attention_mask")
+        return self._make_steps(
+            model_kwargs["encoder_outputs"][0][::num_beams], None if mask is None else mask[::num_beams], cache
+        )
+
+    def _is_as_written(self) -> bool:
+        """Whether this is no training, and nobody has replaced or hooked the functions that the fast way leaves out."""
+        return (
+            self.config._attn_implementation in ("sdpa", "eager")
+            and not self.training
+            and not any(
+                "forward" in vars(part)
+                or "prepare_inputs_for_generation" in vars(part)
+                or part._forward_hooks
+                or part._forward_pre_hooks
+                for part in (self, self.base_model, self.get_decoder())
+            )
+        )
+
+    def _make_steps(
+        self, encoder_hidden_states: torch.Tensor, attention_mask: torch.Tensor | None, cache: EncoderDecoderCache
+    ) -> Steps:
+        return IncrementalDecoder(
+            self.get_decoder(), self.get_output_embeddings(), encoder_hidden_states, attention_mask, cache
+        )
+
+
+class _ForwardSteps:
+    """Logits from the model's own forward(), each beam a row, as transformers' loops get them."""
+
+    def __init__(
+        self,
+        model: PaperGenerationMixin,
+        input_ids: torch.Tensor,
+        config: GenerationConfig,
+        model_kwargs: dict[str, Any],
+    ) -> None:
+        self.model, self.input_ids, self.config, self.model_kwargs = model, input_ids, config, model_kwargs
+        self.num_beams = config.num_beams
+        names = ["decoder_attentions", "cross_attentions"] if config.output_attentions else []
+        names += ["decoder_hidden_states"] if config.output_hidden_states else []
+        self.recorded: dict[str, tuple[Any, ...]] = dict.fromkeys(names, ())
+
+    def start(self, prefix: torch.Tensor) -> torch.Tensor:
+        """Logits (B, K, V) after the prefix."""
+        return self._taken(self.model._prefill(self.input_ids, self.config, self.model_kwargs))
+
+    def advance(self, tokens: torch.Tensor, parents: torch.Tensor | None = None) -> torch.Tensor:
+        """Logits (B, K, V) after tokens (B, K) that continue the beams `parents` (B, K)."""
+        assert parents is not None
+        first_rows = torch.arange(len(parents), device=parents.device).unsqueeze(1) * self.num_beams
+        rows = (parents + first_rows).flatten()
+        self.input_ids = torch.cat([self.input_ids[rows], tokens.flatten().unsqueeze(1)], dim=1)
+        cache = self.model_kwargs.get("past_key_values")
+        if cache is not None:
+            # All beams of a sentence have the same source, so only the other half has to follow them.
+            getattr(cache, "self_attention_cache", cache).reorder_cache(rows)
+        inputs = self.model.prepare_inputs_for_generation(
+            self.input_ids, next_sequence_length=1 if self.model_kwargs["use_cache"] else None, **self.model_kwargs
+        )
+        return self._taken(self.model(**inputs, return_dict=True))
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """Never asked for: what is returned has all rows."""
+        raise NotImplementedError
+
+    def _taken(self, outputs: Any) -> torch.Tensor:
+        self.model_kwargs.update(
+            self.model._update_model_kwargs_for_generation(outputs, self.model_kwargs, is_encoder_decoder=True)
+        )
+        for name in self.recorded:
+            self.recorded[name] += (getattr(outputs, name),)
+        return outputs.logits[:, -1].unflatten(0, (-1, self.num_beams))
+
+
+_NOT_RECORDED: dict[str, tuple[torch.Tensor, ...] | None] = {"scores": None, "logits": None}
+
+
+def _recording(config: GenerationConfig) -> dict[str, tuple[torch.Tensor, ...] | None]:
+    """Where to keep what is to be returned for each position: empty, or None where nothing is to be kept."""
+    asked = {"scores": config.output_scores, "logits": config.output_logits}
+    return {name: () if config.return_dict_in_generate and is_asked else None for name, is_asked in asked.items()}
+
+
+def _processing(
+    processors: LogitsProcessorList, outputs: dict[str, tuple[torch.Tensor, ...] | None], log_softmax: bool = True
+) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """What turns logits into scores and keeps what is to be kept; for greedy search without a softmax."""
+
+    def process(ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        # Processors may write into what they get.
+        scores = processors(ids, logits.log_softmax(-1) if log_softmax else logits.clone())
+        for name, value in (("scores", scores), ("logits", logits)):
+            kept = outputs[name]
+            if kept is not None:
+                outputs[name] = (*kept, value)
+        return scores
+
+    return process
+
+
+def _other_criteria(criteria: StoppingCriteriaList) -> StoppingCriteriaList:
+    """Those that the loops here do not already apply by themselves."""
+    return StoppingCriteriaList([one for one in criteria if type(one) not in (MaxLengthCriteria, EosTokenCriteria)])

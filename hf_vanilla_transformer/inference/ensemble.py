@@ -1,0 +1,167 @@
+"""Several checkpoints decode together: at each position, the average of their probabilities."""
+
+import copy
+import math
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import nn
+from transformers import DynamicCache
+from transformers.cache_utils import EncoderDecoderCache
+from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
+
+from ..beam_search import Steps
+from ..decoding import PaperGenerationMixin
+from ..incremental_decoder import GrowingLayer
+from ..modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
+from ..pretrained_model import VanillaTransformerPreTrainedModel
+
+# Another of these would give a token id another meaning.
+_SAME = ("vocab_size", "pad_token_id", "eos_token_id", "decoder_start_token_id")
+
+
+class EnsembleForConditionalGeneration(VanillaTransformerPreTrainedModel, PaperGenerationMixin):
+    """Models of one vocabulary as one model: p(token) is the arithmetic mean of their probabilities for it.
+
+    `generate()` takes what it takes for one model, but for assisted decoding. The `generation_config` is a copy of the
+    first model's. The models may differ in everything but the vocabulary.
+
+    Args:
+        models: at least one; they are used as they are, and not copied.
+
+    Raises:
+        ValueError: there is no model, or their vocabularies differ.
+
+    Example:
+        >>> ensemble = EnsembleForConditionalGeneration([first, second]).eval()
+        >>> translation = ensemble.generate(**tokenizer("A dog runs.", return_tensors="pt"))
+    """
+
+    def __init__(self, models: Sequence[VanillaTransformerForConditionalGeneration]) -> None:
+        if not models:
+            raise ValueError("an ensemble of no models; give at least one")
+        for index, model in enumerate(models):
+            for name in _SAME:
+                first, other = getattr(models[0].config, name), getattr(model.config, name)
+                if first != other:
+                    raise ValueError(
+                        f"model {index} has `{name}`={other!r}, but model 0 has {first!r}; "
+                        "only models of one vocabulary decode together"
+                    )
+        super().__init__(models[0].config)
+        self.generation_config = copy.deepcopy(models[0].generation_config)
+        self.models = nn.ModuleList(models)
+        self.encoder: nn.Module = _Encoders([model.get_encoder() for model in models])
+
+    def get_encoder(self, modality: str | None = None) -> nn.Module:
+        """Returns what encodes a source for all models: their outputs side by side, (B, S, sum of D)."""
+        return self.encoder
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        decoder_input_ids: torch.Tensor | None = None,
+        encoder_outputs: BaseModelOutput | None = None,
+        **kwargs: Any,
+    ) -> Seq2SeqLMOutput:
+        """Predicts each next target token.
+
+        Args:
+            input_ids: (B, S) source tokens, or `encoder_outputs`.
+            attention_mask: (B, S), non-zero for tokens.
+            decoder_input_ids: (B, T).
+            encoder_outputs: what `get_encoder()` returned.
+            **kwargs: nothing else is used.
+
+        Returns:
+            `logits` (B, T, V): the logarithms of the averaged probabilities.
+        """
+        if encoder_outputs is None:
+            encoder_outputs = self.encoder(input_ids=input_ids, attention_mask=attention_mask)
+        logits = [
+            model(
+                encoder_outputs=BaseModelOutput(states),
+                attention_mask=attention_mask,
+                decoder_input_ids=decoder_input_ids,
+                use_cache=False,
+            ).logits
+            for model, states in self._by_model(encoder_outputs[0])
+        ]
+        return Seq2SeqLMOutput(logits=average_probabilities(logits))
+
+    def prepare_inputs_for_generation(self, input_ids: torch.Tensor, **kwargs: Any) -> dict[str, Any]:
+        """Where `generate()` asks for more than logits, it calls `forward`, which has no cache: on whole prefixes."""
+        names = ("attention_mask", "encoder_outputs")
+        return {"decoder_input_ids": input_ids, **{name: kwargs.get(name) for name in names}}
+
+    def _is_as_written(self) -> bool:
+        return all(model._is_as_written() for model in self._members) and not (
+            "forward" in vars(self) or self._forward_hooks or self._forward_pre_hooks
+        )
+
+    def _make_steps(
+        self, encoder_hidden_states: torch.Tensor, attention_mask: torch.Tensor | None, cache: EncoderDecoderCache
+    ) -> Steps:
+        steps = []
+        for model, states in self._by_model(encoder_hidden_states):
+            own_cache = EncoderDecoderCache(DynamicCache(config=model.config), DynamicCache(config=model.config))
+            own_cache.self_attention_cache.layers = [GrowingLayer() for _ in range(model.config.num_decoder_layers)]
+            steps.append(model._make_steps(states, attention_mask, own_cache))
+        return _EnsembleSteps(steps)
+
+    def _assisted_decoding(self, *args: Any, **kwargs: Any) -> Any:
+        raise NotImplementedError("an ensemble does not do assisted decoding; leave the assistant away")
+
+    def _by_model(
+        self, encoder_hidden_states: torch.Tensor
+    ) -> list[tuple[VanillaTransformerForConditionalGeneration, torch.Tensor]]:
+        parts = encoder_hidden_states.split([model.config.d_model for model in self._members], dim=-1)
+        return [(model, part.to(model.dtype)) for model, part in zip(self._members, parts, strict=True)]
+
+    @property
+    def _members(self) -> list[VanillaTransformerForConditionalGeneration]:
+        return cast("list[VanillaTransformerForConditionalGeneration]", list(self.models))
+
+
+class _Encoders(nn.Module):
+    main_input_name = "input_ids"  # generate() asks
+
+    def __init__(self, encoders: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.encoders = nn.ModuleList(encoders)
+
+    def forward(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs: Any
+    ) -> BaseModelOutput:
+        states = [encoder(input_ids=input_ids, attention_mask=attention_mask)[0] for encoder in self.encoders]
+        return BaseModelOutput(torch.cat(states, dim=-1))
+
+
+class _EnsembleSteps:
+    def __init__(self, steps: Sequence[Steps]) -> None:
+        self.steps = steps
+
+    def start(self, prefix: torch.Tensor) -> torch.Tensor:
+        return average_probabilities([steps.start(prefix) for steps in self.steps])
+
+    def advance(self, tokens: torch.Tensor, parents: torch.Tensor | None = None) -> torch.Tensor:
+        return average_probabilities([steps.advance(tokens, parents) for steps in self.steps])
+
+    def keep(self, rows: torch.Tensor) -> None:
+        for steps in self.steps:
+            steps.keep(rows)
+
+
+def average_probabilities(logits: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The logarithm of the mean of the models' probabilities.
+
+    Args:
+        logits: of each model, (..., V).
+
+    Returns:
+        (..., V) log-probabilities in float32.
+    """
+    log_probs = torch.stack([each.float().log_softmax(-1) for each in logits])
+    return log_probs.logsumexp(0) - math.log(len(logits))

@@ -1,0 +1,369 @@
+"""§6.1 through `generate()`: against every sequence there is, forced decoding, and transformers' own search."""
+
+import itertools
+
+import pytest
+import torch
+from transformers import GenerationConfig, GenerationMixin, LogitsProcessor, LogitsProcessorList
+from transformers.cache_utils import DynamicLayer
+
+from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
+from hf_vanilla_transformer.beam_search import Ranking, _best, gnmt_length_penalty
+from hf_vanilla_transformer.incremental_decoder import GrowingLayer, IncrementalDecoder
+
+PAD, EOS = 1, 2
+
+
+def build(vocab_size=5, seed=0, sharpness=2.0, **fields):
+    torch.manual_seed(seed)
+    shape = {"d_model": 16, "num_heads": 2, "d_ff": 32, "num_encoder_layers": 1, "num_decoder_layers": 2}
+    config = VanillaTransformerConfig(vocab_size=vocab_size, **{**shape, **fields})
+    model = VanillaTransformerForConditionalGeneration(config).eval()
+    with torch.no_grad():
+        model.get_input_embeddings().weight.mul_(sharpness)
+    return model
+
+
+def sources(model, lengths, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(3, model.config.vocab_size, (len(lengths), max(lengths)), generator=generator)
+    for row, length in enumerate(lengths):
+        ids[row, length:] = PAD
+    return {"input_ids": ids, "attention_mask": ids.ne(PAD).long()}
+
+
+def row_of(inputs, row):
+    """One sentence without its padding."""
+    length = int(inputs["attention_mask"][row].sum())
+    return {name: tensor[row : row + 1, :length] for name, tensor in inputs.items()}
+
+
+@torch.no_grad()
+def forced_log_probs(model, inputs, targets):
+    """(N, T) log-probabilities of targets (N, T), by one pass over whole prefixes."""
+    start = torch.full_like(targets[:, :1], model.config.decoder_start_token_id)
+    repeated = {name: tensor.expand(len(targets), -1) for name, tensor in inputs.items()}
+    logits = model(**repeated, decoder_input_ids=torch.cat([start, targets[:, :-1]], 1), use_cache=False).logits
+    return logits.log_softmax(-1).gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+
+
+def every_hypothesis(model, inputs, limit, penalty):
+    """Every sequence that ends with </s>, or at the limit, with its score by the formula; the best first."""
+    others = [token for token in range(model.config.vocab_size) if token != EOS]
+    hypotheses = []
+    for length in range(1, limit + 1):
+        last = range(model.config.vocab_size) if length == limit else [EOS]
+        targets = torch.tensor([[*body, end] for body in itertools.product(others, repeat=length - 1) for end in last])
+        scores = forced_log_probs(model, inputs, targets).double().sum(1) / penalty(length)
+        hypotheses += list(zip(scores.tolist(), targets.tolist(), strict=True))
+    return sorted(hypotheses, key=lambda hypothesis: -hypothesis[0])
+
+
+def without_padding(ids):
+    ids = ids.tolist()[1:]
+    return ids[: ids.index(EOS) + 1] if EOS in ids else ids
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.6, 1.0, -0.5])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_beam_wide_enough_finds_the_best_of_all_sequences(seed, alpha):
+    model = build(seed=seed, norm_position=["post", "pre"][seed % 2], d_k=5, d_v=7)
+    inputs = sources(model, [2, 1, 2], seed)
+    output = model.generate(
+        **inputs, num_beams=200, num_return_sequences=5, gnmt_length_penalty=alpha, max_extra_tokens=2,
+        return_dict_in_generate=True,
+    )  # fmt: skip
+    for row, length in enumerate([2, 1, 2]):
+        expected = every_hypothesis(model, row_of(inputs, row), length + 2, lambda n: ((5 + n) / 6) ** alpha)[:5]
+        for rank, (score, tokens) in enumerate(expected):
+            assert output.sequences_scores[5 * row + rank].item() == pytest.approx(score, abs=1e-5)
+            assert without_padding(output.sequences[5 * row + rank])[: len(tokens)] == tokens
+
+
+def test_plain_generate_on_a_saved_model_is_the_papers_search(tmp_path):
+    """Fields survive saving; 30 random models, each against all sequences: how often does a beam of 4 find the best?"""
+    agreements = 0
+    for seed in range(30):
+        model = build(seed=seed, sharpness=3.0)
+        assert model.generation_config.num_beams == 4
+        assert (model.generation_config.gnmt_length_penalty, model.generation_config.max_extra_tokens) == (0.6, 50)
+        model.generation_config.max_extra_tokens = 3  # 50 more would be too many to try
+        if seed == 0:
+            model.save_pretrained(tmp_path)
+            model = VanillaTransformerForConditionalGeneration.from_pretrained(tmp_path)
+            loaded = GenerationConfig.from_pretrained(tmp_path)
+            assert (loaded.num_beams, loaded.gnmt_length_penalty, loaded.max_extra_tokens) == (4, 0.6, 3)
+        inputs = sources(model, [2], seed)
+        best = every_hypothesis(model, inputs, 5, lambda n: ((5 + n) / 6) ** 0.6)[0][1]
+        agreements += without_padding(model.generate(**inputs)[0]) == best
+    assert agreements >= 29  # a beam of 4 may lose the best sequence on the way
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_stopping_early_changes_nothing(seed, monkeypatch):
+    model = build(vocab_size=20, seed=seed, sharpness=3.0)
+    inputs = sources(model, [4, 7, 2, 5], seed)
+    options = {"num_beams": 4, "num_return_sequences": 3, "max_extra_tokens": 12, "return_dict_in_generate": True}
+    steps, advance = [], IncrementalDecoder.advance
+    monkeypatch.setattr(IncrementalDecoder, "advance", lambda *args: steps.append(1) or advance(*args))
+    stopped = model.generate(**inputs, **options)
+    taken = len(steps)
+    monkeypatch.setattr(Ranking, "is_decided", lambda *args: False)
+    exhausted = model.generate(**inputs, **options)
+    assert torch.equal(stopped.sequences, exhausted.sequences)
+    torch.testing.assert_close(stopped.sequences_scores, exhausted.sequences_scores, rtol=0, atol=1e-5)
+    assert taken <= len(steps) - taken
+
+
+def test_a_sentence_is_decided_no_step_too_early_and_no_step_too_late():
+    ranking = Ranking(num_beams=2, num_wanted=1, alpha=0.6, power=1.0, early_stopping=False)
+
+    class Finished:
+        score = -1.0
+
+    can_still_win = -1.0 * gnmt_length_penalty(20, 0.6)  # an open beam that loses nothing until the limit
+    assert ranking.is_decided([Finished], can_still_win - 1e-9, 3, 20)
+    assert not ranking.is_decided([Finished], can_still_win + 1e-9, 3, 20)
+    assert not ranking.is_decided([], -100.0, 3, 20)
+    shorter_is_better = Ranking(num_beams=2, num_wanted=1, alpha=-1.0, power=1.0, early_stopping=False)
+    assert shorter_is_better.is_decided([Finished], -1.0 * (9 / 6) ** -1 - 1e-9, 3, 20)
+    assert not shorter_is_better.is_decided([Finished], -1.0 * (9 / 6) ** -1 + 1e-9, 3, 20)
+
+
+def test_gnmt_length_penalty_is_the_formula():
+    assert gnmt_length_penalty(1, 0.6) == 1.0
+    assert gnmt_length_penalty(13, 0.6) == pytest.approx(3**0.6)
+    assert gnmt_length_penalty(7, 0.0) == 1.0
+
+
+@pytest.mark.parametrize("options", [{"num_beams": 1}, {"num_beams": 4}, {"num_beams": 4, "use_cache": False}])
+def test_each_sentence_has_the_limit_of_its_own_source(options):
+    model = build(vocab_size=30, seed=1)
+    lengths = [9, 3, 6, 1]
+    ids = model.generate(**sources(model, lengths), **options, max_extra_tokens=4, eos_token_id=None)
+    assert ids.shape == (4, 1 + 9 + 4)
+    for row, length in zip(ids, lengths):
+        assert row[1 + length + 4 :].eq(PAD).all()
+        assert row[length + 4].ne(PAD)
+
+
+def test_the_default_limit_of_20_tokens_does_not_cut_and_explicit_limits_do():
+    model = build(vocab_size=30)
+    inputs = sources(model, [5, 3])
+    never_ends = {"eos_token_id": None, "num_beams": 1}
+    assert model.generate(**inputs, **never_ends).shape[1] == 1 + 5 + 50
+    assert model.generate(**inputs, **never_ends, max_new_tokens=7).shape[1] == 1 + 7
+    assert model.generate(**inputs, **never_ends, max_length=9).shape[1] == 9
+    assert model.generate(**inputs, **never_ends, max_new_tokens=200).shape[1] == 1 + 5 + 50
+    assert model.generate(**inputs, **never_ends, max_new_tokens=70, max_extra_tokens=None).shape[1] == 1 + 70
+    prefix = torch.tensor([[0, 7, 8]] * 2)
+    assert model.generate(**inputs, **never_ends, decoder_input_ids=prefix).shape[1] == 3 + 5 + 50
+    learned = build(vocab_size=30, position_encoding="learned", max_position_embeddings=12)
+    assert learned.generate(**inputs, **never_ends).shape[1] == 12
+
+
+@pytest.mark.parametrize("field", ["gnmt_length_penalty", "max_extra_tokens"])
+def test_a_value_that_makes_no_sense_is_refused(field):
+    model = build()
+    with pytest.raises(ValueError, match=f"`{field}`='many' is not allowed; allowed: "):
+        model.generate(**sources(model, [2]), **{field: "many"})
+
+
+def transformers_beam_search(model, inputs, **options):
+    """The same model in transformers' own loop."""
+    plain = type("Plain", (VanillaTransformerForConditionalGeneration,), {})
+    plain._beam_search = GenerationMixin._beam_search
+    plain._prepare_cache_for_generation = GenerationMixin._prepare_cache_for_generation
+    other = plain(model.config).eval()
+    other.load_state_dict(model.state_dict())
+    other.generation_config = GenerationConfig.from_model_config(model.config)
+    return other.generate(**inputs, **options, return_dict_in_generate=True, output_scores=True)
+
+
+@pytest.mark.parametrize("length_penalty", [0.6, -1.0])
+@pytest.mark.parametrize("early_stopping", [False, True, "never"])
+@pytest.mark.parametrize("vocab_size", [20, 700])
+def test_a_given_length_penalty_is_transformers_search(length_penalty, early_stopping, vocab_size):
+    model = build(vocab_size=vocab_size, seed=5, sharpness=3.0)
+    inputs = sources(model, [4, 7, 2, 5], seed=3)
+    options = {
+        "num_beams": 4, "num_return_sequences": 4, "length_penalty": length_penalty, "early_stopping": early_stopping,
+        "max_new_tokens": 15,
+    }  # fmt: skip
+    expected = transformers_beam_search(model, inputs, **options)
+    for given in (options, {"generation_config": GenerationConfig(**options)}):
+        actual = model.generate(**inputs, **given, return_dict_in_generate=True)
+        assert torch.equal(actual.sequences, expected.sequences)
+        torch.testing.assert_close(actual.sequences_scores, expected.sequences_scores, rtol=1e-5, atol=1e-5)
+        assert torch.equal(actual.beam_indices, expected.beam_indices.long())
+
+
+def test_without_a_penalty_gnmt_and_transformers_powers_are_the_same_search():
+    model = build(vocab_size=20, seed=5, sharpness=3.0)
+    inputs = sources(model, [4, 7, 2, 5], seed=3)
+    ours = model.generate(**inputs, gnmt_length_penalty=0, max_new_tokens=15)
+    theirs = transformers_beam_search(
+        model, inputs, num_beams=4, length_penalty=0.0, early_stopping="never", max_new_tokens=15
+    )
+    assert torch.equal(ours, theirs.sequences)
+
+
+@pytest.mark.parametrize("prefix", [None, [[0, 6, 7, 8]] * 4])
+@pytest.mark.parametrize("how", [{}, {"use_cache": False}, {"cache_implementation": "static"}, {"output_scores": True}])
+def test_n_best_scores_are_those_of_forced_decoding(prefix, how):
+    model = build(vocab_size=200, seed=3, sharpness=2.5)
+    inputs = sources(model, [4, 7, 2, 5])
+    start = {} if prefix is None else {"decoder_input_ids": torch.tensor(prefix)}
+    output = model.generate(
+        **inputs, **start, **how, num_return_sequences=4, max_extra_tokens=5, return_dict_in_generate=True
+    )
+    forced = 0 if prefix is None else len(prefix[0]) - 1
+    for index, (ids, score) in enumerate(zip(output.sequences, output.sequences_scores)):
+        tokens = without_padding(ids)
+        limit = forced + int(inputs["attention_mask"][index // 4].sum()) + 5
+        tokens = torch.tensor([tokens[:limit]])
+        log_probs = forced_log_probs(model, row_of(inputs, index // 4), tokens)[0, forced:]
+        expected = log_probs.sum() / gnmt_length_penalty(len(log_probs), 0.6)
+        assert score.item() == pytest.approx(expected.item(), abs=1e-5)
+        if prefix is not None:
+            assert ids[:4].tolist() == prefix[0]
+    by_sentence = output.sequences_scores.view(4, 4)
+    assert torch.equal(by_sentence, by_sentence.sort(dim=1, descending=True).values)
+
+
+def test_scores_of_each_step_add_up_to_those_of_the_sequences():
+    model = build(vocab_size=100, seed=3, sharpness=2.5)
+    output = model.generate(
+        **sources(model, [4, 7]), num_return_sequences=2, max_extra_tokens=5, return_dict_in_generate=True,
+        output_scores=True, output_logits=True,
+    )  # fmt: skip
+    steps = model.compute_transition_scores(output.sequences, output.scores, output.beam_indices)
+    lengths = output.beam_indices.ge(0).sum(1)
+    expected = steps.sum(1) / torch.tensor([gnmt_length_penalty(int(length), 0.6) for length in lengths])
+    torch.testing.assert_close(output.sequences_scores, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(output.logits[0].log_softmax(-1), output.scores[0])
+
+
+def test_padding_and_company_change_nothing():
+    model = build(vocab_size=300, seed=4, sharpness=2.5)
+    inputs = sources(model, [4, 9, 2, 5, 7, 1])
+    together = model.generate(**inputs, max_extra_tokens=8)
+    for row in range(6):
+        alone = without_padding(model.generate(**row_of(inputs, row), max_extra_tokens=8)[0])
+        assert without_padding(together[row])[: len(alone)] == alone
+
+
+class Forbid(LogitsProcessor):
+    """Keeps the second sentence, and it alone, from using a token."""
+
+    def __init__(self, token, num_beams):
+        self.token, self.rows = token, slice(num_beams, 2 * num_beams)
+
+    def __call__(self, input_ids, scores):
+        assert len(scores) == 4 * (self.rows.stop - self.rows.start)
+        scores[self.rows, self.token] = -torch.inf
+        return scores
+
+
+@pytest.mark.parametrize("num_beams", [1, 4])
+def test_processors_see_every_row_at_every_step(num_beams):
+    model = build(vocab_size=40, seed=7, sharpness=2.5)
+    inputs = sources(model, [4, 7, 2, 5])
+    free = model.generate(**inputs, num_beams=num_beams, max_extra_tokens=6)
+    banned = int(free[1, 1])
+    forbidding = LogitsProcessorList([Forbid(banned, num_beams)])
+    ids = model.generate(**inputs, num_beams=num_beams, max_extra_tokens=6, logits_processor=forbidding)
+    assert banned not in ids[1, 1:]
+    assert torch.equal(ids[0], free[0][: ids.shape[1]])
+
+
+def test_other_ways_to_decode_still_work():
+    model, smaller = build(vocab_size=40, seed=7), build(vocab_size=40, seed=8, num_decoder_layers=1)
+    inputs = sources(model, [6])
+    greedy = model.generate(**inputs, num_beams=1)
+    for helper in ({"assistant_model": smaller}, {"prompt_lookup_num_tokens": 2}):
+        assert torch.equal(model.generate(**inputs, num_beams=1, **helper), greedy)
+
+    class Streamer(list):
+        def put(self, value):
+            self.extend(value.flatten().tolist())
+
+        def end(self):
+            self.append("end")
+
+    streamer = Streamer()
+    model.generate(**inputs, num_beams=1, streamer=streamer)
+    assert streamer == [*greedy[0].tolist(), "end"]
+    draws = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        draws.append(model.generate(**inputs, num_beams=1, do_sample=True, max_new_tokens=20, min_new_tokens=20))
+    assert torch.equal(draws[0], draws[1])
+    assert not torch.equal(draws[0], draws[2])
+    torch.manual_seed(0)
+    assert model.generate(**inputs, do_sample=True, max_new_tokens=4).shape[0] == 1  # beams of samples
+    model.set_attn_implementation("eager")
+    output = model.generate(**inputs, output_attentions=True, output_hidden_states=True, return_dict_in_generate=True)
+    model.set_attn_implementation("sdpa")
+    assert torch.equal(output.sequences, model.generate(**inputs))
+    assert output.cross_attentions[0][0].shape[:2] == (4, 2)
+
+
+def test_beams_share_keys_and_values_and_no_row_is_ever_copied(monkeypatch):
+    model = build(vocab_size=40, seed=7)
+    seen = []
+    advance = IncrementalDecoder.advance
+
+    def watched(self, tokens, parents=None):
+        logits = advance(self, tokens, parents)
+        seen.append([(layer.keys.shape, layer.keys.data_ptr()) for layer in self.cache.self_attention_cache.layers])
+        assert {layer.keys.shape[0] for layer in self.cache.cross_attention_cache.layers} == {2}
+        return logits
+
+    monkeypatch.setattr(IncrementalDecoder, "advance", watched)
+    model.generate(**sources(model, [6, 6]), num_beams=3, max_new_tokens=10, eos_token_id=None)
+    assert [step[0][0] for step in seen] == [(2, 2, 1 + 3 * (count + 1), 8) for count in range(9)]
+    assert len({step[0][1] for step in seen}) == 1  # one buffer all along
+
+
+def test_a_growing_layer_holds_what_a_dynamic_layer_holds():
+    ours, theirs = GrowingLayer(), DynamicLayer()
+    pieces = [torch.randn(2, 3, count, 4) for count in (1, 40, 1, 1, 100)]
+    for index, piece in enumerate(pieces):
+        for layer in (ours, theirs):
+            layer.update(piece, 2 * piece)
+            if index == 2:
+                layer.crop(-2)
+                layer.reorder_cache(torch.tensor([1, 0]))
+            if index == 3:
+                layer.batch_repeat_interleave(2)
+                layer.batch_select_indices(torch.tensor([0, 3]))
+        assert torch.equal(ours.keys, theirs.keys)
+        assert torch.equal(ours.values, theirs.values)
+        assert ours.get_seq_length() == theirs.get_seq_length()
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 1000), (1, 4, 641), (3, 1, 64), (2, 2, 5)])
+def test_the_best_candidates_are_those_of_a_full_sort(shape):
+    scores, offsets = torch.randn(shape), torch.randn(shape[:2])
+    count = min(8, shape[1] * shape[2])
+    values, indices = _best(scores, offsets, count)
+    expected = (scores + offsets.unsqueeze(-1)).flatten(1).sort(dim=1, descending=True)
+    torch.testing.assert_close(values, expected.values[:, :count])
+    assert torch.equal(indices, expected.indices[:, :count])
+
+
+def test_forward_that_is_replaced_or_hooked_is_used():
+    model = build(vocab_size=40)
+    inputs = sources(model, [3])
+    expected = model.generate(**inputs)
+    calls = []
+    handle = model.register_forward_hook(lambda *args: calls.append(1))
+    assert torch.equal(model.generate(**inputs), expected)
+    assert calls
+    handle.remove()
+    calls.clear()
+    forward = model.forward
+    model.forward = lambda *args, **kwargs: calls.append(1) or forward(*args, **kwargs)
+    assert torch.equal(model.generate(**inputs), expected)
+    assert calls

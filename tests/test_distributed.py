@@ -1,0 +1,117 @@
+"""Several processes: what two learn is what one learns, and what one of them loses is not lost."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from safetensors.torch import load_file
+from training_runs import arguments, assert_same_end, flags, options, write_text
+
+from hf_vanilla_transformer.training import pretrain
+from hf_vanilla_transformer.training.checkpoints import list_checkpoints
+
+# Without it, the processes of a second attempt may read the addresses of the first from torchrun's store.
+os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+
+SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
+RUN = {"save_strategy": "steps", "save_steps": 3, "eval_strategy": "steps", "eval_steps": 6, "max_steps": 24}
+
+
+def torchrun(values, restarts=0):
+    """The command that trains with two processes on this machine, talking by gloo."""
+    return [
+        *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"),
+        *("--max-restarts", str(restarts), "--monitor-interval", "0.1", str(SCRIPTS / "pretrain.py"), *flags(values)),
+    ]
+
+
+def history(output_dir):
+    return json.loads((output_dir / "results.json").read_text())["history"]
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    return write_text(tmp_path_factory.mktemp("text"))
+
+
+@pytest.fixture(scope="module")
+def two_processes(text, tmp_path_factory):
+    output_dir = tmp_path_factory.mktemp("two")
+    subprocess.run(torchrun(options(text, output_dir, **RUN)), check=True, capture_output=True)
+    return output_dir
+
+
+def test_two_processes_learn_what_one_learns_of_the_same_global_batches(text, tmp_path):
+    """Without dropout, whose random numbers differ: curves and weights agree to 1e-5, sums being in another order."""
+    # A rate at which training is no chaos: at the default, of 0.1 for this width, rounding grows tenfold every update.
+    still = {"learning_rate": 2e-3, "config_overrides": [*options(text, tmp_path)["config_overrides"], "dropout=0.0"]}
+    two, one = tmp_path / "two", tmp_path / "one"
+    subprocess.run(torchrun(options(text, two, **RUN, **still)), check=True, capture_output=True)
+    pretrain(arguments(text, one, **RUN, **still, gradient_accumulation_steps=2))
+    for name in ("loss", "nll", "grad_norm", "padding", "eval_loss", "eval_bleu"):
+        curves = [[entry[name] for entry in history(folder) if name in entry] for folder in (two, one)]
+        assert len(curves[0]) == len(curves[1]) > 0, name
+        assert curves[0] == pytest.approx(curves[1], rel=1e-5, abs=1e-5), name
+    weights = [load_file(folder / "model.safetensors") for folder in (two, one)]
+    differences = {name: float((weight - weights[1][name]).abs().max()) for name, weight in weights[0].items()}
+    print("largest difference of a weight:", max(differences.values()))
+    assert max(differences.values()) < 1e-5, differences
+
+
+@pytest.mark.parametrize("rank", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_worker_that_dies_is_restarted_and_the_run_ends_bit_identical(rank, two_processes, text, tmp_path):
+    values = options(text, tmp_path, **RUN, resume_from_checkpoint="last")
+    launcher = subprocess.Popen(
+        torchrun(values, restarts=3), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    killed = False
+    for line in launcher.stdout:
+        if not killed and line.startswith("update      10"):
+            psutil.Process(launcher.pid).children()[rank].kill()
+            killed = True
+    assert launcher.wait() == 0
+    assert killed
+    assert_same_end(two_processes, tmp_path)
+
+
+@pytest.mark.slow
+def test_two_processes_killed_ten_times_end_bit_identical(two_processes, text, tmp_path):
+    """Takes about five minutes."""
+    generator = random.Random(time.time())
+    for trial in range(5):
+        values = options(text, tmp_path / str(trial), **RUN, resume_from_checkpoint="last")
+        for kill in range(3):
+            launcher = subprocess.Popen(torchrun(values), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            try:
+                launcher.wait(timeout=generator.uniform(9, 16) if kill < 2 else None)
+            except subprocess.TimeoutExpired:
+                for process in [*psutil.Process(launcher.pid).children(recursive=True), psutil.Process(launcher.pid)]:
+                    process.kill()
+                launcher.wait()
+        assert launcher.returncode == 0
+        assert_same_end(two_processes, tmp_path / str(trial))
+
+
+@pytest.mark.slow
+def test_a_signal_stops_both_processes_after_the_same_update(two_processes, text, tmp_path):
+    """Takes about half a minute."""
+    launcher = subprocess.Popen(torchrun(options(text, tmp_path, **RUN)), stdout=subprocess.PIPE, text=True)
+    for line in launcher.stdout:
+        if line.startswith("update       7"):
+            for worker in psutil.Process(launcher.pid).children():
+                worker.send_signal(signal.SIGTERM)
+            break
+    said = launcher.stdout.read()
+    assert launcher.wait() == 0
+    update = int(list_checkpoints(tmp_path)[-1].name.split("-")[1])
+    assert f"Stopped after update {update}" in said
+    subprocess.run(torchrun(options(text, tmp_path, **RUN, resume_from_checkpoint="last")), check=True)
+    for name, weight in load_file(two_processes / "model.safetensors").items():
+        assert weight.equal(load_file(tmp_path / "model.safetensors")[name]), name

@@ -1,0 +1,126 @@
+"""SIGTERM and SIGINT: an orderly end at the next update, on all processes at the same."""
+
+import os
+import signal
+import threading
+from types import SimpleNamespace
+
+import pytest
+import torch
+from transformers import TrainerControl, TrainerState
+
+from hf_vanilla_transformer.training.interruption import StopOnSignal
+
+ARGS = SimpleNamespace(world_size=1, device=torch.device("cpu"))
+
+
+@pytest.fixture
+def listening():
+    """A callback that listens, and what it controls."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    callback, control = StopOnSignal(), TrainerControl()
+    callback.on_train_begin(ARGS, TrainerState(), control)
+    yield callback, control
+    callback.stop_listening()
+    assert {number: signal.getsignal(number) for number in before} == before
+
+
+def wishes(control):
+    return control.should_save, control.should_evaluate, control.should_training_stop
+
+
+def test_without_a_signal_nothing_changes(listening):
+    callback, control = listening
+    control.should_save = control.should_evaluate = True
+    callback.on_step_end(ARGS, TrainerState(), control)
+    callback.on_epoch_end(ARGS, TrainerState(), control)
+    assert callback.signal_number is None
+    assert wishes(control) == (True, True, False)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_run_after_its_update_with_a_checkpoint(listening, number):
+    callback, control = listening
+    os.kill(os.getpid(), number)
+    assert wishes(control) == (False, False, False)  # not in the middle of an update
+    assert callback.signal_number == number
+    control.should_evaluate = True
+    callback.on_step_end(ARGS, TrainerState(), control)
+    assert wishes(control) == (True, False, True)
+
+
+def test_a_stopped_epoch_did_not_end(listening):
+    callback, control = listening
+    os.kill(os.getpid(), signal.SIGTERM)
+    callback.on_step_end(ARGS, TrainerState(), control)
+    control.should_save = control.should_evaluate = True  # as is due at the end of an epoch
+    callback.on_epoch_end(ARGS, TrainerState(), control)
+    assert wishes(control) == (False, False, True)
+
+
+def test_a_second_sigint_interrupts_at_once(listening):
+    callback, _ = listening
+    os.kill(os.getpid(), signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+    assert callback.signal_number == signal.SIGINT
+
+
+def test_a_second_sigterm_is_no_more_than_the_first(listening):
+    callback, _ = listening
+    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert callback.signal_number == signal.SIGTERM
+
+
+def test_signals_get_back_the_meaning_they_had():
+    caught = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: caught.append(number))
+    try:
+        callback = StopOnSignal()
+        callback.on_train_begin(ARGS, TrainerState(), TrainerControl())
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert not caught
+        callback.on_train_end(ARGS, TrainerState(), TrainerControl())
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert caught == [signal.SIGTERM]
+        callback.stop_listening()  # once more does no harm
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert caught == [signal.SIGTERM] * 2
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_another_thread_may_train_but_not_listen():
+    before = signal.getsignal(signal.SIGTERM)
+    problems = []
+
+    def run():
+        try:
+            callback = StopOnSignal()
+            callback.on_train_begin(ARGS, TrainerState(), TrainerControl())
+            callback.on_step_end(ARGS, TrainerState(), TrainerControl())
+            callback.on_train_end(ARGS, TrainerState(), TrainerControl())
+        except Exception as error:
+            problems.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert not problems
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize(("mine", "others"), [(None, 15), (15, 0), (2, 15), (None, 0)])
+def test_processes_agree_on_the_update_after_which_they_stop(monkeypatch, mine, others):
+    def all_reduce(tensor, op):
+        assert op == torch.distributed.ReduceOp.MAX
+        tensor.clamp_(min=others)
+
+    monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
+    callback, control = StopOnSignal(), TrainerControl()
+    callback.signal_number = mine
+    callback.on_step_end(SimpleNamespace(world_size=2, device="cpu"), TrainerState(), control)
+    expected = max(mine or 0, others) or None
+    assert callback.signal_number == expected
+    assert wishes(control) == (expected is not None, False, expected is not None)

@@ -1,0 +1,107 @@
+"""What a run leaves to look at: numbers, curves, three lines."""
+
+import json
+import shlex
+import warnings
+
+import matplotlib.image
+import pytest
+
+from hf_vanilla_transformer.training import report
+from hf_vanilla_transformer.training.report import plot_curves, summary_lines, write_results
+
+HISTORY = [
+    {"step": 10, "loss": 5.0, "nll": 4.8, "learning_rate": 1e-4, "grad_norm": 1.5, "epoch": 0.5},
+    {"step": 20, "loss": 4.0, "nll": 3.7, "learning_rate": 2e-4, "grad_norm": 1.0, "epoch": 1.0},
+    {"step": 20, "eval_loss": 3.5, "eval_bleu": 2.0, "eval_chrf": 20.0, "epoch": 1.0},
+    {"step": 30, "loss": 3.0, "nll": 2.6, "learning_rate": 3e-4, "grad_norm": 0.5, "epoch": 1.5},
+    {"step": 30, "train_runtime": 9.0},
+]
+METRICS = {
+    "parameters": 1_834_567,
+    "updates": 6000,
+    "train_runtime": 2100.0,
+    "tokens_per_second": 7654.3,
+    "padding": 0.0432,
+    "final_weights": "average of 8 checkpoints",
+    "final_loss": 1.2345,
+    "final_perplexity": 3.437,
+    "final_bleu": 36.123,
+    "final_chrf": 60.456,
+    "signatures": {"bleu": "BLEU|v:2", "chrf": "chrF2|v:2"},
+}
+
+
+def test_results_are_json_with_everything_in_them(tmp_path):
+    write_results(tmp_path, {"max_tokens": 4096, "output_dir": "ä"}, METRICS, HISTORY)
+    results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    expected = {"metrics": METRICS, "arguments": {"max_tokens": 4096, "output_dir": "ä"}, "history": HISTORY}
+    assert results == expected
+    assert matplotlib.image.imread(tmp_path / "curves.png").ndim == 3
+
+
+def drawn(history, tmp_path, monkeypatch):
+    """The curves by name and panel: x, y."""
+    panels = []
+
+    def remember(axes, *args):
+        draw(axes, *args)
+        panels.append({line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines})
+
+    draw = report._draw
+    monkeypatch.setattr(report, "_draw", remember)
+    plot_curves(history, tmp_path / "curves.png")
+    return panels
+
+
+def test_curves_show_the_log_over_updates(tmp_path, monkeypatch):
+    losses, scores, optimizer = drawn(HISTORY, tmp_path, monkeypatch)
+    assert losses == {
+        "training, smoothed": ([10, 20, 30], [5.0, 4.0, 3.0]),
+        "training": ([10, 20, 30], [4.8, 3.7, 2.6]),
+        "validation": ([20], [3.5]),
+    }
+    assert scores == {"BLEU": ([20], [2.0]), "chrF": ([20], [20.0])}
+    assert optimizer == {
+        "learning rate": ([10, 20, 30], [1e-4, 2e-4, 3e-4]),
+        "norm of the gradient": ([10, 20, 30], [1.5, 1.0, 0.5]),
+    }
+    image = matplotlib.image.imread(tmp_path / "curves.png")
+    assert image.shape[1] > 2.5 * image.shape[0]
+    assert len({tuple(pixel) for row in image[::3, ::3] for pixel in row}) > 5  # there are curves on it
+
+
+@pytest.mark.parametrize("history", [[], HISTORY[2:3]], ids=["empty", "one_score"])
+def test_any_log_can_be_drawn_without_a_warning(tmp_path, history):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plot_curves(history, tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_summary_has_three_lines_and_the_command_to_try_the_model():
+    lines = summary_lines(METRICS, "runs/tiny")
+    assert lines[0] == (
+        "Trained 1,834,567 parameters for 6,000 updates in 35.0 min, 7,654 target tokens a second, 4.3% padding."
+    )
+    assert lines[1] == (
+        "Validation (average of 8 checkpoints): 1.234 nats a token, perplexity 3.44, BLEU 36.12 (BLEU|v:2), chrF 60.46."
+    )
+    assert len(lines) == 3
+    command = shlex.split(lines[2].removeprefix("Try it: "))
+    assert command[:2] == ["python", "scripts/translate.py"]
+    assert command[command.index("--model") + 1] == "runs/tiny"
+
+
+def test_a_folder_with_a_blank_is_one_word_of_the_command():
+    command = shlex.split(summary_lines(METRICS, "my runs/it's")[2].removeprefix("Try it: "))
+    assert command[command.index("--model") + 1] == "my runs/it's"
+
+
+def test_the_summary_leaves_out_what_there_is_not():
+    few = {name: METRICS[name] for name in ("parameters", "updates", "train_runtime")}
+    lines = summary_lines(few, "out")
+    assert lines[0] == "Trained 1,834,567 parameters for 6,000 updates in 35.0 min."
+    assert lines[1] == "No validation text, no scores: give validation_data."
+    without_text = {**few, "final_weights": "last update", "final_loss": 1.5, "final_perplexity": 4.48}
+    assert summary_lines(without_text, "out")[1] == ("Validation (last update): 1.500 nats a token, perplexity 4.48.")

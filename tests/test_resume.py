@@ -1,0 +1,168 @@
+"""Nothing is lost: a run that is killed at any moment, and resumed, ends as if it had never been."""
+
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from training_runs import arguments, assert_same_end, flags, options, write_text
+
+from hf_vanilla_transformer.training import pretrain
+from hf_vanilla_transformer.training.checkpoints import find_damage, last_good_checkpoint, list_checkpoints
+
+SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
+# Small saves often, so that many kills hit one.
+KILLED = {"save_strategy": "steps", "save_steps": 3, "eval_strategy": "steps", "eval_steps": 6, "max_steps": 30}
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    return write_text(tmp_path_factory.mktemp("text"))
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(text, tmp_path_factory):
+    output_dir = tmp_path_factory.mktemp("uninterrupted")
+    pretrain(arguments(text, output_dir, **KILLED))
+    return output_dir
+
+
+def run_in_child(values, kill_at=None):
+    """What a child process does: train, and kill itself at the given call of os.rename, if any."""
+    if kill_at is not None:
+        which, after = kill_at
+        rename, count = os.rename, [0]
+
+        def deadly(*paths):
+            is_publishing = ".writing" in str(paths[0])
+            count[0] += is_publishing
+            if is_publishing and count[0] == which and not after:
+                os.kill(os.getpid(), signal.SIGKILL)
+            rename(*paths)
+            if is_publishing and count[0] == which:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        os.rename = deadly
+    from hf_vanilla_transformer.training import VanillaTransformerTrainingArguments
+
+    pretrain(VanillaTransformerTrainingArguments(**values))
+
+
+@pytest.fixture(scope="module")
+def start():
+    # Children come from a server that has imported everything and computed nothing: they start at once.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["hf_vanilla_transformer.training", "training_runs"])
+
+    def start(values, kill_at=None):
+        process = context.Process(target=run_in_child, args=(values, kill_at))
+        process.start()
+        return process
+
+    return start
+
+
+def kill_until_done(start, values, generator, longest, count=None):
+    """Kills at random moments; returns how many kills there were, and how many of them hit a save."""
+    kills = in_a_save = 0
+    while True:
+        process = start(values)
+        process.join(generator.uniform(0.2, longest) if count is None or kills < count else None)
+        if process.exitcode == 0:
+            return kills, in_a_save
+        assert process.exitcode is None, "it failed by itself"
+        process.kill()
+        process.join()
+        kills += 1
+        writing = Path(values["output_dir"]) / ".writing"
+        in_a_save += writing.exists()
+        for checkpoint in list_checkpoints(values["output_dir"]):
+            assert find_damage(checkpoint) is None
+
+
+def test_a_run_killed_at_random_moments_ends_bit_identical(start, uninterrupted, text, tmp_path):
+    values = options(text, tmp_path, **KILLED, resume_from_checkpoint="last")
+    kills, _ = kill_until_done(start, values, random.Random(time.time()), longest=4.0, count=3)
+    assert kills == 3
+    assert_same_end(uninterrupted, tmp_path)
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before the rename", "after the rename"])
+def test_a_run_killed_while_it_publishes_a_checkpoint_ends_bit_identical(start, uninterrupted, text, tmp_path, after):
+    values = options(text, tmp_path, **KILLED, resume_from_checkpoint="last")
+    process = start(values, kill_at=(4, after))
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert last_good_checkpoint(tmp_path).name == ("checkpoint-12" if after else "checkpoint-9")
+    process = start(values)
+    process.join()
+    assert process.exitcode == 0
+    assert_same_end(uninterrupted, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_run_killed_thirty_times_ends_bit_identical(start, uninterrupted, text, tmp_path):
+    """Takes about four minutes."""
+    kills = in_a_save = 0
+    generator = random.Random(time.time())
+    for trial in range(10):
+        output_dir = tmp_path / str(trial)
+        values = options(text, output_dir, **KILLED, resume_from_checkpoint="last")
+        killed, hits = kill_until_done(start, values, generator, longest=6.0, count=3)
+        kills, in_a_save = kills + killed, in_a_save + hits
+        assert_same_end(uninterrupted, output_dir)
+    print(f"survived {kills} kills, {in_a_save} of them during a save")
+    assert kills == 30
+
+
+def test_a_damaged_checkpoint_is_named_and_passed_over(uninterrupted, text, tmp_path, caplog):
+    values = {**KILLED, "max_steps": 12}
+    pretrain(arguments(text, tmp_path, **values))
+    newest = list_checkpoints(tmp_path)[-1]
+    with open(newest / "optimizer.pt", "r+b") as file:
+        file.seek(100)
+        file.write(b"damage")
+    resumed = pretrain(arguments(text, tmp_path, **KILLED, resume_from_checkpoint="last"))
+    assert f"{newest} is damaged and passed over: optimizer.pt has changed" in caplog.text
+    assert resumed.metrics["updates"] == 30
+    assert_same_end(uninterrupted, tmp_path)
+    with open(list_checkpoints(tmp_path)[-1] / "optimizer.pt", "ab") as file:
+        file.write(b"!")
+    with pytest.raises(ValueError, match=r"optimizer.pt has \d+ bytes instead of"):
+        pretrain(arguments(text, tmp_path, resume_from_checkpoint=str(list_checkpoints(tmp_path)[-1])))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)], ids=["SIGTERM", "SIGINT"])
+def test_a_signal_saves_says_how_to_resume_and_exits(number, code, uninterrupted, text, tmp_path):
+    values = options(text, tmp_path, **KILLED)
+    command = [sys.executable, str(SCRIPTS / "pretrain.py"), *flags(values)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    for line in process.stdout:
+        if line.startswith("update       4"):
+            process.send_signal(number)
+            break
+    said = process.stdout.read()
+    assert process.wait() == code
+    saved = list_checkpoints(tmp_path)[-1]
+    update = int(saved.name.split("-")[1])
+    assert f"Stopped after update {update}; everything is saved in {tmp_path}" in said
+    assert "--resume_from_checkpoint last" in said
+    pretrain(arguments(text, tmp_path, **KILLED, resume_from_checkpoint="last"))
+    first, second = uninterrupted, tmp_path
+    # The log has lines of its own where the run was stopped; everything else is the same.
+    from safetensors.torch import load_file
+
+    for name, weight in load_file(first / "model.safetensors").items():
+        assert weight.equal(load_file(second / "model.safetensors")[name]), name
+
+
+def test_resuming_a_finished_run_changes_nothing(uninterrupted, text, tmp_path):
+    pretrain(arguments(text, tmp_path, **KILLED))
+    again = pretrain(arguments(text, tmp_path, **KILLED, resume_from_checkpoint="last"))
+    assert again.metrics["updates"] == 30
+    assert_same_end(uninterrupted, tmp_path)

@@ -1,0 +1,172 @@
+"""Text that is read while training: an endless stream, the same on every run, shared out without loss."""
+
+import itertools
+import re
+from collections import Counter
+
+import pytest
+import torch
+
+from hf_vanilla_transformer.training import VanillaTransformerTrainingArguments, train_tokenizer
+from hf_vanilla_transformer.training.corpora import Corpus
+from hf_vanilla_transformer.training.streaming import TokenBatchStream
+
+LINES = [f"{'w' * (1 + i % 9)} {i}" for i in range(60)]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer(texts=["some words"], vocab_size=260)
+
+
+@pytest.fixture
+def arguments(tmp_path):
+    def make(**options):
+        defaults = {"streaming": True, "max_steps": 9, "max_tokens": 40, "shuffle_buffer": 20, "use_cpu": True}
+        return VanillaTransformerTrainingArguments(output_dir=str(tmp_path / "out"), **{**defaults, **options})
+
+    return make
+
+
+def corpus(path, lines, **options):
+    path.write_text("".join(f"{line}\t{line.upper()}\n" for line in lines))
+    return Corpus(path=str(path), **options)
+
+
+def stream(corpora, tokenizer, args, make=None):
+    return TokenBatchStream(corpora, tokenizer, args, make, list)
+
+
+def take(batches, sentences):
+    """The batches of a stream until so many sentences came."""
+    taken, count = [], 0
+    iterator = iter(batches)
+    while count < sentences:
+        taken.append(next(iterator))
+        count += len(taken[-1])
+    return taken
+
+
+def texts(batches, tokenizer):
+    return [tokenizer.decode(example["input_ids"], skip_special_tokens=True) for batch in batches for example in batch]
+
+
+def test_a_corpus_comes_whole_and_again(tmp_path, tokenizer, arguments):
+    batches = take(stream([corpus(tmp_path / "a.tsv", LINES)], tokenizer, arguments()), 180)
+    assert Counter(texts(batches, tokenizer)) == Counter(LINES * 3)
+    for example in itertools.chain(*batches):
+        target = tokenizer.decode(example["labels"], skip_special_tokens=True)
+        assert target == tokenizer.decode(example["input_ids"], skip_special_tokens=True).upper()
+        assert set(example) == {"input_ids", "labels", "index"}
+    assert [example["index"] for example in sorted(itertools.chain(*batches), key=lambda x: x["index"])] == list(
+        range(180)
+    )
+
+
+def test_batches_keep_the_bound_and_hold_like_lengths_within_a_buffer(tmp_path, tokenizer, arguments):
+    long = "x" * 60
+    batches = take(stream([corpus(tmp_path / "a.tsv", [*LINES, long])], tokenizer, arguments()), 122)
+    alone = [batch for batch in batches if len(batch[0]["input_ids"]) > 40]
+    assert alone
+    assert all(len(batch) == 1 for batch in alone)
+    for batch in batches:
+        longest = max(len(example[side]) for example in batch for side in ("input_ids", "labels"))
+        assert len(batch) * longest <= 40 or len(batch) == 1
+    buffer = take(stream([corpus(tmp_path / "b.tsv", LINES)], tokenizer, arguments(shuffle_buffer=60)), 60)
+    padding = sum(len(batch) * max(len(x["input_ids"]) for x in batch) for batch in buffer)
+    assert sum(len(x["input_ids"]) for batch in buffer for x in batch) / padding > 0.9
+
+
+def test_sentences_move_no_further_than_the_buffer(tmp_path, tokenizer, arguments):
+    batches = take(stream([corpus(tmp_path / "a.tsv", LINES)], tokenizer, arguments(shuffle_buffer=10)), 60)
+    order = texts(batches, tokenizer)
+    for start in range(0, 60, 10):
+        assert sorted(order[start : start + 10]) == sorted(LINES[start : start + 10])
+    assert order != LINES
+
+
+def test_the_same_seed_gives_the_same_stream(tmp_path, tokenizer, arguments):
+    corpora = [corpus(tmp_path / "a.tsv", LINES), corpus(tmp_path / "b.tsv", [f"b {i}" for i in range(20)])]
+    first, again = (take(stream(corpora, tokenizer, arguments()), 150) for _ in range(2))
+    assert first == again
+    assert take(stream(corpora, tokenizer, arguments(seed=1)), 150) != first
+
+
+def test_corpora_are_mixed_by_weight_sentence_by_sentence(tmp_path, tokenizer, arguments):
+    corpora = [
+        corpus(tmp_path / "a.tsv", [f"a {i}" for i in range(7)], weight=3),
+        corpus(tmp_path / "b.tsv", [f"b {i}" for i in range(50)], weight=0.5),
+        corpus(tmp_path / "c.tsv", [f"c {i}" for i in range(50)], weight=1.5),
+    ]
+    seen = Counter(text[0] for text in texts(take(stream(corpora, tokenizer, arguments()), 2000), tokenizer))
+    for name, share in (("a", 0.6), ("b", 0.1), ("c", 0.3)):
+        assert seen[name] / seen.total() == pytest.approx(share, abs=0.05)  # five standard deviations
+
+
+def test_processes_share_the_sentences(tmp_path, tokenizer, arguments, monkeypatch):
+    text = [corpus(tmp_path / "a.tsv", LINES), corpus(tmp_path / "b.tsv", [f"b {i}" for i in range(60)])]
+    whole = texts(take(stream(text, tokenizer, arguments(shuffle_buffer=1)), 120), tokenizer)
+    for world_size in (2, 3):
+        monkeypatch.setattr(VanillaTransformerTrainingArguments, "world_size", world_size)
+        for rank in range(world_size):
+            monkeypatch.setattr(VanillaTransformerTrainingArguments, "process_index", rank)
+            mine = texts(take(stream(text, tokenizer, arguments(shuffle_buffer=1)), 40), tokenizer)
+            assert mine == whole[rank::world_size][:40]
+
+
+def test_workers_of_a_loader_share_the_sentences(tmp_path, tokenizer, arguments):
+    lines = stream([corpus(tmp_path / "a.tsv", LINES)], tokenizer, arguments(shuffle_buffer=1))
+    loader = torch.utils.data.DataLoader(lines, batch_size=None, num_workers=2)
+    assert Counter(texts(take(loader, 60), tokenizer)) == Counter(LINES)
+
+
+def test_examples_are_made_of_the_row_and_its_place_in_the_stream(tmp_path, tokenizer, arguments):
+    def make(row, epoch, index):
+        return {"input_ids": [epoch, index], "labels": row["labels"][:1]}
+
+    batches = take(stream([corpus(tmp_path / "a.tsv", LINES)], tokenizer, arguments(), make), 70)
+    examples = list(itertools.chain(*batches))
+    assert all(example["input_ids"] == [0, example["index"]] and len(example["labels"]) == 1 for example in examples)
+
+
+def test_batches_are_planned_by_what_was_made_and_not_by_what_was_read(tmp_path, tokenizer, arguments):
+    def make(row, epoch, index):
+        return {"input_ids": row["input_ids"] * 3, "labels": row["labels"]}
+
+    for batch in take(stream([corpus(tmp_path / "a.tsv", LINES)], tokenizer, arguments(), make), 60):
+        assert len(batch) == 1 or len(batch) * max(len(example["input_ids"]) for example in batch) <= 40
+
+
+def test_filters_are_those_of_the_run_and_counted(tmp_path, tokenizer, arguments, package_log):
+    lines = ["", *LINES, "x" * 60]
+    args = arguments(max_length=30, shuffle_buffer=60)
+    batches = take(stream([corpus(tmp_path / "a.tsv", lines)], tokenizer, args), 120)
+    assert Counter(texts(batches, tokenizer)) == Counter(LINES * 2)
+    messages = [record for record in package_log.records if record.name.endswith("streaming")]
+    assert len(messages) == 2  # one a buffer
+    assert {record.levelname for record in messages} == {"WARNING"}  # seen without asking for more than warnings
+    pattern = r"stream: (\d+) of (\d+) kept; left out: (\d+) with an empty side, (\d+) longer than max_length=30.*"
+    kept, read, empty, long = map(int, re.fullmatch(pattern, messages[-1].getMessage()).groups())
+    assert kept >= 120
+    assert kept + empty + long == read
+    assert empty >= 2
+    assert long >= 1
+    package_log.clear()
+    take(stream([corpus(tmp_path / "b.tsv", LINES)], tokenizer, args), 60)
+    assert [record.levelname for record in package_log.records] == ["INFO"]
+
+
+def test_nothing_to_learn_from_is_an_error_and_no_endless_search(tmp_path, tokenizer, arguments):
+    empty = corpus(tmp_path / "empty.tsv", [])
+    with pytest.raises(ValueError, match=r"no sentence in .*empty\.tsv"):
+        next(iter(stream([empty], tokenizer, arguments())))
+    long = corpus(tmp_path / "long.tsv", LINES)
+    with pytest.raises(ValueError, match=r"nothing is left to learn from\. .*long\.tsv: 0 of \d+ kept.*max_length=2 "):
+        next(iter(stream([long], tokenizer, arguments(max_length=2))))
+
+
+def test_a_bad_line_is_named_when_it_comes(tmp_path, tokenizer, arguments):
+    path = tmp_path / "a.tsv"
+    path.write_text("a\tb\n" * 3 + "alone\n")
+    with pytest.raises(ValueError, match=r"a\.tsv, line 4"):
+        next(iter(stream([Corpus(path=str(path))], tokenizer, arguments())))

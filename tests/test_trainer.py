@@ -1,0 +1,192 @@
+"""The trainer: its loss by definition, its log, and how it stops when something is wrong."""
+
+import errno
+import json
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from training_runs import SHAPE, arguments, write_text
+
+from hf_vanilla_transformer.training import prepare, pretrain, train
+from hf_vanilla_transformer.training.checkpoints import find_damage, list_checkpoints
+from hf_vanilla_transformer.training.pretraining import _trainer
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    return write_text(tmp_path_factory.mktemp("text"))
+
+
+def trainer_and_batch(text, output_dir, **options):
+    args = arguments(text, output_dir, **options)
+    trainer = _trainer(prepare(args), args)
+    return trainer, next(iter(trainer.get_train_dataloader()))
+
+
+def test_r_drop_is_the_mean_loss_of_two_dropouts_plus_alpha_times_their_divergence(text, tmp_path):
+    """Liang et al. (2021), with the halves written out; float64."""
+    alpha = 2.5
+    trainer, batch = trainer_and_batch(text, tmp_path, r_drop=alpha)
+    model = trainer.model.double().train()
+    index = batch.pop("index")
+    assert len(index) == len(batch["labels"])
+    torch.manual_seed(1)
+    loss = trainer.compute_loss(model, dict(batch))
+    torch.manual_seed(1)
+    twice = {name: torch.cat([tensor, tensor]) for name, tensor in batch.items()}
+    logits = model(**twice, return_logits=True).logits
+    labels = batch["labels"]
+    kept = labels != -100
+    first, second = (half[kept].log_softmax(-1) for half in logits.chunk(2))
+    assert not torch.allclose(first, second)  # two dropouts
+    cross_entropy = sum(F.nll_loss(half, labels[kept], reduction="sum") for half in (first, second))
+    uniform = sum(-half.mean(-1).sum() for half in (first, second))
+    smoothed = (0.9 * cross_entropy + 0.1 * uniform) / 2
+    divergence = (
+        sum(F.kl_div(a, b, reduction="sum", log_target=True) for a, b in ((first, second), (second, first))) / 2
+    )
+    torch.testing.assert_close(loss, (smoothed + alpha * divergence) / kept.sum())
+
+
+def test_the_log_has_unsmoothed_loss_perplexity_padding_and_speed(text, tmp_path):
+    options = {"config_overrides": [f"{name}={value}" for name, value in {**SHAPE, "dropout": 0.0}.items()]}
+    args = arguments(text, tmp_path, max_steps=2, eval_strategy="no", **options)
+    run = prepare(args)
+    batches = list(run.train_sampler)[:2]
+    expected = []
+    for keys in batches:
+        rows = run.train_set.__getitems__(keys)
+        sources, targets = ([row[name] for row in rows] for name in ("input_ids", "labels"))
+        useful = sum(map(len, sources)) + sum(map(len, targets))
+        expected.append(1 - useful / (len(rows) * (max(map(len, sources)) + max(map(len, targets)))))
+    before = {name: weight.clone() for name, weight in run.model.state_dict().items()}
+    result = train(run, args)
+    entries = [entry for entry in result.history if "loss" in entry]
+    assert [entry["padding"] for entry in entries] == pytest.approx(expected)
+    run.model.load_state_dict(before)
+    rows = run.train_set.__getitems__(batches[0])
+    nll = tokens = 0.0
+    for row in rows:  # one by one, by the definition
+        logits = run.model(torch.tensor([row["input_ids"]]), labels=torch.tensor([row["labels"]]), return_logits=True)
+        nll += F.cross_entropy(logits.logits[0], torch.tensor(row["labels"]), reduction="sum").item()
+        tokens += len(row["labels"])
+    assert entries[0]["nll"] == pytest.approx(nll / tokens, rel=1e-5)
+    assert entries[0]["perplexity"] == pytest.approx(math.exp(nll / tokens), rel=1e-5)
+    for entry in entries:
+        assert entry.keys() >= {"loss", "grad_norm", "learning_rate", "tokens_per_second", "minutes", "epoch", "step"}
+
+
+def test_accumulated_batches_have_the_gradient_of_one_large_batch(text, tmp_path):
+    trainer, _ = trainer_and_batch(text, tmp_path, gradient_accumulation_steps=3)
+    loader = iter(trainer.get_train_dataloader())
+    batches = [next(loader) for _ in range(3)]
+    model = trainer.model.double().eval()
+    tokens = sum(int((batch["labels"] != -100).sum()) for batch in batches)
+    for batch in batches:
+        inputs = {name: tensor for name, tensor in batch.items() if name != "index"}
+        trainer.compute_loss(model, inputs, num_items_in_batch=tokens).backward()
+    accumulated = {name: weight.grad.clone() for name, weight in model.named_parameters()}
+    model.zero_grad()
+    rows = [
+        trainer.train_dataset.__getitems__([(0, index)])[0] for batch in batches for index in batch["index"].tolist()
+    ]
+    whole = trainer.data_collator(rows)
+    whole.pop("index")
+    trainer.compute_loss(model, whole).backward()
+    for name, weight in model.named_parameters():
+        torch.testing.assert_close(accumulated[name], weight.grad, atol=1e-12, rtol=1e-9)
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_what_is_not_finite_stops_the_run_and_says_where(what, text, tmp_path, monkeypatch):
+    args = arguments(text, tmp_path, save_strategy="steps", save_steps=2, eval_strategy="no", max_steps=9)
+    run = prepare(args)
+    before_failure = {}
+
+    def poison(module, inputs, output):
+        poison.calls += 1
+        if poison.calls == 5:
+            before_failure.update({name: weight.clone() for name, weight in run.model.state_dict().items()})
+            if what == "loss":
+                output.loss = output.loss * float("inf")
+            else:
+                output.loss.register_hook(lambda gradient: gradient * float("nan"))
+        return output
+
+    poison.calls = 0
+    run.model.register_forward_hook(poison)
+    expected = [index for _, index in list(run.train_sampler)[4]]
+    with pytest.raises(FloatingPointError) as raised:
+        train(run, args)
+    message = str(raised.value)
+    assert message.startswith("update 5: the loss is inf" if what == "loss" else "update 5: the norm of the gradient")
+    assert f"sentences {', '.join(map(str, expected[:20]))}" in message
+    assert f"train.jsonl, line {expected[0] + 1}" in message
+    assert f"Last good checkpoint: {tmp_path / 'checkpoint-4'}" in message
+    listed = json.loads((tmp_path / "failed-batch-5-0.json").read_text())
+    assert (listed["update"], listed["sentences"]) == (5, expected)
+    for name, weight in run.model.state_dict().items():
+        assert torch.equal(weight, before_failure[name]), name
+
+
+def test_a_disk_that_fills_up_costs_nothing_but_that_checkpoint(text, tmp_path, monkeypatch):
+    save = {"save_strategy": "steps", "save_steps": 2, "eval_strategy": "no", "max_steps": 6}
+    torch_save, calls = torch.save, []
+
+    def full(state, path, **kwargs):
+        calls.append(path)
+        if len(calls) > 4:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return torch_save(state, path, **kwargs)
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match=r"update 4: the checkpoint could not be written \(.*No space left") as raised:
+        pretrain(arguments(text, tmp_path / "full", **save))
+    checkpoint = tmp_path / "full" / "checkpoint-2"
+    assert f"Last good checkpoint: {checkpoint}" in str(raised.value)
+    assert list_checkpoints(tmp_path / "full") == [checkpoint]
+    assert find_damage(checkpoint) is None
+    assert not (tmp_path / "full" / ".writing").exists()
+    monkeypatch.setattr(torch, "save", torch_save)
+    resumed = pretrain(arguments(text, tmp_path / "full", **save, resume_from_checkpoint="last"))
+    whole = pretrain(arguments(text, tmp_path / "whole", **save))
+    for name, weight in whole.model.state_dict().items():
+        assert torch.equal(weight, resumed.model.state_dict()[name]), name
+
+
+def test_too_small_a_disk_is_found_before_training(text, tmp_path, monkeypatch):
+    from collections import namedtuple
+
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage(10**6, 10**6 - 1000, 1000))
+    with pytest.raises(OSError, match=r"GB left, but 3 checkpoints of .* GB need"):
+        prepare(arguments(text, tmp_path))
+
+
+def test_evaluation_without_a_set_is_refused(text, tmp_path):
+    trainer, _ = trainer_and_batch(text, tmp_path)
+    trainer.eval_dataset = None
+    with pytest.raises(ValueError, match="nothing to evaluate on"):
+        trainer.evaluate()
+
+
+def test_each_corpus_and_line_of_a_failure_is_named(text, tmp_path):
+    trainer, batch = trainer_and_batch(text, tmp_path)
+    index = int(batch["index"][0])
+    row = trainer.train_dataset.rows[index]
+    lines = (text / "train.jsonl").read_text().splitlines()
+    assert json.loads(lines[row["line"] - 1])["translation"]["en"] == row["source"]
+    assert trainer.train_dataset.where(index) == f"{text / 'train.jsonl'}, line {row['line']}"
+
+
+def test_tensorboard_gets_the_log(text, tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    options = {"report_to": "tensorboard", "max_steps": 2, "eval_strategy": "no"}
+    pretrain(arguments(text, tmp_path, **options))
+    (folder,) = {path.parent for path in tmp_path.rglob("events.out.tfevents*")}
+    events = EventAccumulator(str(folder)).Reload()
+    assert {"train/loss", "train/nll", "train/perplexity", "train/padding"} <= set(events.Tags()["scalars"])
