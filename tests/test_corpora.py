@@ -196,7 +196,7 @@ def test_plain_text_by_itself_has_no_pairs(tmp_path):
 
 
 def test_parallel_text_is_not_monolingual(tmp_path):
-    with pytest.raises(ValueError, match=r"train\.en and .*train\.de are parallel text"):
+    with pytest.raises(ValueError, match=r"train\.en and .*train\.de: parallel text"):
         Corpus(**parallel(tmp_path)).read_texts()
 
 

@@ -1,8 +1,6 @@
 """From text to token ids: what is filtered and counted, and what is kept from run to run."""
 
-import gzip
 import json
-import re
 import threading
 from types import SimpleNamespace
 
@@ -294,15 +292,6 @@ def test_lines_that_move_from_one_file_to_the_next_are_another_text(tmp_path, to
         assert rows["corpus"][:] == [0] * texts[0].count("\n") + [1] * texts[1].count("\n")
 
 
-def test_gzip_and_plain_text_are_kept_apart_by_content(tmp_path, tokenizer, arguments, tokenised):
-    plain = write_tsv(tmp_path / "a.tsv", PAIRS)
-    (tmp_path / "a.tsv.gz").write_bytes(gzip.compress((tmp_path / "a.tsv").read_bytes()))
-    zipped = Corpus(path=str(tmp_path / "a.tsv.gz"))
-    both = [load_tokenized([each], tokenizer, arguments(), Filters(), "set").to_list() for each in (plain, zipped)]
-    assert both[0] == both[1]
-    assert len(tokenised) == 2
-
-
 def test_a_dataset_is_kept_by_what_is_in_it(tmp_path, tokenizer, arguments, tokenised, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
     folder = tmp_path / "dataset"
@@ -369,7 +358,6 @@ def test_lengths_of_a_column_over_several_chunks_and_slices():
     assert len(rows.data.column("ids").chunks) == 3
     assert column_lengths(rows, "ids").tolist() == [i % 7 for i in range(150)]
     assert column_lengths(rows.select(range(20, 130)), "ids").tolist() == [i % 7 for i in range(20, 130)]
-    assert column_lengths(rows, "ids").dtype == np.int64
 
 
 def test_lengths_of_what_was_loaded(tmp_path, tokenizer, arguments):
@@ -409,4 +397,4 @@ def test_a_row_is_found_again_in_its_file(tmp_path, tokenizer, arguments, corpus
     corpora = [corpus, second]
     rows = load_tokenized(corpora, tokenizer, arguments(), Filters(), "set")
     assert TrainingExamples(rows, corpora).where(5) == f"{second.path}, line 2"
-    assert re.fullmatch(r"corpus 0, line 3", TrainingExamples(rows).where(2))
+    assert TrainingExamples(rows).where(2) == "corpus 0, line 3"

@@ -58,7 +58,7 @@ class Plan:
 
 _LARGE = {"d_model": 2048, "d_ff": 8192, "num_heads": 32, "num_encoder_layers": 12, "num_decoder_layers": 12}
 PLANS = (
-    Plan("multi30k-en-de-tiny", "tiny", 4000, 40 * 132, 4096, measured="tiny"),
+    Plan("multi30k-en-de-tiny", "tiny", 4000, 30 * 176, 3072, measured="tiny"),
     Plan("wmt14-en-de-base", "base", 37000, 100_000, 25_000, flops_in_paper=3.3e18),
     Plan("wmt14-en-de-big", "big", 37000, 300_000, 25_000, flops_in_paper=2.3e19),
     Plan("beyond: 12 + 12 layers, D 2048", "big", 37000, 50_000, 400_000, overrides=_LARGE),

@@ -82,8 +82,10 @@ def last_checkpoints(output_dir: str | Path, count: int, by: Literal["step", "ep
         Folders, the oldest first; as many as there are, if fewer, with a warning.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, or none are asked for.
     """
+    if count < 1:
+        raise ValueError(f"{count} checkpoints have no average; take at least 1")
     checkpoints = []
     for checkpoint in list_checkpoints(output_dir):
         damage = find_damage(checkpoint)

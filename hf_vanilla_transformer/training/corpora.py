@@ -138,9 +138,9 @@ class Corpus:
             FileNotFoundError: there is no such file.
             ValueError: it is parallel text, or a row has no text; the message says where.
         """
-        if self.source is not None:
+        if self.source is not None or (self.path is not None and _kind(self.path) == ".tsv"):
             raise ValueError(
-                f"{self.name} are parallel text, of which span_corruption would learn one side at a time; "
+                f"{self.name}: parallel text, of which span_corruption would learn one side at a time; "
                 "name each file as a corpus of its own"
             )
         if self.dataset is not None:

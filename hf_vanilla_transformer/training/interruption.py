@@ -10,7 +10,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 
 class StopOnSignal(TrainerCallback):
-    """Turns the first SIGTERM or SIGINT into a checkpoint and an orderly end; a second SIGINT interrupts at once.
+    """Turns the first SIGTERM or SIGINT into a checkpoint and an orderly end; a SIGINT after that interrupts at once.
 
     `signal_number` says which one it was, or is None. Several processes agree on the update after which they stop,
     since a signal may reach them at different ones.
