@@ -43,6 +43,12 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
         default="translation",
         metadata={"help": "translation of pairs, or span_corruption: T5's denoising of monolingual text."},
     )
+    noise_density: float = field(
+        default=0.15, metadata={"help": "Share of the tokens that span_corruption takes out (0.15 in T5)."}
+    )
+    mean_span_length: float = field(
+        default=3.0, metadata={"help": "Tokens of a span that span_corruption takes out, in the mean (3 in T5)."}
+    )
     max_length: int = field(
         default=256, metadata={"help": "Leave out pairs with more tokens than this on either side."}
     )

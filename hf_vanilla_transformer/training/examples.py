@@ -28,7 +28,13 @@ def example_maker(args: VanillaTransformerTrainingArguments, tokenizer: PreTrain
         ValueError: span_corruption without sentinel tokens; or BPE-dropout of a tokenizer that is no BPE.
     """
     if args.objective == "span_corruption":
-        return partial(_corrupted, seed=args.seed, sentinels=_sentinels(tokenizer), end=tokenizer.eos_token_id)
+        return partial(
+            _corrupted,
+            seed=args.seed,
+            sentinels=_sentinels(tokenizer),
+            end=tokenizer.eos_token_id,
+            noise=(args.noise_density, args.mean_span_length),
+        )
     if args.bpe_dropout:
         return partial(_cut_anew, seed=args.seed, dropout=BpeDropout(tokenizer, args.bpe_dropout))
     return None
@@ -50,13 +56,17 @@ def planned_lengths(
     """
     sources = column_lengths(rows, "input_ids")
     if args.objective == "span_corruption":
-        return span_corruption_lengths(sources - 1, len(_sentinels(tokenizer)))
+        return span_corruption_lengths(
+            sources - 1, len(_sentinels(tokenizer)), args.noise_density, args.mean_span_length
+        )
     return sources, column_lengths(rows, "labels")
 
 
-def _corrupted(row: Row, epoch: int, index: int, seed: int, sentinels: list[int], end: int) -> dict[str, list[int]]:
+def _corrupted(
+    row: Row, epoch: int, index: int, seed: int, sentinels: list[int], end: int, noise: tuple[float, float]
+) -> dict[str, list[int]]:
     random = np.random.default_rng((seed, epoch, index))
-    source, target = span_corruption(row["input_ids"][:-1], sentinels, random, eos_token_id=end)
+    source, target = span_corruption(row["input_ids"][:-1], sentinels, random, *noise, eos_token_id=end)
     return {"input_ids": source, "labels": target}
 
 

@@ -27,6 +27,8 @@ fi
 
 # torchrun gives its workers this many seconds between SIGTERM and SIGKILL; 30 are too few for a large checkpoint.
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=240
+# Without it, the processes of a second attempt may read the addresses of the first from the launcher.
+export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
 export OMP_NUM_THREADS=4
 head_node=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 
