@@ -1,11 +1,10 @@
 """Convert a checkpoint of another system to a folder of this package."""
 
 import argparse
-import ast
 import sys
-from typing import Any
 
 from hf_vanilla_transformer.interop import convert_fairseq, convert_marian, convert_torch_transformer
+from hf_vanilla_transformer.training.model_setup import parse_overrides
 
 EXAMPLES = """
 examples:
@@ -49,7 +48,7 @@ def main() -> int:
     if missing := [name for name in needed if getattr(args, name) is None]:
         parser.error(f"{args.system} needs --{' and --'.join(missing)}")
     try:
-        fields = dict(_field(text) for text in args.set)
+        fields = parse_overrides(args.set)
         if args.num_heads is not None:
             fields["num_heads"] = args.num_heads
         if args.system == "marian":
@@ -67,16 +66,6 @@ def main() -> int:
     print(f"Converted: {sum(parameter.numel() for parameter in model.parameters()):,} parameters")
     print(f"Saved in:  {args.output_dir}")
     return 0
-
-
-def _field(text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise ValueError(f"--set {text}: expected FIELD=VALUE, such as norm_position=pre")
-    try:
-        return name, ast.literal_eval(value)
-    except (SyntaxError, ValueError):
-        return name, value  # a word
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ from hf_vanilla_transformer.inference import translate
 from hf_vanilla_transformer.training import prepare, pretrain, train, train_tokenizer
 from hf_vanilla_transformer.training.averaging import average_weights
 from hf_vanilla_transformer.training.checkpoints import list_checkpoints
-from hf_vanilla_transformer.training.pretraining import parse_overrides
 from hf_vanilla_transformer.training.tokenization import sentinel_ids
 
 
@@ -342,16 +341,3 @@ def test_what_is_missing_is_said_before_anything_long_begins(text, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OSError, match="output_dir=.*cannot be written"):
         prepare(arguments(text, tmp_path / "file"))
-
-
-def test_overrides_are_literals_or_strings_or_mappings_and_otherwise_refused():
-    assert parse_overrides(["dropout=0.2", "norm_position=pre", "d_k=None", "attention_bias=True", "d_ff=64"]) == {
-        "dropout": 0.2,
-        "norm_position": "pre",
-        "d_k": None,
-        "attention_bias": True,
-        "d_ff": 64,
-    }
-    assert parse_overrides({"dropout": 0.2}) == parse_overrides([{"dropout": 0.2}]) == {"dropout": 0.2}
-    with pytest.raises(ValueError, match="'dropout' is not of the form NAME=VALUE"):
-        parse_overrides(["dropout"])

@@ -1,10 +1,8 @@
 """From text to a model: a run of training, §5 of the paper in one function."""
 
-import ast
 import hashlib
 import json
 import statistics
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,17 +11,15 @@ from typing import Any
 import torch
 from datasets import Dataset
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, set_seed
-from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils import logging
 
-from ..configuration_vanilla_transformer import VanillaTransformerConfig
-from ..modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
 from .arguments import VanillaTransformerTrainingArguments
 from .averaging import average_weights, last_checkpoints
 from .checkpoints import find_damage, last_good_checkpoint, prepare_folder
 from .corpora import Corpus
 from .data import Filters, TrainingExamples, load_tokenized, read_corpora
 from .examples import example_maker, planned_lengths
+from .model_setup import build_model
 from .recipes import given_values
 from .report import write_results
 from .schedule import peak_learning_rate
@@ -138,7 +134,7 @@ def prepare(args: VanillaTransformerTrainingArguments) -> PreparedRun:
                 validation_set = validation_set.map(
                     lambda row, index: still(row, 0, index), with_indices=True, load_from_cache_file=False
                 )
-    model, first_update = _model(args, tokenizer)
+    model, first_update = build_model(args, tokenizer)
     if args.learning_rate is None:
         args.learning_rate = peak_learning_rate(model.config.d_model, int(args.warmup_steps))
     if args.should_save:
@@ -160,10 +156,16 @@ def train(run: PreparedRun, args: VanillaTransformerTrainingArguments) -> Traini
         The model, its tokenizer and its numbers.
 
     Raises:
+        ValueError: FSDP and averaged weights are asked for together.
         FloatingPointError: a loss or gradient is not finite.
         OSError: a checkpoint could not be written.
     """
     trainer = _trainer(run, args)
+    if trainer.is_fsdp_enabled and args.final_weights in ("average", "ema"):
+        raise ValueError(
+            f"final_weights={args.final_weights} needs whole weights, of which FSDP leaves each process a part; "
+            "take last or best, and scripts/average_checkpoints.py afterwards"
+        )
     try:
         output = trainer.train(resume_from_checkpoint=str(run.checkpoint) if run.checkpoint else None)
     finally:
@@ -181,39 +183,10 @@ def train(run: PreparedRun, args: VanillaTransformerTrainingArguments) -> Traini
     if run.validation_set is not None:
         metrics |= _last_evaluation(trainer) or trainer.evaluate(metric_key_prefix="final")
         metrics["signatures"] = trainer.score_signatures
-    model = _merged(trainer)
+    model = _save(trainer)
     if trainer.is_world_process_zero():
-        model.save_pretrained(args.output_dir)
-        save_tokenizer(run.tokenizer, args.output_dir)
         write_results(args.output_dir, given_values(args), metrics, history)
     return TrainingResult(model, run.tokenizer, metrics, history)
-
-
-def parse_overrides(overrides: Sequence[Any]) -> dict[str, Any]:
-    """Reads `["dropout=0.2", "norm_position=pre"]` as the keyword arguments of a config.
-
-    Args:
-        overrides: NAME=VALUE each, the value a Python literal, or else a string; or, in recipes, mappings.
-
-    Returns:
-        Values by name.
-
-    Raises:
-        ValueError: one has no "=".
-    """
-    values: dict[str, Any] = {}
-    for override in [overrides] if isinstance(overrides, Mapping) else overrides:
-        if isinstance(override, Mapping):
-            values |= override
-            continue
-        name, separator, text = override.partition("=")
-        if not separator:
-            raise ValueError(f"config_overrides: {override!r} is not of the form NAME=VALUE")
-        try:
-            values[name] = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            values[name] = text
-    return values
 
 
 def _trainer(run: PreparedRun, args: VanillaTransformerTrainingArguments) -> VanillaTransformerTrainer:
@@ -292,13 +265,20 @@ def _last_evaluation(trainer: VanillaTransformerTrainer) -> dict[str, Any]:
     return {}
 
 
-def _merged(trainer: VanillaTransformerTrainer) -> Any:
+def _save(trainer: VanillaTransformerTrainer) -> Any:
+    """Saves model and tokenizer in the folder of the run, adapters merged, and returns the model."""
     model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
+    output_dir = Path(trainer.args.output_dir)
     if not trainer.args.lora_rank:
+        trainer.save_model()  # by all processes, which may each have a part of it
         return model
     if trainer.is_world_process_zero():  # the adapter by itself too, for those who have the model it belongs to
-        model.save_pretrained(Path(trainer.args.output_dir) / "adapter")
-    return model.merge_and_unload()
+        model.save_pretrained(output_dir / "adapter")
+    model = model.merge_and_unload()
+    if trainer.is_world_process_zero():
+        model.save_pretrained(output_dir)
+        save_tokenizer(trainer.processing_class, output_dir)
+    return model
 
 
 def _tokenizer(
@@ -323,62 +303,3 @@ def _tokenizer(
         added = tokenizer.add_tokens(args.new_tokens)
         logger.info(f"{added} of {len(args.new_tokens)} new_tokens were added; the others were there")
     return tokenizer
-
-
-def _model(args: VanillaTransformerTrainingArguments, tokenizer: PreTrainedTokenizerBase) -> tuple[Any, int]:
-    overrides = parse_overrides(args.config_overrides)
-    first_update = 0
-    if args.model_name_or_path is not None:
-        model = VanillaTransformerForConditionalGeneration.from_pretrained(
-            args.model_name_or_path, dtype=torch.float32, **overrides
-        )
-        if len(tokenizer) > model.config.vocab_size:
-            model.resize_token_embeddings(len(tokenizer))
-        if args.continue_schedule:
-            first_update = _updates_done(args.model_name_or_path)
-    else:
-        special_tokens = {
-            "bos_token_id": tokenizer.bos_token_id,
-            "pad_token_id": tokenizer.pad_token_id,
-            "eos_token_id": tokenizer.eos_token_id,
-            "decoder_start_token_id": tokenizer.bos_token_id,
-        }
-        config = VanillaTransformerConfig.from_preset(
-            args.preset, **{"vocab_size": len(tokenizer), **special_tokens, **overrides}
-        )
-        model = VanillaTransformerForConditionalGeneration(config)
-        model.generation_config.num_beams = args.generation_num_beams or 1
-    for name in args.frozen_modules:
-        try:
-            model.get_submodule(name).requires_grad_(False)
-        except AttributeError as error:
-            raise ValueError(f"frozen_modules: the model has no {name!r}; name parts such as model.encoder") from error
-    return (_with_adapters(model, args) if args.lora_rank else model), first_update
-
-
-def _with_adapters(model: Any, args: VanillaTransformerTrainingArguments) -> Any:
-    try:
-        from peft import LoraConfig, TaskType, get_peft_model
-    except ImportError as error:
-        raise ValueError("lora_rank needs peft: pip install peft") from error
-    config = LoraConfig(
-        task_type=TaskType.SEQ_2_SEQ_LM,
-        r=args.lora_rank,
-        lora_alpha=2 * args.lora_rank,
-        target_modules=args.lora_modules,
-    )
-    return get_peft_model(model, config)
-
-
-def _updates_done(folder: str) -> int:
-    """How many updates a model's run had done when it was saved: in a checkpoint, or at the end."""
-    for name, keys in ((TRAINER_STATE_NAME, ("global_step",)), ("results.json", ("metrics", "updates"))):
-        path = Path(folder) / name
-        if path.exists():
-            value = json.loads(path.read_text(encoding="utf-8"))
-            for key in keys:
-                value = value[key]
-            return int(value)
-    raise ValueError(
-        f"continue_schedule: {folder} has neither {TRAINER_STATE_NAME} nor results.json, which say where it stopped"
-    )

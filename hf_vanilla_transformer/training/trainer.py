@@ -72,7 +72,9 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
         self.score_signatures: dict[str, str] = {}
         self._writing_to: Path | None = None
         self._micro_batches: list[list[int]] = []  # sentences of the batches since the last update
-        self._sums = torch.zeros(4, dtype=torch.float64)
+        # Of the batches since the last line of the log: nats, target tokens, all tokens, and places for tokens.
+        precise = torch.float32 if self.args.device.type == "mps" else torch.float64
+        self._sums = torch.zeros(4, dtype=precise, device=self.args.device)
         self._started = self._window_started = time.perf_counter()
         self.remove_callback(PrinterCallback if self.args.disable_tqdm else ProgressCallback)
         self.add_callback(PlainLines() if self.args.disable_tqdm else ProgressBar())
@@ -149,9 +151,8 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
             loss = outputs.loss
         useful = inputs["attention_mask"].sum() + tokens
         places = inputs["attention_mask"].numel() + labels.numel()
-        sums = torch.stack([outputs.nll_loss.double() * divisor, tokens.double(), useful.double()])
-        self._sums = self._sums.to(sums.device)
-        self._sums[:3] += sums.detach()
+        kind = self._sums.dtype
+        self._sums[:3] += torch.stack([outputs.nll_loss.to(kind) * divisor, tokens.to(kind), useful.to(kind)]).detach()
         self._sums[3] += places
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
             # Gradients of processes are averaged, where they should be added up: the divisor counts all their tokens.
@@ -190,7 +191,7 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
             start_time: as in transformers.
         """
         if "loss" in logs:
-            nll, tokens, useful, places = self.accelerator.reduce(self._sums.to(self.args.device), "sum").tolist()
+            nll, tokens, useful, places = self.accelerator.reduce(self._sums.clone(), "sum").tolist()
             logs["nll"] = nll / max(tokens, 1)
             logs["perplexity"] = LabelLikelihood(nll, int(tokens)).perplexity
             logs["padding"] = 1 - useful / max(places, 1)
@@ -255,16 +256,18 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
         # Longest first, dealt out in turns: the processes have equally much to do.
         lengths = [len(ids) for ids in dataset["input_ids"]]
         order = [index for batch in sorted_batches(lengths, len(dataset)) for index in batch]
-        mine = order[self.args.process_index :: self.args.world_size]
+        mine, gather = order[self.args.process_index :: self.args.world_size], gather_object
+        if self.is_fsdp_enabled:  # a divided model has to be called by all processes alike: each does everything
+            mine, gather = order, list
         part = dataset.select(mine)
         likelihood = label_likelihood(model, part, batch_size)
-        nll, tokens = map(sum, zip(*gather_object([(likelihood.nll, likelihood.num_tokens)]), strict=True))
+        nll, tokens = map(sum, zip(*gather([(likelihood.nll, likelihood.num_tokens)]), strict=True))
         whole = LabelLikelihood(nll, tokens)
         metrics = {"loss": whole.nll_per_token, "perplexity": whole.perplexity}
         if {"source", "target"} <= set(dataset.column_names):
             options = {"num_beams": self.args.generation_num_beams or 1, **generation_options}
             texts = translate(model, self.processing_class, part["source"], batch_size=batch_size, **options)
-            by_index = dict(gather_object(list(zip(mine, texts, strict=True))))
+            by_index = dict(gather(list(zip(mine, texts, strict=True))))
             scores = score_translations([by_index[index] for index in range(len(dataset))], dataset["target"])
             self.score_signatures = {"bleu": scores.bleu_signature, "chrf": scores.chrf_signature}
             metrics |= {"bleu": scores.bleu, "chrf": scores.chrf}
