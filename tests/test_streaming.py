@@ -170,3 +170,18 @@ def test_a_bad_line_is_named_when_it_comes(tmp_path, tokenizer, arguments):
     path.write_text("a\tb\n" * 3 + "alone\n")
     with pytest.raises(ValueError, match=r"a\.tsv, line 4"):
         next(iter(stream([Corpus(path=str(path))], tokenizer, arguments())))
+
+
+def test_processes_share_several_corpora_however_many_batches_each_of_them_shuffles(
+    tmp_path, tokenizer, arguments, monkeypatch
+):
+    # More than go through the tokenizer together, before which nothing is shuffled.
+    lines = {name: [f"{name} {'w' * (step * i % 7)} {i}" for i in range(3000)] for name, step in (("a", 2), ("b", 3))}
+    corpora = [corpus(tmp_path / f"{name}.tsv", lines[name]) for name in lines]
+    monkeypatch.setattr(VanillaTransformerTrainingArguments, "world_size", 2)
+    seen = []
+    for rank in range(2):
+        monkeypatch.setattr(VanillaTransformerTrainingArguments, "process_index", rank)
+        batches = stream(corpora, tokenizer, arguments(max_tokens=30, shuffle_buffer=100))
+        seen.append(set(texts(take(batches, 1500), tokenizer)))
+    assert not seen[0] & seen[1]

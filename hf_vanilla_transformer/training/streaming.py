@@ -50,8 +50,9 @@ class TokenBatchStream(torch.utils.data.IterableDataset):
             ValueError: nothing is left of a corpus after filtering; or as `read_corpora`.
         """
         filters, counts = Filters.of(self.args), FilterCounts()
-        random = np.random.default_rng(self.args.seed)
-        rows = tokenize_rows(self._rows(random, counts), self.tokenizer, filters, counts)
+        # Two generators: all processes mix the corpora alike, however many batches each of them shuffles.
+        mixing, shuffling = np.random.default_rng((self.args.seed, 0)), np.random.default_rng((self.args.seed, 1))
+        rows = tokenize_rows(self._rows(mixing, counts), self.tokenizer, filters, counts)
         read = 0
         while True:
             buffer = []
@@ -62,7 +63,7 @@ class TokenBatchStream(torch.utils.data.IterableDataset):
             (logger.warning if counts.kept < counts.read else logger.info)(counts.describe("stream", filters))
             sources, targets = example_lengths(buffer)
             batches = plan_batches(sources, targets, self.args.max_tokens)
-            for position in random.permutation(len(batches)):
+            for position in shuffling.permutation(len(batches)):
                 yield self.collate([buffer[index] for index in batches[position]])
 
     def _rows(self, random: np.random.Generator, counts: FilterCounts) -> Iterator[Row]:
