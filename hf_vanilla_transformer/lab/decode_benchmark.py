@@ -1,6 +1,5 @@
 """Speed of decoding next to MarianMTModel and CTranslate2: one set of weights, the same steps, in turns."""
 
-import re
 import statistics
 import tempfile
 import time
@@ -15,23 +14,14 @@ import torch
 from transformers import GenerationConfig, MarianMTModel
 
 from ..configuration_vanilla_transformer import VanillaTransformerConfig
+from ..interop.checkpoints import their_name
+from ..interop.marian import MARIAN_NAMES
 from ..modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
 from .benchmarks import MARIAN, OURS, WORKLOADS, in_turns, marian_like, peak_memory
 
 CTRANSLATE2, CTRANSLATE2_INT8 = "CTranslate2 float32", "CTranslate2 int8"
 
 _QUANTIZATION = {CTRANSLATE2: "float32", CTRANSLATE2_INT8: "int8"}
-
-# Our parameter names to MarianMTModel's, applied in order.
-_MARIAN_NAMES = {
-    r"\.encoder\.embed_tokens\.": ".shared.",
-    r"\.self_attention\.": ".self_attn.",
-    r"\.self_attention_norm\.": ".self_attn_layer_norm.",
-    r"\.cross_attention\.": ".encoder_attn.",
-    r"\.cross_attention_norm\.": ".encoder_attn_layer_norm.",
-    r"\.feed_forward\.": ".",
-    r"\.feed_forward_norm\.": ".final_layer_norm.",
-}
 
 
 @dataclass(frozen=True)
@@ -188,9 +178,7 @@ def give_weights(ours: VanillaTransformerForConditionalGeneration, marian: Maria
     """
     theirs = {name: parameter for name, parameter in marian.named_parameters() if parameter.requires_grad}
     for name, parameter in ours.named_parameters():
-        for pattern, replacement in _MARIAN_NAMES.items():
-            name = re.sub(pattern, replacement, name)
-        theirs.pop(name).copy_(parameter)
+        theirs.pop(their_name(name, MARIAN_NAMES)).copy_(parameter)
     assert not theirs, f"no weights for {', '.join(theirs)}"
 
 
