@@ -3,12 +3,15 @@
 import errno
 import json
 import math
+from collections import namedtuple
 
 import pytest
 import torch
 import torch.nn.functional as F
 from training_runs import SHAPE, arguments, write_text
 
+from hf_vanilla_transformer import VanillaTransformerForConditionalGeneration
+from hf_vanilla_transformer.evaluation import label_likelihood
 from hf_vanilla_transformer.training import prepare, pretrain, train
 from hf_vanilla_transformer.training.checkpoints import find_damage, list_checkpoints
 from hf_vanilla_transformer.training.pretraining import _trainer
@@ -157,8 +160,6 @@ def test_a_disk_that_fills_up_costs_nothing_but_that_checkpoint(text, tmp_path, 
 
 
 def test_too_small_a_disk_is_found_before_training(text, tmp_path, monkeypatch):
-    from collections import namedtuple
-
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage(10**6, 10**6 - 1000, 1000))
     with pytest.raises(OSError, match=r"GB left, but 3 checkpoints of .* GB need"):
@@ -190,3 +191,12 @@ def test_tensorboard_gets_the_log(text, tmp_path):
     (folder,) = {path.parent for path in tmp_path.rglob("events.out.tfevents*")}
     events = EventAccumulator(str(folder)).Reload()
     assert {"train/loss", "train/nll", "train/perplexity", "train/padding"} <= set(events.Tags()["scalars"])
+
+
+def test_scores_under_bf16_are_those_of_the_saved_weights(text, tmp_path):
+    result = pretrain(arguments(text, tmp_path, bf16=True, max_steps=3))
+    model = VanillaTransformerForConditionalGeneration.from_pretrained(tmp_path)
+    rows = [json.loads(line)["translation"] for line in (text / "val.jsonl").read_text().splitlines()]
+    encode = result.tokenizer
+    data = [{"input_ids": encode(row["en"])["input_ids"], "labels": encode(row["de"])["input_ids"]} for row in rows]
+    assert result.metrics["final_loss"] == label_likelihood(model, data).nll_per_token
