@@ -288,7 +288,8 @@ def _tokenizer(
     if given is None:
         # Kept by the run, so that its other processes, and itself if it is resumed, have the same.
         folder = Path(args.output_dir) / "tokenizer"
-        key = hashlib.sha256(json.dumps([args.vocab_size, args.num_sentinels]).encode())
+        datasets = [corpus.name for corpus in corpora if corpus.dataset is not None]
+        key = hashlib.sha256(json.dumps([args.vocab_size, args.num_sentinels, *datasets]).encode())
         for path in (path for corpus in corpora for path in corpus.files):
             key.update(Path(path).read_bytes())
         stamp = folder / "made_from.txt"
