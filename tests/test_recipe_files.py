@@ -9,7 +9,7 @@ import yaml
 from hf_vanilla_transformer import VanillaTransformerConfig
 from hf_vanilla_transformer.training import parse_arguments, pretrain, read_recipe
 from hf_vanilla_transformer.training.corpora import Corpus
-from hf_vanilla_transformer.training.pretraining import parse_overrides
+from hf_vanilla_transformer.training.model_setup import parse_overrides
 from hf_vanilla_transformer.training.schedule import peak_learning_rate
 
 RECIPES = sorted((Path(__file__).resolve().parents[1] / "scripts" / "recipes").glob("*.yaml"))

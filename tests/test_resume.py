@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from training_runs import arguments, assert_same_end, flags, options, write_text
 
-from hf_vanilla_transformer.training import pretrain
+from hf_vanilla_transformer.training import pretrain, summary_lines
 from hf_vanilla_transformer.training.checkpoints import find_damage, last_good_checkpoint, list_checkpoints
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
@@ -166,3 +166,5 @@ def test_resuming_a_finished_run_changes_nothing(uninterrupted, text, tmp_path):
     again = pretrain(arguments(text, tmp_path, **KILLED, resume_from_checkpoint="last"))
     assert again.metrics["updates"] == 30
     assert_same_end(uninterrupted, tmp_path)
+    assert "tok:13a" in again.metrics["signatures"]["bleu"]
+    assert summary_lines(again.metrics, "x")

@@ -261,6 +261,8 @@ def _last_evaluation(trainer: VanillaTransformerTrainer) -> dict[str, Any]:
         return {}
     for entry in reversed(trainer.state.log_history):
         if "eval_loss" in entry and entry["step"] == trainer.state.global_step:
+            if "eval_bleu" in entry and not trainer.score_signatures:
+                return {}  # an earlier process found it, which took the signatures along
             return {f"final_{name[5:]}": value for name, value in entry.items() if name.startswith("eval_")}
     return {}
 
