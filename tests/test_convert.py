@@ -104,7 +104,7 @@ def test_convert_says_what_is_wrong(arguments, message, tmp_path):
     ("to", "files"),
     [
         ("ctranslate2", {"config.json", "model.bin", "shared_vocabulary.json", "tokenizer.json"}),
-        ("torch", {"encoder.pt2", "decoder.pt2"}),
+        pytest.param("torch", {"encoder.pt2", "decoder.pt2"}, marks=pytest.mark.slow),
         pytest.param("onnx", {"encoder.onnx", "decoder.onnx"}, marks=pytest.mark.slow),
     ],
 )

@@ -65,8 +65,10 @@ def test_two_processes_learn_what_one_learns_of_the_same_global_batches(text, tm
     assert max(differences.values()) < 1e-5, differences
 
 
-@pytest.mark.parametrize("rank", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
 def test_a_worker_that_dies_is_restarted_and_the_run_ends_bit_identical(rank, two_processes, text, tmp_path):
+    """Takes about half a minute."""
     values = options(text, tmp_path, **RUN, resume_from_checkpoint="last")
     launcher = subprocess.Popen(
         torchrun(values, restarts=3), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

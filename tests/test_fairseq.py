@@ -211,7 +211,7 @@ def test_greedy_search_is_that_of_the_formulas(tmp_path):
             logits = reference.logits(source, expected)[-1]
             logits[[PAD, EOS]] = -torch.inf
             expected.append(int(logits.argmax()))
-        actual = model.generate(torch.tensor([source]), max_new_tokens=9, suppress_tokens=[PAD, EOS])
+        actual = model.generate(torch.tensor([source]), num_beams=1, max_new_tokens=9, suppress_tokens=[PAD, EOS])
         assert actual[0].tolist() == expected
 
 

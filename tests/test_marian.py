@@ -264,9 +264,6 @@ def test_separate_vocabularies_have_two_tokenizers(tmp_path):
 
 def test_pieces_that_the_vocabulary_lacks_are_counted(tmp_path, caplog):
     folder = tokenizer_folder(tmp_path, "unigram", two_models=False, leave_out=3)
-    from transformers.utils import logging
-
-    logging.get_logger("hf_vanilla_transformer").addHandler(caplog.handler)
     tokenizer, _ = load_marian_tokenizers(folder)
     assert "3 pieces are not in the vocabulary" in caplog.text
     assert max(max(tokenizer(text).input_ids) for text in TEXTS) < len(tokenizer)

@@ -92,9 +92,8 @@ def no_past(cross):
 
 
 # An export takes seconds. "slow", all of them, takes a minute.
-EXPORTED = ["pre-norm, biases"]
 CASES = [
-    pytest.param(shape, runtime, marks=[] if runtime is Eager or shape in EXPORTED else pytest.mark.slow)
+    pytest.param(shape, runtime, marks=[] if runtime is Eager else pytest.mark.slow)
     for shape in SHAPES
     for runtime in (Eager, TorchExport, Onnx)
 ]
