@@ -253,7 +253,7 @@ def test_span_corruption_learns_from_plain_text_and_is_finetuned_to_translate(te
     for language in ("en", "de"):
         (tmp_path / f"train.{language}").write_text("".join(row[language] + "\n" for row in rows))
     plain = [str(tmp_path / "train.en"), str(tmp_path / "train.de")]
-    args = arguments(text, tmp_path / "pretrained", objective="span_corruption", num_sentinels=4, num_train_epochs=8)
+    args = arguments(text, tmp_path / "pretrained", objective="span_corruption", num_sentinels=4, num_train_epochs=20)
     args.train_data, args.validation_data = plain, plain
     result = pretrain(args)
     losses = [entry["eval_loss"] for entry in result.history if "eval_loss" in entry]

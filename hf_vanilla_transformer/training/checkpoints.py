@@ -42,7 +42,7 @@ def publish_checkpoint(written: Path, output_dir: str | Path) -> Path:
     """
     contents = {}
     for path in sorted(path for path in written.rglob("*") if path.is_file()):
-        contents[str(path.relative_to(written))] = {"bytes": path.stat().st_size, "sha256": _hash(path)}
+        contents[str(path.relative_to(written))] = {"bytes": path.stat().st_size, "sha256": hash_file(path)}
         _sync(path)
     (written / SEAL).write_text(json.dumps(contents, indent=1) + "\n", encoding="utf-8")
     _sync(written / SEAL)
@@ -79,7 +79,7 @@ def find_damage(checkpoint: str | Path) -> str | None:
             return f"{name} is missing"
         if path.stat().st_size != size:
             return f"{name} has {path.stat().st_size} bytes instead of {size}"
-        if _hash(path) != digest:
+        if hash_file(path) != digest:
             return f"{name} has changed since it was written"
     return None
 
@@ -173,7 +173,15 @@ def prepare_folder(output_dir: str | Path, checkpoint_bytes: int = 0, checkpoint
         )
 
 
-def _hash(path: Path) -> str:
+def hash_file(path: str | Path) -> str:
+    """Hashes the content of a file of any size, in memory for a block of it.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Its SHA-256, in hexadecimal.
+    """
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(2**20):

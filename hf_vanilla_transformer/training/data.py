@@ -22,6 +22,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from .arguments import VanillaTransformerTrainingArguments
+from .checkpoints import hash_file
 from .corpora import Corpus, Row
 
 logger = logging.get_logger(__name__)
@@ -242,11 +243,8 @@ def _cache_key(
             splits = datasets.load_dataset(corpus.dataset, corpus.config, split=corpus.split)
             digest.update(splits._fingerprint.encode())
         for path in corpus.files:
-            content = hashlib.sha256()  # one a file: text that moves from one file to the next is another text
-            with open(path, "rb") as file:
-                while block := file.read(2**20):
-                    content.update(block)
-            digest.update(content.digest())
+            # One a file: text that moves from one file to the next is another text.
+            digest.update(hash_file(path).encode())
         # Two spellings of one file read alike, but for how they are taken apart.
         digest.update(json.dumps([Path(path).suffixes for path in corpus.files]).encode())
     digest.update(tokenizer.backend_tokenizer.to_str().encode())

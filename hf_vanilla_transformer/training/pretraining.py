@@ -1,6 +1,5 @@
 """From text to a model: a run of training, §5 of the paper in one function."""
 
-import hashlib
 import json
 import statistics
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from transformers.utils import logging
 
 from .arguments import VanillaTransformerTrainingArguments
 from .averaging import average_weights, last_checkpoints
-from .checkpoints import find_damage, last_good_checkpoint, prepare_folder
+from .checkpoints import find_damage, hash_file, last_good_checkpoint, prepare_folder
 from .corpora import Corpus
 from .data import Filters, TrainingExamples, load_tokenized, read_corpora
 from .examples import example_maker, planned_lengths
@@ -128,11 +127,9 @@ def prepare(args: VanillaTransformerTrainingArguments) -> PreparedRun:
         if validation:
             # A score should not depend on what training had no room for.
             validation_set = load_tokenized(validation, tokenizer, args, Filters(), "validation set")
-            if args.objective == "span_corruption":
-                still = example_maker(args, tokenizer)
-                assert still is not None
+            if args.objective == "span_corruption" and make is not None:  # the same holes at every evaluation
                 validation_set = validation_set.map(
-                    lambda row, index: still(row, 0, index), with_indices=True, load_from_cache_file=False
+                    lambda row, index: make(row, 0, index), with_indices=True, load_from_cache_file=False
                 )
     model, first_update = build_model(args, tokenizer)
     if args.learning_rate is None:
@@ -291,15 +288,14 @@ def _tokenizer(
         # Kept by the run, so that its other processes, and itself if it is resumed, have the same.
         folder = Path(args.output_dir) / "tokenizer"
         datasets = [corpus.name for corpus in corpora if corpus.dataset is not None]
-        key = hashlib.sha256(json.dumps([args.vocab_size, args.num_sentinels, *datasets]).encode())
-        for path in (path for corpus in corpora for path in corpus.files):
-            key.update(Path(path).read_bytes())
+        contents = [hash_file(path) for corpus in corpora for path in corpus.files]
+        key = json.dumps([args.vocab_size, args.num_sentinels, *datasets, *contents])
         stamp = folder / "made_from.txt"
-        if not stamp.exists() or stamp.read_text() != key.hexdigest():
+        if not stamp.exists() or stamp.read_text() != key:
             texts = (row[side] for row in read_corpora(corpora, args) for side in ("source", "target") if side in row)
             tokenizer = train_tokenizer(texts=texts, vocab_size=args.vocab_size, num_sentinels=args.num_sentinels)
             save_tokenizer(tokenizer, folder)
-            stamp.write_text(key.hexdigest())
+            stamp.write_text(key)
         given = folder
     tokenizer = AutoTokenizer.from_pretrained(given, trust_remote_code=False)
     if args.new_tokens and checkpoint is None:
