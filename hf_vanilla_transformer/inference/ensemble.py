@@ -13,6 +13,7 @@ from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
 from ..beam_search import Steps
 from ..decoding import PaperGenerationMixin
+from ..forced_scoring import alignment_attention
 from ..incremental_decoder import GrowingLayer
 from ..modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
 from ..pretrained_model import VanillaTransformerPreTrainedModel
@@ -64,6 +65,7 @@ class EnsembleForConditionalGeneration(VanillaTransformerPreTrainedModel, PaperG
         attention_mask: torch.Tensor | None = None,
         decoder_input_ids: torch.Tensor | None = None,
         encoder_outputs: BaseModelOutput | None = None,
+        output_attentions: bool = False,
         **kwargs: Any,
     ) -> Seq2SeqLMOutput:
         """Predicts each next target token.
@@ -73,23 +75,33 @@ class EnsembleForConditionalGeneration(VanillaTransformerPreTrainedModel, PaperG
             attention_mask: (B, S), non-zero for tokens.
             decoder_input_ids: (B, T).
             encoder_outputs: what `get_encoder()` returned.
+            output_attentions: whether to return `cross_attentions`, for which all members need eager attention.
             **kwargs: nothing else is used.
 
         Returns:
-            `logits` (B, T, V): the logarithms of the averaged probabilities.
+            `logits` (B, T, V): the logarithms of the averaged probabilities. `cross_attentions`, on request: one
+            tensor (B, 1, T, S), the mean over the members of what `alignment_attention` takes from each, since they
+            need not have the same layers.
         """
         if encoder_outputs is None:
             encoder_outputs = self.encoder(input_ids=input_ids, attention_mask=attention_mask)
-        logits = [
+        outputs = [
             model(
                 encoder_outputs=BaseModelOutput(states),
                 attention_mask=attention_mask,
                 decoder_input_ids=decoder_input_ids,
                 use_cache=False,
-            ).logits
+                output_attentions=output_attentions,
+            )
             for model, states in self._by_model(encoder_outputs[0])
         ]
-        return Seq2SeqLMOutput(logits=average_probabilities(logits))
+        attention = None
+        if output_attentions:
+            attention = torch.stack([alignment_attention(each.cross_attentions) for each in outputs]).mean(0)
+        return Seq2SeqLMOutput(
+            logits=average_probabilities([each.logits for each in outputs]),
+            cross_attentions=None if attention is None else (attention.unsqueeze(1),),
+        )
 
     def prepare_inputs_for_generation(self, input_ids: torch.Tensor, **kwargs: Any) -> dict[str, Any]:
         """Where `generate()` asks for more than logits, it calls `forward`, which has no cache: on whole prefixes."""
