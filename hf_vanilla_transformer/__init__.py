@@ -1,10 +1,12 @@
 """The Transformer of "Attention Is All You Need" (Vaswani et al., 2017) for the Hugging Face ecosystem.
 
-Importing the package registers its classes with transformers' Auto classes. Training, translating and the like live in
-sub-packages: `hf_vanilla_transformer.training`, `hf_vanilla_transformer.inference`.
+Importing the package registers its classes with transformers' Auto classes and with `pipeline("translation")`.
+Training, translating and the like live in sub-packages: `hf_vanilla_transformer.training`,
+`hf_vanilla_transformer.inference`.
 """
 
 from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM
+from transformers.pipelines import PIPELINE_REGISTRY, REMOVED_TASKS
 
 from .configuration_vanilla_transformer import PRESETS, VanillaTransformerConfig
 from .modeling_vanilla_transformer import (
@@ -12,15 +14,21 @@ from .modeling_vanilla_transformer import (
     VanillaTransformerModel,
     VanillaTransformerPreTrainedModel,
 )
+from .translation_pipeline import TranslationPipeline
 
 __version__ = "0.1.0"
 
 AutoConfig.register(VanillaTransformerConfig.model_type, VanillaTransformerConfig)
 AutoModel.register(VanillaTransformerConfig, VanillaTransformerModel)
 AutoModelForSeq2SeqLM.register(VanillaTransformerConfig, VanillaTransformerForConditionalGeneration)
+PIPELINE_REGISTRY.register_pipeline("translation", TranslationPipeline, AutoModelForSeq2SeqLM, type="text")
+REMOVED_TASKS.pop("translation", None)  # what is in here is refused, whatever is registered
+# With this, `TranslationPipeline.save_pretrained` would write its own code beside models that are saved without theirs.
+del TranslationPipeline._registered_impl
 
 __all__ = [
     "PRESETS",
+    "TranslationPipeline",
     "VanillaTransformerConfig",
     "VanillaTransformerForConditionalGeneration",
     "VanillaTransformerModel",

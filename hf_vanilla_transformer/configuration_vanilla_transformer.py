@@ -176,6 +176,10 @@ class VanillaTransformerConfig(PreTrainedConfig):
                         "allowed: one of the two, or equal values"
                     )
                 setattr(self, field, value)
+        if not __name__.startswith("transformers_modules."):
+            # A folder with code in it names a pipeline that is for where this package is not imported. Here is ours,
+            # and transformers would ask for trust in code that nobody needs.
+            kwargs.pop("custom_pipelines", None)
         self._warn_about_misspelled_fields(kwargs)
         if self.num_heads > 0 and self.d_model % self.num_heads == 0:
             self.d_k = self.d_model // self.num_heads if self.d_k is None else self.d_k

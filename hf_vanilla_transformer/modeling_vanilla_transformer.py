@@ -17,6 +17,7 @@ from .embeddings import position_ids_from_mask
 from .encoder import Encoder, derive_attention_mask
 from .loss import IGNORED_LABEL, label_smoothed_cross_entropy, projected_label_smoothed_cross_entropy
 from .pretrained_model import VanillaTransformerPreTrainedModel
+from .translation_pipeline import TranslationPipeline  # so that its code goes wherever that of the model goes
 
 
 @dataclass
@@ -312,6 +313,7 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
 
 
 __all__ = [
+    "TranslationPipeline",
     "VanillaTransformerForConditionalGeneration",
     "VanillaTransformerModel",
     "VanillaTransformerPreTrainedModel",

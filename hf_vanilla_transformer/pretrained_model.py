@@ -1,5 +1,6 @@
 """What encoder, decoder and the whole model have in common as transformers models: flags and initial weights."""
 
+import copy
 from typing import Any
 
 import torch
@@ -14,6 +15,11 @@ AUTO_MAP = {
     "AutoConfig": "configuration_vanilla_transformer.VanillaTransformerConfig",
     "AutoModel": "modeling_vanilla_transformer.VanillaTransformerModel",
     "AutoModelForSeq2SeqLM": "modeling_vanilla_transformer.VanillaTransformerForConditionalGeneration",
+}
+
+# And which pipeline `pipeline()` is to find in it, for which task.
+CUSTOM_PIPELINES = {
+    "translation": {"impl": "translation_pipeline.TranslationPipeline", "pt": ["AutoModelForSeq2SeqLM"]}
 }
 
 
@@ -71,7 +77,7 @@ class VanillaTransformerPreTrainedModel(PreTrainedModel):
         return embeddings
 
     def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
-        """Saves config and weights, and after `register_for_auto_class()` also the code, for every Auto class.
+        """Saves config and weights; after `register_for_auto_class()` also the code, of all classes and the pipeline.
 
         transformers itself would name only the classes that were registered, though the code of all is there.
 
@@ -81,8 +87,11 @@ class VanillaTransformerPreTrainedModel(PreTrainedModel):
         """
         if self._auto_class is not None:
             self.config.auto_map = {**AUTO_MAP, **(getattr(self.config, "auto_map", None) or {})}
-        elif hasattr(self.config, "auto_map"):
-            del self.config.auto_map  # of a folder that this was loaded from: it names code that is not saved now
+            self.config.custom_pipelines = copy.deepcopy(CUSTOM_PIPELINES)  # transformers changes it
+        else:  # these may be of a folder that this was loaded from: they name code that is not saved now
+            for name in ("auto_map", "custom_pipelines"):
+                if hasattr(self.config, name):
+                    delattr(self.config, name)
         super().save_pretrained(*args, **kwargs)
 
     @property

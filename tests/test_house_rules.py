@@ -22,12 +22,14 @@ SCRIPTS = sorted((PROJECT / "scripts").glob("*.py"))
 # Who may import whom in the root: a module only those that stand before it.
 LAYERS = [
     {"configuration_vanilla_transformer"},
-    {"embeddings", "attention", "dropout", "loss", "pretrained_model", "beam_search"},
+    {"embeddings", "attention", "dropout", "loss", "pretrained_model", "beam_search", "source_pieces"},
     {"feed_forward", "sampling", "forced_scoring"},
     {"encoder"},
     {"decoder"},
     {"incremental_decoder"},
     {"decoding"},
+    {"batch_translation"},
+    {"translation_pipeline"},
     {"modeling_vanilla_transformer"},
 ]
 

@@ -1,12 +1,11 @@
 """What scoring and decoding share: batches of sentences of like length, and the mode the model is in."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
 
+from ..batch_translation import evaluating
 from ..loss import IGNORED_LABEL
 
 
@@ -43,21 +42,6 @@ def token_batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[in
         start += size
 
 
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Puts a model in eval mode for as long as this lasts, and back in the mode it was in, whatever happens.
-
-    Args:
-        model: with all its parts in one mode.
-    """
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)
-
-
 def padded_batch(examples: Sequence[dict[str, Any]], pad_token_id: int | None) -> dict[str, torch.Tensor]:
     """Pads sentences on their right and stacks them.
 
@@ -81,3 +65,6 @@ def padded_batch(examples: Sequence[dict[str, Any]], pad_token_id: int | None) -
 def _padded(rows: Sequence[Sequence[int]], padding: int) -> torch.Tensor:
     length = max(len(row) for row in rows)
     return torch.tensor([[*row, *[padding] * (length - len(row))] for row in rows], dtype=torch.long)
+
+
+__all__ = ["evaluating", "padded_batch", "sorted_batches", "token_batches"]

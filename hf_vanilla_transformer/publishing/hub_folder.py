@@ -24,8 +24,8 @@ def save_self_contained(
 ) -> None:
     """Saves a model so that `trust_remote_code=True` loads it where this package is not installed.
 
-    The folder works with `AutoConfig`, `AutoModel` and `AutoModelForSeq2SeqLM`. Classes and model are left as they
-    were: a later `save_pretrained` writes no code.
+    The folder works with `AutoConfig`, `AutoModel`, `AutoModelForSeq2SeqLM` and `pipeline("translation")`. Classes and
+    model are left as they were: a later `save_pretrained` writes no code.
 
     Args:
         model: a model of this package.
@@ -84,7 +84,7 @@ def push_self_contained(
 def _code_is_saved(model: PreTrainedModel) -> Iterator[None]:
     """Registers the classes, as `register_for_auto_class` does for good, for as long as this lasts."""
     before = {cls: cls.__dict__.get("_auto_class") for cls in _AUTO_CLASSES}
-    auto_map = getattr(model.config, "auto_map", None)
+    config = {name: getattr(model.config, name, None) for name in ("auto_map", "custom_pipelines")}
     try:
         for cls, auto_class in _AUTO_CLASSES.items():
             cls._auto_class = auto_class
@@ -92,7 +92,8 @@ def _code_is_saved(model: PreTrainedModel) -> Iterator[None]:
     finally:
         for cls, value in before.items():
             cls._auto_class = value
-        if auto_map is None and hasattr(model.config, "auto_map"):
-            del model.config.auto_map
-        elif auto_map is not None:
-            model.config.auto_map = auto_map
+        for name, value in config.items():
+            if value is not None:
+                setattr(model.config, name, value)
+            elif hasattr(model.config, name):
+                delattr(model.config, name)

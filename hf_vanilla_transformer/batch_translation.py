@@ -1,0 +1,231 @@
+"""§6.1 in use: tokenised sentences in, translations out; their scores, and token alignments (§3.2.3), on request."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from .decoding import MAX_EXTRA_TOKENS
+from .forced_scoring import forced_pass
+from .loss import IGNORED_LABEL
+from .source_pieces import max_source_length
+
+_LENGTH_FIELDS = ("max_extra_tokens", "max_new_tokens", "max_length")
+
+
+@dataclass(frozen=True)
+class Translation:
+    """One translation of one sentence.
+
+    Args:
+        text: without special tokens.
+        score: by which the beam search ranked it: its log-probability, after whatever logits processors did to it,
+            divided by the length penalty of §6.1 (or by transformers' own, where `length_penalty` was given). Without
+            beams nothing is ranked, and it is the log-probability. None, unless scores were asked for; so is the next.
+        log_prob: log-probability in nats, by the model alone, of all tokens with `</s>`; no penalty.
+        source_tokens: tokens of the source without special ones. None, unless alignments were asked for; so are the
+            next two.
+        tokens: tokens of the translation, likewise.
+        alignment: pairs (source token, token of the translation), counted from 0 in these lists: for each token of the
+            translation the source token that the decoder attended to most when it predicted it, in
+            `forced_scoring.alignment_attention`. Special tokens and padding are not looked at.
+    """
+
+    text: str
+    score: float | None = None
+    log_prob: float | None = None
+    source_tokens: tuple[str, ...] | None = None
+    tokens: tuple[str, ...] | None = None
+    alignment: tuple[tuple[int, int], ...] | None = None
+
+
+def translate_pieces(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    sentences: Sequence[Sequence[Sequence[int]]],
+    make_batches: Callable[[Sequence[int]], Iterable[Sequence[int]]],
+    options: dict[str, Any],
+    scores: bool = False,
+    alignments: bool = False,
+) -> list[list[Translation]]:
+    """Translates tokenised sentences, the model being in eval mode meanwhile.
+
+    Where a sentence is in pieces, its n-th translation is the n-th of each piece, joined by a space; its scores are
+    their sums. Sentences without a piece are not asked for: their translation is empty and certain (score 0).
+
+    Args:
+        model: a sequence-to-sequence model, or an ensemble.
+        tokenizer: its tokenizer.
+        sentences: what `source_pieces` made.
+        make_batches: groups pieces, given the length of each; returns indices.
+        options: for `generate()`. Where neither they nor the model's `generation_config` limit the length of a
+            translation, it may have 50 tokens more than the longest source of its batch.
+        scores: whether translations get `score` and `log_prob`.
+        alignments: whether they get `source_tokens`, `tokens` and `alignment`.
+
+    Returns:
+        For each sentence its translations, the best first: `num_return_sequences` of them. Where a search finds fewer,
+        the last are empty and impossible (score minus infinity).
+    """
+    sources = [piece for pieces in sentences for piece in pieces]
+    translated: list[list[Translation]] = [[] for _ in sources]
+    with evaluating(model), torch.no_grad():
+        for indices in make_batches([len(source) for source in sources]):
+            batch = [sources[index] for index in indices]
+            found = _translate_batch(model, tokenizer, batch, options, scores, alignments)
+            for index, translations in zip(indices, found, strict=True):
+                translated[index] = translations
+    in_order = iter(translated)
+    configs = (options.get("generation_config"), model.generation_config)
+    counts = [options.get("num_return_sequences"), *(getattr(each, "num_return_sequences", None) for each in configs)]
+    count = next((each for each in counts if each is not None), 1)
+    nothing = Translation("", *((0.0, 0.0) if scores else (None, None)), *(((), (), ()) if alignments else ()))
+    return [_joined([next(in_order) for _ in pieces]) if pieces else [nothing] * count for pieces in sentences]
+
+
+def _joined(parts: list[list[Translation]]) -> list[Translation]:
+    whole = parts[0]
+    for part in parts[1:]:
+        whole = [_concatenated(first, second) for first, second in zip(whole, part, strict=True)]
+    return whole
+
+
+def _concatenated(first: Translation, second: Translation) -> Translation:
+    def added(one: Any, other: Any) -> Any:
+        return None if one is None else one + other
+
+    alignment = second.alignment
+    if alignment is not None and first.source_tokens is not None and first.tokens is not None:
+        alignment = tuple(
+            (source + len(first.source_tokens), target + len(first.tokens)) for source, target in alignment
+        )
+    return Translation(
+        " ".join(text for text in (first.text.strip(), second.text.strip()) if text),
+        added(first.score, second.score),
+        added(first.log_prob, second.log_prob),
+        added(first.source_tokens, second.source_tokens),
+        added(first.tokens, second.tokens),
+        added(first.alignment, alignment),
+    )
+
+
+def _translate_batch(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    sources: Sequence[Sequence[int]],
+    options: dict[str, Any],
+    scores: bool,
+    alignments: bool,
+) -> list[list[Translation]]:
+    padding = model.config.pad_token_id or 0
+    rows = [torch.tensor(source, dtype=torch.long, device=model.device) for source in sources]
+    inputs = {
+        "input_ids": pad_sequence(rows, batch_first=True, padding_value=padding),
+        "attention_mask": pad_sequence([torch.ones_like(row) for row in rows], batch_first=True),
+    }
+    details = scores or alignments
+    limit = _length_limit(model, inputs["input_ids"].shape[1], options)
+    # Without this greedy search is faster, for sentences that are done leave the batch.
+    extra: dict[str, Any] = {"return_dict_in_generate": True} if details else {}
+    if scores and not hasattr(model.generation_config, "gnmt_length_penalty"):
+        extra["output_scores"] = True  # transformers' own beam search does not give the scores without those of steps
+    output = model.generate(**inputs, **limit, **{**options, **extra})
+    sequences = output.sequences if details else output
+    translations = [Translation(text) for text in tokenizer.batch_decode(sequences, skip_special_tokens=True)]
+    count = len(sequences) // len(sources)
+    if details:
+        inputs = {name: tensor.repeat_interleave(count, dim=0) for name, tensor in inputs.items()}
+        translations = _with_details(model, tokenizer, inputs, output, translations, scores, alignments)
+    return [translations[start : start + count] for start in range(0, len(translations), count)]
+
+
+def _with_details(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    inputs: dict[str, torch.Tensor],
+    output: Any,
+    translations: list[Translation],
+    scores: bool,
+    alignments: bool,
+) -> list[Translation]:
+    labels = _labels(model, output)
+    log_probs, attention = forced_pass(
+        model, inputs["input_ids"], inputs["attention_mask"], output.sequences[:, :-1], labels, alignments
+    )
+    totals = log_probs.double().sum(1).tolist()
+    ranked = getattr(output, "sequences_scores", None)
+    ranked = totals if ranked is None else ranked.tolist()
+    hidden = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+    lengths = inputs["attention_mask"].sum(1).tolist()
+    detailed = []
+    for row, translation in enumerate(translations):
+        # A search that found nothing more says so by this score.
+        total = totals[row] if ranked[row] != -torch.inf else -torch.inf
+        fields: list[Any] = [ranked[row], total] if scores else [None, None]
+        if attention is not None:
+            fields += _aligned(tokenizer, inputs["input_ids"][row, : lengths[row]], labels[row], attention[row], hidden)
+        detailed.append(Translation(translation.text, *fields))
+    return detailed
+
+
+def _aligned(
+    tokenizer: PreTrainedTokenizerBase,
+    source: torch.Tensor,
+    target: torch.Tensor,
+    attention: torch.Tensor,
+    hidden: set[int],
+) -> list[Any]:
+    sources = [place for place, token in enumerate(source.tolist()) if token not in hidden]
+    targets = [place for place, token in enumerate(target.tolist()) if token not in hidden and token != IGNORED_LABEL]
+    pairs: tuple[tuple[int, int], ...] = ()
+    if sources and targets:
+        best = attention[targets][:, sources].argmax(-1).tolist()
+        pairs = tuple((place, index) for index, place in enumerate(best))
+    names = (tuple(tokenizer.convert_ids_to_tokens(side)) for side in (source[sources], target[targets]))
+    return [*names, pairs]
+
+
+def _labels(model: PreTrainedModel, output: Any) -> torch.Tensor:
+    """The tokens that were chosen (rows, T), without the start token; -100 after their end."""
+    labels = output.sequences[:, 1:].clone()
+    chosen_from = getattr(output, "beam_indices", None)
+    if chosen_from is not None:  # which is exact, also where `<pad>` was chosen as a token
+        prefix = labels.shape[1] - chosen_from.shape[1]
+        return labels.masked_fill_(nn.functional.pad(chosen_from, (prefix, 0)).lt(0), IGNORED_LABEL)
+    ends = model.generation_config.eos_token_id
+    ends = torch.tensor([] if ends is None else ends, device=labels.device).flatten()
+    has_ended = torch.isin(labels, ends).int().cumsum(1).gt(0)
+    is_padding = labels.eq(-1 if model.config.pad_token_id is None else model.config.pad_token_id)
+    is_tail = is_padding.flip(1).int().cumprod(1).flip(1).bool()
+    after_end = nn.functional.pad(has_ended, (1, -1))
+    return labels.masked_fill_(after_end | (is_tail & ~has_ended), IGNORED_LABEL)
+
+
+def _length_limit(model: PreTrainedModel, source_length: int, options: dict[str, Any]) -> dict[str, Any]:
+    configs = [model.generation_config, options.get("generation_config")]
+    if any(options.get(name) is not None for name in _LENGTH_FIELDS) or any(
+        getattr(config, name, None) is not None for config in configs for name in _LENGTH_FIELDS
+    ):
+        return {}
+    limit, positions = source_length + MAX_EXTRA_TOKENS, max_source_length(model)
+    return {"max_new_tokens": limit if positions is None else min(limit, positions - 1)}
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Puts a model in eval mode for as long as this lasts, and back in the mode it was in, whatever happens.
+
+    Args:
+        model: with all its parts in one mode.
+    """
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)

@@ -1,0 +1,78 @@
+"""§6.1 for any length of input: tokenised sentences, in pieces where a model has learned positions (§3.5) for fewer."""
+
+import re
+from collections.abc import Iterator, Sequence
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+# Where a text that is too long is best cut: after a sentence, else between words.
+_CUTS = (re.compile(r"(?<=[.!?…])\s+|(?<=[。！？])"), re.compile(r"\s+"))
+
+
+def source_pieces(
+    tokenizer: PreTrainedTokenizerBase, sentences: Sequence[str], max_length: int | None
+) -> list[list[list[int]]]:
+    """Tokenises sentences, and cuts those that have more tokens than the model has positions into pieces that fit.
+
+    A piece ends at the end of a sentence, else between words, else anywhere, whichever such place is nearest to the
+    middle; and so again until all pieces fit.
+
+    Args:
+        tokenizer: of the model.
+        sentences: text.
+        max_length: tokens that a source may have, special ones among them; None for any number.
+
+    Returns:
+        For each sentence the token ids of its pieces; no piece for a sentence without a visible character.
+
+    Raises:
+        TypeError: a sentence is no string.
+        ValueError: a sentence is no text in Unicode, or cannot be cut into pieces that fit.
+    """
+    for sentence in sentences:
+        if not isinstance(sentence, str):
+            raise TypeError(f"{sentence!r:.80} is a {type(sentence).__name__}; a sentence to translate is a str")
+        try:
+            sentence.encode()
+        except UnicodeEncodeError as error:
+            code = f"U+{ord(sentence[error.start]):04X}"
+            raise ValueError(
+                f"{sentence!r:.80}: character {error.start} is half a surrogate pair ({code}), which is no text; "
+                "decode the bytes it came from as what they are"
+            ) from error
+    visible = [index for index, sentence in enumerate(sentences) if sentence.strip()]
+    pieces: list[list[list[int]]] = [[] for _ in sentences]
+    if visible:
+        all_ids = tokenizer([sentences[index] for index in visible], verbose=False)["input_ids"]
+        for index, ids in zip(visible, all_ids, strict=True):
+            fits = max_length is None or len(ids) <= max_length
+            pieces[index] = [ids] if fits else list(_cut(tokenizer, sentences[index].strip(), max_length or 0))
+    return pieces
+
+
+def _cut(tokenizer: PreTrainedTokenizerBase, text: str, max_length: int) -> Iterator[list[int]]:
+    ids = tokenizer(text, verbose=False)["input_ids"]
+    if len(ids) <= max_length:
+        yield ids
+        return
+    if len(text) < 2:
+        raise ValueError(
+            f"{text!r} alone has {len(ids)} tokens, but the model has {max_length} positions "
+            "(`max_position_embeddings`); it needs a model with more"
+        )
+    place = len(text) // 2
+    for pattern in _CUTS:
+        places = [match.end() for match in pattern.finditer(text) if 0 < match.end() < len(text)]
+        if places:
+            place = min(places, key=lambda each: abs(each - len(text) / 2))
+            break
+    for part in (text[:place].strip(), text[place:].strip()):
+        if part:
+            yield from _cut(tokenizer, part, max_length)
+
+
+def max_source_length(model: PreTrainedModel) -> int | None:
+    """Tokens that a source may have: the positions a model has, the least of an ensemble's; None for no limit."""
+    configs = [part.config for part in model.modules() if isinstance(part, PreTrainedModel)]
+    limits = [getattr(config, "max_position_embeddings", None) for config in configs]
+    return min((limit for limit in limits if limit is not None), default=None)
