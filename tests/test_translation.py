@@ -7,7 +7,9 @@ import torch
 from transformers import GenerationConfig
 
 from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
-from hf_vanilla_transformer.inference import translate
+from hf_vanilla_transformer.batch_translation import evaluating
+from hf_vanilla_transformer.forced_scoring import forced_log_probs
+from hf_vanilla_transformer.inference import EnsembleForConditionalGeneration, translate, translate_with_details
 from hf_vanilla_transformer.inference import translation as translation_module
 from hf_vanilla_transformer.training import train_tokenizer
 
@@ -32,6 +34,10 @@ def model(tokenizer):
     return model
 
 
+def in_one_line(text):
+    return " ".join(text.splitlines())
+
+
 def one_by_one(model, tokenizer, sentence, **options):
     if not sentence.strip():
         return ""
@@ -39,7 +45,7 @@ def one_by_one(model, tokenizer, sentence, **options):
     model.eval()
     limits = {"max_new_tokens": inputs["input_ids"].shape[1] + 50, "max_extra_tokens": None}
     ids = model.generate(**inputs, **limits, **options)
-    return tokenizer.decode(ids[0], skip_special_tokens=True)
+    return in_one_line(tokenizer.decode(ids[0], skip_special_tokens=True))
 
 
 @pytest.mark.parametrize("batch", [{"batch_size": 1}, {"batch_size": 4}, {"batch_tokens": 30}, {"batch_tokens": 1}])
@@ -47,8 +53,10 @@ def one_by_one(model, tokenizer, sentence, **options):
 def test_translations_keep_the_order_and_equal_those_of_single_sentences(model, tokenizer, batch, options):
     model.eval()
     expected = [
-        tokenizer.decode(
-            model.generate(**tokenizer(sentence, return_tensors="pt"), **options)[0], skip_special_tokens=True
+        in_one_line(
+            tokenizer.decode(
+                model.generate(**tokenizer(sentence, return_tensors="pt"), **options)[0], skip_special_tokens=True
+            )
         )
         if sentence.strip()
         else ""
@@ -72,13 +80,31 @@ def test_section_6_1_a_translation_may_be_50_tokens_longer_than_its_source(model
             bad_words_ids=[[tokenizer.eos_token_id]],
         )
         limit = len(tokenizer(sentence)["input_ids"]) + 50
-        assert translation == tokenizer.decode(produced[0, : limit + 1], skip_special_tokens=True)
+        assert translation == in_one_line(tokenizer.decode(produced[0, : limit + 1], skip_special_tokens=True))
 
 
 def test_sentences_without_a_visible_character_are_not_asked_for(model, tokenizer, monkeypatch):
     monkeypatch.setattr(model, "generate", None)
     assert list(translate(model, tokenizer, ["", "  ", "\t", "\u2003"])) == [""] * 4
     assert list(translate(model, tokenizer, [])) == []
+
+
+def test_a_window_of_token_batches_is_measured_in_tokens_and_read_ahead_in_sentences(model, tokenizer, monkeypatch):
+    monkeypatch.setattr(translation_module, "_BATCHES_READ_AHEAD", 2)
+    short, long, empty = "a", "a b c " * 100, ""
+
+    def read(sentence, **options):
+        counted = []
+        stream = (counted.append(i) or sentence for i in range(10000))
+        next(translate(model, tokenizer, stream, max_new_tokens=1, num_beams=1, **options))
+        return len(counted)
+
+    assert read(short, batch_tokens=50) == 100
+    assert read(long, batch_tokens=50) == 1  # one is more than two batches
+    assert read(long, batch_tokens=1000) == -(-2000 // (1 + 600 // 4))
+    assert read(empty, batch_tokens=50) == 100  # though it costs nothing: memory is bounded
+    for batch in ({}, {"batch_tokens": 50}):
+        assert [read(short, read_ahead=count, **batch) for count in (1, 7)] == [1, 7]
 
 
 def test_a_stream_is_read_only_some_batches_ahead(model, tokenizer, monkeypatch):
@@ -105,10 +131,132 @@ def test_a_model_without_our_fields_gets_the_limit_of_its_batch(model, tokenizer
     inputs = tokenizer("a b c", return_tensors="pt")
     expected = plain.eval().generate(**inputs, **never_ends, max_new_tokens=inputs["input_ids"].shape[1] + 50)
     (translation,) = translate(plain, tokenizer, ["a b c"], **never_ends)
-    assert translation == tokenizer.decode(expected[0], skip_special_tokens=True)
+    assert translation == in_one_line(tokenizer.decode(expected[0], skip_special_tokens=True))
 
 
-@pytest.mark.parametrize("name", ["batch_size", "batch_tokens"])
+@pytest.mark.parametrize("name", ["batch_size", "batch_tokens", "read_ahead"])
 def test_a_batch_of_nothing_is_refused(model, tokenizer, name):
     with pytest.raises(ValueError, match=f"`{name}`=0"):
         next(translate(model, tokenizer, ["a"], **{name: 0}))
+
+
+def test_more_than_one_translation_is_not_silently_dropped(model, tokenizer):
+    with pytest.raises(ValueError, match="`num_return_sequences`=2"):
+        next(translate(model, tokenizer, ["a"], num_return_sequences=2))
+
+
+@pytest.mark.parametrize("separator", ["\n", "\r", "\r\n", "\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\u2029"])
+def test_a_translation_is_one_line_whatever_the_model_says(model, tokenizer, monkeypatch, separator):
+    said = f"x{separator}y"
+    monkeypatch.setattr(type(tokenizer), "batch_decode", lambda self, ids, **options: [said] * len(ids))
+    assert list(translate(model, tokenizer, ["a", f"b{separator}a"], max_new_tokens=2)) == ["x y", "x y"]
+    ((best,),) = translate_with_details(model, tokenizer, ["a"], max_new_tokens=2)
+    assert best.text == "x y"
+
+
+@pytest.fixture(scope="module", params=["model", "ensemble"])
+def either(request, model, tokenizer):
+    if request.param == "model":
+        return model
+    torch.manual_seed(2)
+    config = VanillaTransformerConfig(**{**model.config.to_dict(), "d_model": 24, "d_k": 12, "d_v": 12})
+    return EnsembleForConditionalGeneration([model, VanillaTransformerForConditionalGeneration(config)])
+
+
+def test_details_are_those_of_forced_decoding_and_of_plain_translation(either, tokenizer):
+    """n-best in the order of the search; scores by the formula of the paper from an independent forced pass."""
+    options = {"max_new_tokens": 9, "batch_size": 2}
+    found = list(translate_with_details(either, tokenizer, SENTENCES, nbest=3, **options))
+    assert [translations[0].text for translations in found] == list(translate(either, tokenizer, SENTENCES, **options))
+    for sentence, translations in zip(SENTENCES, found, strict=True):
+        assert len(translations) == 3
+        if not sentence.strip():
+            assert {(each.text, each.score, each.log_prob, each.alignment) for each in translations} == {("", 0, 0, ())}
+            continue
+        inputs = tokenizer(sentence, return_tensors="pt")
+        with evaluating(either):
+            output = either.generate(**inputs, num_return_sequences=3, max_new_tokens=9, return_dict_in_generate=True)
+            labels = output.sequences[:, 1:].masked_fill(output.beam_indices < 0, -100)
+            ids = {name: tensor.expand(3, -1) for name, tensor in inputs.items()}
+            with torch.no_grad():
+                log_probs = forced_log_probs(either, ids["input_ids"], ids["attention_mask"], labels).sum(1)
+        for row, translation in enumerate(translations):
+            length = int(labels[row].ne(-100).sum())
+            assert translation.log_prob == pytest.approx(log_probs[row].item(), abs=1e-5)
+            penalty = ((5 + length) / 6) ** 0.6
+            assert translation.score == pytest.approx(log_probs[row].item() / penalty, abs=1e-5)
+            assert translation.source_tokens == tuple(tokenizer.tokenize(sentence))
+            assert [target for _, target in translation.alignment] == list(range(len(translation.tokens)))
+            assert all(0 <= source < len(translation.source_tokens) for source, _ in translation.alignment)
+
+
+def test_details_that_are_not_asked_for_are_not_there(model, tokenizer):
+    ((best,),) = translate_with_details(model, tokenizer, ["a b"], scores=False, max_new_tokens=4)
+    assert (best.score, best.log_prob) == (None, None)
+    assert best.alignment
+    ((best,),) = translate_with_details(model, tokenizer, ["a b"], alignments=False, max_new_tokens=4)
+    assert (best.source_tokens, best.tokens, best.alignment) == (None, None, None)
+    assert best.score < 0
+
+
+def test_beams_are_as_many_as_translations_unless_they_are_given(model, tokenizer):
+    ((*found,),) = translate_with_details(model, tokenizer, ["a b"], nbest=6, max_new_tokens=4)
+    assert len({each.tokens for each in found}) == 6
+    with pytest.raises(ValueError, match="`nbest`=6 is more than `num_beams`=2"):
+        next(translate_with_details(model, tokenizer, ["a b"], nbest=6, num_beams=2))
+    with pytest.raises(ValueError, match="`nbest`=0"):
+        next(translate_with_details(model, tokenizer, ["a b"], nbest=0))
+    ((*drawn,),) = translate_with_details(
+        model, tokenizer, ["a b"], nbest=5, num_beams=1, do_sample=True, max_new_tokens=4
+    )
+    assert len(drawn) == 5
+    assert all(each.score == each.log_prob for each in drawn)  # nothing is ranked
+
+
+def test_what_a_search_does_not_find_is_empty_and_impossible(tokenizer):
+    config = VanillaTransformerConfig(vocab_size=4, d_model=8, num_heads=1, d_ff=8, num_encoder_layers=1)
+    model = VanillaTransformerForConditionalGeneration(config)
+    found = translation_module.translate_pieces(
+        model, tokenizer, [[[3, 2]]], lambda lengths: [range(len(lengths))],
+        {"num_beams": 6, "num_return_sequences": 6, "max_new_tokens": 1}, scores=True,
+    )  # fmt: skip
+    scores = [translation.score for translation in found[0]]
+    assert scores == sorted(scores, reverse=True)
+    assert [(each.text, each.score, each.log_prob) for each in found[0]][4:] == [("", -torch.inf, -torch.inf)] * 2
+
+
+@pytest.fixture(scope="module")
+def learned(tokenizer):
+    torch.manual_seed(3)
+    config = VanillaTransformerConfig(
+        vocab_size=len(tokenizer), d_model=16, num_heads=2, d_ff=32, num_encoder_layers=1, num_decoder_layers=1,
+        position_encoding="learned", max_position_embeddings=12,
+    )  # fmt: skip
+    return VanillaTransformerForConditionalGeneration(config)
+
+
+def test_what_is_longer_than_the_learned_positions_is_translated_in_pieces(learned, tokenizer, caplog):
+    long = "a b c a. b c a b! c c c c c c"
+    pieces = ["a b c a.", "b c a b!", "c c c c c c"]
+    assert len(tokenizer(long)["input_ids"]) > 12
+    (whole,) = translate(learned, tokenizer, [long])
+    assert "1 sentences have more tokens than the 12 positions of the model: translated in 3 pieces" in caplog.text
+    caplog.clear()
+    parts = [text.strip() for text in translate(learned, tokenizer, pieces)]
+    assert whole == " ".join(text for text in parts if text)
+    assert not caplog.records
+
+
+def test_with_sinusoids_nothing_is_cut_however_long(model, tokenizer):
+    long = "a b c " * 400
+    ids = tokenizer(long, return_tensors="pt")
+    model.eval()
+    expected = tokenizer.decode(model.generate(**ids, max_new_tokens=5)[0], skip_special_tokens=True)
+    assert list(translate(model, tokenizer, [long], max_new_tokens=5)) == [in_one_line(expected)]
+
+
+def test_what_is_no_text_is_named(model, tokenizer):
+    with pytest.raises(TypeError, match="5 is a int"):
+        next(translate(model, tokenizer, [5]))
+    with pytest.raises(ValueError, match=r"character 1 .*U\+DC80"):
+        next(translate(model, tokenizer, ["a\udc80"]))

@@ -1,6 +1,17 @@
 """Translating with a trained model, or several: sentences, files and streams."""
 
+from ..batch_translation import Translation
 from .ensemble import EnsembleForConditionalGeneration
-from .translation import translate
+from .files import load_translator, open_output, translated_lines, write_lines
+from .translation import translate, translate_with_details
 
-__all__ = ["EnsembleForConditionalGeneration", "translate"]
+__all__ = [
+    "EnsembleForConditionalGeneration",
+    "Translation",
+    "load_translator",
+    "open_output",
+    "translate",
+    "translate_with_details",
+    "translated_lines",
+    "write_lines",
+]

@@ -12,7 +12,7 @@ _GZIP_MAGIC = b"\x1f\x8b"
 _UTF8_BOM = "\ufeff"
 
 
-def read_lines(path: str | Path) -> Iterator[str]:
+def read_lines(path: str | Path, allow_nul: bool = False) -> Iterator[str]:
     r"""Reads the lines of a UTF-8 text file one at a time, in memory for one line.
 
     A line ends at "\n" or "\r\n" and nowhere else. Python's own text mode also ends one at a lone "\r", and
@@ -21,6 +21,7 @@ def read_lines(path: str | Path) -> Iterator[str]:
 
     Args:
         path: the file. Whether it is gzip is told by its first bytes, not by its name.
+        allow_nul: whether NUL bytes are text like any other, and not a sign of something else.
 
     Yields:
         Each line without its end, and the first without a byte order mark.
@@ -28,8 +29,8 @@ def read_lines(path: str | Path) -> Iterator[str]:
     Raises:
         FileNotFoundError: there is no such file.
         IsADirectoryError: it is a directory.
-        ValueError: a line is not UTF-8 or has a NUL byte, or gzip data are damaged or cut short; the message names
-            the file and the line, the first being 1, and the byte in the line, the first being 0.
+        ValueError: a line is not UTF-8 or has a NUL byte that is not allowed, or gzip data are damaged or cut short;
+            the message names the file and the line, the first being 1, and the byte in the line, the first being 0.
     """
     require_text_file(path)
     with open(path, "rb") as file:
@@ -37,28 +38,48 @@ def read_lines(path: str | Path) -> Iterator[str]:
         stream = io.BufferedReader(gzip.GzipFile(fileobj=file)) if is_gzip else file
         count = 0
         try:
-            for line in decode_lines(stream, str(path)):
+            for line in decode_lines(stream, str(path), allow_nul):
                 count += 1
                 yield line
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise ValueError(f"{path}, after line {count}: damaged or truncated gzip data ({error})") from error
 
 
-def decode_lines(raw_lines: Iterable[bytes], name: str) -> Iterator[str]:
+def count_lines(path: str | Path, allow_nul: bool = False) -> int | None:
+    """Counts the lines that `read_lines` would read, or returns None for what can only be read once, such as a pipe.
+
+    Args:
+        path: the file.
+        allow_nul: as in `read_lines`.
+
+    Returns:
+        The number of lines.
+
+    Raises:
+        FileNotFoundError: as in `read_lines`.
+        IsADirectoryError: likewise.
+        ValueError: likewise.
+    """
+    require_text_file(path)
+    return sum(1 for _ in read_lines(path, allow_nul)) if Path(path).is_file() else None
+
+
+def decode_lines(raw_lines: Iterable[bytes], name: str, allow_nul: bool = False) -> Iterator[str]:
     r"""Decodes the lines of a binary stream, such as `sys.stdin.buffer`, as `read_lines` those of a file.
 
     Args:
         raw_lines: each with its "\n", but for the last.
         name: what to call the stream in messages.
+        allow_nul: as in `read_lines`.
 
     Yields:
         Each line without its end, and the first without a byte order mark.
 
     Raises:
-        ValueError: a line is not UTF-8 or has a NUL byte; the message names stream, line and byte.
+        ValueError: a line is not UTF-8 or has a NUL byte that is not allowed; the message names stream, line and byte.
     """
     for number, raw_line in enumerate(raw_lines, start=1):
-        line = _decode(raw_line, f"{name}, line {number}")
+        line = _decode(raw_line, f"{name}, line {number}", allow_nul)
         if number == 1 and line.startswith(_UTF8_BOM):
             line = line[1:]
             if not line:  # a file of nothing but the mark has no line
@@ -82,8 +103,8 @@ def require_text_file(path: str | Path) -> None:
         raise IsADirectoryError(errno.EISDIR, "a directory, not a text file", str(path))
 
 
-def _decode(raw_line: bytes, where: str) -> str:
-    if (position := raw_line.find(0)) >= 0:
+def _decode(raw_line: bytes, where: str, allow_nul: bool) -> str:
+    if not allow_nul and (position := raw_line.find(0)) >= 0:
         raise ValueError(f"{where}: NUL byte at byte {position}; looks like a binary file, or text that is not UTF-8")
     try:
         return raw_line.decode("utf-8")
@@ -93,4 +114,4 @@ def _decode(raw_line: bytes, where: str) -> str:
         ) from error
 
 
-__all__ = ["decode_lines", "read_lines", "require_text_file"]
+__all__ = ["count_lines", "decode_lines", "read_lines", "require_text_file"]
