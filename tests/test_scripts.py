@@ -4,6 +4,8 @@ import contextlib
 import importlib.util
 import io
 import json
+import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +13,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-from hf_vanilla_transformer.inference import translate
+from hf_vanilla_transformer.inference import translate, translate_with_details
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 
@@ -103,6 +105,90 @@ def test_translate_gives_a_line_for_a_line_from_arguments_a_file_and_standard_in
     assert expected[1] == expected[3] == ""
 
 
+def test_translate_writes_columns_as_its_help_says(trained, tmp_path):
+    folder, _ = trained
+    model = AutoModelForSeq2SeqLM.from_pretrained(folder, trust_remote_code=False)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    lines = ["red dog", "", "green cat bird"]
+    found = list(translate_with_details(model, tokenizer, lines, nbest=2, batch_size=2))
+    options = ["--model", folder, "--nbest", 2, "--batch_size", 2, *lines]
+    rows = [line.split("\t") for line in run("translate.py", "--scores", "--alignments", *options).stdout.splitlines()]
+    assert [int(row[0]) for row in rows] == [0, 0, 1, 1, 2, 2]
+    for row, each in zip(rows, [each for translations in found for each in translations], strict=True):
+        assert (float(row[1]), float(row[2])) == pytest.approx((each.score, each.log_prob), abs=1e-5)
+        assert row[3] == each.text.replace("\t", " ")
+        pairs = [tuple(map(int, pair.split("-"))) for pair in row[4].split()]
+        assert (pairs, row[5].split(), row[6].split()) == (
+            list(each.alignment), list(each.source_tokens), list(each.tokens)
+        )  # fmt: skip
+    texts = [row[3] for row in rows]
+    assert run("translate.py", *options).stdout == "".join(f"{row[0]}\t{row[3]}\n" for row in rows)
+    scored = run("translate.py", "--model", folder, "--scores", "--num_beams", 2, *lines).stdout.splitlines()
+    assert [line.split("\t")[2] for line in scored] == texts[::2]
+
+
+def test_translate_by_an_ensemble_to_a_file_with_all_options(trained, tmp_path):
+    folder, _ = trained
+    lines = ["red dog", "", "green cat bird"]
+    (tmp_path / "in.txt").write_text("\n".join(lines))
+    done = run(
+        "translate.py", "--ensemble", folder, folder, "--file", tmp_path / "in.txt", "--output", tmp_path / "out.txt",
+        "--batch_tokens", 20, "--read_ahead", 2, "--device", "cpu", "--dtype", "float32", "--num_beams", 2,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert re.fullmatch(r"3 sentences translated in [\d.]+ s \([\d.,]+ sentences/s\)\n", done.stderr)
+    alone = run("translate.py", "--model", folder, "--num_beams", 2, "--quiet", *lines)
+    assert (tmp_path / "out.txt").read_text() == alone.stdout
+    assert alone.stderr == ""
+
+
+def test_translate_takes_any_unicode_as_a_line(trained, tmp_path):
+    folder, _ = trained
+    lines = ["red\u2028dog", "nul\0here", "a\rb", "\x85", "", "\U0001f600 e\u0301", "red " * 300, "\u2029", "x\x1cy"]
+    data = "\n".join(lines).encode()
+    done = run("translate.py", "--model", folder, "--num_beams", 1, stdin=data)
+    assert done.returncode == 0, done.stderr
+    output = done.stdout.split("\n")
+    assert (len(output), output[-1]) == (len(lines) + 1, "")
+    assert [line for line in output if len(line.splitlines()) > 1] == []
+    (tmp_path / "in.txt").write_bytes(data)
+    assert run("translate.py", "--model", folder, "--num_beams", 1, "--file", tmp_path / "in.txt").stdout == done.stdout
+
+
+def start(*options, **streams):
+    command = [sys.executable, str(SCRIPTS / "translate.py"), *map(str, options)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **streams)
+
+
+def test_translate_ends_quietly_when_nobody_reads_its_output(trained):
+    process = start("--model", trained[0], "--read_ahead", 1, "--num_beams", 1)
+    process.stdin.write(b"red dog\n")
+    process.stdin.flush()
+    assert process.stdout.readline().endswith(b"\n")
+    process.stdout.close()
+    process.stdin.write(b"red dog\n" * 50)
+    process.stdin.close()
+    assert process.wait(timeout=120) == 141
+    errors = process.stderr.read().decode()
+    process.stderr.close()
+    assert "Traceback" not in errors
+    assert "Broken" not in errors
+    assert errors.startswith("output closed: 1 sentences translated")
+
+
+def test_translate_that_is_interrupted_has_written_what_was_done(trained):
+    process = start("--model", trained[0], "--read_ahead", 1, "--num_beams", 1)
+    process.stdin.write(b"red dog\nblue\n")
+    process.stdin.flush()
+    assert process.stdout.readline().endswith(b"\n")
+    assert process.stdout.readline().endswith(b"\n")
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=120)
+    assert (process.returncode, output) == (130, b"")
+    assert "Traceback" not in errors.decode()
+    assert re.match("interrupted: [12] sentences translated", errors.decode())  # it may come before it is counted
+
+
 def test_translate_is_a_filter_in_a_pipe(trained):
     folder, _ = trained
     command = [sys.executable, str(SCRIPTS / "translate.py"), "--model", str(folder)]
@@ -134,6 +220,11 @@ def test_translate_is_a_filter_in_a_pipe(trained):
         ("translate.py", ["--model", "{trained}", "--file", "nothing.txt"], b"", "nothing.txt"),
         ("translate.py", ["--model", "{trained}"], b"good\n\xff\n", "standard input, line 2: not UTF-8"),
         ("translate.py", ["--model", "no/such/folder", "x"], b"", "no/such/folder"),
+        ("translate.py", ["--model", "{trained}", "--device", "nothing", "x"], b"", "`device`='nothing'"),
+        ("translate.py", ["--model", "{trained}", "--nbest", "3", "--num_beams", "2", "x"], b"", "`nbest`=3"),
+        ("translate.py", ["--model", "{trained}", "x", "a\udcff"], b"", "character 1 is half a surrogate pair"),
+        ("translate.py", ["--model", "x", "--ensemble", "y"], b"", "not allowed with argument --model"),
+        ("translate.py", ["--model", "x", "--file", "{jsonl}", "--output", "{jsonl}"], b"", "is the file to translate"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line_and_the_exit_status_is_2(trained, tmp_path, script, options, stdin, message):

@@ -3,13 +3,14 @@
 import gc
 import gzip
 import io
+import os
 import tracemalloc
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_vanilla_transformer.training.text_files import decode_lines, read_lines, require_text_file
+from hf_vanilla_transformer.training.text_files import count_lines, decode_lines, read_lines, require_text_file
 
 # All that str.splitlines or universal newlines would split at, except "\n" and "\r\n".
 NOT_LINE_ENDS = ["\r", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029"]
@@ -176,3 +177,23 @@ def test_the_file_is_closed_when_reading_stops_early(tmp_path, recwarn):
     del lines
     gc.collect()
     assert not [warning for warning in recwarn if issubclass(warning.category, ResourceWarning)]
+
+
+def test_nul_is_text_where_that_is_allowed(tmp_path):
+    path = write(tmp_path / "text", "a\0b\n\0\n")
+    assert list(read_lines(path, allow_nul=True)) == ["a\0b", "\0"]
+    with pytest.raises(ValueError, match="line 1: NUL byte at byte 1"):
+        list(read_lines(path))
+
+
+@pytest.mark.parametrize("text", ["", "\n", "a", "a\n\u2028b\r\n\nc", "\ufeff"])
+def test_lines_are_counted_as_they_are_read(tmp_path, text):
+    path = write(tmp_path / "text", text)
+    assert count_lines(path) == len(list(read_lines(path)))
+
+
+def test_what_can_be_read_only_once_is_not_counted(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    assert count_lines(tmp_path / "pipe") is None
+    with pytest.raises(FileNotFoundError):
+        count_lines(tmp_path / "nothing")
