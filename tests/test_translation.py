@@ -141,8 +141,19 @@ def test_a_batch_of_nothing_is_refused(model, tokenizer, name):
 
 
 def test_more_than_one_translation_is_not_silently_dropped(model, tokenizer):
-    with pytest.raises(ValueError, match="`num_return_sequences`=2"):
-        next(translate(model, tokenizer, ["a"], num_return_sequences=2))
+    for function in (translate, translate_with_details):
+        with pytest.raises(ValueError, match="`num_return_sequences`=2"):
+            next(function(model, tokenizer, ["a"], num_return_sequences=2))
+
+
+def test_a_generation_config_may_be_given_or_ask_for_more_by_itself(model, tokenizer):
+    given = GenerationConfig(**{**model.generation_config.to_dict(), "num_beams": 2, "max_new_tokens": 6})
+    expected = list(translate(model, tokenizer, ["a b c"], num_beams=2, max_new_tokens=6))
+    assert list(translate(model, tokenizer, ["a b c"], generation_config=given)) == expected
+    several = copy.deepcopy(model)
+    several.generation_config.update(num_beams=2, max_new_tokens=6, num_return_sequences=2)
+    assert list(translate(several, tokenizer, ["", "a b c"])) == ["", *expected]
+    assert [len(each) for each in translate_with_details(several, tokenizer, ["", "a b c"], nbest=2)] == [2, 2]
 
 
 @pytest.mark.parametrize("separator", ["\n", "\r", "\r\n", "\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\u2029"])

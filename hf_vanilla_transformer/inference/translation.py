@@ -57,12 +57,7 @@ def translate(
         ValueError: `batch_size`, `batch_tokens` or `read_ahead` is less than 1, a sentence is not valid Unicode, or
             more than one translation is asked for.
     """
-    if generation_options.get("num_return_sequences", 1) != 1:
-        raise ValueError(
-            f"`num_return_sequences`={generation_options['num_return_sequences']}, but this yields one translation a "
-            "sentence; ask translate_with_details() for more, by `nbest`"
-        )
-    options = {**generation_options, "num_return_sequences": 1}
+    options = _search_options(model, generation_options, 1)
     batching = (batch_size, batch_tokens, read_ahead)
     for (translation,) in _translate(model, tokenizer, sentences, batching, options, False, False):
         yield translation.text
@@ -105,11 +100,7 @@ def translate_with_details(
         ValueError: as in `translate`, or `nbest` is less than 1 or more than `num_beams`.
     """
     _require_positive("nbest", nbest)
-    options = {"num_return_sequences": nbest, **generation_options}
-    if not options.get("do_sample", model.generation_config.do_sample):
-        beams = options.setdefault("num_beams", max(nbest, model.generation_config.num_beams or 1))
-        if nbest > beams:
-            raise ValueError(f"`nbest`={nbest} is more than `num_beams`={beams} find; give at least as many beams")
+    options = _search_options(model, generation_options, nbest)
     batching = (batch_size, batch_tokens, read_ahead)
     yield from _translate(model, tokenizer, sentences, batching, options, scores, alignments)
 
@@ -143,6 +134,25 @@ def _translate(
                 )
             for translations in translate_pieces(model, tokenizer, pieces, batches, options, scores, alignments):
                 yield [_in_one_line(each) for each in translations]
+
+
+def _search_options(model: PreTrainedModel, options: dict[str, Any], nbest: int) -> dict[str, Any]:
+    """Adds to the options of `generate()` what finds `nbest` translations, and nothing that is so already."""
+    if options.get("num_return_sequences", nbest) != nbest:
+        raise ValueError(
+            f"`num_return_sequences`={options['num_return_sequences']}, but this yields {nbest} translations a "
+            "sentence; ask translate_with_details() for more, by `nbest`"
+        )
+    options, config = dict(options), options.get("generation_config") or model.generation_config
+    if (config.num_return_sequences or 1) != nbest:
+        options["num_return_sequences"] = nbest
+    if nbest > (options.get("num_beams", config.num_beams) or 1) and not options.get("do_sample", config.do_sample):
+        if "num_beams" in options:
+            raise ValueError(
+                f"`nbest`={nbest} is more than `num_beams`={options['num_beams']} find; give at least as many beams"
+            )
+        options["num_beams"] = nbest
+    return options
 
 
 def _windows(
