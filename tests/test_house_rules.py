@@ -23,7 +23,7 @@ SCRIPTS = sorted((PROJECT / "scripts").glob("*.py"))
 LAYERS = [
     {"configuration_vanilla_transformer"},
     {"embeddings", "attention", "dropout", "loss", "pretrained_model", "beam_search"},
-    {"feed_forward", "sampling"},
+    {"feed_forward", "sampling", "forced_scoring"},
     {"encoder"},
     {"decoder"},
     {"incremental_decoder"},
