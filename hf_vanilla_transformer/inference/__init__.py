@@ -1,6 +1,8 @@
 """Translating with a trained model, or several: sentences, files and streams."""
 
 from .ensemble import EnsembleForConditionalGeneration
+from .filters import run_as_filter
+from .loading import load_model
 from .translation import translate
 
-__all__ = ["EnsembleForConditionalGeneration", "translate"]
+__all__ = ["EnsembleForConditionalGeneration", "load_model", "run_as_filter", "translate"]
