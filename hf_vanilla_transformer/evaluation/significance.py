@@ -1,4 +1,4 @@
-"""Whether one system is better than another, or only luckier: paired bootstrap resampling (Koehn, 2004)."""
+"""Whether two systems differ, or one was only luckier: paired bootstrap resampling (Koehn, 2004)."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,8 @@ class PairedComparison:
         baseline_score: of the baseline.
         baseline_mean: likewise.
         baseline_interval: likewise.
-        p_value: how often, if the two were equally good, the draws would differ more than the systems do.
+        p_value: how often, if the two were equally good, the draws would differ more than the systems do. Of
+            systems that say the same, sacrebleu gives the least value there is, which means nothing.
         signature: of metric and test.
     """
 

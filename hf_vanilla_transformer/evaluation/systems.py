@@ -153,16 +153,7 @@ def comparison_table(comparison: dict[str, Any]) -> str:
     lines = _aligned(rows)
     if tested := comparison["paired_bootstrap"]:
         lines += ["", "Paired bootstrap of the two: mean and 95 % interval of the draws, p-value of the difference"]
-        cells = [
-            [
-                _TITLES[name],
-                f"{one['mean']:.2f} ± {one['interval']:.2f}",
-                f"{one['baseline_mean']:.2f} ± {one['baseline_interval']:.2f}",
-                f"p = {one['p_value']:.4f}",
-            ]
-            for name, one in tested.items()
-        ]
-        lines += _aligned(cells)
+        lines += _aligned([[_TITLES[name], *_test_cells(one)] for name, one in tested.items()])
     lines.append("")
     if comparison["text"]:
         lines.append(f"Text: {comparison['text']}")
@@ -170,6 +161,14 @@ def comparison_table(comparison: dict[str, Any]) -> str:
         signature = tested[name]["signature"] if tested else first[f"{name}_signature"]
         lines.append(f"{_TITLES[name]}: {signature}")
     return "\n".join(lines)
+
+
+def _test_cells(comparison: dict[str, Any]) -> list[str]:
+    own, other = ((comparison[f"{which}mean"], comparison[f"{which}interval"]) for which in ("", "baseline_"))
+    # No draw of two equal texts differs, which sacrebleu takes for significant.
+    is_equal = own == other and comparison["score"] == comparison["baseline_score"]
+    p_value = "the same" if is_equal else f"p = {comparison['p_value']:.4f}"
+    return [f"{own[0]:.2f} ± {own[1]:.2f}", f"{other[0]:.2f} ± {other[1]:.2f}", p_value]
 
 
 def _aligned(rows: list[list[str]]) -> list[str]:
