@@ -12,6 +12,7 @@ from sacrebleu.metrics import BLEU, CHRF, TER
 
 import hf_vanilla_transformer
 from hf_vanilla_transformer.evaluation import load_translation_metric, translation_metric_path
+from hf_vanilla_transformer.evaluation.translation_metric.translation_metric import TranslationMetric
 
 PROJECT = Path(hf_vanilla_transformer.__file__).parents[1]
 
@@ -62,6 +63,12 @@ def metric(tmp_path):
 
 def test_one_reference_for_each_will_do(metric):
     assert metric.compute(predictions=PREDICTIONS, references=REFERENCES) == expected([[text] for text in REFERENCES])
+
+
+def test_the_class_can_be_used_without_being_loaded(tmp_path):
+    metric = TranslationMetric(cache_dir=str(tmp_path), keep_in_memory=True)
+    assert metric.compute(predictions=PREDICTIONS, references=SEVERAL) == expected(SEVERAL)
+    assert "predictions" in metric.inputs_description
 
 
 def test_options_are_those_of_the_function(metric):
