@@ -5,7 +5,7 @@ import sys
 
 import hf_vanilla_transformer  # noqa: F401  registers the model with the Auto classes
 from hf_vanilla_transformer.evaluation import ScoreTotals, score_pairs
-from hf_vanilla_transformer.inference import load_model, run_as_filter
+from hf_vanilla_transformer.inference import load_translator, run_as_filter
 from hf_vanilla_transformer.training.corpora import parallel_lines, tab_separated
 from hf_vanilla_transformer.training.text_files import decode_lines, read_lines
 
@@ -13,7 +13,7 @@ EXAMPLES = """
 examples:
   python scripts/score.py --model runs/en-de --source test.en --target test.de > scores.tsv
   python scripts/score.py --model runs/en-de --file pairs.tsv --per_token
-  paste test.en output.de | python scripts/score.py --model runs/one --ensemble runs/two runs/three --json
+  paste test.en output.de | python scripts/score.py --ensemble runs/one runs/two --json
 
 One line out for each pair: log-probability in nats <tab> tokens <tab> nats a token. --per_token adds a column of
 token:log-probability, a space between them. The end of the sentence, </s>, is a token too. An empty side is scored like
@@ -26,10 +26,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", required=True, help="folder (or Hub name) of a trained model and its tokenizer")
-    parser.add_argument(
-        "--ensemble", nargs="+", default=[], metavar="MODEL", help="more models, whose probabilities are averaged"
-    )
+    models = parser.add_mutually_exclusive_group(required=True)
+    models.add_argument("--model", help="folder (or Hub name) of a trained model and its tokenizer")
+    models.add_argument("--ensemble", nargs="+", metavar="FOLDER", help="of several, whose probabilities are averaged")
     parser.add_argument("--source", metavar="FILE", help="sentences, one a line (.gz too)")
     parser.add_argument("--target", metavar="FILE", help="their translations, line for line")
     parser.add_argument("--file", help="or both: SOURCE<tab>TARGET lines; without any file, standard input has them")
@@ -55,10 +54,12 @@ def main() -> int:
             rows = tab_separated(read_lines(args.file), args.file)
         else:
             rows = tab_separated(decode_lines(sys.stdin.buffer, "standard input"), "standard input")
-        model, tokenizer = load_model([args.model, *args.ensemble], args.device, args.dtype)
+        model, tokenizer = load_translator(args.ensemble or [args.model], args.device, args.dtype)
+        # Who types a pair wants to see its score, and not only that of the last of a thousand.
+        read_ahead = 1 if not (args.source or args.file) and sys.stdin.isatty() else 1024
         totals = ScoreTotals()
         pairs = ((row["source"], row["target"]) for row in rows)
-        for score in score_pairs(model, tokenizer, pairs, args.batch_tokens):
+        for score in score_pairs(model, tokenizer, pairs, args.batch_tokens, read_ahead):
             print(score.to_json() if args.json else score.to_line(args.per_token))
             totals.add(score)
         print(totals.describe(), file=sys.stderr)

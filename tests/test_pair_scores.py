@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
-from hf_vanilla_transformer.evaluation import PairScore, ScoreTotals, label_likelihood, pair_scores, score_pairs
+from hf_vanilla_transformer.evaluation import PairScore, ScoreTotals, label_likelihood, score_pairs
 from hf_vanilla_transformer.inference import EnsembleForConditionalGeneration
 from hf_vanilla_transformer.training import train_tokenizer
 
@@ -120,11 +120,10 @@ def test_a_translation_has_the_score_that_the_search_gave_it(model, tokenizer):
         assert math.fsum(scored.token_log_probs[: len(ids)]) == pytest.approx(expected, abs=1e-5)
 
 
-def test_a_stream_is_read_one_window_ahead_and_windows_change_nothing(model, tokenizer, monkeypatch):
+def test_a_stream_is_read_one_window_ahead_and_windows_change_nothing(model, tokenizer):
     expected = list(score_pairs(model, tokenizer, PAIRS))
-    monkeypatch.setattr(pair_scores, "_PAIRS_READ_AHEAD", 2)
     read = []
-    stream = score_pairs(model, tokenizer, (read.append(pair) or pair for pair in PAIRS))
+    stream = score_pairs(model, tokenizer, (read.append(pair) or pair for pair in PAIRS), read_ahead=2)
     first = next(stream)
     assert len(read) == 2
     for score, other in zip([first, *stream], expected, strict=True):
@@ -151,8 +150,12 @@ def test_what_has_no_token_is_certain_as_a_translation_and_refused_as_a_source(m
     assert (empty.log_prob, empty.num_tokens, empty.tokens, empty.nats_per_token) == (0.0, 0, (), 0.0)
     with pytest.raises(ValueError, match="pair 2 .* no token of the source"):
         list(score_pairs(model, plain, [("a", "A"), ("b", "B"), ("", "C")]))
-    with pytest.raises(ValueError, match="`batch_tokens`=0"):
-        next(score_pairs(model, tokenizer, PAIRS, batch_tokens=0))
+
+
+@pytest.mark.parametrize("name", ["batch_tokens", "read_ahead"])
+def test_a_batch_or_window_of_nothing_is_refused(model, tokenizer, name):
+    with pytest.raises(ValueError, match=f"`{name}`=0"):
+        next(score_pairs(model, tokenizer, PAIRS, **{name: 0}))
 
 
 def test_lines_can_be_taken_apart_again():

@@ -124,7 +124,7 @@ def test_score_gives_a_line_for_a_pair_from_two_files_a_table_and_standard_input
         run("score.py", "--model", folder, "--source", tmp_path / "s", "--target", tmp_path / "t"),
         run("score.py", "--model", folder, "--file", tmp_path / "pairs"),
         run("score.py", "--model", folder, stdin=table.encode()),
-        run("score.py", "--model", folder, "--ensemble", folder, "--batch_tokens", 1, stdin=table.encode()),
+        run("score.py", "--ensemble", folder, folder, "--batch_tokens", 1, stdin=table.encode()),
     ]
     model = AutoModelForSeq2SeqLM.from_pretrained(folder, trust_remote_code=False)
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
@@ -202,6 +202,7 @@ def test_evaluate_compares_a_model_with_a_file_and_writes_everything(trained, tm
         ("translate.py", ["--model", "{trained}"], b"good\n\xff\n", "standard input, line 2: not UTF-8"),
         ("translate.py", ["--model", "no/such/folder", "x"], b"", "no/such/folder"),
         ("score.py", ["--model", "no/such/folder"], b"", "no/such/folder"),
+        ("score.py", ["--model", "{trained}", "--device", "gpu"], b"", "`device`='gpu' cannot be used"),
         ("score.py", ["--model", "{trained}"], b"a\tb\na\n", "standard input, line 2: expected SOURCE<tab>TARGET"),
         ("score.py", ["--model", "{trained}"], b"a\tb\na\t\xff\n", "standard input, line 2: not UTF-8"),
         ("score.py", ["--model", "{trained}", "--source", "{jsonl}"], b"", "--source with --target"),

@@ -14,9 +14,6 @@ from ..forced_scoring import forced_log_probs
 from ..inference.batching import evaluating, padded_batch, token_batches
 from .likelihood import LabelLikelihood
 
-# So many pairs are read ahead and sorted by length together: little padding, bounded memory, and still a stream.
-_PAIRS_READ_AHEAD = 1024
-
 
 @dataclass(frozen=True)
 class PairScore:
@@ -152,28 +149,30 @@ def score_pairs(
     tokenizer: PreTrainedTokenizerBase,
     pairs: Iterable[tuple[str, str]],
     batch_tokens: int = 4096,
+    read_ahead: int = 1024,
 ) -> Iterator[PairScore]:
     """Scores given translations, and yields one score for each, in their order.
 
     Args:
         model: a sequence-to-sequence model, or an ensemble; used in eval mode, and left in the mode it was in.
         tokenizer: its tokenizer.
-        pairs: source and translation each; may be a stream, which is read a thousand pairs ahead.
+        pairs: source and translation each; may be a stream.
         batch_tokens: tokens of a side that are scored at a time, padding among them; a longer sentence stands alone.
+        read_ahead: pairs that are read together and sorted by length: little padding, bounded memory, and still a
+            stream. With 1, each is answered before the next is asked for.
 
     Yields:
         A score for every pair, empty ones too.
 
     Raises:
-        ValueError: `batch_tokens` is less than 1, or a source has no token at all, not even `</s>`.
+        ValueError: `batch_tokens` or `read_ahead` is less than 1, or a source has no token at all, not even `</s>`.
     """
-    if batch_tokens < 1:
-        raise ValueError(
-            f"`batch_tokens`={batch_tokens}, but a batch holds something; allowed: an integer of at least 1"
-        )
+    for name, value in (("batch_tokens", batch_tokens), ("read_ahead", read_ahead)):
+        if value < 1:
+            raise ValueError(f"`{name}`={value}; allowed: an integer of at least 1")
     stream, num_read = iter(pairs), 0
     with evaluating(model):
-        while window := list(islice(stream, _PAIRS_READ_AHEAD)):
+        while window := list(islice(stream, read_ahead)):
             yield from _score_window(model, tokenizer, window, batch_tokens, num_read)
             num_read += len(window)
 

@@ -4,10 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
-
-from ..inference.loading import load_model
-from ..inference.translation import translate
+from ..inference import load_translator, translate
 from .moses import moses_description, moses_lowercased
 from .pair_scores import ScoreTotals, score_pairs
 from .scores import score_translations
@@ -35,7 +32,7 @@ def system_of_model(
     name: str,
     sources: Sequence[str],
     references: Sequence[Sequence[str]],
-    device: str | torch.device = "cpu",
+    device: str = "cpu",
     dtype: str = "auto",
     batch_tokens: int = 4096,
     **translation_options: Any,
@@ -58,7 +55,7 @@ def system_of_model(
         OSError: there is no such model.
         ValueError: an option is out of its range.
     """
-    model, tokenizer = load_model(name, device, dtype)
+    model, tokenizer = load_translator([name], device, dtype)
     # A model may say a line break, and a line of a file is one translation.
     translations = [" ".join(text.splitlines()) for text in translate(model, tokenizer, sources, **translation_options)]
     totals = ScoreTotals()

@@ -2,7 +2,7 @@
 
 from .ensemble import EnsembleForConditionalGeneration
 from .filters import run_as_filter
-from .loading import load_model
+from .loading import load_translator
 from .translation import translate
 
-__all__ = ["EnsembleForConditionalGeneration", "load_model", "run_as_filter", "translate"]
+__all__ = ["EnsembleForConditionalGeneration", "load_translator", "run_as_filter", "translate"]
