@@ -4,6 +4,7 @@ import math
 from collections import Counter
 
 import pytest
+from sacrebleu.metrics import BLEU, CHRF, TER
 
 from hf_vanilla_transformer.evaluation import score_translations
 
@@ -40,3 +41,43 @@ def test_perfect_translations_score_100_and_case_counts():
 def test_unequal_or_empty_sets_are_refused_with_their_sizes(translations, references):
     with pytest.raises(ValueError, match=f"{len(translations)} translations .* {len(references)} references"):
         score_translations(translations, references)
+
+
+TRANSLATIONS = ["ein Hund läuft durch den Park", "zwei Männer sitzen dort auf der Bank", "Ja !"]
+REFERENCES = ["Ein Hund rennt durch den Park.", "zwei Männer sitzen auf der Bank", "Ja!"]
+OTHERS = ["ein Hund läuft im Park", "zwei Herren sitzen dort auf der Bank", "Jawohl !"]
+
+
+@pytest.mark.parametrize("lowercase", [False, True])
+@pytest.mark.parametrize("tokenize", ["13a", "none", "char"])
+def test_several_references_and_all_options_reach_sacrebleu(lowercase, tokenize):
+    scores = score_translations(
+        TRANSLATIONS, list(zip(REFERENCES, OTHERS)), ter=True, lowercase=lowercase, tokenize=tokenize
+    )
+    metrics = {"bleu": BLEU(lowercase=lowercase, tokenize=tokenize), "chrf": CHRF(lowercase=lowercase), "ter": TER()}
+    for name, metric in metrics.items():
+        assert getattr(scores, name) == metric.corpus_score(TRANSLATIONS, [REFERENCES, OTHERS]).score
+        assert getattr(scores, f"{name}_signature") == str(metric.get_signature())
+    assert "nrefs:2" in scores.bleu_signature
+
+
+def test_some_sentences_may_have_more_references_than_others():
+    several = [[REFERENCES[0], OTHERS[0]], REFERENCES[1], [REFERENCES[2]]]
+    scores = score_translations(TRANSLATIONS, several, ter=True)
+    streams = [REFERENCES, [OTHERS[0], None, None]]
+    assert scores.bleu == BLEU().corpus_score(TRANSLATIONS, streams).score
+    assert scores.ter == TER().corpus_score(TRANSLATIONS, streams).score
+    assert "nrefs:var" in scores.chrf_signature
+
+
+def test_ter_is_computed_only_where_it_is_asked_for(monkeypatch):
+    monkeypatch.setattr(TER, "corpus_score", None)
+    scores = score_translations(TRANSLATIONS, REFERENCES)
+    assert (scores.ter, scores.ter_signature) == (None, None)
+
+
+def test_a_sentence_without_a_reference_and_an_unknown_tokeniser_are_refused():
+    with pytest.raises(ValueError, match="translation 1 .* no reference"):
+        score_translations(TRANSLATIONS, [["a"], [], ["b"]])
+    with pytest.raises(ValueError, match="`tokenize`='moses'.*13a"):
+        score_translations(TRANSLATIONS, REFERENCES, tokenize="moses")

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
+from hf_vanilla_transformer.evaluation import comparison_table, paired_bootstrap, score_pairs, score_translations
 from hf_vanilla_transformer.inference import translate, translate_with_details
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
@@ -196,6 +197,72 @@ def test_translate_is_a_filter_in_a_pipe(trained):
     assert (done.returncode, done.stdout.count(b"\n")) == (0, 2)
 
 
+PAIRS = [("red dog", "RED DOG"), ("", "BLUE"), ("green", ""), ("red\u2028cat bird", "RED CAT BIRD")]
+
+
+def test_score_gives_a_line_for_a_pair_from_two_files_a_table_and_standard_input(trained, tmp_path):
+    folder, _ = trained
+    table = "".join(f"{source}\t{target}\n" for source, target in PAIRS)
+    (tmp_path / "pairs").write_text(table, encoding="utf-8")
+    for name, lines in zip(("s", "t"), zip(*PAIRS)):
+        (tmp_path / name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    outputs = [
+        run("score.py", "--model", folder, "--source", tmp_path / "s", "--target", tmp_path / "t"),
+        run("score.py", "--model", folder, "--file", tmp_path / "pairs"),
+        run("score.py", "--model", folder, stdin=table.encode()),
+        run("score.py", "--ensemble", folder, folder, "--batch_tokens", 1, stdin=table.encode()),
+    ]
+    model = AutoModelForSeq2SeqLM.from_pretrained(folder, trust_remote_code=False)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    scores = list(score_pairs(model, tokenizer, PAIRS))
+    for done in outputs:
+        assert done.returncode == 0, done.stderr
+        columns = [line.split("\t") for line in done.stdout.split("\n")[:-1]]
+        assert [int(count) for _, count, _ in columns] == [score.num_tokens for score in scores]
+        found = [float(value) for log_prob, _, mean in columns for value in (log_prob, mean)]
+        expected = [value for score in scores for value in (score.log_prob, score.nats_per_token)]
+        assert found == pytest.approx(expected, abs=2e-5)
+        total = -sum(score.log_prob for score in scores) / sum(score.num_tokens for score in scores)
+        assert f"4 pairs (2 with an empty side), {sum(s.num_tokens for s in scores)} tokens: {total:.4f}" in done.stderr
+
+    done = run("score.py", "--model", folder, "--per_token", stdin=table.encode())
+    assert done.stdout == "".join(score.to_line(per_token=True) + "\n" for score in scores)
+    done = run("score.py", "--model", folder, "--json", stdin=table.encode())
+    assert [json.loads(line)["tokens"] for line in done.stdout.split("\n")[:-1]] == [list(s.tokens) for s in scores]
+
+
+def test_evaluate_compares_a_model_with_a_file_and_writes_everything(trained, tmp_path):
+    folder, _ = trained
+    texts = {"en": ["red dog", "", "blue bird"], "de": ["RED DOG", "CAT", "BLUE BIRD"], "two": ["A DOG", "A CAT", "B"]}
+    texts["old"] = ["RED DOG DOG", "CAT", "BLUE"]
+    for name, lines in texts.items():
+        (tmp_path / name).write_text("".join(f"{line}\n" for line in lines))
+    output, saved = tmp_path / "results.json", tmp_path / "saved"
+    options = ["--references", tmp_path / "de", tmp_path / "two", "--lowercase", "--num_resamples", 20, "--seed", 3]
+    files = ["--output", output, "--save_translations", saved]
+    source = ["--source", tmp_path / "en", "--num_beams", 2]
+    done = run("evaluate.py", "--model", folder, *source, "--baseline", tmp_path / "old", *options, *files)
+    assert done.returncode == 0, done.stderr
+    made = saved.read_text(encoding="utf-8").split("\n")[:-1]
+    model = AutoModelForSeq2SeqLM.from_pretrained(folder, trust_remote_code=False)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    assert made == [" ".join(t.splitlines()) for t in translate(model, tokenizer, texts["en"], num_beams=2)]
+    results = json.loads(output.read_text(encoding="utf-8"))
+    references = list(zip(texts["de"], texts["two"]))
+    scoring = {"ter": True, "lowercase": True}
+    for system, text in zip(results["systems"], (made, texts["old"])):
+        assert system["scores"] == vars(score_translations(text, references, **scoring))
+    tested = paired_bootstrap(made, texts["old"], references, **scoring, num_resamples=20, seed=3)
+    assert results["paired_bootstrap"] == {name: vars(one) for name, one in tested.items()}
+    assert results["systems"][0]["likelihood"]["num_pairs"] == 6
+    assert done.stdout == comparison_table(results) + "\n"
+
+    again = run("evaluate.py", "--translations", saved, "--baseline", tmp_path / "old", *options, "--no_ter")
+    assert again.returncode == 0, again.stderr
+    assert f"{results['systems'][0]['scores']['bleu']:.2f}" in again.stdout
+    assert "TER" not in again.stdout
+
+
 @pytest.mark.parametrize(
     ("script", "options", "stdin", "message"),
     [
@@ -225,11 +292,38 @@ def test_translate_is_a_filter_in_a_pipe(trained):
         ("translate.py", ["--model", "{trained}", "x", "a\udcff"], b"", "character 1 is half a surrogate pair"),
         ("translate.py", ["--model", "x", "--ensemble", "y"], b"", "not allowed with argument --model"),
         ("translate.py", ["--model", "x", "--file", "{jsonl}", "--output", "{jsonl}"], b"", "is the file to translate"),
+        ("score.py", ["--model", "no/such/folder"], b"", "no/such/folder"),
+        ("score.py", ["--model", "{trained}", "--device", "gpu"], b"", "`device`='gpu' cannot be used"),
+        ("score.py", ["--model", "{trained}"], b"a\tb\na\n", "standard input, line 2: expected SOURCE<tab>TARGET"),
+        ("score.py", ["--model", "{trained}"], b"a\tb\na\t\xff\n", "standard input, line 2: not UTF-8"),
+        ("score.py", ["--model", "{trained}", "--source", "{jsonl}"], b"", "--source with --target"),
+        (
+            "score.py",
+            ["--model", "{trained}", "--source", "{jsonl}", "--target", "{jsonl}.two"],
+            b"",
+            "train.jsonl ends after 1 lines, but",
+        ),
+        ("evaluate.py", ["--translations", "nothing.txt", "--references", "{jsonl}"], b"", "no file nothing.txt"),
+        ("evaluate.py", ["--translations", "{jsonl}", "--references", "{jsonl}.two"], b"", "train.jsonl has 1 lines"),
+        ("evaluate.py", ["--model", "{trained}", "--references", "{jsonl}"], b"", "--model needs --source"),
+        (
+            "evaluate.py",
+            ["--translations", "{jsonl}", "--references", "{jsonl}", "--baseline", "{trained}"],
+            b"",
+            "a model needs --source",
+        ),
+        (
+            "evaluate.py",
+            ["--translations", "{jsonl}", "--references", "{jsonl}", "--tokenize", "moses"],
+            b"",
+            "`tokenize`='moses'",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line_and_the_exit_status_is_2(trained, tmp_path, script, options, stdin, message):
     jsonl = tmp_path / "train.jsonl"
     jsonl.write_text(json.dumps({"translation": {"en": "red dog", "de": "ROT"}}) + "\n")
+    Path(f"{jsonl}.two").write_text("one\ntwo\n")
     options = [option.format(jsonl=jsonl, trained=trained[0], out=tmp_path / "out") for option in options]
     done = run(script, *options, stdin=stdin)
     assert done.returncode == 2, done.stderr

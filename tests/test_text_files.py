@@ -10,7 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_vanilla_transformer.training.text_files import count_lines, decode_lines, read_lines, require_text_file
+from hf_vanilla_transformer.training.text_files import (
+    count_lines,
+    decode_lines,
+    read_aligned,
+    read_lines,
+    require_text_file,
+)
 
 # All that str.splitlines or universal newlines would split at, except "\n" and "\r\n".
 NOT_LINE_ENDS = ["\r", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029"]
@@ -197,3 +203,11 @@ def test_what_can_be_read_only_once_is_not_counted(tmp_path):
     assert count_lines(tmp_path / "pipe") is None
     with pytest.raises(FileNotFoundError):
         count_lines(tmp_path / "nothing")
+
+
+def test_aligned_files_are_read_whole_and_unequal_ones_refused_with_their_names(tmp_path):
+    one, two = write(tmp_path / "one", "a\nb\n"), write(tmp_path / "two", "\nx\u2028y")
+    assert read_aligned([str(one), str(two)]) == {str(one): ["a", "b"], str(two): ["", "x\u2028y"]}
+    short = write(tmp_path / "short", "a\n")
+    with pytest.raises(ValueError, match="one has 2 lines.*short has 1 lines"):
+        read_aligned([str(one), str(short)])

@@ -1,6 +1,29 @@
-"""Scores of a model: perplexity of given translations, BLEU and chrF of its own."""
+"""Scores of a model: how probable it finds given translations; BLEU, chrF and TER of its own; who is better."""
 
 from .likelihood import LabelLikelihood, label_likelihood
+from .moses import moses_description, moses_lowercased
+from .pair_scores import PairScore, ScoreTotals, score_pairs
 from .scores import TranslationScores, score_translations
+from .significance import PairedComparison, paired_bootstrap
+from .systems import System, compare_systems, comparison_table, system_of_model
+from .translation_metric import load_translation_metric, translation_metric_path
 
-__all__ = ["LabelLikelihood", "TranslationScores", "label_likelihood", "score_translations"]
+__all__ = [
+    "LabelLikelihood",
+    "PairScore",
+    "PairedComparison",
+    "ScoreTotals",
+    "System",
+    "TranslationScores",
+    "compare_systems",
+    "comparison_table",
+    "label_likelihood",
+    "load_translation_metric",
+    "moses_description",
+    "moses_lowercased",
+    "paired_bootstrap",
+    "score_pairs",
+    "score_translations",
+    "system_of_model",
+    "translation_metric_path",
+]

@@ -41,6 +41,9 @@ def label_likelihood(
 ) -> LabelLikelihood:
     """Scores every label of `examples` by the model, in eval mode, and leaves the model in the mode it was in.
 
+    For sums alone: by the fused loss, which holds the logits of some hundred tokens at a time, and so is faster than
+    the scores of single tokens (`score_pairs`).
+
     Args:
         model: a sequence-to-sequence model of this package.
         examples: each with `input_ids` and `labels`, lists of token ids.

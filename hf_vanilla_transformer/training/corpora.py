@@ -3,7 +3,7 @@
 import difflib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from itertools import zip_longest
 from pathlib import Path
@@ -110,14 +110,14 @@ class Corpus:
             ValueError: a line or row is not what it should be; the message names file and line.
         """
         if self.source is not None and self.target is not None:
-            return _parallel_lines(self.source, self.target)
+            return parallel_lines(self.source, self.target)
         if self.dataset is not None:
             rows = self._dataset_rows(streaming)
             return (_pair(row, number, f"{self.name}, row {number}", source_lang, target_lang) for number, row in rows)
         assert self.path is not None
         kind = _kind(self.path)
         if kind == ".tsv":
-            return _tab_separated(self.path)
+            return tab_separated(read_lines(self.path), self.path)
         if kind == ".jsonl":
             rows = _json_rows(self.path)
             return (_pair(row, number, f"{self.path}, line {number}", source_lang, target_lang) for number, row in rows)
@@ -169,7 +169,20 @@ def _kind(path: str) -> str:
     return Path(path.removesuffix(".gz")).suffix
 
 
-def _parallel_lines(source_path: str, target_path: str) -> Iterator[Row]:
+def parallel_lines(source_path: str, target_path: str) -> Iterator[Row]:
+    """Reads two files of which line N of one translates line N of the other, side by side.
+
+    Args:
+        source_path: plain text, one sentence a line.
+        target_path: likewise.
+
+    Yields:
+        `line`, `source` and `target`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: one file ends before the other, or a line is no text; the message names file and line.
+    """
     sources, targets = read_lines(source_path), read_lines(target_path)
     for number, (source, target) in enumerate(zip_longest(sources, targets), start=1):
         if source is None or target is None:
@@ -182,11 +195,23 @@ def _parallel_lines(source_path: str, target_path: str) -> Iterator[Row]:
         yield {"line": number, "source": source, "target": target}
 
 
-def _tab_separated(path: str) -> Iterator[Row]:
-    for number, line in enumerate(read_lines(path), start=1):
+def tab_separated(lines: Iterable[str], name: str) -> Iterator[Row]:
+    """Takes lines of SOURCE<tab>TARGET apart.
+
+    Args:
+        lines: without their ends.
+        name: what to call the text in messages.
+
+    Yields:
+        `line`, `source` and `target`.
+
+    Raises:
+        ValueError: a line has not two columns; the message names it.
+    """
+    for number, line in enumerate(lines, start=1):
         columns = line.split("\t")
         if len(columns) != 2:
-            raise ValueError(f"{path}, line {number}: expected SOURCE<tab>TARGET, got {len(columns)} columns")
+            raise ValueError(f"{name}, line {number}: expected SOURCE<tab>TARGET, got {len(columns)} columns")
         yield {"line": number, "source": columns[0], "target": columns[1]}
 
 

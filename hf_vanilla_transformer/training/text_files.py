@@ -87,6 +87,26 @@ def decode_lines(raw_lines: Iterable[bytes], name: str, allow_nul: bool = False)
         yield line.removesuffix("\n").removesuffix("\r") if line.endswith("\n") else line
 
 
+def read_aligned(paths: Iterable[str]) -> dict[str, list[str]]:
+    """Reads whole files of which lines with one number belong together.
+
+    Args:
+        paths: the files, as for `read_lines`.
+
+    Returns:
+        The lines of each file, by its path.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a line is no text, or the files have not one number of lines; the message names them.
+    """
+    texts = {path: list(read_lines(path)) for path in paths}
+    if len({len(lines) for lines in texts.values()}) > 1:
+        counts = ", ".join(f"{path} has {len(lines)} lines" for path, lines in texts.items())
+        raise ValueError(f"{counts}; line N of each must belong to line N of the others")
+    return texts
+
+
 def require_text_file(path: str | Path) -> None:
     """Refuses a path at which there is nothing to read.
 
@@ -114,4 +134,4 @@ def _decode(raw_line: bytes, where: str, allow_nul: bool) -> str:
         ) from error
 
 
-__all__ = ["count_lines", "decode_lines", "read_lines", "require_text_file"]
+__all__ = ["count_lines", "decode_lines", "read_aligned", "read_lines", "require_text_file"]

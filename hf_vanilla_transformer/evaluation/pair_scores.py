@@ -1,0 +1,212 @@
+"""Forced scoring: how probable a model finds given translations, sentence by sentence and token by token."""
+
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from itertools import islice
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..forced_scoring import forced_log_probs
+from ..inference.batching import evaluating, padded_batch, token_batches
+from .likelihood import LabelLikelihood
+
+
+@dataclass(frozen=True)
+class PairScore:
+    """How probable a model finds one translation of one source.
+
+    Args:
+        tokens: of the translation, as the tokenizer has them, `</s>` at the end.
+        token_log_probs: of each token, given the source and the tokens before it; natural logarithms.
+        num_characters: Unicode characters of the translation, its end counted as one.
+        has_empty_side: whether source or translation has no visible character. Such a pair is scored like any other:
+            what is left to predict, or to translate, is `</s>`.
+    """
+
+    tokens: tuple[str, ...]
+    token_log_probs: tuple[float, ...]
+    num_characters: int
+    has_empty_side: bool = False
+
+    @property
+    def log_prob(self) -> float:
+        """Of the whole translation: the sum over its tokens, in nats, at most 0."""
+        return math.fsum(self.token_log_probs)
+
+    @property
+    def num_tokens(self) -> int:
+        """How many tokens were predicted."""
+        return len(self.tokens)
+
+    @property
+    def nats_per_token(self) -> float:
+        """Minus the mean log-probability of its tokens."""
+        return LabelLikelihood(-self.log_prob, self.num_tokens).nll_per_token
+
+    @property
+    def perplexity(self) -> float:
+        """exp(nats a token)."""
+        return LabelLikelihood(-self.log_prob, self.num_tokens).perplexity
+
+    @property
+    def nats_per_character(self) -> float:
+        """Comparable between models with different vocabularies, which nats a token are not."""
+        return -self.log_prob / self.num_characters
+
+    def to_line(self, per_token: bool = False) -> str:
+        r"""Writes the score as tab-separated columns.
+
+        Args:
+            per_token: whether to add a column of `token:log-probability`, one space between them. White space in a
+                token, which few tokenizers make, is written as its code: `\u0020`.
+
+        Returns:
+            Log-probability, number of tokens, nats a token; without an end of line.
+        """
+        columns = [f"{self.log_prob:.6f}", str(self.num_tokens), f"{self.nats_per_token:.6f}"]
+        if per_token:
+            tokens = (re.sub(r"\s", lambda match: f"\\u{ord(match[0]):04x}", token) for token in self.tokens)
+            values = zip(tokens, self.token_log_probs, strict=True)
+            columns.append(" ".join(f"{token}:{log_prob:.6f}" for token, log_prob in values))
+        return "\t".join(columns)
+
+    def to_json(self) -> str:
+        """Writes the score, its tokens and what is derived of them as one line of JSON.
+
+        Returns:
+            An object; no figure is rounded. An infinite one is `Infinity`, as Python reads it.
+        """
+        derived = ("log_prob", "num_tokens", "nats_per_token", "perplexity", "nats_per_character")
+        return json.dumps({**{name: getattr(self, name) for name in derived}, **asdict(self)}, ensure_ascii=False)
+
+
+@dataclass
+class ScoreTotals:
+    """Sums over pairs, counted on one by one.
+
+    Args:
+        num_pairs: how many there were.
+        num_tokens: of all translations.
+        num_characters: likewise, the end of each counted as one.
+        num_empty: pairs with an empty side, which are among the others.
+        nll: minus the log-probability of all translations, in nats.
+    """
+
+    num_pairs: int = 0
+    num_tokens: int = 0
+    num_characters: int = 0
+    num_empty: int = 0
+    nll: float = 0.0
+
+    def add(self, score: PairScore) -> None:
+        """Counts one pair.
+
+        Args:
+            score: the pair.
+        """
+        self.num_pairs += 1
+        self.num_tokens += score.num_tokens
+        self.num_characters += score.num_characters
+        self.num_empty += score.has_empty_side
+        self.nll -= score.log_prob
+
+    @property
+    def nats_per_token(self) -> float:
+        """Over all tokens, so that long sentences weigh what they are long."""
+        return LabelLikelihood(self.nll, self.num_tokens).nll_per_token
+
+    @property
+    def perplexity(self) -> float:
+        """exp(nats a token)."""
+        return LabelLikelihood(self.nll, self.num_tokens).perplexity
+
+    @property
+    def nats_per_character(self) -> float:
+        """Over all characters."""
+        return self.nll / max(self.num_characters, 1)
+
+    def as_dict(self) -> dict[str, float]:
+        """The sums and what is derived of them, by name."""
+        derived = ("nats_per_token", "perplexity", "nats_per_character")
+        return {**asdict(self), **{name: getattr(self, name) for name in derived}}
+
+    def describe(self) -> str:
+        """One line for people."""
+        empty = f" ({self.num_empty} with an empty side)" if self.num_empty else ""
+        return (
+            f"{self.num_pairs} pairs{empty}, {self.num_tokens} tokens: {self.nats_per_token:.4f} nats a token, "
+            f"perplexity {self.perplexity:.3f}, {self.nats_per_character:.4f} nats a character"
+        )
+
+
+@torch.inference_mode()
+def score_pairs(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    pairs: Iterable[tuple[str, str]],
+    batch_tokens: int = 4096,
+    read_ahead: int = 1024,
+) -> Iterator[PairScore]:
+    """Scores given translations, and yields one score for each, in their order.
+
+    Args:
+        model: a sequence-to-sequence model, or an ensemble; used in eval mode, and left in the mode it was in.
+        tokenizer: its tokenizer.
+        pairs: source and translation each; may be a stream.
+        batch_tokens: tokens of a side that are scored at a time, padding among them; a longer sentence stands alone.
+        read_ahead: pairs that are read together and sorted by length: little padding, bounded memory, and still a
+            stream. With 1, each is answered before the next is asked for.
+
+    Yields:
+        A score for every pair, empty ones too.
+
+    Raises:
+        ValueError: `batch_tokens` or `read_ahead` is less than 1, or a source has no token at all, not even `</s>`.
+    """
+    for name, value in (("batch_tokens", batch_tokens), ("read_ahead", read_ahead)):
+        if value < 1:
+            raise ValueError(f"`{name}`={value}; allowed: an integer of at least 1")
+    stream, num_read = iter(pairs), 0
+    with evaluating(model):
+        while window := list(islice(stream, read_ahead)):
+            yield from _score_window(model, tokenizer, window, batch_tokens, num_read)
+            num_read += len(window)
+
+
+def _score_window(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    window: list[tuple[str, str]],
+    batch_tokens: int,
+    num_before: int,
+) -> Iterator[PairScore]:
+    sources = tokenizer([source for source, _ in window])["input_ids"]
+    labels = tokenizer(text_target=[target for _, target in window])["input_ids"]
+    if [] in sources:
+        raise ValueError(
+            f"pair {num_before + sources.index([])} (from 0): the tokenizer makes no token of the source, so there is "
+            "nothing to translate; use one that ends a text with a token, or leave the pair out"
+        )
+    log_probs: list[tuple[float, ...]] = [()] * len(window)
+    # A tokenizer that ends no text makes nothing of an empty translation, and nothing is certain.
+    indices = [index for index, ids in enumerate(labels) if ids]
+    lengths = [max(len(sources[index]), len(labels[index])) for index in indices]
+    for batch_indices in token_batches(lengths, batch_tokens):
+        chosen = [indices[index] for index in batch_indices]
+        examples = [{"input_ids": sources[index], "labels": labels[index]} for index in chosen]
+        batch = {
+            name: tensor.to(model.device) for name, tensor in padded_batch(examples, model.config.pad_token_id).items()
+        }
+        for index, row in zip(chosen, forced_log_probs(model, **batch).tolist(), strict=True):
+            log_probs[index] = tuple(row[: len(labels[index])])
+    for (source, target), ids, values in zip(window, labels, log_probs, strict=True):
+        yield PairScore(
+            tokens=tuple(tokenizer.convert_ids_to_tokens(ids)),
+            token_log_probs=values,
+            num_characters=len(target) + 1,
+            has_empty_side=not (source.strip() and target.strip()),
+        )

@@ -1,0 +1,178 @@
+"""One system, or one against another: translated, scored, tested for significance, and written as a table."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..inference import load_translator, translate
+from .moses import moses_description, moses_lowercased
+from .pair_scores import ScoreTotals, score_pairs
+from .scores import score_translations
+from .significance import paired_bootstrap
+
+_TITLES = {"bleu": "BLEU", "chrf": "chrF", "ter": "TER"}
+
+
+@dataclass(frozen=True)
+class System:
+    """What a system made of a text.
+
+    Args:
+        name: what to call it.
+        translations: detokenised, one a sentence.
+        likelihood: how probable it finds the references, all of them; None where there is no model to ask.
+    """
+
+    name: str
+    translations: list[str]
+    likelihood: ScoreTotals | None = None
+
+
+def system_of_model(
+    name: str,
+    sources: Sequence[str],
+    references: Sequence[Sequence[str]],
+    device: str = "cpu",
+    dtype: str = "auto",
+    batch_tokens: int = 4096,
+    **translation_options: Any,
+) -> System:
+    """Has a model translate, and asks it what it thinks of the references.
+
+    Args:
+        name: folder (or Hub name) of the model and its tokenizer.
+        sources: sentences.
+        references: whole texts, each with one translation a sentence.
+        device: where to compute.
+        dtype: of the weights; "auto" for that in which they are saved.
+        batch_tokens: tokens of a side that are scored at a time.
+        **translation_options: for `translate()` and so for `generate()`, such as `num_beams`.
+
+    Returns:
+        Translations, each without line breaks, and likelihood.
+
+    Raises:
+        OSError: there is no such model.
+        ValueError: an option is out of its range.
+    """
+    model, tokenizer = load_translator([name], device, dtype)
+    # A model may say a line break, and a line of a file is one translation.
+    translations = [" ".join(text.splitlines()) for text in translate(model, tokenizer, sources, **translation_options)]
+    totals = ScoreTotals()
+    for text in references:
+        for score in score_pairs(model, tokenizer, zip(sources, text, strict=True), batch_tokens):
+            totals.add(score)
+    return System(name, translations, totals)
+
+
+def compare_systems(
+    system: System,
+    baseline: System | None,
+    references: Sequence[Sequence[str]],
+    ter: bool = True,
+    lowercase: bool = False,
+    tokenize: str = "13a",
+    moses_language: str | None = None,
+    num_resamples: int = 1000,
+    seed: int = 12345,
+) -> dict[str, Any]:
+    """Scores one system, or two and the difference between them.
+
+    Args:
+        system: what is to be scored.
+        baseline: what to test it against; None for nothing.
+        references: whole texts, each with one translation a sentence.
+        ter: whether to compute TER too.
+        lowercase: whether case is not to count.
+        tokenize: sacrebleu's name of what cuts text into the words of BLEU.
+        moses_language: score what `moses_lowercased` makes of all texts, which are in this language, with
+            `tokenize="none"`; None leaves them as they are.
+        num_resamples: of the paired bootstrap test, which there is with a baseline.
+        seed: of its draws.
+
+    Returns:
+        To be written as JSON: `sentences`, `references` (how many a sentence has), `text` (what was done to it, or
+        None), `systems` (`name`, `scores`, and `likelihood` or None, each) and `paired_bootstrap`, by metric, or None.
+
+    Raises:
+        ValueError: the numbers of sentences differ or are 0, an option is out of its range, or `moses_language` is
+            given and sacremoses is not installed.
+    """
+    systems = [system] if baseline is None else [system, baseline]
+    texts = [each.translations for each in systems]
+    if moses_language is not None:
+        tokenize = "none"
+        texts = [moses_lowercased(text, moses_language) for text in texts]
+        references = [moses_lowercased(text, moses_language) for text in references]
+    by_sentence = list(zip(*references, strict=True))
+    options: dict[str, Any] = {"ter": ter, "lowercase": lowercase, "tokenize": tokenize}
+    tested = None
+    if len(texts) == 2:
+        options_of_test = {**options, "num_resamples": num_resamples, "seed": seed}
+        comparisons = paired_bootstrap(texts[0], texts[1], by_sentence, **options_of_test)
+        tested = {name: asdict(comparison) for name, comparison in comparisons.items()}
+    return {
+        "sentences": len(by_sentence),
+        "references": len(references),
+        "text": None if moses_language is None else moses_description(moses_language),
+        "systems": [
+            {
+                "name": each.name,
+                "scores": asdict(score_translations(text, by_sentence, **options)),
+                "likelihood": None if each.likelihood is None else each.likelihood.as_dict(),
+            }
+            for each, text in zip(systems, texts, strict=True)
+        ],
+        "paired_bootstrap": tested,
+    }
+
+
+def comparison_table(comparison: dict[str, Any]) -> str:
+    """Writes for people what `compare_systems` found.
+
+    Args:
+        comparison: as it returns it.
+
+    Returns:
+        Some lines.
+    """
+    first = comparison["systems"][0]["scores"]
+    metrics = [name for name in _TITLES if first[name] is not None]
+    rows = [["", *(_TITLES[name] for name in metrics)]]
+    has_likelihood = any(system["likelihood"] for system in comparison["systems"])
+    if has_likelihood:
+        rows[0] += ["perplexity", "nats a character"]
+    for system in comparison["systems"]:
+        row = [system["name"], *(f"{system['scores'][name]:.2f}" for name in metrics)]
+        if likelihood := system["likelihood"]:
+            row += [f"{likelihood['perplexity']:.3f}", f"{likelihood['nats_per_character']:.4f}"]
+        rows.append(row + ["-"] * (len(rows[0]) - len(row)))
+    lines = _aligned(rows)
+    if tested := comparison["paired_bootstrap"]:
+        lines += ["", "Paired bootstrap of the two: mean and 95 % interval of the draws, p-value of the difference"]
+        lines += _aligned([[_TITLES[name], *_test_cells(one)] for name, one in tested.items()])
+    lines.append("")
+    if comparison["text"]:
+        lines.append(f"Text: {comparison['text']}")
+    for name in metrics:
+        signature = tested[name]["signature"] if tested else first[f"{name}_signature"]
+        lines.append(f"{_TITLES[name]}: {signature}")
+    return "\n".join(lines)
+
+
+def _test_cells(comparison: dict[str, Any]) -> list[str]:
+    own, other = ((comparison[f"{which}mean"], comparison[f"{which}interval"]) for which in ("", "baseline_"))
+    # No draw of two equal texts differs, which sacrebleu takes for significant.
+    is_equal = own == other and comparison["score"] == comparison["baseline_score"]
+    p_value = "the same" if is_equal else f"p = {comparison['p_value']:.4f}"
+    return [f"{own[0]:.2f} ± {own[1]:.2f}", f"{other[0]:.2f} ± {other[1]:.2f}", p_value]
+
+
+def _aligned(rows: list[list[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        )
+        for row in rows
+    ]
