@@ -8,13 +8,15 @@ import torch
 
 # The largest of so many logits stands for all of them while the best are looked for.
 _CHUNK = 64
+# Fewer numbers than these are looked through one by one.
+_WORTH_CHUNKS = 2**16
 
 
 class Steps(Protocol):
     """What a search asks for logits, position by position."""
 
     def start(self, prefix: torch.Tensor) -> torch.Tensor:
-        """Logits (B, 1, V) after a prefix (B, P)."""
+        """Logits (B, 1, V) after a prefix (B, P). All logits are good until the next call."""
         ...
 
     def advance(self, tokens: torch.Tensor, parents: torch.Tensor | None = None) -> torch.Tensor:
@@ -146,6 +148,7 @@ class BeamSearch:
         self.totals = torch.full((batch_size, self.num_beams), -torch.inf, device=prefix.device)
         self.totals[:, 0] = 0  # all beams are the same prefix at first: it is to be continued once
         self.limits = limits
+        self._log_probs = self.totals.new_empty(0)
 
     def run(self) -> list[list[Hypothesis]]:
         """Searches.
@@ -177,7 +180,7 @@ class BeamSearch:
     def _candidates(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-probabilities and indices beam * V + token of the continuations (rows, 2K) to consider."""
         if self.process is None:
-            log_probs = logits.float().log_softmax(-1).expand(-1, self.num_beams, -1)
+            log_probs = self._log_softmax(logits.float()).expand(-1, self.num_beams, -1)
         else:
             logits = logits.float().expand(-1, self.num_beams, -1)
             log_probs = self.process(self.sequences.flatten(0, 1), logits.flatten(0, 1)).view_as(logits)
@@ -186,6 +189,13 @@ class BeamSearch:
         totals = (log_probs + self.totals.unsqueeze(-1)).flatten(1)
         indices = torch.multinomial(totals.softmax(-1), self.num_candidates)
         return totals.gather(1, indices), indices
+
+    def _log_softmax(self, logits: torch.Tensor) -> torch.Tensor:
+        # Into memory that is kept: fresh memory for so many numbers costs more than their softmax.
+        if self._log_probs.numel() < logits.numel():
+            self._log_probs = torch.empty_like(logits).flatten()
+        log_probs = self._log_probs[: logits.numel()].view_as(logits)
+        return torch.log_softmax(logits, -1, out=log_probs)
 
     def _ends(self, parents: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         ends = (self.length + 1 >= self.limits).unsqueeze(1).expand_as(tokens)
@@ -276,6 +286,30 @@ def _best(scores: torch.Tensor, offsets: torch.Tensor, count: int) -> tuple[torc
     values = scores.flatten(1).gather(1, places) + offsets.gather(1, places // vocab_size)
     best = values.topk(count)
     return best.values, places.gather(1, best.indices)
+
+
+def most_probable(scores: torch.Tensor) -> torch.Tensor:
+    """The index of the largest of scores (B, V), the first of them if several are: as argmax, which is slow on a CPU.
+
+    Args:
+        scores: (B, V).
+
+    Returns:
+        (B,).
+    """
+    num_chunks = scores.shape[-1] // _CHUNK
+    if scores.numel() < _WORTH_CHUNKS:
+        return scores.argmax(-1)
+    chunked = scores[:, : num_chunks * _CHUNK].unflatten(-1, (num_chunks, _CHUNK))
+    maxima = chunked.amax(-1)  # (B, chunks)
+    rest = scores[:, num_chunks * _CHUNK :]
+    if rest.shape[-1]:
+        maxima = torch.cat([maxima, rest.amax(-1, keepdim=True)], dim=-1)
+    chunks = maxima.argmax(-1, keepdim=True)
+    places = chunks * _CHUNK + torch.arange(_CHUNK, device=scores.device)
+    # Places beyond the end are the last one once more, and argmax takes the first.
+    places = places.clamp(max=scores.shape[-1] - 1)
+    return places.gather(1, scores.gather(1, places).argmax(-1, keepdim=True)).squeeze(1)
 
 
 def _of_parents(states: torch.Tensor, parents: torch.Tensor) -> torch.Tensor:

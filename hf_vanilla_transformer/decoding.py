@@ -13,7 +13,8 @@ from transformers.generation.utils import GenerateBeamEncoderDecoderOutput, Gene
 
 from .beam_search import BeamSearch, Ranking, Steps, stack_hypotheses
 from .encoder import derive_attention_mask
-from .incremental_decoder import GrowingLayer, IncrementalDecoder
+from .growing_cache import GrowingLayer
+from .incremental_decoder import IncrementalDecoder, can_be_stepped, is_changed
 from .sampling import choose_one_by_one, eos_token_ids, padding_id
 
 # The paper decodes at most this many tokens more than the source has (§6.1).
@@ -288,13 +289,9 @@ class PaperGenerationMixin(GenerationMixin):
         return (
             self.config._attn_implementation in ("sdpa", "eager")
             and not self.training
-            and not any(
-                "forward" in vars(part)
-                or "prepare_inputs_for_generation" in vars(part)
-                or part._forward_hooks
-                or part._forward_pre_hooks
-                for part in (self, self.base_model, self.get_decoder())
-            )
+            and "prepare_inputs_for_generation" not in vars(self)
+            and not any(is_changed(part) for part in (self, self.base_model, self.get_output_embeddings()))
+            and can_be_stepped(self.get_decoder())
         )
 
     def _make_steps(
@@ -369,6 +366,7 @@ def _processing(
 
     def process(ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
         # Processors may write into what they get.
+        logits = logits.clone()
         scores = processors(ids, logits.log_softmax(-1) if log_softmax else logits.clone())
         for name, value in (("scores", scores), ("logits", logits)):
             kept = outputs[name]

@@ -1,62 +1,23 @@
 """§3.1 "Decoder" one position at a time, as §6.1 decodes: only the new position is computed, for all beams at once."""
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import torch
 from torch import nn
-from transformers.cache_utils import DynamicLayer, EncoderDecoderCache
+from torch.nn import functional as F
+from transformers.cache_utils import EncoderDecoderCache
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from .decoder import Decoder
+from .attention import MultiHeadAttention, scaled_dot_product_attention
+from .decoder import DECODER_LAYERS, Decoder, DecoderLayer
+from .feed_forward import FeedForward
+from .tall_projection import TallProjection
 
-# Room for so many positions at first; it doubles whenever it is full.
+# Positions are encoded so many at a time, and more and more.
 _ROOM = 32
-
-
-class GrowingLayer(DynamicLayer):
-    """The keys and values of one layer, kept in buffers with room to spare (§3.2.3, masked self-attention).
-
-    transformers' own layer copies everything at each new position, which adds up to the square of the length.
-    """
-
-    keys: torch.Tensor
-    values: torch.Tensor
-
-    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        """Begins empty, with the type and device of the first states."""
-        super().lazy_initialization(key_states, value_states)
-        self._key_buffer: torch.Tensor | None = None
-        self._value_buffer: torch.Tensor | None = None
-
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Appends (B, H, T, d_k) keys and (B, H, T, d_v) values.
-
-        Args:
-            key_states: the new keys.
-            value_states: the new values.
-            *args: what other kinds of layers take.
-            **kwargs: likewise.
-
-        Returns:
-            All keys and all values: views of the buffers, good until the next call.
-        """
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        self.keys, self._key_buffer = _append(self.keys, self._key_buffer, key_states)
-        self.values, self._value_buffer = _append(self.values, self._value_buffer, value_states)
-        return self.keys, self.values
-
-
-def _append(states: torch.Tensor, buffer: torch.Tensor | None, new: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    length = states.shape[-2] if states.dim() == 4 else 0
-    end = length + new.shape[-2]
-    # Whoever reorders or selects rows leaves states that are no longer the beginning of the buffer.
-    is_ours = buffer is not None and states.data_ptr() == buffer.data_ptr() and len(states) == len(buffer)
-    if buffer is None or not is_ours or end > buffer.shape[-2]:
-        buffer = new.new_empty((*new.shape[:2], max(_ROOM, 2 * end), new.shape[-1]))
-        if length:
-            buffer[:, :, :length] = states
-    buffer[:, :, length:end] = new
-    return buffer[:, :, :end], buffer
+Function = Callable[[torch.Tensor], torch.Tensor]
 
 
 class IncrementalDecoder:
@@ -64,10 +25,10 @@ class IncrementalDecoder:
 
     The beams share the keys and values of their source, which are projected once. Keys and values of the target are
     shared as well: each position appends those of its K beams, nothing is ever reordered, and a mask says which of them
-    are a beam's ancestors. Layers are called as in any forward pass.
+    are a beam's ancestors.
 
     Args:
-        decoder: the decoder.
+        decoder: the decoder; one that `can_be_stepped`.
         lm_head: the pre-softmax projection.
         encoder_hidden_states: (B, S, D), the encoder's output.
         attention_mask: (B, S), non-zero for source tokens; None if all are.
@@ -82,14 +43,18 @@ class IncrementalDecoder:
         attention_mask: torch.Tensor | None,
         cache: EncoderDecoderCache,
     ) -> None:
-        self.decoder, self.lm_head, self.cache = decoder, lm_head, cache
-        self.encoder_hidden_states = encoder_hidden_states
+        self.decoder, self.cache = decoder, cache
+        self.lm_head = _function(lm_head)
+        if type(lm_head) is nn.Linear and lm_head.weight.device.type == "cpu":
+            self.lm_head = TallProjection(lm_head.weight, lm_head.bias)
+        self.final_norm = _function(decoder.final_norm)
         self.dtype, self.device = encoder_hidden_states.dtype, encoder_hidden_states.device
         self.hidden = torch.finfo(self.dtype).min
         self.encoder_mask: torch.Tensor | None = None
         if attention_mask is not None and not bool(attention_mask.all()):
             self.encoder_mask = self._zeros(*attention_mask.shape).masked_fill(attention_mask == 0, self.hidden)
             self.encoder_mask = self.encoder_mask[:, None, None]  # (B, 1, 1, S)
+        self.layers = [_Layer(layer, cache, encoder_hidden_states) for layer in decoder.layers]
         self.length = 0
         self.positions = self._zeros(0, 0)
         self.ancestors: torch.Tensor | None = None
@@ -115,7 +80,6 @@ class IncrementalDecoder:
     def keep(self, rows: torch.Tensor) -> None:
         """Goes on with some of the sentences only: those at `rows`, 1-dimensional indices."""
         self.cache.batch_select_indices(rows)
-        self.encoder_hidden_states = self.encoder_hidden_states[rows]
         if self.encoder_mask is not None:
             self.encoder_mask = self.encoder_mask[rows]
         if self.ancestors is not None:
@@ -124,16 +88,10 @@ class IncrementalDecoder:
     def _forward(self, tokens: torch.Tensor, mask: torch.Tensor | None, new_positions: int) -> torch.Tensor:
         end = self.length + new_positions
         states = self.decoder.embed_tokens(tokens) + self._encoded_positions(end)[self.length : end]
-        for layer in self.decoder.layers:
-            states = layer(
-                states,
-                mask,
-                self.encoder_hidden_states,
-                encoder_attention_mask=self.encoder_mask,
-                past_key_values=self.cache,
-            )
+        for layer in self.layers:
+            states = layer(states, mask, self.encoder_mask)
         self.length = end
-        return self.decoder.final_norm(states)
+        return self.final_norm(states)
 
     def _ancestry(self, parents: torch.Tensor) -> torch.Tensor:
         batch_size, num_beams = parents.shape
@@ -157,3 +115,125 @@ class IncrementalDecoder:
 
     def _zeros(self, *shape: int) -> torch.Tensor:
         return torch.zeros(shape, dtype=self.dtype, device=self.device)
+
+
+class _Layer:
+    """A layer of the decoder at the newest position: what `DecoderLayer.forward` computes, without its modules' cost.
+
+    At one position a module's call takes as long as its arithmetic. So functions are looked up once, before the first
+    step, and the encoder's output is projected then.
+    """
+
+    def __init__(self, layer: nn.Module, cache: EncoderDecoderCache, encoder_hidden_states: torch.Tensor) -> None:
+        assert isinstance(layer, DecoderLayer)  # can_be_stepped
+        own, cross, feed_forward = layer.self_attention, layer.cross_attention, layer.feed_forward
+        self.index: int = own.layer_idx  # type: ignore[assignment]  # a decoder's layers all have one
+        self.add_and_norm = ADD_AND_NORM[own.config.norm_position]
+        self.norms = [
+            _function(norm) for norm in (layer.self_attention_norm, layer.cross_attention_norm, layer.feed_forward_norm)
+        ]
+        self.own, self.own_cache = _Attention(own, encoder_hidden_states), cache.self_attention_cache.layers[self.index]
+        self.cross, self.cross_cache = _Attention(cross, encoder_hidden_states), cache.cross_attention_cache
+        self.cross_cache.update(
+            *(_heads(project(encoder_hidden_states), width).contiguous() for project, width in self.cross.sources),
+            self.index,
+        )
+        cache.is_updated[self.index] = True
+        self.fc1, self.activation, self.fc2 = (
+            _function(part) for part in (feed_forward.fc1, feed_forward.activation, feed_forward.fc2)
+        )
+
+    def __call__(
+        self, states: torch.Tensor, mask: torch.Tensor | None, encoder_mask: torch.Tensor | None
+    ) -> torch.Tensor:
+        states = self.add_and_norm(states, self.norms[0], lambda inputs: self._attend_to_target(inputs, mask))
+        states = self.add_and_norm(states, self.norms[1], lambda inputs: self._attend_to_source(inputs, encoder_mask))
+        return self.add_and_norm(states, self.norms[2], self._feed_forward)
+
+    def _attend_to_target(self, states: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        key, value = (_heads(project(states), width) for project, width in self.own.sources)
+        keys, values = self.own_cache.update(key, value)
+        return self.own(states, keys, values, mask)
+
+    def _attend_to_source(self, states: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        cached = self.cross_cache.layers[self.index]
+        return self.cross(states, cached.keys, cached.values, mask)
+
+    def _feed_forward(self, states: torch.Tensor) -> torch.Tensor:
+        return self.fc2(self.activation(self.fc1(states)))
+
+
+class _Attention:
+    """Multi-head attention (§3.2.2) of few queries over keys and values that are there."""
+
+    def __init__(self, module: MultiHeadAttention, states: torch.Tensor) -> None:
+        self.module, self.d_k, self.scaling = module, module.d_k, module.scaling
+        self.q_proj, self.out_proj = _function(module.q_proj), _function(module.out_proj)
+        self.sources = ((_function(module.k_proj), module.d_k), (_function(module.v_proj), module.d_v))
+        # torch's fused attention on a CPU spreads a few queries over all cores, which costs more than it saves.
+        is_written_out = states.device.type == "cpu" and states.dtype == torch.float32
+        self.attention: Callable[..., tuple[torch.Tensor, Any]] = (
+            scaled_dot_product_attention
+            if is_written_out
+            else ALL_ATTENTION_FUNCTIONS.get_interface(module.config._attn_implementation, scaled_dot_product_attention)
+        )
+
+    def __call__(
+        self, states: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor | None
+    ) -> torch.Tensor:
+        query = _heads(self.q_proj(states), self.d_k)
+        heads, _ = self.attention(self.module, query, keys, values, mask, scaling=self.scaling)
+        return self.out_proj(heads.flatten(2))
+
+
+def _post_norm(states: torch.Tensor, norm: Function, sublayer: Function) -> torch.Tensor:
+    return norm(states + sublayer(states))
+
+
+def _pre_norm(states: torch.Tensor, norm: Function, sublayer: Function) -> torch.Tensor:
+    return states + sublayer(norm(states))
+
+
+ADD_AND_NORM: dict[str, Callable[[torch.Tensor, Function, Function], torch.Tensor]] = {
+    "post": _post_norm,
+    "pre": _pre_norm,
+}
+
+
+def is_changed(module: nn.Module) -> bool:
+    """Whether somebody has replaced the `forward` of a module, or put a hook before or after it."""
+    return bool("forward" in vars(module) or module._forward_hooks or module._forward_pre_hooks)
+
+
+def can_be_stepped(decoder: Decoder) -> bool:
+    """Whether a decoder computes what `IncrementalDecoder` computes: its parts are of their own classes, and unchanged.
+
+    Args:
+        decoder: any; its projections, normalisations and activations may be modules of other kinds.
+
+    Returns:
+        False where somebody put a part of another class, or a hook, into it.
+    """
+    kinds = {"self_attention": MultiHeadAttention, "cross_attention": MultiHeadAttention, "feed_forward": FeedForward}
+    return not any(is_changed(part) for part in decoder.modules()) and all(
+        type(layer) in DECODER_LAYERS.values()
+        and all(type(getattr(layer, name)) is kind for name, kind in kinds.items())
+        for layer in decoder.layers
+    )
+
+
+def _function(module: nn.Module) -> Function:
+    """What a module computes, without the cost of calling a module where it is one of the plain ones."""
+    if type(module) is nn.Linear:
+        return partial(F.linear, weight=module.weight, bias=module.bias)
+    if type(module) is nn.LayerNorm:
+        shape, weight, bias, eps = module.normalized_shape, module.weight, module.bias, module.eps
+        return lambda states: torch.layer_norm(states, shape, weight, bias, eps)
+    if type(module) is nn.ReLU:
+        return torch.relu
+    return module
+
+
+def _heads(states: torch.Tensor, width: int) -> torch.Tensor:
+    batch_size, length, _ = states.shape
+    return states.view(batch_size, length, -1, width).transpose(1, 2)  # (B, L, H * width) -> (B, H, L, width)

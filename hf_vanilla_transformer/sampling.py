@@ -7,7 +7,7 @@ import torch
 from transformers import GenerationConfig
 from transformers.generation import StoppingCriteriaList
 
-from .beam_search import Steps
+from .beam_search import Steps, most_probable
 
 
 def choose_one_by_one(
@@ -46,7 +46,7 @@ def choose_one_by_one(
         if config.do_sample:
             tokens = torch.multinomial(scores.float().softmax(-1), num_samples=1).squeeze(1)
         else:
-            tokens = scores.argmax(-1)
+            tokens = most_probable(scores)
         tokens = tokens.masked_fill(is_done, padding)
         ids = torch.cat([ids, tokens.unsqueeze(1)], dim=1)
         if streamer is not None:

@@ -5,11 +5,11 @@ import itertools
 import pytest
 import torch
 from transformers import GenerationConfig, GenerationMixin, LogitsProcessor, LogitsProcessorList
-from transformers.cache_utils import DynamicLayer
 
 from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
-from hf_vanilla_transformer.beam_search import Ranking, _best, gnmt_length_penalty
-from hf_vanilla_transformer.incremental_decoder import GrowingLayer, IncrementalDecoder
+from hf_vanilla_transformer.attention import MultiHeadAttention
+from hf_vanilla_transformer.beam_search import Ranking, gnmt_length_penalty
+from hf_vanilla_transformer.incremental_decoder import IncrementalDecoder
 
 PAD, EOS = 1, 2
 
@@ -326,33 +326,6 @@ def test_beams_share_keys_and_values_and_no_row_is_ever_copied(monkeypatch):
     assert len({step[0][1] for step in seen}) == 1  # one buffer all along
 
 
-def test_a_growing_layer_holds_what_a_dynamic_layer_holds():
-    ours, theirs = GrowingLayer(), DynamicLayer()
-    pieces = [torch.randn(2, 3, count, 4) for count in (1, 40, 1, 1, 100)]
-    for index, piece in enumerate(pieces):
-        for layer in (ours, theirs):
-            layer.update(piece, 2 * piece)
-            if index == 2:
-                layer.crop(-2)
-                layer.reorder_cache(torch.tensor([1, 0]))
-            if index == 3:
-                layer.batch_repeat_interleave(2)
-                layer.batch_select_indices(torch.tensor([0, 3]))
-        assert torch.equal(ours.keys, theirs.keys)
-        assert torch.equal(ours.values, theirs.values)
-        assert ours.get_seq_length() == theirs.get_seq_length()
-
-
-@pytest.mark.parametrize("shape", [(2, 3, 1000), (1, 4, 641), (3, 1, 64), (2, 2, 5)])
-def test_the_best_candidates_are_those_of_a_full_sort(shape):
-    scores, offsets = torch.randn(shape), torch.randn(shape[:2])
-    count = min(8, shape[1] * shape[2])
-    values, indices = _best(scores, offsets, count)
-    expected = (scores + offsets.unsqueeze(-1)).flatten(1).sort(dim=1, descending=True)
-    torch.testing.assert_close(values, expected.values[:, :count])
-    assert torch.equal(indices, expected.indices[:, :count])
-
-
 def test_forward_that_is_replaced_or_hooked_is_used():
     model = build(vocab_size=40)
     inputs = sources(model, [3])
@@ -367,3 +340,41 @@ def test_forward_that_is_replaced_or_hooked_is_used():
     model.forward = lambda *args, **kwargs: calls.append(1) or forward(*args, **kwargs)
     assert torch.equal(model.generate(**inputs), expected)
     assert calls
+
+
+PARTS = ["layers.1", "layers.0.self_attention", "layers.0.cross_attention.q_proj", "layers.0.self_attention.out_proj"]
+PARTS += ["layers.1.self_attention_norm", "layers.0.feed_forward", "layers.0.feed_forward.activation", "embed_tokens"]
+
+
+@pytest.mark.parametrize("name", [*PARTS, "lm_head"])
+def test_parts_that_are_replaced_or_hooked_are_called(name):
+    model = build(vocab_size=40)
+    inputs = sources(model, [3, 5])
+    part = model.lm_head if name == "lm_head" else model.get_decoder().get_submodule(name)
+    expected, calls = model.generate(**inputs, max_new_tokens=4, eos_token_id=None), []
+    for register in (part.register_forward_hook, part.register_forward_pre_hook):
+        handle = register(lambda *args: calls.append(1))
+        assert torch.equal(model.generate(**inputs, max_new_tokens=4, eos_token_id=None), expected)
+        assert len(calls) == 4
+        handle.remove()
+        calls.clear()
+    forward = part.forward
+    part.forward = lambda *args, **kwargs: calls.append(1) or forward(*args, **kwargs)
+    assert torch.equal(model.generate(**inputs, max_new_tokens=4, eos_token_id=None), expected)
+    assert len(calls) == 4
+
+
+def test_parts_of_another_class_are_called():
+    class Silent(MultiHeadAttention):
+        def forward(self, hidden_states, *args, **kwargs):
+            return torch.zeros_like(hidden_states), None
+
+    model = build(vocab_size=40, seed=2)
+    inputs = sources(model, [5])
+    before = model.generate(**inputs, output_logits=True, return_dict_in_generate=True).logits[0]
+    model.get_decoder().layers[0].cross_attention.__class__ = Silent
+    after = model.generate(**inputs, output_logits=True, return_dict_in_generate=True).logits[0]
+    start = torch.zeros(1, 1, dtype=torch.long)
+    expected = model(**inputs, decoder_input_ids=start).logits[:, -1]
+    torch.testing.assert_close(after[:1], expected, rtol=0, atol=1e-5)
+    assert not torch.allclose(before, after, atol=1e-3)

@@ -23,6 +23,7 @@ SCRIPTS = sorted((PROJECT / "scripts").glob("*.py"))
 LAYERS = [
     {"configuration_vanilla_transformer"},
     {"embeddings", "attention", "dropout", "loss", "pretrained_model", "beam_search", "source_pieces"},
+    {"growing_cache", "tall_projection"},
     {"feed_forward", "sampling", "forced_scoring"},
     {"encoder"},
     {"decoder"},

@@ -14,7 +14,7 @@ from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from ..beam_search import Steps
 from ..decoding import PaperGenerationMixin
 from ..forced_scoring import alignment_attention
-from ..incremental_decoder import GrowingLayer
+from ..growing_cache import GrowingLayer
 from ..modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
 from ..pretrained_model import VanillaTransformerPreTrainedModel
 
