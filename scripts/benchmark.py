@@ -28,8 +28,8 @@ def main() -> int:
     decode.add_argument("--batch_sizes", nargs="+", type=int, default=[1, 32], help="sentences decoded together")
     decode.add_argument("--num_beams", nargs="+", type=int, default=[1, 4], help="beams; 1 is greedy")
     decode.add_argument("--steps", type=int, default=20, help="tokens of each translation (%(default)s)")
-    decode.add_argument("--no_memory", action="store_true", help="leave out peak memory, which takes extra processes")
-    for command in (train_step, loss, decode):
+    decode.add_argument("--repeats", type=int, default=5, help="turns of each program (%(default)s)")
+    for command in (train_step, loss):
         command.add_argument("--repeats", type=int, default=10, help="measured steps of each program (%(default)s)")
     args = parser.parse_args()
 
@@ -43,7 +43,7 @@ def main() -> int:
             for batch_size in args.batch_sizes:
                 for num_beams in args.num_beams:
                     cell = Cell(size, batch_size, num_beams, steps=args.steps)
-                    comparison = compare_decoding(cell, args.repeats, memory=not args.no_memory)
+                    comparison = compare_decoding(cell, args.repeats)
                     print("\n".join(comparison.lines()), end="\n\n", flush=True)
     else:
         for size in args.sizes:

@@ -43,10 +43,11 @@ def test_the_floor_is_what_ours_computes(num_beams):
 def test_programs_take_turns_and_are_compared_with_marian():
     pytest.importorskip("ctranslate2")
     cell = Cell("tiny", batch_size=2, num_beams=2, source_length=4, steps=3)
-    comparison = compare_decoding(cell, repeats=2, memory=False)
+    comparison = compare_decoding(cell, repeats=2)
     assert list(comparison.seconds) == [OURS, MARIAN, CTRANSLATE2, CTRANSLATE2_INT8]
     assert all(len(times) == 2 for times in comparison.seconds.values())
     assert comparison.ratio(MARIAN) == 1.0
+    assert all(2**26 < peak < 2**34 for peak in comparison.peak_bytes.values())
     assert len(comparison.lines()) == 7
 
 

@@ -1,12 +1,15 @@
 """Speed and memory next to a peer: the same work, in turns, so that a busy machine slows both alike."""
 
 import multiprocessing
+import os
 import resource
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -210,6 +213,81 @@ def in_turns(steps: dict[str, Callable[[], None]], repeats: int) -> dict[str, li
     return seconds
 
 
+def in_turns_apart(
+    make_step: Callable[..., Callable[[], Any]], args: dict[str, tuple[Any, ...]], repeats: int, seconds: float = 0.5
+) -> tuple[dict[str, list[float]], dict[str, int]]:
+    """Measures programs in turns, each in a process of its own: where their libraries would slow each other.
+
+    Threads of one library wait for work in a busy loop, and two libraries for threads in one process disturb each
+    other for good.
+
+    Args:
+        make_step: a function of a module that makes a program.
+        args: for it, of each program; picklable.
+        repeats: turns of each. In a turn a program runs once, and then again for `seconds`, which is measured.
+        seconds: see `repeats`; a program that takes longer is measured once.
+
+    Returns:
+        The median seconds of each turn, by program; and the highest resident memory of each process in bytes,
+        libraries included.
+    """
+    context = multiprocessing.get_context("spawn")
+    connections, processes = {}, []
+    for name, of_program in args.items():
+        connections[name], theirs = context.Pipe()
+        processes.append(
+            context.Process(target=_take_turns, args=(theirs, seconds, make_step, *of_program), daemon=True)
+        )
+        with _environment(OMP_WAIT_POLICY="active", GOMP_SPINCOUNT="300000"):
+            processes[-1].start()
+        theirs.close()  # so that a program that fails ends the wait for it
+    measured: dict[str, list[float]] = {name: [] for name in args}
+    for _ in range(repeats):
+        for name, connection in connections.items():
+            connection.send(True)
+            measured[name].append(connection.recv())
+            time.sleep(0.3)  # until its threads have stopped waiting
+    peaks = {}
+    for name, connection in connections.items():
+        connection.send(False)
+        peaks[name] = connection.recv()
+    for process in processes:
+        process.join()
+    return measured, peaks
+
+
+@contextmanager
+def _environment(**variables: str) -> Iterator[None]:
+    """Lets threads wait 3 ms for work before they sleep, as torch's do anyway.
+
+    CTranslate2's would sleep at once on a machine with as many cores as threads, because of one thread more that only
+    waits for the others; waking up took ten times as long as the work.
+    """
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _take_turns(connection: Any, seconds: float, make_step: Callable[..., Callable[[], Any]], *args: object) -> None:
+    step = make_step(*args)
+    while connection.recv():
+        step()
+        times: list[float] = []
+        while sum(times) < seconds:
+            started = time.perf_counter()
+            step()
+            times.append(time.perf_counter() - started)
+        connection.send(statistics.median(times))
+    connection.send(_peak_memory())
+
+
 def peak_memory(make_step: Callable[..., Callable[[], None]], *args: object) -> int:
     """The highest resident memory of a process that does nothing else, libraries included.
 
@@ -229,6 +307,10 @@ def _peak_memory_of_steps(make_step: Callable[..., Callable[[], None]], *args: o
     step = make_step(*args)
     for _ in range(3):
         step()
+    return _peak_memory()
+
+
+def _peak_memory() -> int:
     status = Path("/proc/self/status")
     if status.exists():  # Linux, where getrusage() begins with what the parent process had
         return int(status.read_text().split("VmHWM:")[1].split()[0]) * 2**10

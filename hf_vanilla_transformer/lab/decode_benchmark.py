@@ -17,7 +17,7 @@ from ..configuration_vanilla_transformer import VanillaTransformerConfig
 from ..interop.checkpoints import their_name
 from ..interop.marian import MARIAN_NAMES
 from ..modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
-from .benchmarks import MARIAN, OURS, WORKLOADS, in_turns, marian_like, peak_memory
+from .benchmarks import MARIAN, OURS, WORKLOADS, in_turns_apart, marian_like
 
 CTRANSLATE2, CTRANSLATE2_INT8 = "CTranslate2 float32", "CTranslate2 int8"
 
@@ -85,9 +85,9 @@ class DecodeComparison:
 
     Args:
         cell: the work.
-        seconds: every measured batch, by program; ours first, then MarianMTModel's.
-        peak_bytes: highest resident memory of a process that does nothing else, libraries included; empty if not asked.
-            All have torch in it, and CTranslate2 the model that its weights were taken from.
+        seconds: of a batch in every turn, by program; ours first, then MarianMTModel's.
+        peak_bytes: highest resident memory of each program's process, libraries included. All have torch in it, and
+            CTranslate2 the model that its weights were taken from.
         flops_per_second: of a large matrix product on this machine.
         bytes_per_second: of reading memory on this machine.
     """
@@ -125,22 +125,20 @@ class DecodeComparison:
         ]
 
 
-def compare_decoding(cell: Cell, repeats: int = 5, memory: bool = True) -> DecodeComparison:
-    """Measures one cell: ours, MarianMTModel, and CTranslate2 where it is installed.
+def compare_decoding(cell: Cell, repeats: int = 5) -> DecodeComparison:
+    """Measures one cell: ours, MarianMTModel, and CTranslate2 where it is installed, each in a process of its own.
 
     Args:
         cell: the work.
-        repeats: measured batches of each program.
-        memory: whether to measure peak memory too, each in one more process.
+        repeats: turns of each program.
 
     Returns:
         The comparison.
     """
     names = [OURS, MARIAN, *(_QUANTIZATION if find_spec("ctranslate2") else ())]
-    decoders = {name: make_decoder(name, cell) for name in names}
-    peaks = {name: peak_memory(make_decoder, name, cell) for name in names} if memory else {}
     flops_per_second, bytes_per_second = _machine()
-    return DecodeComparison(cell, in_turns(decoders, repeats), peaks, flops_per_second, bytes_per_second)
+    seconds, peaks = in_turns_apart(make_decoder, {name: (name, cell) for name in names}, repeats)
+    return DecodeComparison(cell, seconds, peaks, flops_per_second, bytes_per_second)
 
 
 def make_decoder(name: str, cell: Cell) -> Callable[[], Any]:
