@@ -86,8 +86,7 @@ class DecodeComparison:
     Args:
         cell: the work.
         seconds: of a batch in every turn, by program; ours first, then MarianMTModel's.
-        peak_bytes: highest resident memory of each program's process, libraries included. All have torch in it, and
-            CTranslate2 the model that its weights were taken from.
+        peak_bytes: highest resident memory of each program's process, libraries included. All have torch in it.
         flops_per_second: of a large matrix product on this machine.
         bytes_per_second: of reading memory on this machine.
     """
