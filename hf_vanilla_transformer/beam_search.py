@@ -193,9 +193,9 @@ class BeamSearch:
     def _log_softmax(self, logits: torch.Tensor) -> torch.Tensor:
         # Into memory that is kept: fresh memory for so many numbers costs more than their softmax.
         if self._log_probs.numel() < logits.numel():
-            self._log_probs = torch.empty_like(logits).flatten()
+            self._log_probs = logits.new_empty(logits.numel())
         log_probs = self._log_probs[: logits.numel()].view_as(logits)
-        return torch.log_softmax(logits, -1, out=log_probs)
+        return torch.log_softmax(logits.contiguous(), -1, out=log_probs)
 
     def _ends(self, parents: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         ends = (self.length + 1 >= self.limits).unsqueeze(1).expand_as(tokens)
@@ -301,7 +301,9 @@ def most_probable(scores: torch.Tensor) -> torch.Tensor:
     if scores.numel() < _WORTH_CHUNKS:
         return scores.argmax(-1)
     chunked = scores[:, : num_chunks * _CHUNK].unflatten(-1, (num_chunks, _CHUNK))
-    maxima = chunked.amax(-1)  # (B, chunks)
+    # Rows may lie side by side, and then have to be reduced so.
+    lie_side_by_side = scores.stride(0) == 1 < len(scores)
+    maxima = chunked.permute(1, 2, 0).amax(1).t() if lie_side_by_side else chunked.amax(-1)  # (B, chunks)
     rest = scores[:, num_chunks * _CHUNK :]
     if rest.shape[-1]:
         maxima = torch.cat([maxima, rest.amax(-1, keepdim=True)], dim=-1)

@@ -366,7 +366,7 @@ def _processing(
 
     def process(ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
         # Processors may write into what they get.
-        logits = logits.clone()
+        logits = logits.clone(memory_format=torch.contiguous_format)
         scores = processors(ids, logits.log_softmax(-1) if log_softmax else logits.clone())
         for name, value in (("scores", scores), ("logits", logits)):
             kept = outputs[name]

@@ -23,4 +23,7 @@ def test_the_most_probable_token_is_the_first_of_the_largest(vocab_size, monkeyp
         scores = torch.randint(0, distinct, (40, vocab_size)).float()
         scores[3] = -torch.inf
         scores[4, -1] = torch.nan
+        side_by_side = scores.t().contiguous().t()
         assert torch.equal(beam_search.most_probable(scores), scores.argmax(-1))
+        assert torch.equal(beam_search.most_probable(side_by_side), scores.argmax(-1))
+        assert torch.equal(beam_search.most_probable(side_by_side[:1]), scores[:1].argmax(-1))

@@ -7,11 +7,11 @@ from hf_vanilla_transformer import tall_projection
 
 
 @pytest.mark.parametrize("vocab_size", [60, 61])
-@pytest.mark.parametrize("many_numbers", [0, 10**9])
+@pytest.mark.parametrize("few_rows", [0, 5, 64])
 @pytest.mark.parametrize("has_bias", [False, True])
 @pytest.mark.parametrize("threads", [1, 3])
-def test_section_3_4_a_tall_projection_of_few_rows(vocab_size, many_numbers, has_bias, threads, monkeypatch):
-    monkeypatch.setattr(tall_projection, "_MANY_NUMBERS", many_numbers)
+def test_section_3_4_a_tall_projection_of_few_rows(vocab_size, few_rows, has_bias, threads, monkeypatch):
+    monkeypatch.setattr(tall_projection, "_FEW_ROWS", few_rows)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     weight, bias = torch.randn(vocab_size, 16), torch.randn(vocab_size) if has_bias else None
     project = tall_projection.TallProjection(weight, bias)
