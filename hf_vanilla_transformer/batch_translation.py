@@ -135,7 +135,7 @@ def _translate_batch(
     if scores and not hasattr(model.generation_config, "gnmt_length_penalty"):
         extra["output_scores"] = True  # transformers' own beam search does not give the scores without those of steps
     output = model.generate(**inputs, **limit, **{**options, **extra})
-    sequences = output.sequences if details else output
+    sequences = getattr(output, "sequences", output)  # whoever wants a dict of generate() may say so anywhere
     translations = [Translation(text) for text in tokenizer.batch_decode(sequences, skip_special_tokens=True)]
     count = len(sequences) // len(sources)
     if details:
@@ -218,14 +218,15 @@ def _length_limit(model: PreTrainedModel, source_length: int, options: dict[str,
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Puts a model in eval mode for as long as this lasts, and back in the mode it was in, whatever happens.
+    """Puts a model in eval mode for as long as this lasts, and each part back in its mode, whatever happens.
 
     Args:
-        model: with all its parts in one mode.
+        model: the model.
     """
-    was_training = model.training
+    modes = [(part, part.training) for part in model.modules()]
     model.eval()
     try:
         yield
     finally:
-        model.train(was_training)
+        for part, was_training in modes:
+            part.training = was_training

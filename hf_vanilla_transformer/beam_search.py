@@ -191,6 +191,8 @@ class BeamSearch:
         return totals.gather(1, indices), indices
 
     def _log_softmax(self, logits: torch.Tensor) -> torch.Tensor:
+        if logits.requires_grad:
+            return logits.log_softmax(-1)
         # Into memory that is kept: fresh memory for so many numbers costs more than their softmax.
         if self._log_probs.numel() < logits.numel():
             self._log_probs = logits.new_empty(logits.numel())

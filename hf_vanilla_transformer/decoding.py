@@ -16,6 +16,7 @@ from .encoder import derive_attention_mask
 from .growing_cache import GrowingLayer
 from .incremental_decoder import IncrementalDecoder, can_be_stepped, is_changed
 from .sampling import choose_one_by_one, eos_token_ids, padding_id
+from .source_pieces import max_source_length
 
 # The paper decodes at most this many tokens more than the source has (§6.1).
 MAX_EXTRA_TOKENS = 50
@@ -108,7 +109,7 @@ class PaperGenerationMixin(GenerationMixin):
             and generation_config.max_new_tokens is None
         ):
             limit = inputs_tensor.shape[1] + generation_config.max_extra_tokens
-            positions = getattr(self.config, "max_position_embeddings", None)
+            positions = max_source_length(self)
             if positions is not None:
                 limit = max(1, min(limit, positions - input_ids_length))
             generation_config.max_new_tokens = limit

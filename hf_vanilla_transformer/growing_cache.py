@@ -41,9 +41,18 @@ class GrowingLayer(DynamicLayer):
         length = self.keys.shape[-2] if self.keys.dim() == 4 else 0
         new_length = key_states.shape[-2]
         end = length + new_length
+        if torch.is_grad_enabled() and key_states.requires_grad:  # a backward pass needs what was there before
+            self.keys = torch.cat([self.keys, key_states], dim=-2) if length else key_states
+            self.values = torch.cat([self.values, value_states], dim=-2) if length else value_states
+            return self.keys, self.values
         # Whoever reorders or selects rows leaves states that are no longer the beginning of the buffers.
         are_ours = self._views is not None and self.keys is self._views[0] and self.values is self._views[1]
-        if self._buffers is None or not are_ours or end > self._buffers[0].shape[-2]:
+        if (
+            self._buffers is None
+            or not are_ours
+            or end > self._buffers[0].shape[-2]
+            or (self._buffers[0].is_inference() and not torch.is_inference_mode_enabled())  # may not be written to
+        ):
             self._buffers = (
                 _with_room(self.keys, length, key_states, end),
                 _with_room(self.values, length, value_states, end),

@@ -45,7 +45,7 @@ class IncrementalDecoder:
     ) -> None:
         self.decoder, self.cache = decoder, cache
         self.lm_head = _function(lm_head)
-        if type(lm_head) is nn.Linear and lm_head.weight.device.type == "cpu":
+        if type(lm_head) is nn.Linear and TallProjection.is_for(lm_head.weight):
             self.lm_head = TallProjection(lm_head.weight, lm_head.bias)
         self.final_norm = _function(decoder.final_norm)
         self.dtype, self.device = encoder_hidden_states.dtype, encoder_hidden_states.device

@@ -23,6 +23,14 @@ class TallProjection:
         self.slices = weight.view(count if len(weight) % count == 0 else 1, -1, weight.shape[1])  # (C, V / C, D)
         self._memory = weight.new_empty(0)
 
+    @staticmethod
+    def is_for(weight: torch.Tensor) -> bool:
+        """Whether this can be done, and pays: for float32 on a CPU, where no gradient is wanted."""
+        is_plain = type(weight) in (torch.Tensor, torch.nn.Parameter)
+        return (
+            is_plain and weight.device.type == "cpu" and weight.dtype == torch.float32 and not torch.is_grad_enabled()
+        )
+
     def __call__(self, states: torch.Tensor) -> torch.Tensor:
         """Maps (B, K, D) to logits (B, K, V), which are good until the next call; few rows lie side by side."""
         vocab_size, d_model = self.weight.shape

@@ -86,10 +86,13 @@ class TranslationPipeline(Pipeline):
         if isinstance(inputs, list | tuple):
             results = super().__call__(list(inputs), *args, **kwargs) if inputs else []
             return [result[0] for result in results] if all(len(result) == 1 for result in results) else results
-        if not isinstance(inputs, dict) and hasattr(inputs, "__len__") and hasattr(inputs, "__getitem__"):
-            return super().__call__(_Rows(inputs), *args, **kwargs)
-        if isinstance(inputs, dict) or not isinstance(inputs, Iterable):
+        # A series of pandas has places too, but finds rows by their labels; a table iterates over its columns' names.
+        has_labels, has_columns = hasattr(inputs, "iloc"), getattr(inputs, "ndim", 1) != 1
+        has_places = hasattr(inputs, "__len__") and hasattr(inputs, "__getitem__") and not has_labels
+        if isinstance(inputs, dict | bytes) or has_columns or not (has_places or isinstance(inputs, Iterable)):
             raise TypeError(f"cannot translate {inputs!r:.80}, a {type(inputs).__name__}; give a str or many of them")
+        if has_places:
+            return super().__call__(_Rows(inputs), *args, **kwargs)
         return super().__call__((each for each in inputs), *args, **kwargs)
 
     def __repr__(self) -> str:

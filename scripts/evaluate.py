@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import hf_vanilla_transformer  # noqa: F401  registers the model with the Auto classes
-from hf_vanilla_transformer.evaluation import System, compare_systems, comparison_table, system_of_model
+from hf_vanilla_transformer.evaluation import System, compare_systems, comparison_table, make_metrics, system_of_model
 from hf_vanilla_transformer.inference import run_as_filter
 from hf_vanilla_transformer.training.text_files import read_aligned
 
@@ -27,6 +27,7 @@ def main() -> int:
     args = parse_arguments()
 
     def work() -> None:
+        make_metrics(args.ter, args.lowercase, args.tokenize)  # an option that will not do is said before the long work
         names = [args.translations or args.model, *([args.baseline] if args.baseline else [])]
         files = [*args.references, *([args.source] if args.source else []), *filter(is_translated, names)]
         texts = read_aligned(files)

@@ -54,3 +54,13 @@ def test_token_batches_hold_each_sentence_once_the_longest_first_and_no_more_tok
         longest = lengths[batch[0]]
         assert len(batch) == 1 or len(batch) * longest <= 14
         assert following is None or (len(batch) + 1) * longest > 14  # and is as full as can be
+
+
+def test_each_part_comes_back_to_its_own_mode():
+    dropout = torch.nn.Dropout
+    model = torch.nn.Sequential(dropout(), torch.nn.Sequential(dropout(), dropout()))
+    model[1].eval()
+    modes = [part.training for part in model.modules()]
+    with evaluating(model):
+        assert not any(part.training for part in model.modules())
+    assert [part.training for part in model.modules()] == modes

@@ -378,3 +378,18 @@ def test_parts_of_another_class_are_called():
     expected = model(**inputs, decoder_input_ids=start).logits[:, -1]
     torch.testing.assert_close(after[:1], expected, rtol=0, atol=1e-5)
     assert not torch.allclose(before, after, atol=1e-3)
+
+
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_gradients_can_be_had_of_scores(num_beams):
+    model = build(vocab_size=40, seed=3)
+    inputs = sources(model, [4, 6])
+    generate = type(model).generate.__wrapped__  # without torch.no_grad
+    output = generate(
+        model, **inputs, num_beams=num_beams, max_new_tokens=5, output_logits=True, return_dict_in_generate=True
+    )
+    assert torch.equal(output.sequences, model.generate(**inputs, num_beams=num_beams, max_new_tokens=5))
+    sum(each.log_softmax(-1).max(-1).values.sum() for each in output.logits).backward()
+    assert model.get_input_embeddings().weight.grad.abs().sum() > 0
+    model.zero_grad()
+    generate(model, **inputs, num_beams=num_beams, max_new_tokens=5)

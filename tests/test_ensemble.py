@@ -84,3 +84,14 @@ def test_what_does_not_go_together_is_refused():
     ensemble = EnsembleForConditionalGeneration([build(40)]).eval()
     with pytest.raises(NotImplementedError, match="assistant"):
         ensemble.generate(**sources(build(40), [3]), num_beams=1, assistant_model=build(40))
+
+
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_the_fewest_learned_positions_limit_an_ensemble_wherever_they_stand(num_beams):
+    learned = build(40, seed=3, position_encoding="learned", max_position_embeddings=12)
+    models = [build(40, seed=5), learned, build(40, seed=6, position_encoding="learned", max_position_embeddings=20)]
+    inputs = sources(models[0], [5, 9])
+    for order in (models, models[::-1]):
+        ensemble = EnsembleForConditionalGeneration(order).eval()
+        ids = ensemble.generate(**inputs, num_beams=num_beams, eos_token_id=None)
+        assert ids.shape[1] == 12

@@ -21,3 +21,23 @@ def test_a_growing_layer_holds_what_a_dynamic_layer_holds():
         assert torch.equal(ours.keys, theirs.keys)
         assert torch.equal(ours.values, theirs.values)
         assert ours.get_seq_length() == theirs.get_seq_length()
+
+
+def test_a_cache_of_inference_mode_can_go_on_outside_it_and_gradients_see_what_was_there():
+    ours, theirs = GrowingLayer(), DynamicLayer()
+    with torch.inference_mode():
+        first = torch.randn(2, 3, 4, 5)
+        for layer in (ours, theirs):
+            layer.update(first, first)
+    second = torch.randn(2, 3, 1, 5)
+    for layer in (ours, theirs):
+        layer.update(second, second)
+    assert torch.equal(ours.keys, theirs.keys)
+    pieces = [torch.randn(1, 2, 3, 4, requires_grad=True) for _ in range(3)]
+    gradients = []
+    for kind in (GrowingLayer, DynamicLayer):
+        layer = kind()
+        products = [(keys.exp() * values).sum() for keys, values in (layer.update(piece, piece) for piece in pieces)]
+        gradients.append(torch.autograd.grad(sum(products), pieces))
+    for actual, expected in zip(*gradients):
+        torch.testing.assert_close(actual, expected)

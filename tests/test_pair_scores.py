@@ -172,3 +172,14 @@ def test_lines_can_be_taken_apart_again():
     assert (read["tokens"], read["token_log_probs"]) == (list(score.tokens), [-0.5, -1.25, -0.25])
     assert (read["log_prob"], read["num_tokens"], read["perplexity"]) == (-2.0, 3, score.perplexity)
     assert "\n" not in score.to_json()
+
+
+def test_a_pair_longer_than_the_learned_positions_is_named(tokenizer):
+    model = build(tokenizer, position_encoding="learned", max_position_embeddings=6)
+    pairs = [("a", "b"), ("a b", "a"), ("a", "a b c d e f")]
+    scores = score_pairs(model, tokenizer, pairs, read_ahead=2)
+    assert len([next(scores), next(scores)]) == 2
+    with pytest.raises(
+        ValueError, match=r"pair 2 \(from 0\) has 2 and 1\d tokens, but the model has 6 learned positions"
+    ):
+        next(scores)

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 from sacrebleu.metrics import BLEU, CHRF, TER
 
-from hf_vanilla_transformer.evaluation import score_translations
+from hf_vanilla_transformer.evaluation import make_metrics, score_translations, scores
 
 
 def test_bleu_is_that_of_the_formula_on_tokens_that_need_no_tokeniser():
@@ -81,3 +81,12 @@ def test_a_sentence_without_a_reference_and_an_unknown_tokeniser_are_refused():
         score_translations(TRANSLATIONS, [["a"], [], ["b"]])
     with pytest.raises(ValueError, match="`tokenize`='moses'.*13a"):
         score_translations(TRANSLATIONS, REFERENCES, tokenize="moses")
+
+
+def test_a_tokeniser_that_is_not_installed_is_named(monkeypatch):
+    def missing(*args, **kwargs):
+        raise RuntimeError("Please install\n it")
+
+    monkeypatch.setattr(scores, "BLEU", type("BLEU", (), {"TOKENIZERS": BLEU.TOKENIZERS, "__init__": missing}))
+    with pytest.raises(ValueError, match="`tokenize`='ja-mecab' cannot be used: Please install it"):
+        make_metrics(tokenize="ja-mecab")

@@ -96,3 +96,12 @@ def test_of_two_equal_systems_no_p_value_is_shown():
     comparison = compare_systems(GOOD, GOOD, [REFERENCES], ter=False, num_resamples=10)
     assert "p = " not in comparison_table(comparison)
     assert comparison_table(comparison).count("the same") == 2
+
+
+def test_translations_are_not_lost_where_a_reference_cannot_be_scored(tmp_path, caplog):
+    tokenizer = train_tokenizer(texts=["a b c"], vocab_size=262)
+    build(tokenizer, position_encoding="learned", max_position_embeddings=6).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    system = system_of_model(str(tmp_path), ["a", "a b c d e f g"], [["b", "a"]])
+    assert len(system.translations) == 2
+    assert system.likelihood is None

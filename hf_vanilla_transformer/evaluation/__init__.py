@@ -3,7 +3,7 @@
 from .likelihood import LabelLikelihood, label_likelihood
 from .moses import moses_description, moses_lowercased
 from .pair_scores import PairScore, ScoreTotals, score_pairs
-from .scores import TranslationScores, score_translations
+from .scores import TranslationScores, make_metrics, score_translations
 from .significance import PairedComparison, paired_bootstrap
 from .systems import System, compare_systems, comparison_table, system_of_model
 from .translation_metric import load_translation_metric, translation_metric_path
@@ -19,6 +19,7 @@ __all__ = [
     "comparison_table",
     "label_likelihood",
     "load_translation_metric",
+    "make_metrics",
     "moses_description",
     "moses_lowercased",
     "paired_bootstrap",

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..forced_scoring import forced_log_probs
 from ..inference.batching import evaluating, padded_batch, token_batches
+from ..source_pieces import max_source_length
 from .likelihood import LabelLikelihood
 
 
@@ -165,7 +166,8 @@ def score_pairs(
         A score for every pair, empty ones too.
 
     Raises:
-        ValueError: `batch_tokens` or `read_ahead` is less than 1, or a source has no token at all, not even `</s>`.
+        ValueError: `batch_tokens` or `read_ahead` is less than 1; a source has no token at all, not even `</s>`; or a
+            side has more tokens than the model has learned positions.
     """
     for name, value in (("batch_tokens", batch_tokens), ("read_ahead", read_ahead)):
         if value < 1:
@@ -191,6 +193,13 @@ def _score_window(
             f"pair {num_before + sources.index([])} (from 0): the tokenizer makes no token of the source, so there is "
             "nothing to translate; use one that ends a text with a token, or leave the pair out"
         )
+    limit = max_source_length(model)
+    for index, sides in enumerate(zip(sources, labels, strict=True)):
+        if limit is not None and max(map(len, sides)) > limit:
+            raise ValueError(
+                f"pair {num_before + index} (from 0) has {len(sides[0])} and {len(sides[1])} tokens, but the model has "
+                f"{limit} learned positions; leave the pair out, or score with a model that has sinusoids"
+            )
     log_probs: list[tuple[float, ...]] = [()] * len(window)
     # A tokenizer that ends no text makes nothing of an empty translation, and nothing is certain.
     indices = [index for index, ids in enumerate(labels) if ids]

@@ -76,15 +76,16 @@ def make_metrics(ter: bool = False, lowercase: bool = False, tokenize: str = "13
         `bleu`, `chrf` and, if asked for, `ter`.
 
     Raises:
-        ValueError: there is no such tokeniser; the message names those there are.
+        ValueError: there is no such tokeniser (the message names those there are), or it is not installed.
     """
     if tokenize not in BLEU.TOKENIZERS:
         raise ValueError(f"`tokenize`={tokenize!r}, but sacrebleu has: {', '.join(sorted(BLEU.TOKENIZERS))}")
     # `force` only says that text which looks tokenised is meant to be so.
-    metrics = {
-        "bleu": BLEU(lowercase=lowercase, tokenize=tokenize, force=tokenize == "none"),
-        "chrf": CHRF(lowercase=lowercase),
-    }
+    try:
+        bleu = BLEU(lowercase=lowercase, tokenize=tokenize, force=tokenize == "none")
+    except RuntimeError as error:  # what it needs is not installed
+        raise ValueError(f"`tokenize`={tokenize!r} cannot be used: {' '.join(str(error).split())}") from error
+    metrics = {"bleu": bleu, "chrf": CHRF(lowercase=lowercase)}
     return {**metrics, "ter": TER()} if ter else metrics
 
 

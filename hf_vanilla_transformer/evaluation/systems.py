@@ -4,11 +4,15 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from transformers.utils import logging
+
 from ..inference import load_translator, translate
 from .moses import moses_description, moses_lowercased
 from .pair_scores import ScoreTotals, score_pairs
 from .scores import score_translations
 from .significance import paired_bootstrap
+
+logger = logging.get_logger(__name__)
 
 _TITLES = {"bleu": "BLEU", "chrf": "chrF", "ter": "TER"}
 
@@ -49,7 +53,8 @@ def system_of_model(
         **translation_options: for `translate()` and so for `generate()`, such as `num_beams`.
 
     Returns:
-        Translations, each without line breaks, and likelihood.
+        Translations, each without line breaks, and likelihood; without it, and with a warning, where a reference cannot
+        be scored.
 
     Raises:
         OSError: there is no such model.
@@ -59,9 +64,13 @@ def system_of_model(
     # A model may say a line break, and a line of a file is one translation.
     translations = [" ".join(text.splitlines()) for text in translate(model, tokenizer, sources, **translation_options)]
     totals = ScoreTotals()
-    for text in references:
-        for score in score_pairs(model, tokenizer, zip(sources, text, strict=True), batch_tokens):
-            totals.add(score)
+    try:
+        for text in references:
+            for score in score_pairs(model, tokenizer, zip(sources, text, strict=True), batch_tokens):
+                totals.add(score)
+    except ValueError as error:  # which is no reason to lose the translations
+        logger.warning(f"no perplexity of {name}: {error}")
+        return System(name, translations)
     return System(name, translations, totals)
 
 
