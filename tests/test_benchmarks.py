@@ -1,5 +1,8 @@
 """That the benchmark compares what it says: equal shapes and equal work. The numbers are not tested."""
 
+import time
+from functools import partial
+
 import pytest
 import torch
 
@@ -48,3 +51,12 @@ def test_peak_memory_is_measured_in_a_process_of_its_own():
     comparison = benchmarks.compare_train_step("tiny", repeats=1)
     ours, marian = (comparison.peak_bytes[name] for name in (benchmarks.OURS, benchmarks.MARIAN))
     assert 0 < ours <= marian
+
+
+def test_programs_apart_take_turns_and_a_long_one_is_run_once_a_turn():
+    programs = {"short": (time.sleep, 0.02), "long": (time.sleep, 0.2)}
+    seconds, peaks = benchmarks.in_turns_apart(partial, programs, repeats=2, seconds=0.1)
+    assert all(0.02 <= each < 0.1 for each in seconds["short"])
+    assert all(0.2 <= each < 0.5 for each in seconds["long"])
+    assert len(seconds["short"]) == len(seconds["long"]) == 2
+    assert all(2**24 < peak < 2**34 for peak in peaks.values())

@@ -40,6 +40,7 @@ def test_the_floor_is_what_ours_computes(num_beams):
     assert counter.get_total_flops() == pytest.approx(cell.floor()[0], rel=0.05)
 
 
+@pytest.mark.slow  # 20 seconds: four processes that load everything
 def test_programs_take_turns_and_are_compared_with_marian():
     pytest.importorskip("ctranslate2")
     cell = Cell("tiny", batch_size=2, num_beams=2, source_length=4, steps=3)
