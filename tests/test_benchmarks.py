@@ -53,6 +53,7 @@ def test_peak_memory_is_measured_in_a_process_of_its_own():
     assert 0 < ours <= marian
 
 
+@pytest.mark.slow  # 8 seconds
 def test_programs_apart_take_turns_and_a_long_one_is_run_once_a_turn():
     programs = {"short": (time.sleep, 0.02), "long": (time.sleep, 0.2)}
     seconds, peaks = benchmarks.in_turns_apart(partial, programs, repeats=2, seconds=0.1)

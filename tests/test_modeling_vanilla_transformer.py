@@ -988,7 +988,8 @@ def test_evaluation_compiles_to_one_graph(with_mask, norm_position):
 
 
 @pytest.mark.usefixtures("fresh_compiler")
-@pytest.mark.parametrize("use_cache", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow  # 20 seconds
+@pytest.mark.parametrize("use_cache", [True, False])
 def test_evaluation_compiles_for_every_size_at_once(use_cache):
     model = tiny_model()
     graphs = []

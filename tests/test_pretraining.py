@@ -210,13 +210,18 @@ def test_a_given_tokenizer_is_used_and_without_validation_there_is_no_evaluation
     "options",
     [
         {"bf16": True},
-        {"activation_checkpointing": True},
-        {"gradient_accumulation_steps": 2},
-        {"bpe_dropout": 0.3},
-        {"r_drop": 1.0},
         {"streaming": True, "shuffle_buffer": 30, "max_steps": 6},
-        {"max_grad_norm": 0.5},
-        {"lr_scheduler_type": "cosine", "learning_rate": 0.01},
+        *(
+            pytest.param(options, marks=pytest.mark.slow)  # 4 seconds each
+            for options in (
+                {"activation_checkpointing": True},
+                {"gradient_accumulation_steps": 2},
+                {"bpe_dropout": 0.3},
+                {"r_drop": 1.0},
+                {"max_grad_norm": 0.5},
+                {"lr_scheduler_type": "cosine", "learning_rate": 0.01},
+            )
+        ),
     ],
     ids=lambda options: next(iter(options)),
 )

@@ -2,11 +2,13 @@
 
 import statistics
 
+import pytest
 from training_runs import write_text
 
 from hf_vanilla_transformer.lab.train_benchmark import GROUPED, OURS, OURS_BF16, RANDOM, compare_training
 
 
+@pytest.mark.slow  # 8 seconds
 def test_all_programs_train_and_the_ratios_are_of_medians(tmp_path, capsys):
     text = write_text(tmp_path, pairs=60)
     comparison = compare_training([str(text / "train.jsonl")], vocab_size=280, turns=2, sentences=40, max_tokens=200)
