@@ -5,8 +5,7 @@ Training, translating and the like live in sub-packages: `hf_vanilla_transformer
 `hf_vanilla_transformer.inference`.
 """
 
-from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM
-from transformers.pipelines import PIPELINE_REGISTRY, REMOVED_TASKS
+from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, pipelines
 
 from .configuration_vanilla_transformer import PRESETS, VanillaTransformerConfig
 from .modeling_vanilla_transformer import (
@@ -21,10 +20,12 @@ __version__ = "0.1.0"
 AutoConfig.register(VanillaTransformerConfig.model_type, VanillaTransformerConfig)
 AutoModel.register(VanillaTransformerConfig, VanillaTransformerModel)
 AutoModelForSeq2SeqLM.register(VanillaTransformerConfig, VanillaTransformerForConditionalGeneration)
-PIPELINE_REGISTRY.register_pipeline("translation", TranslationPipeline, AutoModelForSeq2SeqLM, type="text")
-REMOVED_TASKS.pop("translation", None)  # what is in here is refused, whatever is registered
+pipelines.PIPELINE_REGISTRY.register_pipeline("translation", TranslationPipeline, AutoModelForSeq2SeqLM, type="text")
+# What is in here is refused, whatever is registered. It is no part of transformers' interface, and may go.
+getattr(pipelines, "REMOVED_TASKS", {}).pop("translation", None)
 # With this, `TranslationPipeline.save_pretrained` would write its own code beside models that are saved without theirs.
-del TranslationPipeline._registered_impl
+if "_registered_impl" in vars(TranslationPipeline):
+    del TranslationPipeline._registered_impl
 
 __all__ = [
     "PRESETS",
