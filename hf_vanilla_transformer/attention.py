@@ -101,7 +101,7 @@ class MultiHeadAttention(nn.Module):
             (B, T, D) and the weights (B, H, T, S), or None where the implementation does not make them.
         """
         batch_size, length, _ = hidden_states.shape
-        query = _split_heads(self.q_proj(hidden_states), self.d_k)  # (B, H, T, d_k)
+        query = split_heads(self.q_proj(hidden_states), self.d_k)  # (B, H, T, d_k)
         key, value = self._keys_and_values(hidden_states, key_value_states, past_key_values)
         attention: Callable[..., tuple[torch.Tensor, torch.Tensor | None]] = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, scaled_dot_product_attention
@@ -144,9 +144,10 @@ class MultiHeadAttention(nn.Module):
         return cache.update(*self._project(source), self.layer_idx)
 
     def _project(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return _split_heads(self.k_proj(states), self.d_k), _split_heads(self.v_proj(states), self.d_v)
+        return split_heads(self.k_proj(states), self.d_k), split_heads(self.v_proj(states), self.d_v)
 
 
-def _split_heads(states: torch.Tensor, width: int) -> torch.Tensor:
+def split_heads(states: torch.Tensor, width: int) -> torch.Tensor:
+    """Takes what a projection made of all heads apart: (B, L, H * width) to (B, H, L, width)."""
     batch_size, length, _ = states.shape
-    return states.view(batch_size, length, -1, width).transpose(1, 2)  # (B, L, H * width) -> (B, H, L, width)
+    return states.view(batch_size, length, -1, width).transpose(1, 2)

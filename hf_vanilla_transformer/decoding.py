@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -366,13 +367,13 @@ def _processing(
     """What turns logits into scores and keeps what is to be kept; for greedy search without a softmax."""
 
     def process(ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-        # Processors may write into what they get.
-        logits = logits.clone(memory_format=torch.contiguous_format)
-        scores = processors(ids, logits.log_softmax(-1) if log_softmax else logits.clone())
-        for name, value in (("scores", scores), ("logits", logits)):
-            kept = outputs[name]
-            if kept is not None:
-                outputs[name] = (*kept, value)
+        # Processors may write into what they get, and the next step writes into the logits.
+        copied = partial(logits.clone, memory_format=torch.contiguous_format)
+        scores = processors(ids, logits.log_softmax(-1) if log_softmax else copied())
+        if outputs["scores"] is not None:
+            outputs["scores"] = (*outputs["scores"], scores)
+        if outputs["logits"] is not None:
+            outputs["logits"] = (*outputs["logits"], copied())
         return scores
 
     return process

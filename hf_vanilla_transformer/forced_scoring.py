@@ -110,8 +110,13 @@ def shift_right(model: PreTrainedModel, labels: torch.Tensor) -> torch.Tensor:
             "begin; set it to the id of the token that starts a translation"
         )
     padding = start if model.config.pad_token_id is None else model.config.pad_token_id
+    return shifted_labels(labels, start, padding)
+
+
+def shifted_labels(labels: torch.Tensor, start: int, padding: int) -> torch.Tensor:
+    """Figure 1 "Outputs (shifted right)": the start token, and all labels (B, T) but the last; `padding` for -100."""
     shifted = torch.cat([torch.full_like(labels[:, :1], start), labels[:, :-1]], dim=1)
-    return shifted.masked_fill(shifted.eq(IGNORED_LABEL), padding)
+    return shifted.masked_fill(shifted == IGNORED_LABEL, padding)
 
 
 def _chosen(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from transformers.cache_utils import EncoderDecoderCache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from .attention import MultiHeadAttention, scaled_dot_product_attention
+from .attention import MultiHeadAttention, scaled_dot_product_attention, split_heads
 from .decoder import DECODER_LAYERS, Decoder, DecoderLayer
 from .feed_forward import FeedForward
 from .tall_projection import TallProjection
@@ -135,7 +135,7 @@ class _Layer:
         self.own, self.own_cache = _Attention(own, encoder_hidden_states), cache.self_attention_cache.layers[self.index]
         self.cross, self.cross_cache = _Attention(cross, encoder_hidden_states), cache.cross_attention_cache
         self.cross_cache.update(
-            *(_heads(project(encoder_hidden_states), width).contiguous() for project, width in self.cross.sources),
+            *(split_heads(project(encoder_hidden_states), width).contiguous() for project, width in self.cross.sources),
             self.index,
         )
         cache.is_updated[self.index] = True
@@ -151,7 +151,7 @@ class _Layer:
         return self.add_and_norm(states, self.norms[2], self._feed_forward)
 
     def _attend_to_target(self, states: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-        key, value = (_heads(project(states), width) for project, width in self.own.sources)
+        key, value = (split_heads(project(states), width) for project, width in self.own.sources)
         keys, values = self.own_cache.update(key, value)
         return self.own(states, keys, values, mask)
 
@@ -181,7 +181,7 @@ class _Attention:
     def __call__(
         self, states: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor | None
     ) -> torch.Tensor:
-        query = _heads(self.q_proj(states), self.d_k)
+        query = split_heads(self.q_proj(states), self.d_k)
         heads, _ = self.attention(self.module, query, keys, values, mask, scaling=self.scaling)
         return self.out_proj(heads.flatten(2))
 
@@ -232,8 +232,3 @@ def _function(module: nn.Module) -> Function:
     if type(module) is nn.ReLU:
         return torch.relu
     return module
-
-
-def _heads(states: torch.Tensor, width: int) -> torch.Tensor:
-    batch_size, length, _ = states.shape
-    return states.view(batch_size, length, -1, width).transpose(1, 2)  # (B, L, H * width) -> (B, H, L, width)

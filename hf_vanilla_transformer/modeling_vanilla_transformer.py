@@ -15,6 +15,7 @@ from .decoder import Decoder
 from .decoding import PAPER_DECODING, PaperGenerationMixin
 from .embeddings import position_ids_from_mask
 from .encoder import Encoder, derive_attention_mask
+from .forced_scoring import shifted_labels
 from .loss import IGNORED_LABEL, label_smoothed_cross_entropy, projected_label_smoothed_cross_entropy
 from .pretrained_model import VanillaTransformerPreTrainedModel
 from .translation_pipeline import TranslationPipeline  # so that its code goes wherever that of the model goes
@@ -296,8 +297,7 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
                 f"labels are shifted right with `decoder_start_token_id`={start} and `pad_token_id`={pad}; "
                 "set both in the config"
             )
-        shifted = torch.cat([torch.full_like(labels[:, :1], start), labels[:, :-1]], dim=1)
-        return shifted.masked_fill(shifted == IGNORED_LABEL, pad)
+        return shifted_labels(labels, start, pad)
 
     def prepare_inputs_for_generation(
         self, input_ids: torch.Tensor, decoder_attention_mask: torch.Tensor | None = None, **kwargs: Any

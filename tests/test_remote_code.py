@@ -16,9 +16,9 @@ from hf_vanilla_transformer import (
 from hf_vanilla_transformer.publishing import save_self_contained
 from hf_vanilla_transformer.training import train_tokenizer
 
-LOADER = """
+# What a program begins with that is to run as where the package is not installed.
+PACKAGE_IS_MISSING = """
 import importlib.abc, json, sys
-import torch
 
 class PackageIsMissing(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
@@ -31,7 +31,12 @@ try:
     raise SystemExit("the package can be imported, so this proves nothing")
 except ModuleNotFoundError:
     pass
+"""
 
+LOADER = (
+    PACKAGE_IS_MISSING
+    + """
+import torch
 from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoTokenizer
 
 folder, again, reference = sys.argv[1:]
@@ -56,6 +61,7 @@ for place in (folder, again):
         model.save_pretrained(again)
 print("equal")
 """
+)
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import pytest
 import torch
 from datasets import Dataset
 from test_forced_scoring import marian
+from test_remote_code import PACKAGE_IS_MISSING
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, BertConfig, BertModel, pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
@@ -274,15 +275,9 @@ def test_a_saved_pipeline_keeps_its_generation_config_and_has_no_code(model, tok
     assert again("a b c c") != expected(model, tokenizer, "a b c c")
 
 
-REMOTE = """
-import importlib.abc, json, sys
-
-class PackageIsMissing(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "hf_vanilla_transformer":
-            raise ModuleNotFoundError(name)
-
-sys.meta_path.insert(0, PackageIsMissing())
+REMOTE = (
+    PACKAGE_IS_MISSING
+    + """
 from transformers import pipeline
 
 folder, again = sys.argv[1:]
@@ -304,6 +299,7 @@ except ValueError as error:
     assert "trust_remote_code=True" in str(error)
 print(json.dumps(results))
 """
+)
 
 
 def assert_alike(actual, expected):

@@ -61,8 +61,7 @@ def system_of_model(
         ValueError: an option is out of its range.
     """
     model, tokenizer = load_translator([name], device, dtype)
-    # A model may say a line break, and a line of a file is one translation.
-    translations = [" ".join(text.splitlines()) for text in translate(model, tokenizer, sources, **translation_options)]
+    translations = list(translate(model, tokenizer, sources, **translation_options))
     totals = ScoreTotals()
     try:
         for text in references:

@@ -15,6 +15,7 @@ from ..beam_search import Steps
 from ..decoding import PaperGenerationMixin
 from ..forced_scoring import alignment_attention
 from ..growing_cache import GrowingLayer
+from ..incremental_decoder import is_changed
 from ..modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
 from ..pretrained_model import VanillaTransformerPreTrainedModel
 
@@ -109,9 +110,7 @@ class EnsembleForConditionalGeneration(VanillaTransformerPreTrainedModel, PaperG
         return {"decoder_input_ids": input_ids, **{name: kwargs.get(name) for name in names}}
 
     def _is_as_written(self) -> bool:
-        return all(model._is_as_written() for model in self._members) and not (
-            "forward" in vars(self) or self._forward_hooks or self._forward_pre_hooks
-        )
+        return all(model._is_as_written() for model in self._members) and not is_changed(self)
 
     def _make_steps(
         self, encoder_hidden_states: torch.Tensor, attention_mask: torch.Tensor | None, cache: EncoderDecoderCache

@@ -1,7 +1,5 @@
 """Line for line: translations as lines of text, and the loop that writes them."""
 
-import io
-import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,10 +13,8 @@ from transformers.utils import logging
 
 from ..batch_translation import Translation
 from .ensemble import EnsembleForConditionalGeneration
+from .filters import INTERRUPTED, PIPE_CLOSED, send_to_nobody, write_plain_lines
 from .translation import translate_with_details
-
-# Exit statuses, as shells give them to what a signal ended: 128 and the signal's number.
-INTERRUPTED, CLOSED_PIPE = 130, 141
 
 
 def load_translator(
@@ -132,8 +128,7 @@ def open_output(path: str | Path | None) -> Iterator[TextIO]:
         OSError: the file cannot be written.
     """
     if path is None:
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(encoding="utf-8", newline="\n")
+        write_plain_lines()
         yield sys.stdout
     else:
         with open(path, "w", encoding="utf-8", newline="\n") as file:
@@ -168,12 +163,11 @@ def write_lines(
         except KeyboardInterrupt:
             status = INTERRUPTED
         except BrokenPipeError:
-            status = CLOSED_PIPE
-            # Python flushes standard output once more when it ends, which would fail again.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())
+            status = PIPE_CLOSED
+            send_to_nobody(output)
     if not quiet:
         seconds = time.perf_counter() - start
-        how = {INTERRUPTED: "interrupted: ", CLOSED_PIPE: "output closed: "}.get(status, "")
+        how = {INTERRUPTED: "interrupted: ", PIPE_CLOSED: "output closed: "}.get(status, "")
         rate = f"{count / max(seconds, 1e-9):,.1f} sentences/s"
         print(f"{how}{count:,} sentences translated in {seconds:,.1f} s ({rate})", file=sys.stderr)
     return status
