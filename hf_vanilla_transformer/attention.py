@@ -85,7 +85,8 @@ class MultiHeadAttention(nn.Module):
         hidden_states: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         key_value_states: torch.Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
+        implementation: str | None = None,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Attends from each position of `hidden_states` over the keys and values.
@@ -94,7 +95,8 @@ class MultiHeadAttention(nn.Module):
             hidden_states: (B, T, D), what the queries are made of; and the keys and values, in self-attention.
             attention_mask: which keys each query may see, in the form the attention implementation wants, or None.
             key_value_states: (B, S, D), the encoder's output, in the attention over it.
-            past_key_values: the cache of keys and values; read and extended in place.
+            cache: the cache of keys and values; read and extended in place.
+            implementation: the attention implementation of this call; the config decides, if None.
             **kwargs: passed on to the attention implementation.
 
         Returns:
@@ -102,9 +104,9 @@ class MultiHeadAttention(nn.Module):
         """
         batch_size, length, _ = hidden_states.shape
         query = split_heads(self.q_proj(hidden_states), self.d_k)  # (B, H, T, d_k)
-        key, value = self._keys_and_values(hidden_states, key_value_states, past_key_values)
+        key, value = self._keys_and_values(hidden_states, key_value_states, cache)
         attention: Callable[..., tuple[torch.Tensor, torch.Tensor | None]] = ALL_ATTENTION_FUNCTIONS.get_interface(
-            self.config._attn_implementation, scaled_dot_product_attention
+            implementation or self.config._attn_implementation, scaled_dot_product_attention
         )
         # torch's backward pass of bf16 attention on a CPU is several times slower than that of float32.
         avoid_autocast = query.device.type == "cpu" and torch.is_autocast_enabled("cpu")
@@ -125,23 +127,23 @@ class MultiHeadAttention(nn.Module):
         return self.out_proj(concatenated), weights
 
     def _keys_and_values(
-        self, hidden_states: torch.Tensor, key_value_states: torch.Tensor | None, past_key_values: Cache | None
+        self, hidden_states: torch.Tensor, key_value_states: torch.Tensor | None, cache: Cache | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         source = hidden_states if key_value_states is None else key_value_states
-        if past_key_values is None:
+        if cache is None:
             return self._project(source)
         # The encoder's output is the same at every step, so its keys and values are projected only once.
-        if key_value_states is not None and isinstance(past_key_values, EncoderDecoderCache):
-            cache = past_key_values.cross_attention_cache
-            if past_key_values.is_updated.get(self.layer_idx):
-                layer = cache.layers[self.layer_idx]
+        if key_value_states is not None and isinstance(cache, EncoderDecoderCache):
+            half = cache.cross_attention_cache
+            if cache.is_updated.get(self.layer_idx):
+                layer = half.layers[self.layer_idx]
                 return layer.keys, layer.values
-            past_key_values.is_updated[self.layer_idx] = True
-        elif isinstance(past_key_values, EncoderDecoderCache):
-            cache = past_key_values.self_attention_cache
+            cache.is_updated[self.layer_idx] = True
+        elif isinstance(cache, EncoderDecoderCache):
+            half = cache.self_attention_cache
         else:
-            cache = past_key_values
-        return cache.update(*self._project(source), self.layer_idx)
+            half = cache
+        return half.update(*self._project(source), self.layer_idx)
 
     def _project(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return split_heads(self.k_proj(states), self.d_k), split_heads(self.v_proj(states), self.d_v)

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .decoding import MAX_EXTRA_TOKENS
+from .decoding_config import MAX_EXTRA_TOKENS
 from .forced_scoring import forced_pass
 from .loss import IGNORED_LABEL
 from .source_pieces import max_source_length

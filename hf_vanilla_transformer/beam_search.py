@@ -6,6 +6,8 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 
+from .compatibility import SORTS_SAMPLED_CANDIDATES
+
 # The largest of so many logits stands for all of them while the best are looked for.
 _CHUNK = 64
 # Fewer numbers than these are looked through one by one.
@@ -188,6 +190,8 @@ class BeamSearch:
             return _best(log_probs, self.totals, self.num_candidates)
         totals = (log_probs + self.totals.unsqueeze(-1)).flatten(1)
         indices = torch.multinomial(totals.softmax(-1), self.num_candidates)
+        if SORTS_SAMPLED_CANDIDATES:
+            indices = indices.gather(1, totals.gather(1, indices).sort(dim=-1, descending=True).indices)
         return totals.gather(1, indices), indices
 
     def _log_softmax(self, logits: torch.Tensor) -> torch.Tensor:
@@ -211,10 +215,11 @@ class BeamSearch:
     def _finish(self, log_probs: torch.Tensor, parents: torch.Tensor, tokens: torch.Tensor, ends: torch.Tensor) -> None:
         for row, rank in ends[:, : self.num_beams].nonzero().tolist():
             sentence, parent = self.sentences[row], int(parents[row, rank])
-            if self.is_done[sentence]:
+            log_prob = float(log_probs[row, rank].detach())
+            if self.is_done[sentence] or log_prob == -torch.inf:  # what cannot be is no hypothesis
                 continue
             hypotheses = self.finished[sentence]
-            score = self.ranking.score(float(log_probs[row, rank]), self.length + 1)
+            score = self.ranking.score(log_prob, self.length + 1)
             if len(hypotheses) == self.num_beams and score <= hypotheses[-1].score:
                 continue
             chosen_from = torch.full_like(tokens[row, :1], sentence * self.num_beams + parent)
@@ -242,13 +247,12 @@ class BeamSearch:
         return parents, tokens
 
     def _mark_decided(self, ends: torch.Tensor) -> None:
-        if not any(self.finished):
-            return
         all_end, best, limits = ends.all(1).tolist(), self.totals[:, 0].tolist(), self.limits.tolist()
         for row, sentence in enumerate(self.sentences):
             self.is_done[sentence] = (
                 self.is_done[sentence]
                 or all_end[row]
+                or best[row] == -torch.inf  # nothing that can be is left
                 or self.ranking.is_decided(self.finished[sentence], best[row], self.length, limits[row])
             )
 

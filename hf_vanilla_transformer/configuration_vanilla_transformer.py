@@ -117,7 +117,12 @@ class VanillaTransformerConfig(PreTrainedConfig):
     """
 
     model_type = "vanilla_transformer"
-    keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values", "encoder_last_hidden_state", "nll_loss"]
+    keys_to_ignore_at_inference: ClassVar[list[str]] = [
+        "cache",
+        "past_key_values",
+        "encoder_last_hidden_state",
+        "nll_loss",
+    ]
     attribute_map: ClassVar[dict[str, str]] = {
         "hidden_size": "d_model",
         "intermediate_size": "d_ff",

@@ -1,5 +1,6 @@
 """§3.1 "Decoder": a stack of N layers that also attend over the encoder's output; the right half of Figure 1."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,9 +10,10 @@ from transformers.masking_utils import create_bidirectional_mask, create_causal_
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 from transformers.utils.generic import merge_with_config_defaults
-from transformers.utils.output_capturing import OutputRecorder, capture_outputs
+from transformers.utils.output_capturing import capture_outputs
 
 from .attention import MultiHeadAttention
+from .compatibility import CACHE, AnswersToBothCacheNames, recorder, strict_forward
 from .configuration_vanilla_transformer import VanillaTransformerConfig
 from .dropout import Dropout
 from .embeddings import POSITION_ENCODINGS, position_ids_from_mask, token_embedding
@@ -40,7 +42,7 @@ class DecoderLayer(GradientCheckpointingLayer):
         attention_mask: torch.Tensor | None,
         encoder_hidden_states: torch.Tensor,
         encoder_attention_mask: torch.Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         **kwargs: Any,
     ) -> torch.Tensor:
         """Maps the target (B, T, D) and the encoder's output (B, S, D) to (B, T, D).
@@ -50,17 +52,17 @@ class DecoderLayer(GradientCheckpointingLayer):
             attention_mask: hides later positions and padding of the target.
             encoder_hidden_states: (B, S, D).
             encoder_attention_mask: hides padding of the source.
-            past_key_values: keys and values of earlier positions, extended in place.
+            cache: keys and values of earlier positions, extended in place.
             **kwargs: passed on to the attention.
 
         Returns:
             (B, T, D).
         """
-        attended, _ = self.self_attention(hidden_states, attention_mask, past_key_values=past_key_values, **kwargs)
+        attended, _ = self.self_attention(hidden_states, attention_mask, cache=cache, **kwargs)
         hidden_states = self.self_attention_norm(hidden_states + self.dropout(attended))
 
         attended, _ = self.cross_attention(
-            hidden_states, encoder_attention_mask, encoder_hidden_states, past_key_values=past_key_values, **kwargs
+            hidden_states, encoder_attention_mask, encoder_hidden_states, cache=cache, **kwargs
         )
         hidden_states = self.cross_attention_norm(hidden_states + self.dropout(attended))
 
@@ -77,12 +79,12 @@ class PreNormDecoderLayer(DecoderLayer):
         attention_mask: torch.Tensor | None,
         encoder_hidden_states: torch.Tensor,
         encoder_attention_mask: torch.Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         **kwargs: Any,
     ) -> torch.Tensor:
         """Maps the target (B, T, D) and the encoder's output (B, S, D) to (B, T, D); see `DecoderLayer.forward`."""
         attended, _ = self.self_attention(
-            self.self_attention_norm(hidden_states), attention_mask, past_key_values=past_key_values, **kwargs
+            self.self_attention_norm(hidden_states), attention_mask, cache=cache, **kwargs
         )
         hidden_states = hidden_states + self.dropout(attended)
 
@@ -90,7 +92,7 @@ class PreNormDecoderLayer(DecoderLayer):
             self.cross_attention_norm(hidden_states),
             encoder_attention_mask,
             encoder_hidden_states,
-            past_key_values=past_key_values,
+            cache=cache,
             **kwargs,
         )
         hidden_states = hidden_states + self.dropout(attended)
@@ -102,6 +104,11 @@ class PreNormDecoderLayer(DecoderLayer):
 DECODER_LAYERS: dict[str, type[DecoderLayer]] = {"post": DecoderLayer, "pre": PreNormDecoderLayer}
 
 
+@dataclass
+class DecoderOutput(AnswersToBothCacheNames, BaseModelOutputWithPastAndCrossAttentions):
+    """What the `Decoder` returns: transformers' output, whose cache has two names."""
+
+
 class Decoder(VanillaTransformerPreTrainedModel):
     """§3.1: embeds the target, adds positions and passes the sum through N identical layers.
 
@@ -110,9 +117,9 @@ class Decoder(VanillaTransformerPreTrainedModel):
     """
 
     _can_record_outputs = {
-        "hidden_states": OutputRecorder(DecoderLayer, index=0, num_hidden_layers_key="num_decoder_layers"),
-        "attentions": OutputRecorder(MultiHeadAttention, index=1, layer_name="self_attention"),
-        "cross_attentions": OutputRecorder(MultiHeadAttention, index=1, layer_name="cross_attention"),
+        "hidden_states": recorder(DecoderLayer, index=0, layers="num_decoder_layers"),
+        "attentions": recorder(MultiHeadAttention, index=1, name="self_attention"),
+        "cross_attentions": recorder(MultiHeadAttention, index=1, name="cross_attention"),
     }
 
     def __init__(self, config: VanillaTransformerConfig) -> None:
@@ -127,6 +134,7 @@ class Decoder(VanillaTransformerPreTrainedModel):
         self.gradient_checkpointing = False  # transformers makes no cache where this is set
         self.post_init()
 
+    @strict_forward
     @merge_with_config_defaults
     @capture_outputs
     def forward(
@@ -135,12 +143,12 @@ class Decoder(VanillaTransformerPreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         encoder_hidden_states: torch.Tensor | None = None,
         encoder_attention_mask: torch.Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
         use_cache: bool | None = None,
         **kwargs: Any,
-    ) -> BaseModelOutputWithPastAndCrossAttentions:
+    ) -> DecoderOutput:
         """Decodes a batch of target prefixes, given the encoded sources.
 
         Args:
@@ -149,14 +157,14 @@ class Decoder(VanillaTransformerPreTrainedModel):
                 expanded (B, 1, T, cached + T) mask, which then also says what is causal.
             encoder_hidden_states: (B, S, D), the encoder's output.
             encoder_attention_mask: (B, S), non-zero for source tokens.
-            past_key_values: the cache of earlier positions; extended in place and returned.
+            cache: the cache of earlier positions; extended in place and returned.
             inputs_embeds: (B, T, D) in place of `input_ids`, already multiplied by sqrt(d_model).
             position_ids: (B, T); left out, positions continue those of the cache and skip what `attention_mask` hides.
             use_cache: whether to make and return a cache; the config decides, if None.
             **kwargs: `output_hidden_states`, `output_attentions`, and what the attention implementation takes.
 
         Returns:
-            `last_hidden_state` (B, T, D), `past_key_values`, and what was asked for.
+            `last_hidden_state` (B, T, D), `cache`, and what was asked for.
 
         Raises:
             ValueError: neither or both of `input_ids` and `inputs_embeds` were given, or no encoder output.
@@ -167,23 +175,30 @@ class Decoder(VanillaTransformerPreTrainedModel):
             raise ValueError("the decoder attends over the encoder's output: give it `encoder_hidden_states` (B, S, D)")
         if inputs_embeds is None:
             inputs_embeds = self.embed_tokens(input_ids)
-        if use_cache and past_key_values is None:
-            past_key_values = EncoderDecoderCache(DynamicCache(config=self.config), DynamicCache(config=self.config))
+        if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
+            # Each layer runs once more in the backward pass, and would extend the cache once more.
+            if cache is not None:
+                raise ValueError(
+                    "gradient checkpointing cannot train with a cache of earlier positions; leave `cache` away, or "
+                    "call `gradient_checkpointing_disable()`"
+                )
+            use_cache = False
+        if use_cache and cache is None:
+            cache = EncoderDecoderCache(DynamicCache(config=self.config), DynamicCache(config=self.config))
 
         length = inputs_embeds.shape[1]
         if position_ids is None and attention_mask is not None and attention_mask.dim() == 2:
             position_ids = position_ids_from_mask(attention_mask)[:, -length:]
         elif position_ids is None:
-            past_length = past_key_values.get_seq_length() if past_key_values is not None else 0
+            past_length = cache.get_seq_length() if cache is not None else 0
             position_ids = (torch.arange(length, device=inputs_embeds.device) + past_length).unsqueeze(0)
         hidden_states = self.dropout(self.embed_positions(inputs_embeds, position_ids))
 
-        self_attention_cache = past_key_values
-        if isinstance(past_key_values, EncoderDecoderCache):
-            self_attention_cache = past_key_values.self_attention_cache
-        attention_mask = create_causal_mask(
-            self.config, inputs_embeds, attention_mask, past_key_values=self_attention_cache
-        )
+        self_attention_cache = cache
+        if isinstance(cache, EncoderDecoderCache):
+            self_attention_cache = cache.self_attention_cache
+        # The fourth is the cache, whatever its name.
+        attention_mask = create_causal_mask(self.config, inputs_embeds, attention_mask, self_attention_cache)
         encoder_attention_mask = create_bidirectional_mask(
             self.config, inputs_embeds, encoder_attention_mask, encoder_hidden_states=encoder_hidden_states
         )
@@ -193,10 +208,7 @@ class Decoder(VanillaTransformerPreTrainedModel):
                 attention_mask,
                 encoder_hidden_states,
                 encoder_attention_mask=encoder_attention_mask,
-                past_key_values=past_key_values,
-                use_cache=use_cache,
+                cache=cache,
                 **kwargs,
             )
-        return BaseModelOutputWithPastAndCrossAttentions(
-            last_hidden_state=self.final_norm(hidden_states), past_key_values=past_key_values
-        )
+        return DecoderOutput(last_hidden_state=self.final_norm(hidden_states), **{CACHE: cache})

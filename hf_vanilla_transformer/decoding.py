@@ -1,7 +1,7 @@
 """§6.1 decoding: beam search with the paper's length penalty and limits, behind transformers' `generate()`."""
 
-import math
 from collections.abc import Callable
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
 
@@ -13,25 +13,32 @@ from transformers.generation.logits_process import LogitsProcessorList
 from transformers.generation.utils import GenerateBeamEncoderDecoderOutput, GenerateEncoderDecoderOutput
 
 from .beam_search import BeamSearch, Ranking, Steps, stack_hypotheses
+from .compatibility import (
+    CACHE,
+    AnswersToBothCacheNames,
+    cache_of_generation,
+    warn_about_token_types,
+    with_cache_named,
+)
+from .decoding_config import OUTRANKED_BY, PaperGenerationConfig, check_own_fields, chosen_values, settled
 from .encoder import derive_attention_mask
 from .growing_cache import GrowingLayer
 from .incremental_decoder import IncrementalDecoder, can_be_stepped, is_changed
 from .sampling import choose_one_by_one, eos_token_ids, padding_id
 from .source_pieces import max_source_length
 
-# The paper decodes at most this many tokens more than the source has (§6.1).
-MAX_EXTRA_TOKENS = 50
-
-# What the `generation_config` of a new model says. The last two are fields of ours.
-PAPER_DECODING: dict[str, Any] = {
-    "num_beams": 4,
-    "gnmt_length_penalty": 0.6,
-    "max_extra_tokens": MAX_EXTRA_TOKENS,
-}
-_OWN_FIELDS = ("gnmt_length_penalty", "max_extra_tokens")
-
 # Arguments of a generation loop that `IncrementalDecoder` serves; with any other, the model's own forward() is called.
-_SERVED = {"encoder_outputs", "attention_mask", "past_key_values", "use_cache", "logits_to_keep"}
+_SERVED = {"encoder_outputs", "attention_mask", CACHE, "use_cache", "logits_to_keep"}
+
+
+@dataclass
+class BeamSearchOutput(AnswersToBothCacheNames, GenerateBeamEncoderDecoderOutput):
+    """What `generate()` returns of a search with beams: transformers' output, whose cache has two names."""
+
+
+@dataclass
+class DecodingOutput(AnswersToBothCacheNames, GenerateEncoderDecoderOutput):
+    """What `generate()` returns without beams: transformers' output, whose cache has two names."""
 
 
 class SourceLengthCriteria(StoppingCriteria):
@@ -54,32 +61,47 @@ class PaperGenerationMixin(GenerationMixin):
     """§6.1 in `generate()`: all its arguments, and two fields more of the `generation_config`, each None for "off".
 
     - `gnmt_length_penalty`: alpha of the length penalty ((5 + n) / 6)^alpha. Beam search then ends as soon as no open
-      beam can win. It is off wherever the caller gives a `length_penalty`, which is transformers' n^length_penalty,
-      and has no effect without beams.
-    - `max_extra_tokens`: a sentence gets at most so many tokens more than its source has (padding not counted). Further
-      limits of the caller, `max_new_tokens` or `max_length`, hold as well.
+      beam can win. It is off wherever the caller says `length_penalty`, which is transformers' n^length_penalty, and
+      has no effect without beams.
+    - `max_extra_tokens`: a sentence gets at most so many tokens more than its source has (padding not counted). It is
+      off wherever the caller says `max_new_tokens` or `max_length`; both hold where one call says both.
 
-    A hypothesis that is cut at its limit competes like one that ends, as it does in transformers.
+    What a call says counts more than the `generation_config` that it is given, and that more than the model's.
+
+    A hypothesis that is cut at its limit competes like one that ends, as it does in transformers. One that logits
+    processors have made impossible (-inf) is never a result: where there are fewer hypotheses than are asked for, the
+    last are empty, with the score -inf.
+
+    With `return_dict_in_generate=True`, beam search returns None as the cache: the beams of a sentence share their keys
+    and values, which nobody could take apart. Without beams the cache is returned, and can be handed on.
     """
+
+    @property
+    def generation_config(self) -> Any:
+        """How `generate()` decodes where a call says nothing else: a `PaperGenerationConfig`."""
+        return self.__dict__.get("_generation_config")
+
+    @generation_config.setter
+    def generation_config(self, config: GenerationConfig | None) -> None:
+        # transformers loads configs of its own class, and so do users. What they hold is ours too.
+        if type(config) is GenerationConfig:
+            config.__class__ = PaperGenerationConfig
+        self.__dict__["_generation_config"] = config
 
     def _prepare_generation_config(
         self, generation_config: GenerationConfig | None, **kwargs: Any
     ) -> tuple[GenerationConfig, dict[str, Any]]:
-        own = {name: kwargs.pop(name) for name in _OWN_FIELDS if name in kwargs}
-        given = [kwargs.get("length_penalty")]
-        if generation_config is not None and not hasattr(generation_config, "gnmt_length_penalty"):
-            given.append(generation_config.length_penalty)
-        if any(penalty is not None for penalty in given):
-            own.setdefault("gnmt_length_penalty", None)
-        prepared, model_kwargs = super()._prepare_generation_config(generation_config, **kwargs)
-        for name in _OWN_FIELDS:
-            setattr(prepared, name, own.get(name, getattr(prepared, name, None)))
-        extra = prepared.max_extra_tokens
-        if extra is not None and (not isinstance(extra, int) or extra < 0):
-            raise ValueError(f"`max_extra_tokens`={extra!r} is not allowed; allowed: an integer of at least 0, or None")
-        alpha = prepared.gnmt_length_penalty
-        if alpha is not None and (not isinstance(alpha, int | float) or not math.isfinite(alpha)):
-            raise ValueError(f"`gnmt_length_penalty`={alpha!r} is not allowed; allowed: a finite number, or None")
+        kwargs = with_cache_named(CACHE, kwargs, "generate()")
+        if kwargs.pop("token_type_ids", None) is not None:
+            warn_about_token_types()
+        places = [kwargs, chosen_values(generation_config), chosen_values(self.generation_config)]
+        others = {name: value for name, value in kwargs.items() if name not in OUTRANKED_BY}
+        prepared, model_kwargs = super()._prepare_generation_config(generation_config, **others)
+        for name in OUTRANKED_BY:
+            setattr(prepared, name, settled(name, places))
+        check_own_fields(prepared)
+        limits = OUTRANKED_BY["max_extra_tokens"]
+        prepared._chosen_limits = [name for name in limits if any(place.get(name) is not None for place in places)]
         return prepared, model_kwargs
 
     def _prepare_text_encoder_decoder_kwargs_for_generation(
@@ -104,16 +126,14 @@ class PaperGenerationMixin(GenerationMixin):
         inputs_tensor: torch.Tensor,
     ) -> GenerationConfig:
         # Without a limit of its own, transformers would stop after 20 tokens. This one is the longest sentence's.
-        if (
-            generation_config.max_extra_tokens is not None
-            and has_default_max_length
-            and generation_config.max_new_tokens is None
-        ):
+        if generation_config.max_extra_tokens is not None and not generation_config._chosen_limits:
             limit = inputs_tensor.shape[1] + generation_config.max_extra_tokens
             positions = max_source_length(self)
             if positions is not None:
                 limit = max(1, min(limit, positions - input_ids_length))
             generation_config.max_new_tokens = limit
+        # A default that the Trainer filled in is no choice.
+        has_default_max_length = "max_length" not in generation_config._chosen_limits
         return super()._prepare_generated_length(
             generation_config=generation_config,
             has_default_max_length=has_default_max_length,
@@ -126,9 +146,9 @@ class PaperGenerationMixin(GenerationMixin):
     def _prepare_cache_for_generation(
         self, generation_config: GenerationConfig, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
     ) -> None:
-        is_given = model_kwargs.get("past_key_values") is not None
+        is_given = cache_of_generation(model_kwargs) is not None
         super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
-        cache = model_kwargs.get("past_key_values")
+        cache = cache_of_generation(model_kwargs)
         if is_given or not isinstance(cache, EncoderDecoderCache):
             return
         layers = cache.self_attention_cache.layers
@@ -145,7 +165,7 @@ class PaperGenerationMixin(GenerationMixin):
         generation_config: GenerationConfig,
         synced_gpus: bool = False,
         **model_kwargs: Any,
-    ) -> GenerateBeamEncoderDecoderOutput | torch.Tensor:
+    ) -> BeamSearchOutput | torch.Tensor:
         config, num_beams = generation_config, generation_config.num_beams
         if synced_gpus or config.low_memory:
             raise NotImplementedError(
@@ -184,13 +204,13 @@ class PaperGenerationMixin(GenerationMixin):
             return best["sequences"]
         recorded = steps.recorded if isinstance(steps, _ForwardSteps) else {}
         encoder_outputs = model_kwargs["encoder_outputs"]
-        return GenerateBeamEncoderDecoderOutput(
+        return BeamSearchOutput(
             **best,
             **outputs,
             encoder_attentions=encoder_outputs.get("attentions") if config.output_attentions else None,
             encoder_hidden_states=encoder_outputs.get("hidden_states") if config.output_hidden_states else None,
             # Without these rows nobody could make use of it.
-            past_key_values=None if is_incremental else model_kwargs.get("past_key_values"),
+            **{CACHE: None if is_incremental else cache_of_generation(model_kwargs)},
             **recorded,
         )
 
@@ -203,14 +223,14 @@ class PaperGenerationMixin(GenerationMixin):
         synced_gpus: bool = False,
         streamer: Any = None,
         **model_kwargs: Any,
-    ) -> GenerateEncoderDecoderOutput | torch.Tensor:
+    ) -> DecodingOutput | torch.Tensor:
         config = generation_config
         limits = self._limits(config, input_ids.shape[1], model_kwargs)
         steps = None
         if not synced_gpus and not config.is_assistant:
             steps = self._incremental_steps(config, model_kwargs, 1)
         if steps is None:
-            return super()._sample(
+            output = super()._sample(
                 input_ids,
                 logits_processor,
                 StoppingCriteriaList([*stopping_criteria, SourceLengthCriteria(limits, input_ids.shape[1])]),
@@ -219,6 +239,7 @@ class PaperGenerationMixin(GenerationMixin):
                 streamer,
                 **model_kwargs,
             )
+            return _with_both_cache_names(output)
         outputs = _recording(config)
         process = None
         if logits_processor or outputs != _NOT_RECORDED:
@@ -235,10 +256,10 @@ class PaperGenerationMixin(GenerationMixin):
         )
         if not config.return_dict_in_generate:
             return ids
-        return GenerateEncoderDecoderOutput(
+        return DecodingOutput(
             sequences=ids,
             **outputs,
-            past_key_values=model_kwargs["past_key_values"],
+            **{CACHE: cache_of_generation(model_kwargs)},
         )
 
     def _assisted_decoding(
@@ -247,11 +268,15 @@ class PaperGenerationMixin(GenerationMixin):
         logits_processor: LogitsProcessorList,
         stopping_criteria: StoppingCriteriaList,
         generation_config: GenerationConfig,
+        inputs_tensor: torch.Tensor | None = None,  # named, for generate() looks whether it is
         **kwargs: Any,
-    ) -> GenerateEncoderDecoderOutput | torch.Tensor:
+    ) -> DecodingOutput | torch.Tensor:
         limits = self._limits(generation_config, input_ids.shape[1], kwargs)
         criteria = StoppingCriteriaList([*stopping_criteria, SourceLengthCriteria(limits, input_ids.shape[1])])
-        return super()._assisted_decoding(input_ids, logits_processor, criteria, generation_config, **kwargs)
+        output = super()._assisted_decoding(
+            input_ids, logits_processor, criteria, generation_config, inputs_tensor=inputs_tensor, **kwargs
+        )
+        return _with_both_cache_names(output)
 
     def _limits(self, config: GenerationConfig, prefix_length: int, model_kwargs: dict[str, Any]) -> torch.Tensor:
         """(rows,), tokens that each row may have after its prefix."""
@@ -268,12 +293,12 @@ class PaperGenerationMixin(GenerationMixin):
         self, config: GenerationConfig, model_kwargs: dict[str, Any], num_beams: int
     ) -> Steps | None:
         """The fast way to get logits, or None where something is asked for that only forward() gives."""
-        cache = model_kwargs.get("past_key_values")
+        cache = cache_of_generation(model_kwargs)
         asked = {name for name, value in model_kwargs.items() if value is not None}
         if (
             not asked <= _SERVED
             or not isinstance(cache, EncoderDecoderCache)
-            or any(type(layer) is not GrowingLayer for layer in cache.self_attention_cache.layers)
+            or {type(layer) for layer in cache.self_attention_cache.layers} != {GrowingLayer}
             or cache.get_seq_length()
             or config.output_attentions
             or config.output_hidden_states
@@ -330,7 +355,7 @@ class _ForwardSteps:
         first_rows = torch.arange(len(parents), device=parents.device).unsqueeze(1) * self.num_beams
         rows = (parents + first_rows).flatten()
         self.input_ids = torch.cat([self.input_ids[rows], tokens.flatten().unsqueeze(1)], dim=1)
-        cache = self.model_kwargs.get("past_key_values")
+        cache = cache_of_generation(self.model_kwargs)
         if cache is not None:
             # All beams of a sentence have the same source, so only the other half has to follow them.
             getattr(cache, "self_attention_cache", cache).reorder_cache(rows)
@@ -350,6 +375,12 @@ class _ForwardSteps:
         for name in self.recorded:
             self.recorded[name] += (getattr(outputs, name),)
         return outputs.logits[:, -1].unflatten(0, (-1, self.num_beams))
+
+
+def _with_both_cache_names(output: Any) -> Any:
+    if isinstance(output, torch.Tensor):
+        return output
+    return DecodingOutput(**{field.name: getattr(output, field.name) for field in fields(output)})
 
 
 _NOT_RECORDED: dict[str, tuple[torch.Tensor, ...] | None] = {"scores": None, "logits": None}

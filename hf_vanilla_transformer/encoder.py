@@ -9,9 +9,10 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils import logging
 from transformers.utils.generic import merge_with_config_defaults
-from transformers.utils.output_capturing import OutputRecorder, capture_outputs
+from transformers.utils.output_capturing import capture_outputs
 
 from .attention import MultiHeadAttention
+from .compatibility import recorder, strict_forward
 from .configuration_vanilla_transformer import VanillaTransformerConfig
 from .dropout import Dropout
 from .embeddings import POSITION_ENCODINGS, position_ids_from_mask, token_embedding
@@ -68,8 +69,8 @@ class Encoder(VanillaTransformerPreTrainedModel):
     """
 
     _can_record_outputs = {
-        "hidden_states": OutputRecorder(EncoderLayer, index=0, num_hidden_layers_key="num_encoder_layers"),
-        "attentions": OutputRecorder(MultiHeadAttention, index=1),
+        "hidden_states": recorder(EncoderLayer, index=0, layers="num_encoder_layers"),
+        "attentions": recorder(MultiHeadAttention, index=1),
     }
 
     def __init__(self, config: VanillaTransformerConfig) -> None:
@@ -84,6 +85,7 @@ class Encoder(VanillaTransformerPreTrainedModel):
         self.gradient_checkpointing = False
         self.post_init()
 
+    @strict_forward
     @merge_with_config_defaults
     @capture_outputs
     def forward(

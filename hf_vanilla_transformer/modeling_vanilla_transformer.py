@@ -5,24 +5,32 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import GenerationConfig
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput, Seq2SeqModelOutput
-from transformers.modeling_utils import slice_logits_to_keep
 from transformers.utils.generic import can_return_tuple
 
+from .compatibility import CACHE, AnswersToBothCacheNames, strict_forward, with_cache_named
 from .configuration_vanilla_transformer import VanillaTransformerConfig
 from .decoder import Decoder
-from .decoding import PAPER_DECODING, PaperGenerationMixin
+from .decoding import PaperGenerationMixin
+from .decoding_config import PAPER_DECODING
 from .embeddings import position_ids_from_mask
 from .encoder import Encoder, derive_attention_mask
 from .forced_scoring import shifted_labels
 from .loss import IGNORED_LABEL, label_smoothed_cross_entropy, projected_label_smoothed_cross_entropy
 from .pretrained_model import VanillaTransformerPreTrainedModel
+from .self_check import check_untested_transformers
 from .translation_pipeline import TranslationPipeline  # so that its code goes wherever that of the model goes
 
 
 @dataclass
-class VanillaTransformerSeq2SeqLMOutput(Seq2SeqLMOutput):
+class VanillaTransformerSeq2SeqModelOutput(AnswersToBothCacheNames, Seq2SeqModelOutput):
+    """What `VanillaTransformerModel` returns: transformers' output, whose cache has two names."""
+
+
+@dataclass
+class VanillaTransformerSeq2SeqLMOutput(AnswersToBothCacheNames, Seq2SeqLMOutput):
     """What `VanillaTransformerForConditionalGeneration` returns: transformers' output and one number more.
 
     Args:
@@ -65,6 +73,7 @@ class VanillaTransformerModel(VanillaTransformerPreTrainedModel):
         """
         self.encoder.embed_tokens = value
 
+    @strict_forward
     @can_return_tuple
     def forward(
         self,
@@ -73,13 +82,13 @@ class VanillaTransformerModel(VanillaTransformerPreTrainedModel):
         decoder_input_ids: torch.Tensor | None = None,
         decoder_attention_mask: torch.Tensor | None = None,
         encoder_outputs: BaseModelOutput | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         decoder_inputs_embeds: torch.Tensor | None = None,
         decoder_position_ids: torch.Tensor | None = None,
         use_cache: bool | None = None,
         **kwargs: Any,
-    ) -> Seq2SeqModelOutput:
+    ) -> VanillaTransformerSeq2SeqModelOutput:
         """Encodes the source and decodes the target.
 
         Args:
@@ -91,19 +100,21 @@ class VanillaTransformerModel(VanillaTransformerPreTrainedModel):
             decoder_attention_mask: (B, cached + T), non-zero for target tokens; needed only where a target is padded
                 on its left, since no position sees those to its right.
             encoder_outputs: what an earlier call of the encoder returned, in place of the source; a tuple will do.
-            past_key_values: the cache of earlier positions; extended in place and returned.
+            cache: keys and values of earlier positions; extended in place and returned. `past_key_values`, the name
+                of older versions of transformers, will do as well.
             inputs_embeds: (B, S, D) in place of `input_ids`, as `get_input_embeddings()(input_ids)` gives them.
             decoder_inputs_embeds: (B, T, D), likewise.
             decoder_position_ids: (B, T); left out, positions count the tokens before.
             use_cache: whether to return a cache; the config decides, if None.
-            **kwargs: `output_hidden_states`, `output_attentions`, `return_dict`, and what the attention
-                implementation takes.
+            **kwargs: `output_hidden_states`, `output_attentions`, `return_dict`; `kernel_options` of flex attention.
+                Any other is refused, but for `token_type_ids`, which are left out with one warning.
 
         Returns:
             `last_hidden_state` (B, T, D) of the decoder, `encoder_last_hidden_state` (B, S, D), and what was asked for.
 
         Raises:
             ValueError: source or target is missing, or given twice.
+            TypeError: an argument is not known.
         """
         attention_mask = derive_attention_mask(input_ids, attention_mask, self.config.pad_token_id)
         if encoder_outputs is None:
@@ -121,16 +132,16 @@ class VanillaTransformerModel(VanillaTransformerPreTrainedModel):
             attention_mask=decoder_attention_mask,
             encoder_hidden_states=encoder_outputs.last_hidden_state,
             encoder_attention_mask=attention_mask,
-            past_key_values=past_key_values,
+            cache=cache,
             inputs_embeds=decoder_inputs_embeds,
             position_ids=decoder_position_ids,
             use_cache=use_cache,
             return_dict=True,
             **kwargs,
         )
-        return Seq2SeqModelOutput(
+        return VanillaTransformerSeq2SeqModelOutput(
             last_hidden_state=decoder_outputs.last_hidden_state,
-            past_key_values=decoder_outputs.past_key_values,
+            **{CACHE: decoder_outputs.get(CACHE)},
             decoder_hidden_states=decoder_outputs.hidden_states,
             decoder_attentions=decoder_outputs.attentions,
             cross_attentions=decoder_outputs.cross_attentions,
@@ -158,6 +169,7 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
     """
 
     _tied_weights_keys = {"lm_head.weight": "model.encoder.embed_tokens.weight"}
+    accepts_loss_kwargs = True  # the Trainer then hands over `num_items_in_batch`
 
     def __init__(self, config: VanillaTransformerConfig) -> None:
         super().__init__(config)
@@ -183,6 +195,7 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
         """
         self.model.set_input_embeddings(value)
 
+    @strict_forward
     @can_return_tuple
     def forward(
         self,
@@ -191,9 +204,10 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
         decoder_input_ids: torch.Tensor | None = None,
         decoder_attention_mask: torch.Tensor | None = None,
         encoder_outputs: BaseModelOutput | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         decoder_inputs_embeds: torch.Tensor | None = None,
+        decoder_position_ids: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
@@ -204,19 +218,21 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
         """Predicts each next target token, and scores the labels where there are any.
 
         Args:
-            input_ids: (B, S), as in `VanillaTransformerModel`; and so are the seven that follow.
+            input_ids: (B, S), as in `VanillaTransformerModel`; and so are the eight that follow.
             attention_mask: (B, S).
             decoder_input_ids: (B, T); made from `labels`, if left out.
             decoder_attention_mask: (B, cached + T).
             encoder_outputs: what an earlier call of the encoder returned.
-            past_key_values: the cache of earlier positions.
+            cache: keys and values of earlier positions.
             inputs_embeds: (B, S, D).
             decoder_inputs_embeds: (B, T, D).
+            decoder_position_ids: (B, T).
             labels: (B, T) target tokens that end with `</s>`, -100 where nothing is to be predicted. The decoder
                 reads them shifted right, unless `decoder_input_ids` says otherwise.
             use_cache: whether to return a cache; the config decides, if None, but with labels there is none.
-            logits_to_keep: compute logits for the last so many positions only (0: for all), or for these positions.
-                Concerns the logits that are returned, never the loss.
+            logits_to_keep: compute logits for the last so many positions only (0: for all), or for these: (N,)
+                positions of every row, (B, N) of each, or a boolean mask (B, T), which gives (N, V) logits. Concerns
+                the logits that are returned, never the loss.
             num_items_in_batch: what the summed loss is divided by: the number of labels in the whole batch, where
                 this is one of several micro-batches or processes. Left out, the number of labels here.
             return_logits: whether to compute the (B, T, V) logits. By default, unless training on labels, when the
@@ -238,9 +254,10 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
             decoder_input_ids=decoder_input_ids,
             decoder_attention_mask=decoder_attention_mask,
             encoder_outputs=encoder_outputs,
-            past_key_values=past_key_values,
+            cache=cache,
             inputs_embeds=inputs_embeds,
             decoder_inputs_embeds=decoder_inputs_embeds,
+            decoder_position_ids=decoder_position_ids,
             use_cache=use_cache,
             return_dict=True,
             **kwargs,
@@ -248,7 +265,7 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
         hidden_states = outputs.last_hidden_state
         if return_logits is None:
             return_logits = labels is None or not self.training
-        logits = self.lm_head(slice_logits_to_keep(hidden_states, logits_to_keep)) if return_logits else None
+        logits = self.lm_head(_kept_positions(hidden_states, logits_to_keep)) if return_logits else None
 
         loss = nll_loss = None
         if labels is not None:
@@ -259,7 +276,7 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
         return VanillaTransformerSeq2SeqLMOutput(
             loss=loss,
             logits=logits,
-            past_key_values=outputs.past_key_values,
+            **{CACHE: outputs.get(CACHE)},
             decoder_hidden_states=outputs.decoder_hidden_states,
             decoder_attentions=outputs.decoder_attentions,
             cross_attentions=outputs.cross_attentions,
@@ -299,10 +316,15 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
             )
         return shifted_labels(labels, start, pad)
 
+    def _prepare_generation_config(self, *args: Any, **kwargs: Any) -> tuple[GenerationConfig, dict[str, Any]]:
+        check_untested_transformers(VanillaTransformerForConditionalGeneration)  # generate() comes here first
+        return super()._prepare_generation_config(*args, **kwargs)
+
     def prepare_inputs_for_generation(
         self, input_ids: torch.Tensor, decoder_attention_mask: torch.Tensor | None = None, **kwargs: Any
     ) -> dict[str, Any]:
         """Adds to transformers' preparation the positions of target prefixes that are padded on their left."""
+        kwargs = with_cache_named(CACHE, kwargs, "prepare_inputs_for_generation()")
         if decoder_attention_mask is not None and decoder_attention_mask.dim() == 2:
             # A static cache turns the mask into its final form, from which the positions can no longer be read.
             kwargs["decoder_position_ids"] = position_ids_from_mask(decoder_attention_mask)
@@ -312,10 +334,22 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
         return type(self).forward is VanillaTransformerForConditionalGeneration.forward and super()._is_as_written()
 
 
+def _kept_positions(hidden_states: torch.Tensor, logits_to_keep: int | torch.Tensor) -> torch.Tensor:
+    """The hidden states (B, T, D) of which logits are wanted: the last so many (0: all), or those at positions."""
+    if isinstance(logits_to_keep, int):
+        return hidden_states[:, -logits_to_keep:]
+    if logits_to_keep.dim() == 1:
+        return hidden_states[:, logits_to_keep]
+    if logits_to_keep.dtype == torch.bool:
+        return hidden_states[logits_to_keep]
+    return hidden_states.take_along_dim(logits_to_keep.unsqueeze(-1), dim=1)
+
+
 __all__ = [
     "TranslationPipeline",
     "VanillaTransformerForConditionalGeneration",
     "VanillaTransformerModel",
     "VanillaTransformerPreTrainedModel",
     "VanillaTransformerSeq2SeqLMOutput",
+    "VanillaTransformerSeq2SeqModelOutput",
 ]

@@ -1,5 +1,6 @@
 """§6.1 through `generate()`: against every sequence there is, forced decoding, and transformers' own search."""
 
+import inspect
 import itertools
 
 import pytest
@@ -154,7 +155,8 @@ def test_the_default_limit_of_20_tokens_does_not_cut_and_explicit_limits_do():
     assert model.generate(**inputs, **never_ends).shape[1] == 1 + 5 + 50
     assert model.generate(**inputs, **never_ends, max_new_tokens=7).shape[1] == 1 + 7
     assert model.generate(**inputs, **never_ends, max_length=9).shape[1] == 9
-    assert model.generate(**inputs, **never_ends, max_new_tokens=200).shape[1] == 1 + 5 + 50
+    assert model.generate(**inputs, **never_ends, max_new_tokens=200).shape[1] == 1 + 200
+    assert model.generate(**inputs, **never_ends, max_new_tokens=200, max_extra_tokens=50).shape[1] == 1 + 5 + 50
     assert model.generate(**inputs, **never_ends, max_new_tokens=70, max_extra_tokens=None).shape[1] == 1 + 70
     prefix = torch.tensor([[0, 7, 8]] * 2)
     assert model.generate(**inputs, **never_ends, decoder_input_ids=prefix).shape[1] == 3 + 5 + 50
@@ -384,7 +386,7 @@ def test_parts_of_another_class_are_called():
 def test_gradients_can_be_had_of_scores(num_beams):
     model = build(vocab_size=40, seed=3)
     inputs = sources(model, [4, 6])
-    generate = type(model).generate.__wrapped__  # without torch.no_grad
+    generate = inspect.unwrap(type(model).generate)  # without torch.no_grad
     output = generate(
         model, **inputs, num_beams=num_beams, max_new_tokens=5, output_logits=True, return_dict_in_generate=True
     )

@@ -7,6 +7,7 @@ import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
+from hf_vanilla_transformer.compatibility import CACHE
 
 PAD, EOS, VOCAB = 1, 2, 50
 
@@ -250,7 +251,7 @@ def test_a_cache_can_be_handed_on(model, inputs):
         **inputs,
         decoder_input_ids=first.sequences,
         decoder_attention_mask=torch.ones_like(first.sequences),  # says that the ids are all, and not only the new
-        past_key_values=first.past_key_values,
+        **{CACHE: first[CACHE]},
         max_new_tokens=4,
         min_new_tokens=4,
     )

@@ -21,9 +21,9 @@ SCRIPTS = sorted((PROJECT / "scripts").glob("*.py"))
 
 # Who may import whom in the root: a module only those that stand before it.
 LAYERS = [
-    {"configuration_vanilla_transformer"},
+    {"configuration_vanilla_transformer", "compatibility", "decoding_config"},
     {"embeddings", "attention", "dropout", "loss", "pretrained_model", "beam_search", "source_pieces"},
-    {"growing_cache", "tall_projection"},
+    {"growing_cache", "tall_projection", "self_check"},
     {"feed_forward", "sampling", "forced_scoring"},
     {"encoder"},
     {"decoder"},

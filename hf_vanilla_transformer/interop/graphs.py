@@ -80,7 +80,7 @@ class DecoderGraph(nn.Module):
         cache = _Tensors(cross, past)
         for layer in self.decoder.layers:
             # The second argument is not read: keys and values of the source are in the cache already.
-            states = layer(states, mask, states, encoder_attention_mask=cross_mask, past_key_values=cache)
+            states = layer(states, mask, states, encoder_attention_mask=cross_mask, cache=cache)
         return self.lm_head(self.decoder.final_norm(states)), *cache.present
 
 

@@ -1,0 +1,103 @@
+"""§6.1 on a transformers that nobody has tested: does cached decoding still say what the model says?
+
+A checkpoint's code travels to whatever transformers its reader has. Newer ones have renamed what generation hands to a
+model, and then every translation was wrong without a word. So the first `generate()` on a version newer than the newest
+tested one compares a tiny model's decoding with a loop over full forward passes.
+"""
+
+import threading
+
+import torch
+import transformers
+from transformers import PreTrainedModel
+from transformers.utils import logging
+
+from .beam_search import gnmt_length_penalty
+from .compatibility import NEWEST_TESTED_TRANSFORMERS, parsed_version
+from .configuration_vanilla_transformer import VanillaTransformerConfig
+
+logger = logging.get_logger(__name__)
+
+_STEPS = 5
+_lock = threading.RLock()
+# What was found out about the installed version: nothing yet, "" for no fault, or the fault.
+_found: str | None = None
+
+
+def check_untested_transformers(model_class: type[PreTrainedModel]) -> None:
+    """Once in a process, on a transformers newer than the tested ones: compares decoding with full forward passes.
+
+    Args:
+        model_class: the model with its head and `generate()`.
+
+    Raises:
+        RuntimeError: they differ. The message names both versions.
+    """
+    global _found
+    if _found == "" or parsed_version(transformers.__version__) <= NEWEST_TESTED_TRANSFORMERS:
+        return
+    newest = ".".join(map(str, NEWEST_TESTED_TRANSFORMERS))
+    with _lock:
+        if _found is None:
+            _found = ""  # the check itself generates
+            _found = _fault(model_class)
+            if not _found:
+                logger.warning(
+                    f"this model's code was tested up to transformers {newest}, and {transformers.__version__} is "
+                    "installed; a quick comparison of cached and uncached decoding found no difference"
+                )
+        if _found:
+            raise RuntimeError(
+                f"this model's code was tested up to transformers {newest}, and with {transformers.__version__} it "
+                f"decodes wrongly: {_found}; install an older one (pip install 'transformers<={newest}.99') or a newer "
+                "version of this code"
+            )
+
+
+def _fault(model_class: type[PreTrainedModel]) -> str:
+    """What is wrong, or an empty string."""
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"), torch.autocast("cpu", enabled=False), torch.no_grad():
+        torch.manual_seed(0)
+        config = VanillaTransformerConfig(
+            vocab_size=13, d_model=8, num_heads=2, d_ff=16, num_encoder_layers=1, num_decoder_layers=2
+        )
+        model = model_class(config).float().eval()
+        model.get_input_embeddings().weight.mul_(3)  # random weights would say one token again and again
+        source = torch.tensor([[5, 6, 7, 8, 2], [9, 10, 2, 1, 1]])
+        inputs = {"input_ids": source, "attention_mask": source.ne(1).long()}
+        options = {**inputs, "max_new_tokens": _STEPS, "eos_token_id": None, "num_beams": 1}
+        try:
+            expected = _one_by_one(model, inputs, do_sample=False)
+            for cache in ({}, {"use_cache": False}, {"cache_implementation": "static"}):
+                if not torch.equal(model.generate(**options, **cache), expected):
+                    return f"greedy search with {cache or 'the usual cache'} gives other tokens than full passes"
+            torch.manual_seed(1)
+            drawn = model.generate(**options, do_sample=True, top_k=0)
+            torch.manual_seed(1)
+            if not torch.equal(drawn, _one_by_one(model, inputs, do_sample=True)):
+                return "sampling gives other tokens than full passes"
+            beams = {**options, "num_beams": 3, "gnmt_length_penalty": 0.6, "return_dict_in_generate": True}
+            for cache in ({}, {"use_cache": False}):
+                found = model.generate(**beams, **cache)
+                scores = _log_probs(model, inputs, found.sequences) / gnmt_length_penalty(_STEPS, 0.6)
+                if not torch.allclose(found.sequences_scores, scores, atol=1e-4):
+                    return f"beam search with {cache or 'the usual cache'} gives other scores than full passes"
+        except (TypeError, ValueError, AttributeError, KeyError, IndexError, RuntimeError) as error:
+            return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def _one_by_one(model: PreTrainedModel, inputs: dict[str, torch.Tensor], do_sample: bool) -> torch.Tensor:
+    """Token after token (B, 1 + steps), each by a pass over the whole prefix."""
+    ids = torch.zeros(len(inputs["input_ids"]), 1, dtype=torch.long)
+    for _ in range(_STEPS):
+        logits = model(**inputs, decoder_input_ids=ids, use_cache=False).logits[:, -1]
+        following = torch.multinomial(logits.softmax(-1), 1) if do_sample else logits.argmax(-1, keepdim=True)
+        ids = torch.cat([ids, following], dim=1)
+    return ids
+
+
+def _log_probs(model: PreTrainedModel, inputs: dict[str, torch.Tensor], ids: torch.Tensor) -> torch.Tensor:
+    """(B,), the log-probability of each sequence (B, 1 + steps) by one pass."""
+    logits = model(**inputs, decoder_input_ids=ids[:, :-1], use_cache=False).logits
+    return logits.log_softmax(-1).gather(-1, ids[:, 1:, None]).squeeze(-1).sum(1)
