@@ -4,7 +4,16 @@ import copy
 
 import pytest
 import torch
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
+from transformers import (
+    GenerationConfig,
+    GenerationMixin,
+    LogitsProcessor,
+    LogitsProcessorList,
+    MarianConfig,
+    MarianMTModel,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 
 from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
 from hf_vanilla_transformer.compatibility import CACHE
@@ -144,12 +153,6 @@ def test_sampling_follows_the_seed_and_the_distribution(model, inputs):
     assert (frequencies - probabilities).abs().max() < 5 * (0.25 / 4000) ** 0.5  # five standard deviations
 
 
-def test_beam_sampling_runs(model, inputs):
-    torch.manual_seed(0)
-    ids = model.generate(**inputs, max_new_tokens=6, do_sample=True, num_beams=3)
-    assert ids.shape[0] == 4
-
-
 @pytest.mark.parametrize("helper", ["assistant", "lookup"])
 def test_assisted_and_prompt_lookup_decoding_equal_greedy(model, inputs, helper):
     assistant = build(seed=9, num_decoder_layers=1, norm_position=model.config.norm_position)
@@ -263,3 +266,154 @@ def test_a_cached_step_compiles_to_one_graph_and_to_the_same_ids(inputs):
     expected = model.generate(**inputs, max_new_tokens=4, cache_implementation="static")
     model.forward = torch.compile(model.forward, backend="eager", fullgraph=True)
     assert torch.equal(model.generate(**inputs, max_new_tokens=4, cache_implementation="static"), expected)
+
+
+# Every mode of search against plain loops over full passes: no cache, no `generate()`, one sentence at a time. This is
+# what has to hold on every version of transformers.
+
+
+def next_log_probs(model, one, ids):
+    """(V,) after the tokens `ids` of one sentence."""
+    return model(**one, decoder_input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1].log_softmax(-1)
+
+
+def beams_by_hand(model, one, num_beams, limit, penalty):
+    """Hypotheses (score, tokens), the best first: the first K of 2K candidates may end, the first K others go on."""
+    open_beams, finished = [(0.0, [0])], []
+    for length in range(1, limit + 1):
+        candidates = []
+        for total, ids in open_beams:
+            log_probs = next_log_probs(model, one, ids)
+            candidates += [(total + log_probs[token].item(), [*ids, token]) for token in range(VOCAB)]
+        candidates = sorted(candidates, key=lambda candidate: -candidate[0])[: 2 * num_beams]
+        ends = [ids[-1] == EOS or length == limit for _, ids in candidates]
+        ended = [each for each, end in list(zip(candidates, ends))[:num_beams] if end]
+        finished += [(total / penalty(length), ids) for total, ids in ended]
+        finished = sorted(finished, key=lambda hypothesis: -hypothesis[0])[:num_beams]
+        open_beams = [each for each, end in zip(candidates, ends) if not end][:num_beams]
+        if not open_beams:
+            break
+    return finished
+
+
+def alone(inputs, row):
+    length = int(inputs["attention_mask"][row].sum())
+    return {name: tensor[row : row + 1, :length] for name, tensor in inputs.items()}
+
+
+HOW = {
+    "usual": {},
+    "static": {"cache_implementation": "static"},
+    "dynamic": {"cache_implementation": "dynamic"},
+    "without cache": {"use_cache": False},
+    "through forward()": {"output_hidden_states": True},
+}
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_beams_equal_a_loop_over_full_passes(model, inputs, how):
+    output = model.generate(
+        **inputs, **HOW[how], num_beams=3, num_return_sequences=3, gnmt_length_penalty=0.6, max_new_tokens=6,
+        return_dict_in_generate=True,
+    )  # fmt: skip
+    for row in range(4):
+        expected = beams_by_hand(model, alone(inputs, row), 3, 6, lambda length: ((5 + length) / 6) ** 0.6)
+        for rank, (score, ids) in enumerate(expected):
+            found = output.sequences[3 * row + rank].tolist()
+            assert found[: len(ids)] == ids
+            assert set(found[len(ids) :]) <= {PAD}
+            assert output.sequences_scores[3 * row + rank].item() == pytest.approx(score, abs=1e-5)
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_greedy_and_sampling_equal_loops_over_full_passes(model, inputs, how):
+    options = {**inputs, **HOW[how], "max_new_tokens": 7, "return_dict_in_generate": True, "output_scores": True}
+    output = model.generate(**options)
+    assert torch.equal(output.sequences, greedy_by_hand(model, inputs, 7))
+    for step, scores in enumerate(output.scores):
+        ids = output.sequences[:, : step + 1]
+        expected = model(**inputs, decoder_input_ids=ids, use_cache=False).logits[:, -1]
+        is_open = ids.ne(EOS).all(1)
+        torch.testing.assert_close(scores[is_open], expected[is_open], rtol=0, atol=1e-5)
+    torch.manual_seed(4)
+    drawn = model.generate(**options, do_sample=True, top_k=0).sequences
+    torch.manual_seed(4)
+    ids, done = torch.zeros(4, 1, dtype=torch.long), torch.zeros(4, dtype=torch.bool)
+    while ids.shape[1] < 8 and not done.all():
+        probabilities = model(**inputs, decoder_input_ids=ids, use_cache=False).logits[:, -1].softmax(-1)
+        following = torch.multinomial(probabilities, 1).squeeze(1).masked_fill(done, PAD)
+        ids, done = torch.cat([ids, following[:, None]], dim=1), done | following.eq(EOS)
+    assert torch.equal(drawn, ids)
+
+
+@pytest.mark.parametrize("how", ["usual", "without cache"])
+def test_beams_of_samples_follow_the_draws_of_transformers(model, inputs, how):
+    """The same numbers are drawn in the same order as by the loop of the installed version, over full passes."""
+    plain = type("Plain", (VanillaTransformerForConditionalGeneration,), {"_beam_search": GenerationMixin._beam_search})
+    other = plain(model.config).eval()
+    other.load_state_dict(model.state_dict())
+    other.generation_config = copy.deepcopy(model.generation_config)
+    options = {
+        **inputs, "do_sample": True, "num_beams": 3, "num_return_sequences": 2, "max_new_tokens": 6, "length_penalty": 1.0,
+        "return_dict_in_generate": True, "output_scores": True,
+    }  # fmt: skip
+    for seed in range(6):
+        torch.manual_seed(seed)
+        expected = other.generate(**options, use_cache=False)
+        torch.manual_seed(seed)
+        found = model.generate(**options, **HOW[how])
+        assert torch.equal(found.sequences, expected.sequences)
+        torch.testing.assert_close(found.sequences_scores, expected.sequences_scores, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("options", [{}, {"num_beams": 3, "gnmt_length_penalty": 0.6}])
+def test_a_model_in_train_mode_generates_what_it_says(checkpointing, options):
+    """Without dropout train mode changes nothing; gradient checkpointing changes nothing either."""
+    model = build(dropout=0.0)
+    source = torch.tensor([[5, 6, 7, EOS], [8, 9, EOS, PAD]])
+    inputs = {"input_ids": source, "attention_mask": source.ne(PAD).long()}
+    expected = model.generate(**inputs, max_new_tokens=8, **options)
+    if checkpointing:
+        model.gradient_checkpointing_enable()
+    model.train()
+    assert torch.equal(model.generate(**inputs, max_new_tokens=8, **options), expected)
+
+
+def test_training_with_checkpoints_and_a_cache_is_refused():
+    model = build(dropout=0.0)
+    source, start = torch.tensor([[5, 6, EOS]]), torch.zeros(1, 1, dtype=torch.long)
+    cache = model(input_ids=source, decoder_input_ids=start)[CACHE]
+    model.gradient_checkpointing_enable()
+    model.train()
+    with pytest.raises(ValueError, match="gradient checkpointing cannot train with a cache"):
+        model(input_ids=source, decoder_input_ids=start, cache=cache)
+
+
+def calls_of_the_target(model, inputs, steps):
+    calls = []
+    handle = model.register_forward_hook(lambda *args: calls.append(1))
+    assistant = copy.deepcopy(model)
+    assistant._forward_hooks.clear()
+    assistant.generation_config.num_assistant_tokens = 5
+    assistant.generation_config.num_assistant_tokens_schedule = "constant"
+    assistant.generation_config.assistant_confidence_threshold = 0.0
+    ids = model.generate(**inputs, assistant_model=assistant, max_new_tokens=steps, min_new_tokens=steps, num_beams=1)
+    handle.remove()
+    return ids, len(calls)
+
+
+def test_an_assistant_sees_the_source_so_that_its_drafts_are_taken():
+    """With itself as an assistant a model needs as few calls as MarianMT does, not one a token."""
+    model = build(vocab_size=VOCAB)
+    config = MarianConfig(
+        vocab_size=VOCAB, d_model=16, encoder_layers=1, decoder_layers=2, encoder_attention_heads=2,
+        decoder_attention_heads=2, encoder_ffn_dim=32, decoder_ffn_dim=32, pad_token_id=PAD, eos_token_id=EOS,
+        decoder_start_token_id=0, forced_eos_token_id=None,
+    )  # fmt: skip
+    marian = MarianMTModel(config).eval()
+    inputs = {"input_ids": torch.tensor([[5, 6, 7, 8, 9, EOS]]), "attention_mask": torch.ones(1, 6, dtype=torch.long)}
+    ids, calls = calls_of_the_target(model, inputs, 20)
+    assert torch.equal(ids, model.generate(**inputs, max_new_tokens=20, min_new_tokens=20, num_beams=1))
+    _, calls_of_marian = calls_of_the_target(marian, inputs, 20)
+    assert calls <= calls_of_marian < 20
