@@ -354,8 +354,8 @@ def test_beams_of_samples_follow_the_draws_of_transformers(model, inputs, how):
     other.load_state_dict(model.state_dict())
     other.generation_config = copy.deepcopy(model.generation_config)
     options = {
-        **inputs, "do_sample": True, "num_beams": 3, "num_return_sequences": 2, "max_new_tokens": 6, "length_penalty": 1.0,
-        "return_dict_in_generate": True, "output_scores": True,
+        **inputs, "do_sample": True, "num_beams": 3, "num_return_sequences": 2, "max_new_tokens": 6,
+        "length_penalty": 1.0, "return_dict_in_generate": True, "output_scores": True,
     }  # fmt: skip
     for seed in range(6):
         torch.manual_seed(seed)
