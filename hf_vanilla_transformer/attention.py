@@ -1,5 +1,6 @@
 """§3.2: scaled dot-product attention, and the multi-head attention that is used in three places."""
 
+import copy
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
@@ -9,6 +10,7 @@ from torch import nn
 from transformers.cache_utils import Cache, EncoderDecoderCache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from .compatibility import PASSED_ON
 from .configuration_vanilla_transformer import VanillaTransformerConfig
 
 
@@ -32,7 +34,8 @@ def scaled_dot_product_attention(
         key: (B, H, S, d_k).
         value: (B, H, S, d_v).
         attention_mask: None, or added to the scores, broadcast to (B, H, T, S): 0 where the query may attend, the
-            lowest finite number where it may not (transformers' form of the mask for this implementation).
+            lowest finite number where it may not (transformers' form of the mask for this implementation). A boolean
+            mask, True where the query may attend, will do as well.
         scaling: 1 / sqrt(d_k).
         dropout: probability of dropping a weight, while training.
         **kwargs: what only other implementations need.
@@ -41,7 +44,9 @@ def scaled_dot_product_attention(
         The weighted values (B, T, H, d_v), and the weights (B, H, T, S).
     """
     scores = torch.matmul(query, key.transpose(-2, -1)) * scaling  # (B, H, T, S)
-    if attention_mask is not None:
+    if attention_mask is not None and attention_mask.dtype == torch.bool:
+        scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
+    elif attention_mask is not None:
         scores = scores + attention_mask
     weights = nn.functional.softmax(scores, dim=-1)
     weights = nn.functional.dropout(weights, p=dropout, training=module.training)
@@ -97,16 +102,25 @@ class MultiHeadAttention(nn.Module):
             key_value_states: (B, S, D), the encoder's output, in the attention over it.
             cache: the cache of keys and values; read and extended in place.
             implementation: the attention implementation of this call; the config decides, if None.
-            **kwargs: passed on to the attention implementation.
+            **kwargs: passed on to the attention implementation: those of `PASSED_ON`.
 
         Returns:
             (B, T, D) and the weights (B, H, T, S), or None where the implementation does not make them.
+
+        Raises:
+            TypeError: an argument is not known, or of no effect with this attention implementation.
         """
         batch_size, length, _ = hidden_states.shape
+        implementation = implementation or self.config._attn_implementation
+        _refuse_without_effect(kwargs, implementation)
         query = split_heads(self.q_proj(hidden_states), self.d_k)  # (B, H, T, d_k)
         key, value = self._keys_and_values(hidden_states, key_value_states, cache)
+        if key_value_states is not None and isinstance(attention_mask, torch.Tensor) and attention_mask.dim() == 2:
+            # Flash attention takes masks (B, S), but takes them for the padding of the queries as well: it would leave
+            # out the queries that stand where the source is padded.
+            implementation, attention_mask = "sdpa", attention_mask[:, None, None, :].bool()
         attention: Callable[..., tuple[torch.Tensor, torch.Tensor | None]] = ALL_ATTENTION_FUNCTIONS.get_interface(
-            implementation or self.config._attn_implementation, scaled_dot_product_attention
+            implementation, scaled_dot_product_attention
         )
         # torch's backward pass of bf16 attention on a CPU is several times slower than that of float32.
         avoid_autocast = query.device.type == "cpu" and torch.is_autocast_enabled("cpu")
@@ -147,6 +161,39 @@ class MultiHeadAttention(nn.Module):
 
     def _project(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return split_heads(self.k_proj(states), self.d_k), split_heads(self.v_proj(states), self.d_v)
+
+
+def _refuse_without_effect(arguments: dict[str, Any], implementation: str) -> None:
+    unknown = [name for name in arguments if name not in PASSED_ON]
+    if unknown:
+        raise TypeError(f"MultiHeadAttention.forward() does not know {', '.join(f'`{name}`' for name in unknown)}")
+    if arguments.get("kernel_options") is not None and implementation != "flex_attention":
+        raise TypeError(f"`kernel_options` are for flex attention, and have no effect with {implementation!r}")
+
+
+def passed_to_attention(arguments: dict[str, Any]) -> dict[str, Any]:
+    """What of a stack's arguments goes on to its attention; decorators of transformers add some of their own."""
+    return {name: value for name, value in arguments.items() if name in PASSED_ON}
+
+
+def config_of_call(config: VanillaTransformerConfig, output_attentions: bool | None) -> VanillaTransformerConfig:
+    """The config whose attention implementation a call uses: attention written out, where its weights are wanted.
+
+    The fused implementations never make the weights. The model's own config is left alone, for others may be using it.
+
+    Args:
+        config: the model's.
+        output_attentions: what the caller asked for; None leaves it to the config.
+
+    Returns:
+        `config`, or a copy with `_attn_implementation="eager"`.
+    """
+    is_wanted = config.output_attentions if output_attentions is None else output_attentions
+    if not is_wanted or config._attn_implementation == "eager":
+        return config
+    eager = copy.copy(config)
+    eager._attn_implementation = "eager"
+    return eager
 
 
 def split_heads(states: torch.Tensor, width: int) -> torch.Tensor:

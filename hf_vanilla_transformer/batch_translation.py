@@ -1,7 +1,6 @@
 """§6.1 in use: tokenised sentences in, translations out; their scores, and token alignments (§3.2.3), on request."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,13 +52,13 @@ def translate_pieces(
     scores: bool = False,
     alignments: bool = False,
 ) -> list[list[Translation]]:
-    """Translates tokenised sentences, the model being in eval mode meanwhile.
+    """Translates tokenised sentences.
 
     Where a sentence is in pieces, its n-th translation is the n-th of each piece, joined by a space; its scores are
     their sums. Sentences without a piece are not asked for: their translation is empty and certain (score 0).
 
     Args:
-        model: a sequence-to-sequence model, or an ensemble.
+        model: a sequence-to-sequence model, or an ensemble; in eval mode.
         tokenizer: its tokenizer.
         sentences: what `source_pieces` made.
         make_batches: groups pieces, given the length of each; returns indices.
@@ -71,10 +70,14 @@ def translate_pieces(
     Returns:
         For each sentence its translations, the best first: `num_return_sequences` of them. Where a search finds fewer,
         the last are empty and impossible (score minus infinity).
+
+    Raises:
+        ValueError: the model is in training mode.
     """
     sources = [piece for pieces in sentences for piece in pieces]
     translated: list[list[Translation]] = [[] for _ in sources]
-    with evaluating(model), torch.no_grad():
+    refuse_training_mode(model)
+    with torch.no_grad():
         for indices in make_batches([len(source) for source in sources]):
             batch = [sources[index] for index in indices]
             found = _translate_batch(model, tokenizer, batch, options, scores, alignments)
@@ -216,17 +219,19 @@ def _length_limit(model: PreTrainedModel, source_length: int, options: dict[str,
     return {"max_new_tokens": limit if positions is None else min(limit, positions - 1)}
 
 
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Puts a model in eval mode for as long as this lasts, and each part back in its mode, whatever happens.
+def refuse_training_mode(model: nn.Module) -> None:
+    """Refuses a model in training mode, whose dropout (§5.4) would change what it says.
+
+    The mode is not changed here and back: others may be using the model at the same time.
 
     Args:
-        model: the model.
+        model: the model. Parts of it may be in training mode, as for dropout that is kept on purpose.
+
+    Raises:
+        ValueError: the model as a whole is in training mode.
     """
-    modes = [(part, part.training) for part in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for part, was_training in modes:
-            part.training = was_training
+    if model.training:
+        raise ValueError(
+            f"this {type(model).__name__} is in training mode, where dropout changes what it says; call model.eval() "
+            "first"
+        )

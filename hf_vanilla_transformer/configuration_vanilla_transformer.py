@@ -48,7 +48,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "table3_D_dropout0.2": {"dropout": 0.2},
     "table3_D_smoothing0.0": {"label_smoothing": 0.0},
     "table3_D_smoothing0.2": {"label_smoothing": 0.2},
-    "table3_E_learned": {"position_encoding": "learned", "max_position_embeddings": 1024},
+    "table3_E_learned": {"position_encoding": "learned", "num_learned_positions": 1024},
 }
 
 
@@ -91,8 +91,9 @@ class VanillaTransformerConfig(PreTrainedConfig):
         position_offset: number of the first position, for sinusoids. The paper's positions can be taken to start at 0;
             fairseq's start at the id of `<pad>` plus one.
         scale_embeddings: whether token embeddings are multiplied by sqrt(d_model), as the paper has it (§3.4).
-        max_position_embeddings: number of learned positions; must be given with them, and only with them, since
-            sinusoids have no longest length.
+        num_learned_positions: how many positions are learned; must be given with them, and only with them, since
+            sinusoids have no longest length. transformers' name, `max_position_embeddings`, means the same; a config
+            without a limit has no attribute of that name, for programs compare it with numbers.
         attention_bias: whether the four attention projections have biases. The paper's have none (§3.2.2).
         final_logits_bias: whether the pre-softmax projection has a bias. The paper's has none (§3.4).
         layer_norm_eps: added to the variance in layer normalisation. The paper gives no value; 1e-6 is that of the
@@ -129,6 +130,7 @@ class VanillaTransformerConfig(PreTrainedConfig):
         "num_attention_heads": "num_heads",
         "num_hidden_layers": "num_decoder_layers",  # the decoder's, because transformers sizes caches by it
         "head_dim": "d_k",
+        "max_position_embeddings": "num_learned_positions",
         "encoder_layers": "num_encoder_layers",
         "decoder_layers": "num_decoder_layers",
         "encoder_attention_heads": "num_heads",
@@ -157,7 +159,7 @@ class VanillaTransformerConfig(PreTrainedConfig):
     sinusoid_layout: SinusoidLayout = "interleaved"
     position_offset: int = 0
     scale_embeddings: bool = True
-    max_position_embeddings: int | None = None
+    num_learned_positions: int | None = None
     attention_bias: bool = False
     final_logits_bias: bool = False
     layer_norm_eps: float = 1e-6
@@ -190,6 +192,15 @@ class VanillaTransformerConfig(PreTrainedConfig):
             self.d_k = self.d_model // self.num_heads if self.d_k is None else self.d_k
             self.d_v = self.d_model // self.num_heads if self.d_v is None else self.d_v
         super().__post_init__(**kwargs)
+
+    def __getattribute__(self, name: str) -> Any:
+        value = super().__getattribute__(name)
+        if value is None and name == "max_position_embeddings":
+            raise AttributeError(
+                f"there is no `max_position_embeddings` with `position_encoding`={self.position_encoding!r}, which has "
+                "no longest length"
+            )
+        return value
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in self.attribute_map:
@@ -275,14 +286,14 @@ class VanillaTransformerConfig(PreTrainedConfig):
                 f"{self.position_encoding!r}; allowed: 0, or `position_encoding`='sinusoidal'"
             )
         learned = self.position_encoding == "learned"
-        if learned and (self.max_position_embeddings is None or self.max_position_embeddings < 1):
+        if learned and (self.num_learned_positions is None or self.num_learned_positions < 1):
             raise ValueError(
-                f"`max_position_embeddings`={self.max_position_embeddings}, but `position_encoding`='learned' needs to "
+                f"`num_learned_positions`={self.num_learned_positions}, but `position_encoding`='learned' needs to "
                 "know how many positions to learn; allowed: an integer of at least 1, such as 1024"
             )
-        if not learned and self.max_position_embeddings is not None:
+        if not learned and self.num_learned_positions is not None:
             raise ValueError(
-                f"`max_position_embeddings`={self.max_position_embeddings} limits nothing with `position_encoding`="
+                f"`num_learned_positions`={self.num_learned_positions} limits nothing with `position_encoding`="
                 f"{self.position_encoding!r}, which has no longest length; allowed: None"
             )
 

@@ -12,12 +12,12 @@ from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttenti
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
-from .attention import MultiHeadAttention
+from .attention import MultiHeadAttention, config_of_call, passed_to_attention
 from .compatibility import CACHE, AnswersToBothCacheNames, recorder, strict_forward
 from .configuration_vanilla_transformer import VanillaTransformerConfig
 from .dropout import Dropout
-from .embeddings import POSITION_ENCODINGS, position_ids_from_mask, token_embedding
-from .encoder import final_norm
+from .embeddings import POSITION_ENCODINGS, position_ids_from_mask, refuse_unlearned_positions, token_embedding
+from .encoder import final_norm, refuse_other_shape
 from .feed_forward import FeedForward
 from .pretrained_model import VanillaTransformerPreTrainedModel
 
@@ -167,7 +167,9 @@ class Decoder(VanillaTransformerPreTrainedModel):
             `last_hidden_state` (B, T, D), `cache`, and what was asked for.
 
         Raises:
-            ValueError: neither or both of `input_ids` and `inputs_embeds` were given, or no encoder output.
+            ValueError: neither or both of `input_ids` and `inputs_embeds` were given, or no encoder output; a mask of
+                another length; a cache in training with gradient checkpoints.
+            TypeError: an argument is not known.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give the decoder either `input_ids` or `inputs_embeds`, and not both")
@@ -186,22 +188,34 @@ class Decoder(VanillaTransformerPreTrainedModel):
         if use_cache and cache is None:
             cache = EncoderDecoderCache(DynamicCache(config=self.config), DynamicCache(config=self.config))
 
-        length = inputs_embeds.shape[1]
-        if position_ids is None and attention_mask is not None and attention_mask.dim() == 2:
-            position_ids = position_ids_from_mask(attention_mask)[:, -length:]
-        elif position_ids is None:
-            past_length = cache.get_seq_length() if cache is not None else 0
-            position_ids = (torch.arange(length, device=inputs_embeds.device) + past_length).unsqueeze(0)
+        batch_size, length, _ = inputs_embeds.shape
+        past_length = cache.get_seq_length() if cache is not None else 0
+        end = past_length + length
+        if attention_mask is not None and attention_mask.dim() == 2:
+            refuse_other_shape("attention_mask", attention_mask, (batch_size, end), "the target, cached and new,")
+        if encoder_attention_mask is not None and encoder_attention_mask.dim() == 2:
+            source_shape = (batch_size, encoder_hidden_states.shape[1])
+            refuse_other_shape("encoder_attention_mask", encoder_attention_mask, source_shape, "the source")
+        if position_ids is not None:
+            refuse_unlearned_positions(self.config, position_ids)
+        else:
+            if attention_mask is not None and attention_mask.dim() == 2:
+                position_ids = position_ids_from_mask(attention_mask)[:, -length:]
+            else:
+                position_ids = (torch.arange(length, device=inputs_embeds.device) + past_length).unsqueeze(0)
+            refuse_unlearned_positions(self.config, position_ids, end)
         hidden_states = self.dropout(self.embed_positions(inputs_embeds, position_ids))
 
         self_attention_cache = cache
         if isinstance(cache, EncoderDecoderCache):
             self_attention_cache = cache.self_attention_cache
+        config = config_of_call(self.config, kwargs.get("output_attentions"))
         # The fourth is the cache, whatever its name.
-        attention_mask = create_causal_mask(self.config, inputs_embeds, attention_mask, self_attention_cache)
+        attention_mask = create_causal_mask(config, inputs_embeds, attention_mask, self_attention_cache)
         encoder_attention_mask = create_bidirectional_mask(
-            self.config, inputs_embeds, encoder_attention_mask, encoder_hidden_states=encoder_hidden_states
+            config, inputs_embeds, encoder_attention_mask, encoder_hidden_states=encoder_hidden_states
         )
+        passed_on = passed_to_attention(kwargs)
         for layer in self.layers:
             hidden_states = layer(
                 hidden_states,
@@ -209,6 +223,7 @@ class Decoder(VanillaTransformerPreTrainedModel):
                 encoder_hidden_states,
                 encoder_attention_mask=encoder_attention_mask,
                 cache=cache,
-                **kwargs,
+                implementation=config._attn_implementation,
+                **passed_on,
             )
         return DecoderOutput(last_hidden_state=self.final_norm(hidden_states), **{CACHE: cache})

@@ -1,14 +1,12 @@
 """§6.1 decoding: beam search with the paper's length penalty and limits, behind transformers' `generate()`."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields
-from functools import partial
 from typing import Any
 
 import torch
 from transformers import GenerationConfig, GenerationMixin
 from transformers.cache_utils import DynamicLayer, EncoderDecoderCache
-from transformers.generation import EosTokenCriteria, MaxLengthCriteria, StoppingCriteria, StoppingCriteriaList
+from transformers.generation import StoppingCriteria, StoppingCriteriaList
 from transformers.generation.logits_process import LogitsProcessorList
 from transformers.generation.utils import GenerateBeamEncoderDecoderOutput, GenerateEncoderDecoderOutput
 
@@ -21,6 +19,7 @@ from .compatibility import (
     with_cache_named,
 )
 from .decoding_config import OUTRANKED_BY, PaperGenerationConfig, check_own_fields, chosen_values, settled
+from .decoding_steps import NOT_RECORDED, ForwardSteps, SynchronisedSteps, other_criteria, processing, recording
 from .encoder import derive_attention_mask
 from .growing_cache import GrowingLayer
 from .incremental_decoder import IncrementalDecoder, can_be_stepped, is_changed
@@ -83,6 +82,7 @@ class PaperGenerationMixin(GenerationMixin):
 
     @generation_config.setter
     def generation_config(self, config: GenerationConfig | None) -> None:
+        """Takes any config; one of transformers' own class becomes a `PaperGenerationConfig`."""
         # transformers loads configs of its own class, and so do users. What they hold is ours too.
         if type(config) is GenerationConfig:
             config.__class__ = PaperGenerationConfig
@@ -167,19 +167,19 @@ class PaperGenerationMixin(GenerationMixin):
         **model_kwargs: Any,
     ) -> BeamSearchOutput | torch.Tensor:
         config, num_beams = generation_config, generation_config.num_beams
-        if synced_gpus or config.low_memory:
-            raise NotImplementedError(
-                f"beam search with `synced_gpus`={synced_gpus} and `low_memory`={config.low_memory} is not supported; "
-                "leave both off"
-            )
+        if config.low_memory:
+            raise NotImplementedError("beam search with `low_memory`=True is not supported; leave it off")
         limits = self._limits(config, input_ids.shape[1], model_kwargs)
-        others = _other_criteria(stopping_criteria)
-        outputs = _recording(config)
-        process = _processing(logits_processor, outputs) if logits_processor or outputs != _NOT_RECORDED else None
-        steps = self._incremental_steps(config, model_kwargs, num_beams)
-        is_incremental = steps is not None
+        others = other_criteria(stopping_criteria)
+        outputs = recording(config)
+        process = processing(logits_processor, outputs) if logits_processor or outputs != NOT_RECORDED else None
+        steps = None if synced_gpus else self._incremental_steps(config, model_kwargs, num_beams)
+        is_incremental, recorded = steps is not None, {}
         if steps is None:
-            steps = _ForwardSteps(self, input_ids, config, model_kwargs)
+            forward_steps = ForwardSteps(self, input_ids, config, model_kwargs)
+            steps, recorded = forward_steps, forward_steps.recorded
+            if synced_gpus:
+                steps = SynchronisedSteps(forward_steps)
         drop_decided = is_incremental and process is None and not others and not config.do_sample
         search = BeamSearch(
             steps,
@@ -199,10 +199,11 @@ class PaperGenerationMixin(GenerationMixin):
             drop_decided,
         )
         found = search.run()
+        if isinstance(steps, SynchronisedSteps):
+            steps.wait_for_others()
         best = stack_hypotheses(found, input_ids[::num_beams], config.num_return_sequences, padding_id(config))
         if not config.return_dict_in_generate:
             return best["sequences"]
-        recorded = steps.recorded if isinstance(steps, _ForwardSteps) else {}
         encoder_outputs = model_kwargs["encoder_outputs"]
         return BeamSearchOutput(
             **best,
@@ -240,17 +241,17 @@ class PaperGenerationMixin(GenerationMixin):
                 **model_kwargs,
             )
             return _with_both_cache_names(output)
-        outputs = _recording(config)
+        outputs = recording(config)
         process = None
-        if logits_processor or outputs != _NOT_RECORDED:
-            process = _processing(logits_processor, outputs, log_softmax=False)
+        if logits_processor or outputs != NOT_RECORDED:
+            process = processing(logits_processor, outputs, log_softmax=False)
         ids = choose_one_by_one(
             steps,
             input_ids,
             limits,
             config,
             process,
-            _other_criteria(stopping_criteria),
+            other_criteria(stopping_criteria),
             outputs,
             streamer,
         )
@@ -329,87 +330,7 @@ class PaperGenerationMixin(GenerationMixin):
         )
 
 
-class _ForwardSteps:
-    """Logits from the model's own forward(), each beam a row, as transformers' loops get them."""
-
-    def __init__(
-        self,
-        model: PaperGenerationMixin,
-        input_ids: torch.Tensor,
-        config: GenerationConfig,
-        model_kwargs: dict[str, Any],
-    ) -> None:
-        self.model, self.input_ids, self.config, self.model_kwargs = model, input_ids, config, model_kwargs
-        self.num_beams = config.num_beams
-        names = ["decoder_attentions", "cross_attentions"] if config.output_attentions else []
-        names += ["decoder_hidden_states"] if config.output_hidden_states else []
-        self.recorded: dict[str, tuple[Any, ...]] = dict.fromkeys(names, ())
-
-    def start(self, prefix: torch.Tensor) -> torch.Tensor:
-        """Logits (B, K, V) after the prefix."""
-        return self._taken(self.model._prefill(self.input_ids, self.config, self.model_kwargs))
-
-    def advance(self, tokens: torch.Tensor, parents: torch.Tensor | None = None) -> torch.Tensor:
-        """Logits (B, K, V) after tokens (B, K) that continue the beams `parents` (B, K)."""
-        assert parents is not None
-        first_rows = torch.arange(len(parents), device=parents.device).unsqueeze(1) * self.num_beams
-        rows = (parents + first_rows).flatten()
-        self.input_ids = torch.cat([self.input_ids[rows], tokens.flatten().unsqueeze(1)], dim=1)
-        cache = cache_of_generation(self.model_kwargs)
-        if cache is not None:
-            # All beams of a sentence have the same source, so only the other half has to follow them.
-            getattr(cache, "self_attention_cache", cache).reorder_cache(rows)
-        inputs = self.model.prepare_inputs_for_generation(
-            self.input_ids, next_sequence_length=1 if self.model_kwargs["use_cache"] else None, **self.model_kwargs
-        )
-        return self._taken(self.model(**inputs, return_dict=True))
-
-    def keep(self, rows: torch.Tensor) -> None:
-        """Never asked for: what is returned has all rows."""
-        raise NotImplementedError
-
-    def _taken(self, outputs: Any) -> torch.Tensor:
-        self.model_kwargs.update(
-            self.model._update_model_kwargs_for_generation(outputs, self.model_kwargs, is_encoder_decoder=True)
-        )
-        for name in self.recorded:
-            self.recorded[name] += (getattr(outputs, name),)
-        return outputs.logits[:, -1].unflatten(0, (-1, self.num_beams))
-
-
 def _with_both_cache_names(output: Any) -> Any:
     if isinstance(output, torch.Tensor):
         return output
     return DecodingOutput(**{field.name: getattr(output, field.name) for field in fields(output)})
-
-
-_NOT_RECORDED: dict[str, tuple[torch.Tensor, ...] | None] = {"scores": None, "logits": None}
-
-
-def _recording(config: GenerationConfig) -> dict[str, tuple[torch.Tensor, ...] | None]:
-    """Where to keep what is to be returned for each position: empty, or None where nothing is to be kept."""
-    asked = {"scores": config.output_scores, "logits": config.output_logits}
-    return {name: () if config.return_dict_in_generate and is_asked else None for name, is_asked in asked.items()}
-
-
-def _processing(
-    processors: LogitsProcessorList, outputs: dict[str, tuple[torch.Tensor, ...] | None], log_softmax: bool = True
-) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-    """What turns logits into scores and keeps what is to be kept; for greedy search without a softmax."""
-
-    def process(ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-        # Processors may write into what they get, and the next step writes into the logits.
-        copied = partial(logits.clone, memory_format=torch.contiguous_format)
-        scores = processors(ids, logits.log_softmax(-1) if log_softmax else copied())
-        if outputs["scores"] is not None:
-            outputs["scores"] = (*outputs["scores"], scores)
-        if outputs["logits"] is not None:
-            outputs["logits"] = (*outputs["logits"], copied())
-        return scores
-
-    return process
-
-
-def _other_criteria(criteria: StoppingCriteriaList) -> StoppingCriteriaList:
-    """Those that the loops here do not already apply by themselves."""
-    return StoppingCriteriaList([one for one in criteria if type(one) not in (MaxLengthCriteria, EosTokenCriteria)])

@@ -15,6 +15,11 @@ class TokenEmbedding(nn.Embedding):
     projection, which does not have it.
     """
 
+    @property
+    def embed_scale(self) -> float:
+        """sqrt(d_model), under the name by which adapters that bypass `forward` look for it."""
+        return math.sqrt(self.embedding_dim)
+
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Looks up and scales.
 
@@ -24,7 +29,7 @@ class TokenEmbedding(nn.Embedding):
         Returns:
             (B, L, D) embeddings, ready for a position encoding to be added.
         """
-        return super().forward(input) * math.sqrt(self.embedding_dim)
+        return super().forward(input) * self.embed_scale
 
 
 def token_embedding(config: VanillaTransformerConfig, vocab_size: int) -> nn.Embedding:
@@ -39,6 +44,38 @@ def token_embedding(config: VanillaTransformerConfig, vocab_size: int) -> nn.Emb
     """
     kind = TokenEmbedding if config.scale_embeddings else nn.Embedding
     return kind(vocab_size, config.d_model)
+
+
+def with_scale(embedding: nn.Module, config: VanillaTransformerConfig) -> nn.Module:
+    """§3.4: makes sure that an embedding which is to replace the model's own multiplies by sqrt(d_model) as well.
+
+    Args:
+        embedding: the new one.
+        config: says whether embeddings are scaled.
+
+    Returns:
+        A `TokenEmbedding` with the same parameter for a plain `nn.Embedding`; any other module as it is, for those that
+        wrap an embedding (adapters) call it.
+
+    Raises:
+        ValueError: it is an embedding of another class, of which nobody knows whether it scales.
+    """
+    if not config.scale_embeddings or not isinstance(embedding, nn.Embedding) or hasattr(embedding, "embed_scale"):
+        return embedding
+    if type(embedding) is not nn.Embedding:
+        raise ValueError(
+            f"a {type(embedding).__name__} does not say that it multiplies by sqrt(d_model), as the embeddings of this "
+            "model do (`scale_embeddings`); give a `TokenEmbedding`, a plain `nn.Embedding`, or yours an `embed_scale`"
+        )
+    settings = ("padding_idx", "max_norm", "norm_type", "scale_grad_by_freq", "sparse")
+    scaled = TokenEmbedding(
+        embedding.num_embeddings,
+        embedding.embedding_dim,
+        device="meta",
+        **{name: getattr(embedding, name) for name in settings},
+    )
+    scaled.weight = embedding.weight
+    return scaled
 
 
 class SinusoidalPositions(nn.Module):
@@ -72,30 +109,20 @@ class LearnedPositions(nn.Embedding):
     """Table 3 row E: a learned vector a position, in place of the sinusoids."""
 
     def __init__(self, config: VanillaTransformerConfig) -> None:
-        assert config.max_position_embeddings is not None  # the config refuses learned positions without it
-        super().__init__(config.max_position_embeddings, config.d_model)
+        assert config.num_learned_positions is not None  # the config refuses learned positions without it
+        super().__init__(config.num_learned_positions, config.d_model)
 
     def forward(self, embeddings: torch.Tensor, position_ids: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
         """Adds the learned vector of each position to the embedding that stands there.
 
         Args:
             embeddings: (B, L, D).
-            position_ids: (B, L) or (1, L) integers from 0 to `max_position_embeddings` - 1.
+            position_ids: (B, L) or (1, L) integers from 0 to `num_learned_positions` - 1; `refuse_unlearned_positions`
+                says what is wrong with others.
 
         Returns:
             (B, L, D) sums.
-
-        Raises:
-            ValueError: a position was never learned.
         """
-        # Looking at the values would break a compiled graph, and there embedding() checks the range itself.
-        if not torch.compiler.is_compiling() and position_ids.device.type != "meta":
-            last = int(position_ids.max())
-            if last >= self.num_embeddings:
-                raise ValueError(
-                    f"there is no learned position {last}: `max_position_embeddings`={self.num_embeddings} allows 0 to "
-                    f"{self.num_embeddings - 1}; shorten the input, or train with `position_encoding`='sinusoidal'"
-                )
         return embeddings + super().forward(position_ids)
 
 
@@ -138,6 +165,34 @@ def sinusoids(position_ids: torch.Tensor, d_model: int, layout: str = "interleav
     if layout == "interleaved":
         return torch.stack(waves, dim=-1).flatten(-2)
     return torch.cat(waves, dim=-1)
+
+
+def refuse_unlearned_positions(
+    config: VanillaTransformerConfig, position_ids: torch.Tensor, end: int | None = None
+) -> None:
+    """Refuses positions that were never learned (Table 3 row E).
+
+    Args:
+        config: tells how many positions were learned; None for no limit.
+        position_ids: (B, L) or (1, L).
+        end: a number that no position reaches, where the shapes tell one. The values are looked at only where it does
+            not settle the question: on an accelerator that waits for everything before.
+
+    Raises:
+        ValueError: a position was never learned.
+    """
+    count = config.num_learned_positions
+    if count is None or (end is not None and end <= count):
+        return
+    # Looking at the values would break a compiled graph, and there embedding() checks the range itself.
+    if torch.compiler.is_compiling() or position_ids.device.type == "meta":
+        return
+    last = int(position_ids.max())
+    if last >= count:
+        raise ValueError(
+            f"there is no learned position {last}: `num_learned_positions`={count} allows 0 to {count - 1}; shorten "
+            "the input, or train with `position_encoding`='sinusoidal'"
+        )
 
 
 def position_ids_from_mask(attention_mask: torch.Tensor) -> torch.Tensor:

@@ -11,11 +11,11 @@ from transformers.utils import logging
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
-from .attention import MultiHeadAttention
+from .attention import MultiHeadAttention, config_of_call, passed_to_attention
 from .compatibility import recorder, strict_forward
 from .configuration_vanilla_transformer import VanillaTransformerConfig
 from .dropout import Dropout
-from .embeddings import POSITION_ENCODINGS, position_ids_from_mask, token_embedding
+from .embeddings import POSITION_ENCODINGS, position_ids_from_mask, refuse_unlearned_positions, token_embedding
 from .feed_forward import FeedForward
 from .pretrained_model import VanillaTransformerPreTrainedModel
 
@@ -109,7 +109,8 @@ class Encoder(VanillaTransformerPreTrainedModel):
             `last_hidden_state` (B, S, D), and what was asked for.
 
         Raises:
-            ValueError: neither or both of `input_ids` and `inputs_embeds` were given.
+            ValueError: neither or both of `input_ids` and `inputs_embeds` were given, or a mask of another length.
+            TypeError: an argument is not known.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give the encoder either `input_ids` or `inputs_embeds`, and not both")
@@ -117,15 +118,22 @@ class Encoder(VanillaTransformerPreTrainedModel):
             attention_mask = derive_attention_mask(input_ids, attention_mask, self.config.pad_token_id)
             inputs_embeds = self.embed_tokens(input_ids)
 
+        batch_size, length, _ = inputs_embeds.shape
         if attention_mask is not None and attention_mask.dim() == 2:
+            refuse_other_shape("attention_mask", attention_mask, (batch_size, length), "the source")
             position_ids = position_ids_from_mask(attention_mask)
         else:
-            position_ids = torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device).unsqueeze(0)
+            position_ids = torch.arange(length, device=inputs_embeds.device).unsqueeze(0)
+        refuse_unlearned_positions(self.config, position_ids, end=length)
         hidden_states = self.dropout(self.embed_positions(inputs_embeds, position_ids))
 
-        attention_mask = create_bidirectional_mask(self.config, inputs_embeds, attention_mask)
+        config = config_of_call(self.config, kwargs.get("output_attentions"))
+        attention_mask = create_bidirectional_mask(config, inputs_embeds, attention_mask)
+        passed_on = passed_to_attention(kwargs)
         for layer in self.layers:
-            hidden_states = layer(hidden_states, attention_mask, **kwargs)
+            hidden_states = layer(
+                hidden_states, attention_mask, implementation=config._attn_implementation, **passed_on
+            )
         return BaseModelOutput(last_hidden_state=self.final_norm(hidden_states))
 
 
@@ -146,18 +154,39 @@ def derive_attention_mask(
         pad_token_id: the id of `<pad>`, or None.
 
     Returns:
-        A mask (B, S), True for tokens; None where there is nothing to hide.
+        A mask (B, S), True for tokens; None where it is known that there is nothing to hide.
     """
     if attention_mask is not None or input_ids is None or pad_token_id is None:
         return attention_mask
     is_token = input_ids.ne(pad_token_id)
-    # Which case it is depends on the data, which a compiled or exported graph cannot ask; there the mask is harmless.
-    if torch.compiler.is_compiling():
+    # Which case it is depends on the data. A graph cannot ask, and asking an accelerator means waiting for it; there
+    # the mask is harmless.
+    if input_ids.device.type == "meta":
+        return None
+    if input_ids.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():
         return is_token
-    if input_ids.device.type == "meta" or bool(is_token.all()):
+    if bool(is_token.all()):
         return None
     logger.warning_once(
         f"`input_ids` contains padding (`pad_token_id`={pad_token_id}) but no `attention_mask` was given; the padding "
         "is masked. Pass the `attention_mask` that the tokenizer returns."
     )
     return is_token
+
+
+def refuse_other_shape(name: str, mask: torch.Tensor, shape: tuple[int, int], of: str) -> None:
+    """Refuses a mask that would be broadcast, or cut, to what it is to mask.
+
+    Args:
+        name: the argument's.
+        mask: (B, L).
+        shape: what it has to be.
+        of: what it masks, for the message.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    if tuple(mask.shape) != shape:
+        raise ValueError(
+            f"`{name}` has the shape {tuple(mask.shape)}, but {of} has {shape}; give it one number a token"
+        )

@@ -1,7 +1,6 @@
 """§6.1 the other way round: what a model thinks of a given translation, token by token, and where it looked."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 from transformers import PreTrainedModel
@@ -54,23 +53,31 @@ def forced_pass(
 
     Returns:
         Log-probabilities (B, T) in float32, 0 where padding, and the attention (B, T, S), or None.
+
+    Raises:
+        ValueError: the attention is wanted of a model that returns none. Those of this package return it whatever their
+            attention implementation.
     """
     vocab_size = int(model.config.vocab_size)
     rows = max(1, _MAX_LOGITS // max(1, labels.shape[1] * vocab_size))
     parts: list[tuple[torch.Tensor, torch.Tensor | None]] = []
-    with _eager_attention(model, with_attention):
-        for start in range(0, len(labels), rows):
-            part = slice(start, start + rows)
-            outputs = model(
-                input_ids=input_ids[part],
-                attention_mask=None if attention_mask is None else attention_mask[part],
-                decoder_input_ids=decoder_input_ids[part],
-                use_cache=False,
-                output_attentions=with_attention,
-                return_dict=True,
+    for start in range(0, len(labels), rows):
+        part = slice(start, start + rows)
+        outputs = model(
+            input_ids=input_ids[part],
+            attention_mask=None if attention_mask is None else attention_mask[part],
+            decoder_input_ids=decoder_input_ids[part],
+            use_cache=False,
+            output_attentions=with_attention,
+            return_dict=True,
+        )
+        log_probs = _chosen(outputs.logits, labels[part])
+        if with_attention and not outputs.cross_attentions:
+            raise ValueError(
+                f"a {type(model).__name__} with `attn_implementation`={model.config._attn_implementation!r} returns no "
+                "attention; load it with attn_implementation='eager', or call model.set_attn_implementation('eager')"
             )
-            log_probs = _chosen(outputs.logits, labels[part])
-            parts.append((log_probs, alignment_attention(outputs.cross_attentions) if with_attention else None))
+        parts.append((log_probs, alignment_attention(outputs.cross_attentions) if with_attention else None))
     attention = [each for _, each in parts if each is not None]
     return torch.cat([each for each, _ in parts]), torch.cat(attention) if with_attention else None
 
@@ -123,17 +130,3 @@ def _chosen(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     logits, is_padding = logits.float(), labels.eq(IGNORED_LABEL)
     chosen = logits.gather(-1, labels.masked_fill(is_padding, 0).unsqueeze(-1)).squeeze(-1)
     return (chosen - logits.logsumexp(-1)).masked_fill(is_padding, 0.0)
-
-
-@contextmanager
-def _eager_attention(model: PreTrainedModel, is_wanted: bool) -> Iterator[None]:
-    """Only the attention that is written out returns its weights; other implementations come back afterwards."""
-    configs = {id(part.config): part.config for part in model.modules() if isinstance(part, PreTrainedModel)}
-    before = [(config, config._attn_implementation) for config in configs.values()]
-    try:
-        for config, _ in before if is_wanted else []:
-            config._attn_implementation = "eager"
-        yield
-    finally:
-        for config, implementation in before if is_wanted else []:
-            config._attn_implementation = implementation

@@ -12,6 +12,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .attention import MultiHeadAttention, scaled_dot_product_attention, split_heads
 from .decoder import DECODER_LAYERS, Decoder, DecoderLayer
+from .embeddings import refuse_unlearned_positions
 from .feed_forward import FeedForward
 from .tall_projection import TallProjection
 
@@ -106,11 +107,13 @@ class IncrementalDecoder:
     def _encoded_positions(self, end: int) -> torch.Tensor:
         # What is added at each position, for many positions at a time; learned positions are limited in number.
         if end > len(self.positions):
-            limit = self.decoder.config.max_position_embeddings
+            limit = self.decoder.config.num_learned_positions
             count = max(_ROOM, 2 * end)
             count = count if limit is None else max(end, min(count, limit))
+            numbers = torch.arange(count, device=self.device)[None]
+            refuse_unlearned_positions(self.decoder.config, numbers, count)
             nothing = self._zeros(1, count, self.decoder.config.d_model)
-            self.positions = self.decoder.embed_positions(nothing, torch.arange(count, device=self.device)[None])[0]
+            self.positions = self.decoder.embed_positions(nothing, numbers)[0]
         return self.positions
 
     def _zeros(self, *shape: int) -> torch.Tensor:

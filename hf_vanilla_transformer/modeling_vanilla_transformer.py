@@ -65,13 +65,13 @@ class VanillaTransformerModel(VanillaTransformerPreTrainedModel):
         """Returns the encoder's token embedding, whose matrix is everybody's where embeddings are tied."""
         return self.encoder.embed_tokens
 
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
+    def set_input_embeddings(self, value: nn.Module) -> None:
         """Replaces the encoder's token embedding; `tie_weights()` then gives its matrix to the decoder.
 
         Args:
-            value: a `TokenEmbedding`; any other would not multiply by sqrt(d_model).
+            value: as in `VanillaTransformerPreTrainedModel.set_input_embeddings`.
         """
-        self.encoder.embed_tokens = value
+        self.encoder.set_input_embeddings(value)
 
     @strict_forward
     @can_return_tuple
@@ -168,7 +168,11 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
         >>> translation = model.eval().generate(source, max_new_tokens=5)
     """
 
-    _tied_weights_keys = {"lm_head.weight": "model.encoder.embed_tokens.weight"}
+    # Those of its parts too: the Trainer reads only these.
+    _tied_weights_keys = {
+        "lm_head.weight": "model.encoder.embed_tokens.weight",
+        "model.decoder.embed_tokens.weight": "model.encoder.embed_tokens.weight",
+    }
     accepts_loss_kwargs = True  # the Trainer then hands over `num_items_in_batch`
 
     def __init__(self, config: VanillaTransformerConfig) -> None:
@@ -187,11 +191,11 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
         """Returns the encoder's token embedding, whose matrix is everybody's where embeddings are tied."""
         return self.model.get_input_embeddings()
 
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
+    def set_input_embeddings(self, value: nn.Module) -> None:
         """Replaces the encoder's token embedding; `tie_weights()` then gives its matrix to decoder and projection.
 
         Args:
-            value: a `TokenEmbedding`; any other would not multiply by sqrt(d_model).
+            value: as in `VanillaTransformerPreTrainedModel.set_input_embeddings`.
         """
         self.model.set_input_embeddings(value)
 

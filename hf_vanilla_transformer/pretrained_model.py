@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 
 from .configuration_vanilla_transformer import VanillaTransformerConfig
+from .embeddings import LearnedPositions, with_scale
 
 # Which class each Auto class is to find in a folder that has the code in it, by file and name.
 AUTO_MAP = {
@@ -57,6 +58,55 @@ class VanillaTransformerPreTrainedModel(PreTrainedModel):
         elif isinstance(module, nn.LayerNorm):
             init.ones_(module.weight)
             init.zeros_(module.bias)
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replaces the token embedding; the new one multiplies by sqrt(d_model) (§3.4) as the old one does.
+
+        Args:
+            value: a plain `nn.Embedding`, whose parameter is used; a `TokenEmbedding`; or a module that wraps one.
+
+        Raises:
+            ValueError: an embedding of another class, of which nobody knows whether it scales.
+        """
+        self.embed_tokens = with_scale(value, self.config)
+
+    def get_position_embeddings(self) -> LearnedPositions | tuple[LearnedPositions, ...]:
+        """Table 3 row E: the learned positions, of encoder and decoder where there are two.
+
+        Raises:
+            ValueError: the positions are not learned.
+        """
+        learned = tuple(part for part in self.modules() if isinstance(part, LearnedPositions))
+        if not learned:
+            raise ValueError(
+                f"positions are not learned here (`position_encoding`={self.config.position_encoding!r}), so there is "
+                "no table of them, and no longest length"
+            )
+        return learned if len(learned) > 1 else learned[0]
+
+    @torch.no_grad()
+    def resize_position_embeddings(self, new_num_position_embeddings: int) -> None:
+        """Table 3 row E: makes room for longer texts, or cuts; new positions begin as those of a new model.
+
+        Args:
+            new_num_position_embeddings: how many positions there shall be, on each side.
+
+        Raises:
+            ValueError: the positions are not learned, or the number is less than 1.
+        """
+        if new_num_position_embeddings < 1:
+            raise ValueError(f"`new_num_position_embeddings`={new_num_position_embeddings}; allowed: at least 1")
+        tables = self.get_position_embeddings()
+        for table in tables if isinstance(tables, tuple) else (tables,):
+            old = table.weight
+            new = old.new_empty(new_num_position_embeddings, old.shape[1]).normal_(std=self.config.d_model**-0.5)
+            kept = min(len(old), len(new))
+            new[:kept] = old[:kept]
+            table.weight = nn.Parameter(new, requires_grad=old.requires_grad)
+            table.num_embeddings = new_num_position_embeddings
+        for part in self.modules():
+            if isinstance(part, VanillaTransformerPreTrainedModel):
+                part.config.num_learned_positions = new_num_position_embeddings
 
     def _resize_token_embeddings(
         self, new_num_tokens: int, pad_to_multiple_of: int | None = None, mean_resizing: bool = True

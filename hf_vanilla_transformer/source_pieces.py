@@ -58,7 +58,7 @@ def _cut(tokenizer: PreTrainedTokenizerBase, text: str, max_length: int) -> Iter
     if len(text) < 2:
         raise ValueError(
             f"{text!r} alone has {len(ids)} tokens, but the model has {max_length} positions "
-            "(`max_position_embeddings`); it needs a model with more"
+            "(`num_learned_positions`); it needs a model with more"
         )
     place = len(text) // 2
     for pattern in _CUTS:

@@ -22,7 +22,8 @@ class TranslationPipeline(Pipeline):
     than the model has learned positions is translated in pieces, never cut; sinusoids have no longest length.
 
     Args:
-        model: the model; put in eval mode while it is used. An ensemble will do.
+        model: the model, which is put in eval mode now, once and for all; a call refuses a model that has been put back
+            into training mode. An ensemble will do.
         tokenizer: its tokenizer.
         batch_size: sentences decoded at a time, in their order; 1 by default.
         device: as of any pipeline: the first accelerator there is, or else the CPU.
@@ -56,7 +57,7 @@ class TranslationPipeline(Pipeline):
         if not model.config.is_encoder_decoder:
             raise ValueError(f"a {type(model).__name__} is no sequence-to-sequence model, so it cannot translate")
         kwargs["task"] = kwargs.get("task") or "translation"
-        super().__init__(model=model, tokenizer=tokenizer, **kwargs)
+        super().__init__(model=model.eval(), tokenizer=tokenizer, **kwargs)
         # pipeline() leaves classes in here, with which the config could no longer be written or printed.
         for info in getattr(model.config, "custom_pipelines", {}).values():
             info["pt"] = [getattr(each, "__name__", each) for each in info.get("pt", ())]

@@ -1,5 +1,6 @@
 """Attention by itself: the implementations against each other and against brute force, masks, and the cache."""
 
+import functools
 import math
 import shutil
 from collections import defaultdict
@@ -9,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from transformers import PreTrainedModel, modeling_flash_attention_utils
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
 from hf_vanilla_transformer import (
@@ -268,7 +270,7 @@ def test_self_attention_in_steps_with_a_cache_is_self_attention_at_once(d_k, d_v
     for length in steps:
         end = start + length
         mask = mask_for(implementation, allowed[:, :, start:end, :end])
-        outputs.append(module(x[:, start:end], mask, past_key_values=cache)[0])
+        outputs.append(module(x[:, start:end], mask, cache=cache)[0])
         start = end
         assert cache.get_seq_length() == end
     torch.testing.assert_close(torch.cat(outputs, dim=1), at_once, **EXACT)
@@ -294,7 +296,7 @@ def test_the_decoder_in_steps_with_a_cache_is_the_decoder_at_once(implementation
     for length in steps:
         end = start + length
         mask = target_mask[:, :end] if padded_target else None
-        step = model.decoder(target[:, start:end], mask, past_key_values=cache, use_cache=True, **source)
+        step = model.decoder(target[:, start:end], mask, cache=cache, use_cache=True, **source)
         cache, start = step.past_key_values, end
         outputs.append(step.last_hidden_state)
     in_steps = torch.cat(outputs, dim=1)
@@ -314,7 +316,7 @@ def test_cross_attention_projects_the_output_of_the_encoder_once_and_then_reads_
     memory, cache = random_states(2, 5, 12), cached(EncoderDecoderCache)
     for step in range(4):
         x = random_states(2, 1, 12)
-        output, _ = module(x, key_value_states=memory, past_key_values=cache)
+        output, _ = module(x, key_value_states=memory, cache=cache)
         assert {name: len(calls) for name, calls in counts.items()} == {
             "q_proj": step + 1,
             "k_proj": 1,
@@ -356,3 +358,115 @@ def test_each_decoder_layer_has_its_own_place_in_the_cache():
     keys = [layer.keys for layer in result.past_key_values.self_attention_cache.layers]
     assert len(keys) == 2
     assert not torch.equal(keys[0], keys[1])
+
+
+# Flash attention, whose kernels need a GPU: stand-ins for them, so that what is handed over can be looked at here.
+
+
+def standing_in_for_flash(query, key, value, dropout_p=0.0, softmax_scale=None, causal=False):
+    """What the kernel computes: (B, T, H, d) each; causal is aligned at the end."""
+    scores = torch.einsum("bthd,bshd->bhts", query.double(), key.double()) * softmax_scale
+    if causal:
+        later = torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1 + scores.shape[-1] - scores.shape[-2])
+        scores = scores.masked_fill(later, -torch.inf)
+    return torch.einsum("bhts,bshd->bthd", scores.softmax(-1), value.double()).to(query.dtype)
+
+
+def standing_in_for_varlen(
+    q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p=0.0, softmax_scale=None, causal=False
+):
+    """Sentences behind one another without padding, each by itself."""
+    edges = [torch.stack([edge[:-1], edge[1:]], 1).tolist() for edge in (cu_seqlens_q, cu_seqlens_k)]
+    parts = []
+    for (q_start, q_end), (k_start, k_end) in zip(*edges, strict=True):
+        tensors = (q[None, q_start:q_end], k[None, k_start:k_end], v[None, k_start:k_end])
+        parts.append(standing_in_for_flash(*tensors, softmax_scale=softmax_scale, causal=causal)[0])
+    return torch.cat(parts)
+
+
+@pytest.fixture
+def flash(monkeypatch):
+    """Calls of the kernels: their name, and how long queries and keys were."""
+    calls = []
+
+    def watched(name, kernel):
+        @functools.wraps(kernel)  # transformers reads the signature
+        def call(q, k, *args, **kwargs):
+            calls.append((name, q.shape[:-2], k.shape[:-2]))
+            return kernel(q, k, *args, **kwargs)
+
+        return call
+
+    kernels = (
+        watched("flash", standing_in_for_flash),
+        watched("varlen", standing_in_for_varlen),
+        None,
+        modeling_flash_attention_utils._pad_input,
+        modeling_flash_attention_utils._unpad_input,
+    )
+    monkeypatch.setattr(modeling_flash_attention_utils, "_lazy_imports", lambda *args, **kwargs: kernels)
+    monkeypatch.setattr(modeling_flash_attention_utils, "_loaded_implementation", None)
+    return calls
+
+
+def model_with(implementation):
+    torch.manual_seed(3)
+    config = VanillaTransformerConfig(
+        vocab_size=40, d_model=16, num_heads=2, d_ff=32, num_encoder_layers=2, num_decoder_layers=2, d_v=4
+    )
+    model = VanillaTransformerForConditionalGeneration(config).eval()
+    for part in model.modules():
+        if isinstance(part, PreTrainedModel):
+            part.config._attn_implementation = implementation
+    return model
+
+
+@pytest.mark.parametrize("target_length", [1, 3, 5, 8])
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_flash_attention_is_right_with_padding_on_either_side(flash, target_length, side):
+    """As many target tokens as source tokens too, where the source's mask would fit the queries."""
+    source = torch.tensor([[5, 6, 7, 8, 2], [9, 10, 2, 1, 1], [11, 2, 1, 1, 1]])
+    source = source if side == "right" else source.flip(1)
+    target = torch.randint(4, 40, (3, target_length), generator=torch.Generator().manual_seed(0))
+    inputs = {"input_ids": source, "attention_mask": source.ne(1).long(), "decoder_input_ids": target}
+    expected = model_with("sdpa")(**inputs).logits
+    torch.testing.assert_close(model_with("flash_attention_2")(**inputs).logits, expected, rtol=0, atol=1e-5)
+    assert {name for name, *_ in flash} == {"varlen", "flash"}  # encoder without padding; the target has none
+    assert ("varlen", torch.Size([10]), torch.Size([10])) in flash  # 5 + 3 + 2 tokens
+
+
+def test_flash_attention_without_padding_is_used_everywhere(flash):
+    source, target = torch.tensor([[5, 6, 7, 2]]), torch.tensor([[0, 9, 10]])
+    expected = model_with("sdpa")(input_ids=source, decoder_input_ids=target).logits
+    logits = model_with("flash_attention_2")(input_ids=source, decoder_input_ids=target).logits
+    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-5)
+    queries_and_keys = [(queries[1], keys[1]) for _, queries, keys in flash]
+    assert queries_and_keys == [(4, 4)] * 2 + [(3, 3), (3, 4)] * 2
+
+
+@pytest.mark.parametrize("options", [{"num_beams": 1}, {"num_beams": 3}])
+def test_flash_attention_generates_what_sdpa_generates(flash, options):
+    source = torch.tensor([[5, 6, 7, 8, 2], [9, 10, 2, 1, 1]])
+    inputs = {"input_ids": source, "attention_mask": source.ne(1).long(), "max_new_tokens": 6, **options}
+    expected = model_with("sdpa").generate(**inputs)
+    assert torch.equal(model_with("flash_attention_2").generate(**inputs), expected)
+    assert flash
+
+
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+def test_arguments_without_effect_are_refused(implementation):
+    module = attention_module(implementation)
+    states = torch.randn(1, 3, 12)
+    with pytest.raises(TypeError, match="does not know `past_key_values`"):
+        module(states, past_key_values=None)
+    with pytest.raises(TypeError, match=f"for flex attention, and have no effect with '{implementation}'"):
+        module(states, kernel_options={"BLOCK_M": 16})
+
+
+def test_equation_1_takes_boolean_masks_as_well():
+    query, key, value = (torch.randn(2, 2, 3, 4) for _ in range(3))
+    may_attend = torch.ones(3, 3, dtype=torch.bool).tril()[None, None]
+    added = torch.zeros(1, 1, 3, 3).masked_fill(~may_attend, torch.finfo(torch.float32).min)
+    module = nn.Identity().eval()
+    results = [scaled_dot_product_attention(module, query, key, value, mask, 0.5)[1] for mask in (may_attend, added)]
+    assert torch.equal(*results)

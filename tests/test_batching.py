@@ -1,11 +1,10 @@
 """Batches of sentences of like length."""
 
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_vanilla_transformer.inference.batching import evaluating, padded_batch, sorted_batches, token_batches
+from hf_vanilla_transformer.inference.batching import padded_batch, sorted_batches, token_batches
 
 
 @given(st.lists(st.integers(0, 50)), st.integers(1, 7))
@@ -30,20 +29,6 @@ def test_without_labels_there_are_none_and_without_a_pad_token_masked_places_hol
     assert torch.equal(batch["input_ids"], torch.tensor([[5, 2], [2, 0]]))
 
 
-@pytest.mark.parametrize("training", [True, False])
-def test_a_model_is_left_in_the_mode_it_was_in_also_after_an_error(training):
-    model = torch.nn.Sequential(torch.nn.Dropout(0.5)).train(training)
-
-    def fail():
-        with evaluating(model):
-            assert not any(module.training for module in model.modules())
-            raise KeyError
-
-    with pytest.raises(KeyError):
-        fail()
-    assert all(module.training is training for module in model.modules())
-
-
 def test_token_batches_hold_each_sentence_once_the_longest_first_and_no_more_tokens_than_allowed():
     lengths = [3, 50, 7, 1, 7, 12, 2, 3, 0]
     batches = list(token_batches(lengths, 14))
@@ -54,13 +39,3 @@ def test_token_batches_hold_each_sentence_once_the_longest_first_and_no_more_tok
         longest = lengths[batch[0]]
         assert len(batch) == 1 or len(batch) * longest <= 14
         assert following is None or (len(batch) + 1) * longest > 14  # and is as full as can be
-
-
-def test_each_part_comes_back_to_its_own_mode():
-    dropout = torch.nn.Dropout
-    model = torch.nn.Sequential(dropout(), torch.nn.Sequential(dropout(), dropout()))
-    model[1].eval()
-    modes = [part.training for part in model.modules()]
-    with evaluating(model):
-        assert not any(part.training for part in model.modules())
-    assert [part.training for part in model.modules()] == modes

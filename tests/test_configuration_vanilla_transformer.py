@@ -132,7 +132,7 @@ def test_nothing_else_about_a_row_differs_from_the_base_model(row):
     in_the_table = {"num_encoder_layers", "num_decoder_layers", "d_model", "d_ff", "num_heads", "d_k", "d_v"}
     in_the_table |= {"dropout", "label_smoothing"}
     if row.position_encoding == "learned":
-        in_the_table |= {"position_encoding", "max_position_embeddings"}
+        in_the_table |= {"position_encoding", "num_learned_positions"}
     assert {name for name in base if base[name] != varied[name]} <= in_the_table
 
 
@@ -325,19 +325,19 @@ REFUSALS = [
         {"d_model": 2, "sinusoid_layout": "concatenated_tensor2tensor"},
         ["`d_model`=2", "concatenated_tensor2tensor", "at least 4"],
     ),
-    ({"position_encoding": "learned"}, ["`max_position_embeddings`=None", "learned", "at least 1"]),
+    ({"position_encoding": "learned"}, ["`num_learned_positions`=None", "learned", "at least 1"]),
     (
-        {"position_encoding": "learned", "max_position_embeddings": 0},
-        ["`max_position_embeddings`=0", "learned", "at least 1"],
+        {"position_encoding": "learned", "num_learned_positions": 0},
+        ["`num_learned_positions`=0", "learned", "at least 1"],
     ),
     (
-        {"position_encoding": "learned", "max_position_embeddings": 10.0},
-        ["max_position_embeddings", "int", "10.0"],
+        {"position_encoding": "learned", "num_learned_positions": 10.0},
+        ["num_learned_positions", "int", "10.0"],
     ),
-    ({"max_position_embeddings": 10}, ["`max_position_embeddings`=10", "sinusoidal", "None"]),
+    ({"num_learned_positions": 10}, ["`num_learned_positions`=10", "sinusoidal", "None"]),
     (
-        {"position_encoding": "none", "max_position_embeddings": 10},
-        ["`max_position_embeddings`=10", "'none'", "None"],
+        {"position_encoding": "none", "num_learned_positions": 10},
+        ["`num_learned_positions`=10", "'none'", "None"],
     ),
     ({"activation_function": "rleu"}, ["activation_function", "rleu", "did you mean `relu`", *ACT2FN]),
     ({"activation_function": "no such thing"}, ["activation_function", "no such thing", *ACT2FN]),
@@ -709,7 +709,7 @@ def test_the_default_of_every_foreign_shape_is_the_papers():
         ({"position_offset": -1}, "`position_offset`=-1"),
         ({"position_offset": 2, "position_encoding": "none"}, "`position_offset`=2 moves nothing"),
         (
-            {"position_offset": 2, "position_encoding": "learned", "max_position_embeddings": 9},
+            {"position_offset": 2, "position_encoding": "learned", "num_learned_positions": 9},
             "`position_offset`=2 moves nothing",
         ),
     ],

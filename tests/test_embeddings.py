@@ -18,6 +18,7 @@ from hf_vanilla_transformer.embeddings import (
     SinusoidalPositions,
     TokenEmbedding,
     position_ids_from_mask,
+    refuse_unlearned_positions,
     sinusoids,
 )
 
@@ -173,10 +174,30 @@ def test_learned_positions_are_added_and_learned():
 
 
 def test_learned_positions_refuse_a_longer_input_naming_the_numbers():
-    module = LearnedPositions(learned())
-    module(torch.zeros(1, 6, 8), torch.arange(6).unsqueeze(0))
-    with pytest.raises(ValueError, match=r"position 6\b.*`max_position_embeddings`=6\b.*0 to 5\b"):
-        module(torch.zeros(1, 7, 8), torch.arange(7).unsqueeze(0))
+    positions = torch.arange(7).unsqueeze(0)
+    refuse_unlearned_positions(learned(), positions[:, :6])
+    refuse_unlearned_positions(learned(), positions[:, :6], end=9)  # the shape allows more than there is
+    with pytest.raises(ValueError, match=r"position 6\b.*`num_learned_positions`=6\b.*0 to 5\b"):
+        refuse_unlearned_positions(learned(), positions)
+    with pytest.raises(ValueError, match=r"position 6\b"):
+        refuse_unlearned_positions(learned(), positions, end=7)
+
+
+class Unread(torch.Tensor):
+    """A tensor whose values cannot be looked at, as those of an accelerator cannot be without waiting for it."""
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        if function in (torch.Tensor.max, torch.Tensor.__bool__, torch.Tensor.__int__, torch.Tensor.item):
+            raise AssertionError(f"{function} looks at the values")
+        return super().__torch_function__(function, types, args, kwargs or {})
+
+
+def test_positions_are_not_looked_at_where_a_shape_tells():
+    positions = torch.arange(6).unsqueeze(0).as_subclass(Unread)
+    refuse_unlearned_positions(learned(), positions, end=6)
+    with pytest.raises(AssertionError, match="looks at the values"):
+        refuse_unlearned_positions(learned(), positions)
 
 
 def test_a_model_with_learned_positions_refuses_a_longer_source_and_a_longer_target():
@@ -184,7 +205,7 @@ def test_a_model_with_learned_positions_refuses_a_longer_source_and_a_longer_tar
     short, long = torch.full((1, 4), 5), torch.full((1, 5), 5)
     model(input_ids=short, decoder_input_ids=short)
     for source, target in ((long, short), (short, long)):
-        with pytest.raises(ValueError, match=r"position 4\b.*`max_position_embeddings`=4\b"):
+        with pytest.raises(ValueError, match=r"position 4\b.*`num_learned_positions`=4\b"):
             model(input_ids=source, decoder_input_ids=target)
     # In steps, with a cache, too: it is the position that counts, not the length of the step.
     cached = model(input_ids=short, decoder_input_ids=short, use_cache=True).past_key_values

@@ -120,7 +120,7 @@ def test_a_padding_mask_covers_the_cache_too(model):
             input_ids=padded[:, position : position + 1],
             attention_mask=mask[:, : position + 1],
             encoder_hidden_states=encoded,
-            past_key_values=cache,
+            cache=cache,
             use_cache=True,
         )
         cache = output.past_key_values

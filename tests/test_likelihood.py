@@ -27,11 +27,10 @@ def examples():
 
 @pytest.mark.parametrize("batch_size", [1, 2, 64])
 def test_sum_over_all_labels_without_smoothing_whatever_the_batches(model, batch_size):
-    model.train()
     data = examples()
-    result = label_likelihood(model, data, batch_size)
-    assert model.training  # left as it was, though used without dropout
-    model.eval()
+    with pytest.raises(ValueError, match="is in training mode"):
+        label_likelihood(model.train(), data, batch_size)
+    result = label_likelihood(model.eval(), data, batch_size)
     expected = 0.0
     for example in data:
         labels = example["labels"]

@@ -28,6 +28,7 @@ from hf_vanilla_transformer import (
     VanillaTransformerForConditionalGeneration,
     VanillaTransformerModel,
 )
+from hf_vanilla_transformer.compatibility import CACHE
 from hf_vanilla_transformer.embeddings import TokenEmbedding
 
 VOCAB_SIZE = 60
@@ -564,7 +565,7 @@ def test_last_hidden_states_are_the_final_ones(norm_position):
 
 def test_only_what_was_asked_for_is_returned():
     out = tiny_model()(**batch())
-    assert set(out) == {"logits", "past_key_values", "encoder_last_hidden_state"}
+    assert set(out) == {"logits", CACHE, "encoder_last_hidden_state"}
     out = tiny_model()(**batch(), output_hidden_states=True, use_cache=False)
     assert set(out) == {"logits", "encoder_last_hidden_state", "encoder_hidden_states", "decoder_hidden_states"}
 
@@ -844,7 +845,10 @@ def test_asking_for_flash_attention_without_it_says_so():
 def test_attention_implementation_can_be_switched():
     model = tiny_model(attn_implementation="sdpa")
     expected = model(**batch()).logits
-    assert not model(**batch(), output_attentions=True).cross_attentions
+    asked = model(**batch(), output_attentions=True)  # attention is written out for this call
+    assert len(asked.cross_attentions) == DECODER_LAYERS
+    assert model.config._attn_implementation == "sdpa"
+    torch.testing.assert_close(asked.logits, expected, rtol=0, atol=1e-5)
     model.set_attn_implementation("eager")
     assert model.config._attn_implementation == "eager"
     assert len(model(**batch(), output_attentions=True).cross_attentions) == DECODER_LAYERS

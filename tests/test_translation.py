@@ -7,7 +7,6 @@ import torch
 from transformers import GenerationConfig
 
 from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
-from hf_vanilla_transformer.batch_translation import evaluating
 from hf_vanilla_transformer.forced_scoring import forced_log_probs
 from hf_vanilla_transformer.inference import EnsembleForConditionalGeneration, translate, translate_with_details
 from hf_vanilla_transformer.inference import translation as translation_module
@@ -115,13 +114,23 @@ def test_a_stream_is_read_only_some_batches_ahead(model, tokenizer, monkeypatch)
     assert len(read) == 6
 
 
-@pytest.mark.parametrize("training", [True, False])
-def test_the_model_is_used_in_eval_mode_and_left_as_it_was(model, tokenizer, training):
-    model.train(training)
-    first, second = (list(translate(model, tokenizer, ["a b c"] * 3, max_new_tokens=9)) for _ in range(2))
-    assert first == second
-    assert len(set(first)) == 1
-    assert model.training is training
+def test_a_model_in_training_mode_is_refused_and_nothing_is_changed(model, tokenizer):
+    other = copy.deepcopy(model).train()
+    with pytest.raises(ValueError, match="is in training mode, where dropout changes what it says"):
+        list(translate(other, tokenizer, ["a b c"]))
+    assert all(part.training for part in other.modules())
+
+
+def test_dropout_that_is_kept_on_purpose_is_kept():
+    """A decoder in training mode inside a model in eval mode: every translation is another sample."""
+    torch.manual_seed(0)
+    tokenizer = train_tokenizer(texts=["a b c d e f"], vocab_size=270)
+    config = VanillaTransformerConfig.from_preset("tiny", vocab_size=len(tokenizer), dropout=0.5)
+    model = VanillaTransformerForConditionalGeneration(config).eval()
+    options = {"num_beams": 1, "max_new_tokens": 6, "batch_size": 1}
+    assert len(set(translate(model, tokenizer, ["a b c"] * 6, **options))) == 1
+    model.get_decoder().train()
+    assert len(set(translate(model, tokenizer, ["a b c"] * 6, **options))) > 1
 
 
 def test_a_model_without_our_fields_gets_the_limit_of_its_batch(model, tokenizer):
@@ -185,12 +194,11 @@ def test_details_are_those_of_forced_decoding_and_of_plain_translation(either, t
             assert {(each.text, each.score, each.log_prob, each.alignment) for each in translations} == {("", 0, 0, ())}
             continue
         inputs = tokenizer(sentence, return_tensors="pt")
-        with evaluating(either):
-            output = either.generate(**inputs, num_return_sequences=3, max_new_tokens=9, return_dict_in_generate=True)
-            labels = output.sequences[:, 1:].masked_fill(output.beam_indices < 0, -100)
-            ids = {name: tensor.expand(3, -1) for name, tensor in inputs.items()}
-            with torch.no_grad():
-                log_probs = forced_log_probs(either, ids["input_ids"], ids["attention_mask"], labels).sum(1)
+        output = either.generate(**inputs, num_return_sequences=3, max_new_tokens=9, return_dict_in_generate=True)
+        labels = output.sequences[:, 1:].masked_fill(output.beam_indices < 0, -100)
+        ids = {name: tensor.expand(3, -1) for name, tensor in inputs.items()}
+        with torch.no_grad():
+            log_probs = forced_log_probs(either, ids["input_ids"], ids["attention_mask"], labels).sum(1)
         for row, translation in enumerate(translations):
             length = int(labels[row].ne(-100).sum())
             assert translation.log_prob == pytest.approx(log_probs[row].item(), abs=1e-5)

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -124,7 +125,26 @@ def test_the_model_is_used_in_eval_mode(tokenizer):
     model = build(len(tokenizer), dropout=0.5).train()
     translator = TranslationPipeline(model=model, tokenizer=tokenizer, device="cpu")
     assert len({str(translator("a b c a")) for _ in range(5)}) == 1
-    assert model.training
+    model.train()
+    with pytest.raises(ValueError, match="is in training mode"):
+        translator("a b c a")
+
+
+@pytest.mark.parametrize("options", [{}, {"return_scores": True, "return_alignments": True}])
+def test_threads_that_share_a_pipeline_get_what_one_gets(tokenizer, options):
+    """A model that was in train mode, sixteen threads: nobody's request changes anybody's answer, nor the model."""
+    model = build(len(tokenizer), dropout=0.5).train()
+    translator = TranslationPipeline(model=model, tokenizer=tokenizer, device="cpu", max_new_tokens=6, **options)
+    sentences = ["a b c a", "b a", "c c c b a", "a"]
+    expected = {sentence: translator(sentence) for sentence in sentences}
+    implementation = model.config._attn_implementation
+    with ThreadPoolExecutor(16) as threads:
+        answers = list(threads.map(translator, sentences * 24))
+    for sentence, answer in zip(sentences * 24, answers, strict=True):
+        for field in ("translation_text", "alignment"):
+            assert [each.get(field) for each in answer] == [each.get(field) for each in expected[sentence]]
+    assert model.config._attn_implementation == implementation == "sdpa"
+    assert not any(part.training for part in model.modules())
 
 
 @torch.no_grad()

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from ..inference.batching import evaluating, padded_batch, sorted_batches
+from ..batch_translation import refuse_training_mode
+from ..inference.batching import padded_batch, sorted_batches
 from ..loss import IGNORED_LABEL
 
 
@@ -39,27 +40,30 @@ class LabelLikelihood:
 def label_likelihood(
     model: PreTrainedModel, examples: Sequence[dict[str, Any]], batch_size: int = 64
 ) -> LabelLikelihood:
-    """Scores every label of `examples` by the model, in eval mode, and leaves the model in the mode it was in.
+    """Scores every label of `examples` by the model.
 
     For sums alone: by the fused loss, which holds the logits of some hundred tokens at a time, and so is faster than
     the scores of single tokens (`score_pairs`).
 
     Args:
-        model: a sequence-to-sequence model of this package.
+        model: a sequence-to-sequence model of this package, in eval mode.
         examples: each with `input_ids` and `labels`, lists of token ids.
         batch_size: sentences at a time.
 
     Returns:
         The sums over all labels.
+
+    Raises:
+        ValueError: the model is in training mode.
     """
     nll, num_tokens = 0.0, 0
-    with evaluating(model):
-        lengths = [len(example["input_ids"]) + len(example["labels"]) for example in examples]
-        for indices in sorted_batches(lengths, batch_size):
-            batch = padded_batch([examples[index] for index in indices], model.config.pad_token_id)
-            batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
-            tokens = int(batch["labels"].ne(IGNORED_LABEL).sum())
-            output = model(**batch, return_logits=False)
-            nll += float(output.nll_loss) * tokens
-            num_tokens += tokens
+    refuse_training_mode(model)
+    lengths = [len(example["input_ids"]) + len(example["labels"]) for example in examples]
+    for indices in sorted_batches(lengths, batch_size):
+        batch = padded_batch([examples[index] for index in indices], model.config.pad_token_id)
+        batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
+        tokens = int(batch["labels"].ne(IGNORED_LABEL).sum())
+        output = model(**batch, return_logits=False)
+        nll += float(output.nll_loss) * tokens
+        num_tokens += tokens
     return LabelLikelihood(nll, num_tokens)

@@ -10,8 +10,9 @@ from itertools import islice
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..batch_translation import refuse_training_mode
 from ..forced_scoring import forced_log_probs
-from ..inference.batching import evaluating, padded_batch, token_batches
+from ..inference.batching import padded_batch, token_batches
 from ..source_pieces import max_source_length
 from .likelihood import LabelLikelihood
 
@@ -155,7 +156,7 @@ def score_pairs(
     """Scores given translations, and yields one score for each, in their order.
 
     Args:
-        model: a sequence-to-sequence model, or an ensemble; used in eval mode, and left in the mode it was in.
+        model: a sequence-to-sequence model, or an ensemble; in eval mode.
         tokenizer: its tokenizer.
         pairs: source and translation each; may be a stream.
         batch_tokens: tokens of a side that are scored at a time, padding among them; a longer sentence stands alone.
@@ -166,17 +167,17 @@ def score_pairs(
         A score for every pair, empty ones too.
 
     Raises:
-        ValueError: `batch_tokens` or `read_ahead` is less than 1; a source has no token at all, not even `</s>`; or a
-            side has more tokens than the model has learned positions.
+        ValueError: the model is in training mode; `batch_tokens` or `read_ahead` is less than 1; a source has no token
+            at all, not even `</s>`; or a side has more tokens than the model has learned positions.
     """
     for name, value in (("batch_tokens", batch_tokens), ("read_ahead", read_ahead)):
         if value < 1:
             raise ValueError(f"`{name}`={value}; allowed: an integer of at least 1")
+    refuse_training_mode(model)
     stream, num_read = iter(pairs), 0
-    with evaluating(model):
-        while window := list(islice(stream, read_ahead)):
-            yield from _score_window(model, tokenizer, window, batch_tokens, num_read)
-            num_read += len(window)
+    while window := list(islice(stream, read_ahead)):
+        yield from _score_window(model, tokenizer, window, batch_tokens, num_read)
+        num_read += len(window)
 
 
 def _score_window(

@@ -1,11 +1,10 @@
-"""What scoring and decoding share: batches of sentences of like length, and the mode the model is in."""
+"""What scoring and decoding share: batches of sentences of like length."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 
-from ..batch_translation import evaluating
 from ..loss import IGNORED_LABEL
 
 
@@ -67,4 +66,4 @@ def _padded(rows: Sequence[Sequence[int]], padding: int) -> torch.Tensor:
     return torch.tensor([[*row, *[padding] * (length - len(row))] for row in rows], dtype=torch.long)
 
 
-__all__ = ["evaluating", "padded_batch", "sorted_batches", "token_batches"]
+__all__ = ["padded_batch", "sorted_batches", "token_batches"]

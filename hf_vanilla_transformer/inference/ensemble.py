@@ -76,7 +76,7 @@ class EnsembleForConditionalGeneration(VanillaTransformerPreTrainedModel, PaperG
             attention_mask: (B, S), non-zero for tokens.
             decoder_input_ids: (B, T).
             encoder_outputs: what `get_encoder()` returned.
-            output_attentions: whether to return `cross_attentions`, for which all members need eager attention.
+            output_attentions: whether to return `cross_attentions`.
             **kwargs: nothing else is used.
 
         Returns:

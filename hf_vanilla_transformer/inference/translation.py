@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from ..batch_translation import Translation, evaluating, translate_pieces
+from ..batch_translation import Translation, refuse_training_mode, translate_pieces
 from ..source_pieces import max_source_length, source_pieces
 from .batching import sorted_batches, token_batches
 
@@ -123,17 +123,17 @@ def _translate(
         return sorted_batches(lengths, batch_size) if batch_tokens is None else token_batches(lengths, batch_tokens)
 
     positions = max_source_length(model)
-    with evaluating(model):
-        for window in _windows(sentences, batch_size, batch_tokens, read_ahead):
-            pieces = source_pieces(tokenizer, window, positions)
-            counts = [len(each) for each in pieces if len(each) > 1]
-            if counts:
-                logger.warning(
-                    f"{len(counts)} sentences have more tokens than the {positions} positions of the model: "
-                    f"translated in {sum(counts)} pieces"
-                )
-            for translations in translate_pieces(model, tokenizer, pieces, batches, options, scores, alignments):
-                yield [_in_one_line(each) for each in translations]
+    refuse_training_mode(model)
+    for window in _windows(sentences, batch_size, batch_tokens, read_ahead):
+        pieces = source_pieces(tokenizer, window, positions)
+        counts = [len(each) for each in pieces if len(each) > 1]
+        if counts:
+            logger.warning(
+                f"{len(counts)} sentences have more tokens than the {positions} positions of the model: "
+                f"translated in {sum(counts)} pieces"
+            )
+        for translations in translate_pieces(model, tokenizer, pieces, batches, options, scores, alignments):
+            yield [_in_one_line(each) for each in translations]
 
 
 def _search_options(model: PreTrainedModel, options: dict[str, Any], nbest: int) -> dict[str, Any]:

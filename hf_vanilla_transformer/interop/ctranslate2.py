@@ -74,8 +74,8 @@ def export_ctranslate2(
     _require_support(config)
     if config.source_vocab_size is not None and target_tokenizer is None:
         raise ValueError("the model has two vocabularies; give the tokenizer of the target too: `target_tokenizer`")
-    if config.position_encoding == "learned" and config.max_position_embeddings is not None:
-        max_positions = min(max_positions, config.max_position_embeddings)
+    if config.num_learned_positions is not None:
+        max_positions = min(max_positions, config.num_learned_positions)
     target_tokenizer = target_tokenizer or tokenizer
 
     spec = _spec(config)

@@ -197,7 +197,7 @@ def _position_fields(tensors: dict[str, torch.Tensor], options: Mapping[str, Any
     for name in learned:
         tensors[name] = tensors[name][_FIRST_POSITION:]
     if learned:
-        return {"position_encoding": "learned", "max_position_embeddings": tensors[learned[0]].shape[0]}
+        return {"position_encoding": "learned", "num_learned_positions": tensors[learned[0]].shape[0]}
     if options.get("no_token_positional_embeddings"):
         return {"position_encoding": "none"}
     return {"sinusoid_layout": "concatenated_tensor2tensor", "position_offset": _FIRST_POSITION}

@@ -170,7 +170,7 @@ def train(run: PreparedRun, args: VanillaTransformerTrainingArguments) -> Traini
     history = trainer.state.log_history
     metrics: dict[str, Any] = {"train_runtime": output.metrics["train_runtime"], "updates": output.global_step}
     if trainer.interruption.signal_number is not None:
-        return TrainingResult(run.model, run.tokenizer, metrics, history, trainer.interruption.signal_number)
+        return TrainingResult(run.model.eval(), run.tokenizer, metrics, history, trainer.interruption.signal_number)
     metrics["final_weights"] = _take_final_weights(trainer)
     metrics["parameters"] = sum(parameter.numel() for parameter in run.model.parameters())
     for name, whole in (("tokens_per_second", statistics.median), ("padding", statistics.fmean)):
@@ -180,7 +180,7 @@ def train(run: PreparedRun, args: VanillaTransformerTrainingArguments) -> Traini
     if run.validation_set is not None:
         metrics |= _last_evaluation(trainer) or trainer.evaluate(metric_key_prefix="final")
         metrics["signatures"] = trainer.score_signatures
-    model = _save(trainer)
+    model = _save(trainer).eval()
     if trainer.is_world_process_zero():
         write_results(args.output_dir, given_values(args), metrics, history)
     return TrainingResult(model, run.tokenizer, metrics, history)

@@ -248,8 +248,14 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
 
     def _scores(self, dataset: Dataset, generation_options: dict[str, Any]) -> dict[str, float]:
         model = self.accelerator.unwrap_model(self.model)
-        with _without_autocast(model):
-            return self._scores_of(model, dataset, generation_options)
+        modes = [(part, part.training) for part in model.modules()]
+        model.eval()
+        try:
+            with _without_autocast(model):
+                return self._scores_of(model, dataset, generation_options)
+        finally:
+            for part, was_training in modes:
+                part.training = was_training
 
     def _scores_of(self, model: nn.Module, dataset: Dataset, generation_options: dict[str, Any]) -> dict[str, float]:
         batch_size = self.args.eval_batch_size
