@@ -93,11 +93,17 @@ def with_cache_named(name: str, arguments: Mapping[str, Any], where: str) -> dic
         All arguments.
 
     Raises:
-        TypeError: a cache was given under both names.
+        TypeError: a cache was given under both names. An empty one does not count.
     """
     given = [each for each in CACHE_NAMES if arguments.get(each) is not None]
-    if len(given) > 1:
-        raise TypeError(f"{where} was given `cache` and `past_key_values`, two names of one thing; give one of them")
+    if len(given) > 1:  # peft's prefix tuning puts its prefix beside the empty cache that generation has made
+        given = [each for each in given if arguments[each].get_seq_length() > 0]
+    if len(given) != 1 and any(arguments.get(each) is not None for each in CACHE_NAMES):
+        raise TypeError(
+            f"{where} was given `cache` and `past_key_values`, two names of one thing; give one of them. peft up to "
+            "0.21 does so in generate() with prefix tuning, for it does not know the new name: use a newer peft, or "
+            "transformers up to 5.23"
+        )
     renamed = {key: value for key, value in arguments.items() if key not in CACHE_NAMES}
     return {**renamed, name: arguments[given[0]]} if given else renamed
 

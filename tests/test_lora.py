@@ -1,11 +1,16 @@
 """Adapters of peft from folder to folder: train, save, load by the Auto class, merge, save the merged model."""
 
+import copy
+
+import peft
 import pytest
 import torch
-from peft import AutoPeftModelForSeq2SeqLM, LoraConfig, get_peft_model
+from packaging import version
+from peft import AutoPeftModelForSeq2SeqLM, LoraConfig, PrefixTuningConfig, get_peft_model
 from transformers import AutoModelForSeq2SeqLM
 
 from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
+from hf_vanilla_transformer.compatibility import CACHE
 
 SMALL = {"vocab_size": 30, "d_model": 16, "num_heads": 2, "d_ff": 24, "num_encoder_layers": 2, "num_decoder_layers": 2}
 
@@ -57,3 +62,75 @@ def test_an_adapter_trains_saves_loads_by_the_auto_class_and_merges(targets, var
     for model in (merged, reloaded):
         torch.testing.assert_close(model(**inputs, labels=labels).logits, expected.logits, rtol=0, atol=1e-5)
         assert torch.equal(model.generate(**inputs, max_new_tokens=6), adapted.generate(**inputs, max_new_tokens=6))
+
+
+def seq2seq(**options):
+    return {"task_type": "SEQ_2_SEQ_LM", **options}
+
+
+def random_model(**fields):
+    torch.manual_seed(0)
+    return VanillaTransformerForConditionalGeneration(VanillaTransformerConfig(**SMALL, dropout=0.0, **fields)).eval()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"target_modules": ["q_proj"], "trainable_token_indices": {"embed_tokens": [5, 6]}},
+        {"target_modules": ["embed_tokens"], "r": 4},
+        {"target_modules": ["q_proj", "embed_tokens"], "r": 4},
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`")
+def test_adapters_of_embeddings_keep_the_factor_sqrt_d_model(options):
+    """§3.4: an adapter that has learned nothing changes nothing, though it does not call `forward`."""
+    model, inputs = random_model(), batch()
+    expected = model(**inputs).logits
+    adapted = get_peft_model(model, LoraConfig(**seq2seq(**options))).eval()
+    torch.testing.assert_close(adapted(**inputs).logits, expected, rtol=0, atol=1e-5)
+
+
+def test_what_an_adapter_of_an_embedding_learns_is_multiplied_as_well():
+    """One row of the matrix changed by an adapter is the same row changed in the model."""
+    model, inputs = random_model(tie_word_embeddings=False), batch()
+    adapted = get_peft_model(
+        copy.deepcopy(model),
+        LoraConfig(**seq2seq(target_modules=["q_proj"], trainable_token_indices={"encoder.embed_tokens": [5]})),
+    ).eval()
+    change = torch.randn(SMALL["d_model"])
+    (learned,) = (weight for name, weight in adapted.named_parameters() if "trainable_tokens_delta" in name)
+    with torch.no_grad():
+        learned.add_(change)
+        model.get_input_embeddings().weight[5] += change
+    inputs["input_ids"][:, 0] = 5
+    torch.testing.assert_close(adapted(**inputs).logits, model(**inputs).logits, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{"num_beams": 1}, {"num_beams": 3, "gnmt_length_penalty": 0.0}])
+def test_prefix_tuning_trains_and_decodes_or_is_refused_by_name(options):
+    """A prefix is a cache of keys and values that nobody computed from tokens."""
+    model, inputs = random_model(), batch()
+    labels = inputs.pop("labels")
+    adapted = get_peft_model(model, PrefixTuningConfig(**seq2seq(num_virtual_tokens=3)))
+    before = adapted(**inputs, labels=labels).loss.item()
+    optimizer = torch.optim.Adam([p for p in adapted.parameters() if p.requires_grad], lr=0.3)
+    for _ in range(30):
+        optimizer.zero_grad()
+        loss = adapted.train()(**inputs, labels=labels).loss
+        loss.backward()
+        optimizer.step()
+    assert adapted.eval()(**inputs, labels=labels).loss < 0.99 * before
+    options = {**inputs, **options, "max_new_tokens": 5, "eos_token_id": None, "return_dict_in_generate": True}
+    options["output_scores"] = True
+    if CACHE == "cache" and version.parse(peft.__version__) < version.parse("0.22"):
+        with pytest.raises(TypeError, match="in generate.. with prefix tuning.*: use a newer peft"):
+            adapted.generate(**options)
+        return
+    output = adapted.generate(**options)
+    ids = output.sequences
+    log_probs = adapted(**inputs, decoder_input_ids=ids[:, :-1]).logits.log_softmax(-1)
+    if options["num_beams"] == 1:
+        assert torch.equal(ids[:, 1:], log_probs.argmax(-1))
+    else:
+        totals = log_probs.gather(-1, ids[:, 1:, None]).sum((1, 2))
+        torch.testing.assert_close(output.sequences_scores, totals, rtol=0, atol=1e-4)

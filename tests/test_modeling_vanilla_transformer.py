@@ -30,6 +30,7 @@ from hf_vanilla_transformer import (
 )
 from hf_vanilla_transformer.compatibility import CACHE
 from hf_vanilla_transformer.embeddings import TokenEmbedding
+from hf_vanilla_transformer.encoder import derive_attention_mask
 
 VOCAB_SIZE = 60
 START, PAD, EOS = 0, 1, 2
@@ -709,11 +710,6 @@ def test_logits_to_keep_leaves_the_loss_alone():
     assert torch.equal(out.loss, model(**training_batch()).loss)
 
 
-def test_unknown_keyword_is_harmless():
-    """Tools pass what only some models know, as the Trainer does."""
-    assert torch.equal(tiny_model()(**batch(), unheard_of=None).logits, tiny_model()(**batch()).logits)
-
-
 def test_dummy_inputs_run():
     for cls in (VanillaTransformerModel, VanillaTransformerForConditionalGeneration):
         model = tiny_model(cls)
@@ -1293,3 +1289,163 @@ def test_stacks_end_with_a_norm_where_it_is_asked_for(norm_position, final_norm)
     has_norm = norm_position == "pre" if final_norm is None else final_norm
     for stack in (model.model.encoder, model.model.decoder):
         assert isinstance(stack.final_norm, nn.LayerNorm) is has_norm
+
+
+# What transformers' programs and adapters ask of a model
+
+
+def all_tied_names(model) -> set[str]:
+    """Names of the weights that are another name's weight."""
+    first: dict[int, str] = {}
+    parameters = model.named_parameters(remove_duplicate=False)
+    return {name for name, weight in parameters if first.setdefault(id(weight), name) != name}
+
+
+@pytest.mark.parametrize("fields", [{}, {"source_vocab_size": 50}, {"tie_word_embeddings": False}])
+@both_classes
+def test_tied_weights_are_named_whole_by_the_class(cls, fields):
+    model = tiny_model(cls, **fields)
+    tied = all_tied_names(model)
+    if not fields:
+        assert set(cls._tied_weights_keys) == tied
+    assert tied <= set(model._tied_weights_keys) or not model.config.tie_word_embeddings
+    for target, source in model._tied_weights_keys.items():
+        assert model.config.tie_word_embeddings is False or (
+            model.get_parameter(target) is model.get_parameter(source)
+        ), target
+
+
+@tied_and_untied
+def test_a_state_that_was_saved_misses_only_what_is_tied(tie, tmp_path):
+    """The Trainer loads a checkpoint so, and compares what is missing with what the class names."""
+    model = tiny_model(tie_word_embeddings=tie)
+    model.save_pretrained(tmp_path)
+    result = model.load_state_dict(load_file(tmp_path / "model.safetensors"), strict=False)
+    assert set(result.missing_keys) == (set(model._tied_weights_keys) if tie else set())
+    assert not result.unexpected_keys
+
+
+@pytest.mark.parametrize("cut", [slice(None, -1), slice(0, 1)])
+def test_masks_of_another_length_are_refused(cut):
+    model, inputs = tiny_model(), batch()
+    short = inputs["attention_mask"][:, cut]
+    with pytest.raises(ValueError, match=r"`attention_mask` has the shape \(3, \d\), but the source has \(3, 7\)"):
+        model(**{**inputs, "attention_mask": short})
+    with pytest.raises(ValueError, match=r"has the shape \(1, 7\), but the source has \(3, 7\)"):
+        model(**{**inputs, "attention_mask": inputs["attention_mask"][:1]})
+    with pytest.raises(ValueError, match="`attention_mask` has the shape"):
+        model.get_encoder()(input_ids=inputs["input_ids"], attention_mask=short)
+    target_mask = torch.ones_like(inputs["decoder_input_ids"])
+    with pytest.raises(ValueError, match=r"`attention_mask` has the shape \(3, \d\), but the target, cached and new,"):
+        model(**inputs, decoder_attention_mask=target_mask[:, cut])
+    states = model.get_encoder()(input_ids=inputs["input_ids"]).last_hidden_state
+    for call in (
+        lambda mask: model(
+            encoder_outputs=(states,), attention_mask=mask, decoder_input_ids=inputs["decoder_input_ids"]
+        ),
+        lambda mask: model.get_decoder()(
+            input_ids=inputs["decoder_input_ids"], encoder_hidden_states=states, encoder_attention_mask=mask
+        ),
+    ):
+        with pytest.raises(ValueError, match=r"`encoder_attention_mask` has the shape .* but the source has \(3, 7\)"):
+            call(short)
+        call(inputs["attention_mask"])
+
+
+def test_a_target_mask_covers_what_is_cached_too():
+    model, inputs = tiny_model(), batch()
+    start = inputs["decoder_input_ids"]
+    cache = model(**{**inputs, "decoder_input_ids": start[:, :3]})[CACHE]
+    rest = {**inputs, "decoder_input_ids": start[:, 3:], CACHE: cache}
+    with pytest.raises(ValueError, match=r"has the shape \(3, 2\), but the target, cached and new, has \(3, 5\)"):
+        model(**rest, decoder_attention_mask=torch.ones(3, 2))
+    logits = model(**rest, decoder_attention_mask=torch.ones(3, 5)).logits
+    torch.testing.assert_close(logits, model(**inputs).logits[:, 3:], rtol=0, atol=1e-5)
+
+
+def test_plain_embeddings_are_scaled_when_they_are_set():
+    model = tiny_model()
+    expected = model(**batch()).logits
+    plain = nn.Embedding(VOCAB_SIZE, WIDTH)
+    plain.weight = model.get_input_embeddings().weight
+    for part in (model, model.model, model.get_encoder(), model.get_decoder()):
+        part.set_input_embeddings(plain)
+        assert part.get_input_embeddings().weight is plain.weight
+        assert torch.equal(model(**batch()).logits, expected)
+    unscaled = tiny_model(scale_embeddings=False)
+    unscaled.set_input_embeddings(plain)
+    assert unscaled.get_input_embeddings() is plain
+
+    class Quantised(nn.Embedding):
+        pass
+
+    with pytest.raises(ValueError, match="a Quantised does not say that it multiplies by sqrt"):
+        model.set_input_embeddings(Quantised(VOCAB_SIZE, WIDTH))
+
+
+@both_classes
+def test_learned_positions_are_resized(cls, tmp_path):
+    model = tiny_model(cls, position_encoding="learned", num_learned_positions=8)
+    expected = model(**batch())[0]
+    tables = model.get_position_embeddings()
+    before = [table.weight.clone() for table in tables]
+    model.resize_position_embeddings(20)
+    assert model.config.num_learned_positions == model.config.max_position_embeddings == 20
+    assert torch.equal(model(**batch())[0], expected)
+    for table, old in zip(model.get_position_embeddings(), before, strict=True):
+        assert table.weight.shape == (20, WIDTH)
+        assert torch.equal(table.weight[:8], old)
+        assert 0.3 < table.weight[8:].std() * WIDTH**0.5 < 3
+    model.save_pretrained(tmp_path)
+    loaded = cls.from_pretrained(tmp_path)
+    assert torch.equal(loaded(**batch(source=15))[0], model(**batch(source=15))[0])
+    model.resize_position_embeddings(7)
+    assert torch.equal(model(**batch())[0], expected)
+    with pytest.raises(ValueError, match=r"no learned position 7: `num_learned_positions`=7"):
+        model(**batch(source=8))
+    with pytest.raises(ValueError, match="`new_num_position_embeddings`=0; allowed: at least 1"):
+        model.resize_position_embeddings(0)
+
+
+def test_sinusoids_have_no_table_to_resize():
+    for call in (lambda model: model.get_position_embeddings(), lambda model: model.resize_position_embeddings(9)):
+        with pytest.raises(ValueError, match="positions are not learned here"):
+            call(tiny_model())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+def test_a_traced_model_without_a_mask_sees_padding_that_the_example_had_not():
+    model = tiny_model()
+    inputs = batch()
+    del inputs["attention_mask"]
+    unpadded = {**inputs, "input_ids": tokens(3, 7)}
+    names = ["input_ids", "decoder_input_ids"]
+
+    class Logits(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def forward(self, input_ids, decoder_input_ids):
+            return self.model(input_ids=input_ids, decoder_input_ids=decoder_input_ids, use_cache=False).logits
+
+    traced = torch.jit.trace(Logits().eval(), tuple(unpadded[name] for name in names))
+    for one in (unpadded, inputs):
+        expected = model(**one, use_cache=False).logits
+        torch.testing.assert_close(traced(*(one[name] for name in names)), expected, rtol=0, atol=1e-5)
+
+
+def test_no_value_is_looked_at_on_an_accelerator_where_a_shape_tells():
+    """Not even whether there is padding: the mask is made without asking, and hides nothing where there is none."""
+
+    class Elsewhere(torch.Tensor):
+        """Says that it is not on a CPU."""
+
+        device = torch.device("cuda")
+
+        def __bool__(self):
+            raise AssertionError("looked at")
+
+    ids = torch.Tensor._make_subclass(Elsewhere, torch.tensor([[5, 6, PAD]]))
+    mask = derive_attention_mask(ids, None, PAD)
+    assert mask.as_subclass(torch.Tensor).tolist() == [[True, True, False]]
