@@ -17,9 +17,10 @@ from .translation_pipeline import TranslationPipeline
 
 __version__ = "0.1.0"
 
-AutoConfig.register(VanillaTransformerConfig.model_type, VanillaTransformerConfig)
-AutoModel.register(VanillaTransformerConfig, VanillaTransformerModel)
-AutoModelForSeq2SeqLM.register(VanillaTransformerConfig, VanillaTransformerForConditionalGeneration)
+# Repeats are no error: a notebook that imports the package anew has new classes.
+AutoConfig.register(VanillaTransformerConfig.model_type, VanillaTransformerConfig, exist_ok=True)
+AutoModel.register(VanillaTransformerConfig, VanillaTransformerModel, exist_ok=True)
+AutoModelForSeq2SeqLM.register(VanillaTransformerConfig, VanillaTransformerForConditionalGeneration, exist_ok=True)
 pipelines.PIPELINE_REGISTRY.register_pipeline("translation", TranslationPipeline, AutoModelForSeq2SeqLM, type="text")
 # What is in here is refused, whatever is registered. It is no part of transformers' interface, and may go.
 getattr(pipelines, "REMOVED_TASKS", {}).pop("translation", None)

@@ -189,7 +189,9 @@ class BeamSearch:
         if not self.do_sample:
             return _best(log_probs, self.totals, self.num_candidates)
         totals = (log_probs + self.totals.unsqueeze(-1)).flatten(1)
-        indices = torch.multinomial(totals.softmax(-1), self.num_candidates)
+        # A sentence with nothing left that can be is done, but its row may still be there.
+        weights = totals.softmax(-1).nan_to_num(1.0)
+        indices = torch.multinomial(weights, self.num_candidates)
         if SORTS_SAMPLED_CANDIDATES:
             indices = indices.gather(1, totals.gather(1, indices).sort(dim=-1, descending=True).indices)
         return totals.gather(1, indices), indices

@@ -46,9 +46,11 @@ def test_versions_are_compared_as_numbers():
     assert parsed_version("5.9.1") < parsed_version("5.18.0") < parsed_version("5.25.0.dev0") < parsed_version("6.0rc1")
 
 
-def test_the_installed_transformers_is_one_that_was_tested():
+def test_the_installed_transformers_is_one_that_is_supported():
     installed = parsed_version(transformers.__version__)
-    assert OLDEST_TRANSFORMERS <= installed <= NEWEST_TESTED_TRANSFORMERS
+    assert installed >= OLDEST_TRANSFORMERS
+    if installed > NEWEST_TESTED_TRANSFORMERS:
+        pytest.skip("if all other tests pass, NEWEST_TESTED_TRANSFORMERS and the range in pyproject.toml may move")
 
 
 def test_the_range_of_the_project_is_the_one_that_was_tested():

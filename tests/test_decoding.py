@@ -1,11 +1,23 @@
 """§6.1 through `generate()`: against every sequence there is, forced decoding, and transformers' own search."""
 
+import copy
 import inspect
 import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
-from transformers import GenerationConfig, GenerationMixin, LogitsProcessor, LogitsProcessorList
+from transformers import (
+    GenerationConfig,
+    GenerationMixin,
+    LogitsProcessor,
+    LogitsProcessorList,
+    Seq2SeqTrainer,
+    Seq2SeqTrainingArguments,
+)
 
 from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
 from hf_vanilla_transformer.attention import MultiHeadAttention
@@ -395,3 +407,196 @@ def test_gradients_can_be_had_of_scores(num_beams):
     assert model.get_input_embeddings().weight.grad.abs().sum() > 0
     model.zero_grad()
     generate(model, **inputs, num_beams=num_beams, max_new_tokens=5)
+
+
+# What a caller says, wherever he says it
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, -0.5])
+def test_a_length_penalty_holds_wherever_it_is_said(value):
+    model = build(vocab_size=20, seed=5, sharpness=3.0)
+    inputs = sources(model, [4, 7, 2, 5], seed=3)
+    options = {**inputs, "max_new_tokens": 9, "num_return_sequences": 2, "return_dict_in_generate": True}
+    expected = model.generate(**options, length_penalty=value)
+    assert not torch.equal(expected.sequences_scores, model.generate(**options).sequences_scores)
+    given = copy.deepcopy(model.generation_config)
+    given.length_penalty = value
+    for output in (
+        model.generate(**options, generation_config=GenerationConfig(num_beams=4, length_penalty=value)),
+        model.generate(**options, generation_config=given),
+    ):
+        assert torch.equal(output.sequences_scores, expected.sequences_scores)
+    model.generation_config.length_penalty = value
+    assert torch.equal(model.generate(**options).sequences_scores, expected.sequences_scores)
+    # What a call says counts more than what the model says.
+    by_call = model.generate(**options, gnmt_length_penalty=0.6)
+    assert not torch.equal(by_call.sequences_scores, expected.sequences_scores)
+    with pytest.raises(ValueError, match=r"`gnmt_length_penalty`=0.6 and `length_penalty`=.* are two penalties"):
+        model.generate(**options, gnmt_length_penalty=0.6, length_penalty=value)
+
+
+def test_a_length_penalty_that_was_saved_is_loaded(tmp_path):
+    model = build(vocab_size=20, seed=5, sharpness=3.0)
+    model.generation_config.length_penalty = 0.0
+    model.save_pretrained(tmp_path)
+    loaded = VanillaTransformerForConditionalGeneration.from_pretrained(tmp_path).eval()
+    options = {**sources(model, [4, 7]), "max_new_tokens": 9, "return_dict_in_generate": True}
+    expected = model.generate(**options, length_penalty=0.0).sequences_scores
+    assert torch.equal(loaded.generate(**options).sequences_scores, expected)
+
+
+def test_a_limit_that_is_named_outranks_the_papers():
+    model = build(vocab_size=30)
+    inputs = sources(model, [6])
+    never_ends = {**inputs, "eos_token_id": None, "num_beams": 1}
+    assert model.generate(**never_ends, max_new_tokens=100).shape[1] == 1 + 100
+    assert model.generate(**never_ends, max_length=90).shape[1] == 90
+    assert model.generate(**never_ends, generation_config=GenerationConfig(max_new_tokens=80)).shape[1] == 1 + 80
+    assert model.generate(**never_ends, max_new_tokens=100, max_extra_tokens=3).shape[1] == 1 + 6 + 3
+    model.generation_config.max_new_tokens = 70
+    assert model.generate(**never_ends).shape[1] == 1 + 70
+    assert model.generate(**never_ends, max_extra_tokens=4).shape[1] == 1 + 6 + 4
+    assert model.generate(**never_ends, max_new_tokens=75).shape[1] == 1 + 75
+
+
+class Pairs(torch.utils.data.Dataset):
+    def __init__(self, model):
+        self.rows = [row_of(sources(model, [5, 3]), row) for row in (0, 1)] * 2
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        row = {name: tensor[0] for name, tensor in self.rows[index].items()}
+        return {**row, "labels": row["input_ids"]}
+
+
+def test_evaluation_by_transformers_trainer_shortens_no_later_translation(tmp_path):
+    """It fills in defaults, 20 tokens and a length penalty of 1 among them. These are no choice, and are not saved."""
+    model = build(vocab_size=30)
+    inputs = sources(model, [5, 3])
+    model.generation_config.eos_token_id = None
+    options = {**inputs, "num_beams": 3, "return_dict_in_generate": True}
+    before = model.generate(**options)
+    assert before.sequences.shape[1] == 1 + 5 + 50
+    arguments = Seq2SeqTrainingArguments(
+        output_dir=str(tmp_path / "run"), predict_with_generate=True, use_cpu=True, per_device_eval_batch_size=2
+    )
+
+    def padded(rows):
+        return {
+            name: torch.nn.utils.rnn.pad_sequence([row[name] for row in rows], True, {"labels": -100}.get(name, 0))
+            for name in rows[0]
+        }
+
+    trainer = Seq2SeqTrainer(model=model, args=arguments, data_collator=padded)
+    predicted = trainer.predict(Pairs(model)).predictions
+    assert predicted.shape[1] == 1 + 5 + 50
+    assert model.generation_config.max_length == 20  # filled in
+    model.eval()
+    after = model.generate(**options)
+    assert torch.equal(after.sequences, before.sequences)
+    assert torch.equal(after.sequences_scores, before.sequences_scores)
+    trainer.save_model(str(tmp_path / "saved"))
+    saved = GenerationConfig.from_pretrained(tmp_path / "saved")
+    assert (saved.max_length, saved.length_penalty, saved.gnmt_length_penalty) == (None, None, 0.6)
+    loaded = VanillaTransformerForConditionalGeneration.from_pretrained(tmp_path / "saved").eval()
+    assert torch.equal(loaded.generate(**options).sequences, before.sequences)
+    # What somebody then chooses himself is a choice, whatever its value.
+    model.generation_config.max_length = 20
+    assert model.generate(**options).sequences.shape[1] == 20
+
+
+# What cannot be is no hypothesis
+
+
+def test_beams_of_samples_go_on_when_some_sentences_have_reached_their_limit():
+    model = build(vocab_size=30, seed=1)
+    ids = model.generate(**sources(model, [9, 1]), num_beams=2, do_sample=True, max_extra_tokens=2, eos_token_id=None)
+    assert ids.shape == (2, 1 + 9 + 2)
+    assert ids[1, 1 + 1 + 2 :].eq(PAD).all()
+
+
+def test_impossible_continuations_are_never_hypotheses():
+    model = build(vocab_size=20, seed=1)
+    inputs = sources(model, [3, 2])
+    options = {
+        **inputs,
+        "num_beams": 4,
+        "num_return_sequences": 4,
+        "max_new_tokens": 3,
+        "return_dict_in_generate": True,
+    }
+    only_two = model.generate(**options, prefix_allowed_tokens_fn=lambda row, ids: [7, EOS] if len(ids) == 1 else [EOS])
+    for row in range(2):
+        found = [without_padding(ids) for ids in only_two.sequences[4 * row : 4 * row + 4]]
+        scores = only_two.sequences_scores[4 * row : 4 * row + 4]
+        assert sorted(found[:2]) == [[EOS], [7, EOS]]
+        assert scores[:2].isfinite().all()
+        assert scores[2:].eq(-torch.inf).all()
+        assert all(set(ids) <= {PAD} for ids in found[2:])
+    forced = model.generate(**options, forced_bos_token_id=9)
+    assert forced.sequences_scores.isfinite().all()
+    assert forced.sequences[:, 1].eq(9).all()
+
+
+# Several processes that have to run the model together
+
+RANKS = """
+import sys
+import torch
+import torch.distributed as dist
+from test_decoding import build, sources
+
+rank, folder = int(sys.argv[1]), sys.argv[2]
+dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+model = build(vocab_size=30, seed=1)
+inputs = sources(model, [[9, 4], [1, 2]][rank])
+expected = {}
+ways = {
+    "beams": {"num_beams": 3, "num_return_sequences": 2, "max_extra_tokens": 2},
+    "ended by criteria": {"num_beams": 2, "max_new_tokens": [3, 11][rank], "eos_token_id": None},
+    "greedy": {"num_beams": 1, "max_extra_tokens": 3},
+    "samples": {"num_beams": 2, "do_sample": True, "max_extra_tokens": 4},
+}
+for name, options in ways.items():
+    torch.manual_seed(rank)
+    expected[name] = model.generate(**inputs, **options, output_hidden_states=True)  # by forward(), as below
+calls = []
+
+def meet(*args):
+    # What a divided model does before it computes: gathers the weights of all.
+    calls.append(1)
+    dist.all_reduce(torch.ones(1))
+
+model.register_forward_pre_hook(meet)
+for name, options in ways.items():
+    torch.manual_seed(rank)
+    found = model.generate(**inputs, **options, synced_gpus=True)
+    assert torch.equal(found, expected[name]), name
+count = torch.tensor([len(calls)])
+counts = [torch.zeros_like(count) for _ in range(2)]
+dist.all_gather(counts, count)
+assert counts[0] == counts[1] > 0, counts
+print("in step", flush=True)
+dist.destroy_process_group()
+"""
+
+
+def test_processes_of_unequal_work_stay_in_step(tmp_path):
+    """As under FSDP and ZeRO-3: no process can run the model unless all do, and each finds what it finds alone."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", RANKS, str(rank), str(tmp_path)],
+            env=environment, cwd=Path(__file__).resolve().parents[1], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    try:
+        said = [rank.communicate(timeout=180)[0] for rank in ranks]
+    finally:
+        for rank in ranks:
+            rank.kill()
+    assert all("in step" in each for each in said), said

@@ -136,7 +136,7 @@ def inference_graphs(model: VanillaTransformerForConditionalGeneration) -> dict[
     ids = torch.ones(batch, source, dtype=torch.long)
     encoder, decoder = EncoderGraph(model).eval(), DecoderGraph(model).eval()
     cross = encoder(ids, ids)
-    earlier = tuple(torch.zeros(batch, *tensor.shape[1:2], past, tensor.shape[3]) for tensor in cross)
+    earlier = tuple(tensor.new_zeros(batch, tensor.shape[1], past, tensor.shape[3]) for tensor in cross)
     parts = [f"{part}.{index}" for index in range(config.num_decoder_layers) for part in ("key", "value")]
     cross_names, past_names = [f"cross_{part}" for part in parts], [f"past_{part}" for part in parts]
     source_axes, target_axes = {0: "batch", 1: "source"}, {0: "batch", 1: "target"}
