@@ -144,8 +144,10 @@ def strict_forward(forward: Callable[..., Any]) -> Callable[..., Any]:
     """
     named = [each for each in inspect.signature(forward).parameters.values() if each.kind is not each.VAR_KEYWORD]
     has_cache = any(each.name == "cache" for each in named)
+    known = {each.name for each in named}
     others = [*PASSED_ON, "token_type_ids", *(["past_key_values"] if has_cache else [])]
-    known = {each.name for each in named}.union(others)
+    others = [name for name in others if name not in known]
+    known.update(others)
     keyword_only = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in others]
 
     @functools.wraps(forward)

@@ -95,3 +95,24 @@ def test_the_fewest_learned_positions_limit_an_ensemble_wherever_they_stand(num_
         ensemble = EnsembleForConditionalGeneration(order).eval()
         ids = ensemble.generate(**inputs, num_beams=num_beams, eos_token_id=None)
         assert ids.shape[1] == 12
+
+
+def test_what_an_ensemble_does_not_know_or_cannot_do_is_refused():
+    ensemble = EnsembleForConditionalGeneration(members(20)).eval()
+    inputs = {**sources(ensemble, [4]), "decoder_input_ids": torch.zeros(1, 1, dtype=torch.long)}
+    with pytest.raises(TypeError, match=r"EnsembleForConditionalGeneration.forward\(\) does not know `past_keys`"):
+        ensemble(**inputs, past_keys=1)
+    for options in ({"use_cache": True}, {"output_hidden_states": True}, {"return_dict": False}):
+        with pytest.raises(ValueError, match=f"an ensemble does not support {next(iter(options))}="):
+            ensemble(**inputs, **options)
+
+
+def test_attention_is_averaged_whatever_the_implementation():
+    """Each member writes its attention out for this call; nobody's implementation is changed."""
+    models = members(20)
+    ensemble = EnsembleForConditionalGeneration(models).eval()
+    inputs = {**sources(ensemble, [4, 3]), "decoder_input_ids": torch.tensor([[0, 7], [0, 8]])}
+    (attention,) = ensemble(**inputs, output_attentions=True).cross_attentions
+    assert attention.shape == (2, 1, 2, 4)
+    torch.testing.assert_close(attention.sum(-1), torch.ones(2, 1, 2))
+    assert {model.config._attn_implementation for model in models} == {"sdpa"}

@@ -135,3 +135,32 @@ def test_exporting_leaves_the_model_as_it_was():
     assert model.training
     assert model.config._attn_implementation == implementation
     assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_graphs_of_a_half_precision_model_are_of_its_type(dtype):
+    """Keys and values of earlier tokens have the type of the others, in the example for an exporter too."""
+    model = random_model("paper").to(dtype)
+    source = torch.tensor([[5, 6, 7, EOS], [8, EOS, PAD, PAD]])
+    target, mask = torch.tensor([[0, 9, 10], [0, 11, 12]]), source.ne(PAD).long()
+    expected = model(input_ids=source, attention_mask=mask, decoder_input_ids=target).logits
+    for graph in inference_graphs(model).values():
+        flat = torch.utils._pytree.tree_leaves(graph.arguments)
+        assert {tensor.dtype for tensor in flat if tensor.is_floating_point()} <= {dtype}
+        graph.module(*graph.arguments)
+    graphs = Eager(None, model)
+    cross = graphs.encode(source, mask)
+    nothing = [tensor[:, :, :0] for tensor in cross]
+    logits, _ = graphs.decode(target, mask, cross, nothing)
+    assert logits.dtype == dtype
+    torch.testing.assert_close(logits, expected, rtol=0, atol=0.1)
+
+
+@pytest.mark.slow  # half a minute
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("export", [export_torch, export_onnx])
+def test_half_precision_models_are_exported(export, dtype, tmp_path):
+    if export is export_onnx:
+        pytest.importorskip("onnxscript")
+    export(random_model("paper").to(dtype), tmp_path)
+    assert len(list(tmp_path.iterdir())) >= 2

@@ -128,3 +128,50 @@ def test_where_the_package_is_imported_its_own_classes_are_used(model, tmp_path,
     save_self_contained(model, tmp_path)
     loaded = AutoModelForSeq2SeqLM.from_pretrained(tmp_path, trust_remote_code=trust)
     assert type(loaded) is VanillaTransformerForConditionalGeneration
+
+
+TWICE = """
+import sys
+import hf_vanilla_transformer
+from transformers import AutoConfig, AutoModelForSeq2SeqLM
+
+first = hf_vanilla_transformer.VanillaTransformerConfig
+for name in [name for name in sys.modules if name.startswith("hf_vanilla_transformer")]:
+    del sys.modules[name]
+import hf_vanilla_transformer
+
+config = AutoConfig.for_model("vanilla_transformer", vocab_size=20, d_model=8, num_heads=2, d_ff=8)
+assert type(config) is hf_vanilla_transformer.VanillaTransformerConfig is not first
+model = AutoModelForSeq2SeqLM.from_config(config)
+assert type(model) is hf_vanilla_transformer.VanillaTransformerForConditionalGeneration
+print("registered twice")
+"""
+
+
+def test_importing_the_package_anew_registers_the_new_classes():
+    done = subprocess.run([sys.executable, "-c", TWICE], capture_output=True, text=True, timeout=300)
+    assert "registered twice" in done.stdout, done.stderr
+
+
+NEWER = (
+    PACKAGE_IS_MISSING
+    + """
+import torch
+from transformers import AutoModelForSeq2SeqLM
+
+model = AutoModelForSeq2SeqLM.from_pretrained(sys.argv[1], trust_remote_code=True).eval()
+sys.modules["transformers"].__version__ = "5.99.0"
+print(model.generate(torch.tensor([[5, 6, 2]]), max_new_tokens=3).shape[0])
+"""
+)
+
+
+def test_a_folder_that_meets_a_newer_transformers_checks_itself(model, tmp_path):
+    save_self_contained(model, tmp_path / "model")
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(tmp_path / "modules")}
+    done = subprocess.run(
+        [sys.executable, "-c", NEWER, str(tmp_path / "model")], env=environment, cwd=tmp_path, capture_output=True,
+        text=True, timeout=300,
+    )  # fmt: skip
+    assert done.stdout.strip() == "1", done.stderr
+    assert "and 5.99.0 is installed; a quick comparison of cached and uncached decoding found no" in done.stderr

@@ -12,6 +12,7 @@ from transformers.cache_utils import EncoderDecoderCache
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
 from ..beam_search import Steps
+from ..compatibility import strict_forward
 from ..decoding import PaperGenerationMixin
 from ..forced_scoring import alignment_attention
 from ..growing_cache import GrowingLayer
@@ -60,6 +61,7 @@ class EnsembleForConditionalGeneration(VanillaTransformerPreTrainedModel, PaperG
         """Returns what encodes a source for all models: their outputs side by side, (B, S, sum of D)."""
         return self.encoder
 
+    @strict_forward
     def forward(
         self,
         input_ids: torch.Tensor | None = None,
@@ -67,6 +69,7 @@ class EnsembleForConditionalGeneration(VanillaTransformerPreTrainedModel, PaperG
         decoder_input_ids: torch.Tensor | None = None,
         encoder_outputs: BaseModelOutput | None = None,
         output_attentions: bool = False,
+        use_cache: bool | None = None,
         **kwargs: Any,
     ) -> Seq2SeqLMOutput:
         """Predicts each next target token.
@@ -77,13 +80,26 @@ class EnsembleForConditionalGeneration(VanillaTransformerPreTrainedModel, PaperG
             decoder_input_ids: (B, T).
             encoder_outputs: what `get_encoder()` returned.
             output_attentions: whether to return `cross_attentions`.
-            **kwargs: nothing else is used.
+            use_cache: not here; `generate()` has caches of its own.
+            **kwargs: `return_dict`, which can only be True. Any other is refused.
 
         Returns:
             `logits` (B, T, V): the logarithms of the averaged probabilities. `cross_attentions`, on request: one
             tensor (B, 1, T, S), the mean over the members of what `alignment_attention` takes from each, since they
             need not have the same layers.
+
+        Raises:
+            TypeError: an argument is not known.
+            ValueError: a cache or hidden states are asked for, which several models do not have in common.
         """
+        asked = {
+            "use_cache=True": use_cache,
+            "output_hidden_states=True": kwargs.get("output_hidden_states"),
+            "return_dict=False": kwargs.get("return_dict") is False,
+        }
+        for argument, is_asked in asked.items():
+            if is_asked:
+                raise ValueError(f"an ensemble does not support {argument}; ask its models one by one")
         if encoder_outputs is None:
             encoder_outputs = self.encoder(input_ids=input_ids, attention_mask=attention_mask)
         outputs = [
