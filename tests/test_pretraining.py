@@ -219,7 +219,7 @@ def test_a_given_tokenizer_is_used_and_without_validation_there_is_no_evaluation
                 {"bpe_dropout": 0.3},
                 {"r_drop": 1.0},
                 {"max_grad_norm": 0.5},
-                {"lr_scheduler_type": "cosine", "learning_rate": 0.01},
+                {"lr_scheduler_type": "cosine", "learning_rate": 0.03},
             )
         ),
     ],

@@ -79,7 +79,7 @@ TEXT_WITH_SPECIAL_TOKENS = st.lists(
     st.one_of(st.sampled_from([*SPECIAL_TOKENS, " ", "\n", "<", ">", "/", "s", "Ġ", "##"]), st.text(max_size=3)),
     max_size=8,
 ).map("".join)
-bounded = settings(max_examples=150, deadline=None, derandomize=True)
+bounded = settings(max_examples=150)
 
 
 @pytest.fixture(scope="session")
