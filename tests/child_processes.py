@@ -9,7 +9,7 @@ import psutil
 
 
 @contextlib.contextmanager
-def start(command, seconds=120, **options):
+def start(command, seconds=300, **options):
     """Starts a program, and kills it with its children at the end of the block, or after so many seconds.
 
     Whoever reads from it or waits for it then goes on, and fails on what is missing; no other wait needs a limit.

@@ -35,7 +35,7 @@ def torchrun(values, restarts=0):
 
 def run_to_end(command):
     """Runs a command, whose output is shown if it fails."""
-    with start(command, seconds=300, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    with start(command, seconds=900, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         said, _ = process.communicate()
     assert process.returncode == 0, said
 
@@ -80,7 +80,7 @@ def test_a_worker_that_dies_is_restarted_and_the_run_ends_bit_identical(rank, tw
     values = options(text, tmp_path, **RUN, resume_from_checkpoint="last")
     killed = False
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    with start(torchrun(values, restarts=3), seconds=300, **pipes) as launcher:
+    with start(torchrun(values, restarts=3), seconds=900, **pipes) as launcher:
         for line in launcher.stdout:
             if not killed and line.startswith("update      10"):
                 psutil.Process(launcher.pid).children()[rank].kill()
@@ -98,7 +98,7 @@ def test_two_processes_killed_ten_times_end_bit_identical(two_processes, text, t
         values = options(text, tmp_path / str(trial), **RUN, resume_from_checkpoint="last")
         for _ in range(2):
             pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
-            with start(torchrun(values), seconds=300, **pipes) as launcher:
+            with start(torchrun(values), seconds=900, **pipes) as launcher:
                 # Somewhere in the middle of an update, an evaluation or a save.
                 for _ in range(generator.randint(1, 12)):
                     launcher.stdout.readline()
@@ -111,7 +111,7 @@ def test_two_processes_killed_ten_times_end_bit_identical(two_processes, text, t
 def test_a_signal_stops_both_processes_after_the_same_update(two_processes, text, tmp_path):
     """Takes about half a minute."""
     command = torchrun(options(text, tmp_path, **RUN))
-    with start(command, seconds=300, stdout=subprocess.PIPE, text=True) as launcher:
+    with start(command, seconds=900, stdout=subprocess.PIPE, text=True) as launcher:
         for line in launcher.stdout:
             if line.startswith("update       7"):
                 for worker in psutil.Process(launcher.pid).children():

@@ -68,7 +68,7 @@ def run_whole(start, values):
 
 def exit_code(process):
     """How a child that should end by itself did end."""
-    process.join(120)
+    process.join(300)
     code = process.exitcode  # None if it did not
     process.kill()
     process.join()
@@ -91,7 +91,7 @@ def kill_three_times(start, values, generator):
     for _ in range(3):
         saved = list_checkpoints(values["output_dir"])[-1:]
         process = start(values)
-        deadline = time.monotonic() + generator.choice([0, 120])
+        deadline = time.monotonic() + generator.choice([0, 300])
         while time.monotonic() < deadline and list_checkpoints(values["output_dir"])[-1:] == saved:
             process.join(0.01)
         process.join(generator.uniform(0, 0.1))

@@ -439,7 +439,7 @@ def test_loads_in_a_fresh_interpreter_without_the_package(bpe, wordpiece, saved,
         capture_output=True,
         encoding="utf-8",
         env={**os.environ, "PYTHONIOENCODING": "utf-8"},
-        timeout=120,
+        timeout=300,
     )
     assert output.returncode == 0, output.stderr
     result = json.loads(output.stdout)
@@ -646,7 +646,7 @@ def run_script(*arguments):
         capture_output=True,
         text=True,
         encoding="utf-8",
-        timeout=120,
+        timeout=300,
     )
 
 
