@@ -1,4 +1,4 @@
-"""What all tests share: no network, two threads, the real text that may stand beside the project."""
+"""What all tests share: no network, the real text that may stand beside the project."""
 
 import logging
 import os
@@ -8,8 +8,19 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import hypothesis
 import pytest
 import torch
+
+# The same examples on every run, and as much time for them as a busy machine needs.
+hypothesis.settings.register_profile(
+    "everywhere",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("everywhere")
 
 MULTI30K = Path(__file__).resolve().parents[2] / "shared" / "data" / "multi30k"
 

@@ -15,6 +15,7 @@ from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils import FullyShardedDataParallelPlugin
 from accelerate.utils.fsdp_utils import fsdp2_prepare_auto_wrap_policy, fsdp2_prepare_model
+from child_processes import start
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.run import get_args_parser
 
@@ -130,8 +131,8 @@ def test_slurm_passes_the_time_limit_on_and_goes_back_into_the_queue(tmp_path):
     log = tmp_path / "log"
     variables = {"SLURM_JOB_NODELIST": "n[1-4]", "SLURM_JOB_NUM_NODES": "4", "SLURM_JOB_ID": "17", "LOG": str(log)}
     environment = {**os.environ, **variables, "STEP": str(tmp_path / "pid"), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    finished = subprocess.run(["bash", FOLDER / "slurm.sh", "recipe.yaml"], env=environment, timeout=60)
-    assert finished.returncode == 0
+    with start(["bash", FOLDER / "slurm.sh", "recipe.yaml"], env=environment) as job:
+        assert job.wait() == 0
     assert log.read_text().splitlines() == ["scancel --signal=TERM 17", "saved", "scontrol requeue 17"]
 
 

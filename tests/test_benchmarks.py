@@ -55,9 +55,9 @@ def test_peak_memory_is_measured_in_a_process_of_its_own():
 
 @pytest.mark.slow  # 8 seconds
 def test_programs_apart_take_turns_and_a_long_one_is_run_once_a_turn():
-    programs = {"short": (time.sleep, 0.02), "long": (time.sleep, 0.2)}
-    seconds, peaks = benchmarks.in_turns_apart(partial, programs, repeats=2, seconds=0.1)
-    assert all(0.02 <= each < 0.1 for each in seconds["short"])
-    assert all(0.2 <= each < 0.5 for each in seconds["long"])
+    programs = {"short": (time.sleep, 0.02), "long": (time.sleep, 0.3)}
+    seconds, peaks = benchmarks.in_turns_apart(partial, programs, repeats=2, seconds=0.2)
+    assert all(0.02 <= each < 0.2 for each in seconds["short"])  # of a run, not of a turn
+    assert all(each >= 0.3 for each in seconds["long"])  # however late a busy machine wakes it
     assert len(seconds["short"]) == len(seconds["long"]) == 2
     assert all(2**24 < peak < 2**34 for peak in peaks.values())

@@ -36,7 +36,7 @@ AWKWARD = [
     "👩\u200d👩 ﬁ Å 人们在修房顶" * 9,
     "\x00\ufffd",
 ]
-bounded = settings(max_examples=100, deadline=None, derandomize=True)
+bounded = settings(max_examples=100)
 
 
 @pytest.fixture(scope="module")
@@ -346,9 +346,9 @@ def test_a_graph_that_grows_too_large_starts_anew_and_changes_nothing(tokenizer,
 def test_a_word_of_many_thousand_letters_takes_no_quadratic_time(tokenizer):
     dropout, rng = BpeDropout(tokenizer, 0.1), np.random.default_rng(0)
     text = "Schneemobilen" * 2000
-    start = time.perf_counter()
+    start = time.process_time()
     ids = dropout.encode(text, rng)
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5  # of this process: others may be busy; quadratic would be minutes
     assert tokenizer.decode(ids, skip_special_tokens=True) == text
 
 

@@ -132,7 +132,7 @@ def test_a_missing_or_unreadable_seal_is_damage(tmp_path):
     assert find_damage(tmp_path / "nowhere") is not None
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_whatever_changes_in_a_seal_is_damage_or_makes_no_difference(tmp_path_factory, data):
     folder = tmp_path_factory.getbasetemp() / "sealed"

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.activations import ACT2FN
@@ -625,7 +625,7 @@ def own_values(config):
 
 
 @given(valid_configs())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_to_dict_and_from_dict_copying_and_pickling_keep_every_valid_config(given):
     config = VanillaTransformerConfig(**given)
     assert {field: getattr(config, field) for field in given} == given
@@ -643,11 +643,11 @@ def test_to_dict_and_from_dict_copying_and_pickling_keep_every_valid_config(give
 
 
 @given(valid_configs())
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_saving_and_loading_through_auto_config_keeps_every_valid_config(tmp_path, given):
-    config = VanillaTransformerConfig(**given)
-    config.save_pretrained(tmp_path)
-    loaded = AutoConfig.from_pretrained(tmp_path)
+@settings(max_examples=30)
+def test_saving_and_loading_through_auto_config_keeps_every_valid_config(tmp_path_factory, given):
+    config, folder = VanillaTransformerConfig(**given), tmp_path_factory.mktemp("config")
+    config.save_pretrained(folder)
+    loaded = AutoConfig.from_pretrained(folder)
     assert type(loaded) is VanillaTransformerConfig
     assert own_values(loaded) == own_values(config)
     # `_name_or_path` is where transformers notes down the folder.

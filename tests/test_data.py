@@ -99,7 +99,7 @@ def test_ids_are_the_tokenizers_and_end_with_eos(tokenizer):
 SIDES = st.integers(0, 6).map(lambda count: " ".join(["w"] * count) or "  ") | st.sampled_from(["a", "b c", "", "\t"])
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150)
 @given(
     pairs=st.lists(st.tuples(SIDES, SIDES), max_size=30),
     max_length=st.none() | st.integers(1, 7),

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from child_processes import start
 from safetensors.torch import load_file
 from training_runs import arguments, assert_same_end, flags, options, write_text
 
@@ -32,6 +33,13 @@ def torchrun(values, restarts=0):
     ]
 
 
+def run_to_end(command):
+    """Runs a command, whose output is shown if it fails."""
+    with start(command, seconds=900, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        said, _ = process.communicate()
+    assert process.returncode == 0, said
+
+
 def history(output_dir):
     return json.loads((output_dir / "results.json").read_text())["history"]
 
@@ -44,7 +52,7 @@ def text(tmp_path_factory):
 @pytest.fixture(scope="module")
 def two_processes(text, tmp_path_factory):
     output_dir = tmp_path_factory.mktemp("two")
-    subprocess.run(torchrun(options(text, output_dir, **RUN)), check=True, capture_output=True)
+    run_to_end(torchrun(options(text, output_dir, **RUN)))
     return output_dir
 
 
@@ -53,7 +61,7 @@ def test_two_processes_learn_what_one_learns_of_the_same_global_batches(text, tm
     # A rate at which training is no chaos: at the default, of 0.1 for this width, rounding grows tenfold every update.
     still = {"learning_rate": 2e-3, "config_overrides": [*options(text, tmp_path)["config_overrides"], "dropout=0.0"]}
     two, one = tmp_path / "two", tmp_path / "one"
-    subprocess.run(torchrun(options(text, two, **RUN, **still)), check=True, capture_output=True)
+    run_to_end(torchrun(options(text, two, **RUN, **still)))
     pretrain(arguments(text, one, **RUN, **still, gradient_accumulation_steps=2))
     for name in ("loss", "nll", "grad_norm", "padding", "eval_loss", "eval_bleu"):
         curves = [[entry[name] for entry in history(folder) if name in entry] for folder in (two, one)]
@@ -70,15 +78,14 @@ def test_two_processes_learn_what_one_learns_of_the_same_global_batches(text, tm
 def test_a_worker_that_dies_is_restarted_and_the_run_ends_bit_identical(rank, two_processes, text, tmp_path):
     """Takes about half a minute."""
     values = options(text, tmp_path, **RUN, resume_from_checkpoint="last")
-    launcher = subprocess.Popen(
-        torchrun(values, restarts=3), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
     killed = False
-    for line in launcher.stdout:
-        if not killed and line.startswith("update      10"):
-            psutil.Process(launcher.pid).children()[rank].kill()
-            killed = True
-    assert launcher.wait() == 0
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with start(torchrun(values, restarts=3), seconds=900, **pipes) as launcher:
+        for line in launcher.stdout:
+            if not killed and line.startswith("update      10"):
+                psutil.Process(launcher.pid).children()[rank].kill()
+                killed = True
+        assert launcher.wait() == 0
     assert killed
     assert_same_end(two_processes, tmp_path)
 
@@ -90,31 +97,30 @@ def test_two_processes_killed_ten_times_end_bit_identical(two_processes, text, t
     for trial in range(5):
         values = options(text, tmp_path / str(trial), **RUN, resume_from_checkpoint="last")
         for _ in range(2):
-            launcher = subprocess.Popen(torchrun(values), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-            # Somewhere in the middle of an update, an evaluation or a save.
-            for _ in range(generator.randint(1, 12)):
-                launcher.stdout.readline()
-            time.sleep(generator.uniform(0, 0.1))
-            for process in [*psutil.Process(launcher.pid).children(recursive=True), psutil.Process(launcher.pid)]:
-                process.kill()
-            launcher.wait()
-        subprocess.run(torchrun(values), check=True, capture_output=True)
+            pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+            with start(torchrun(values), seconds=900, **pipes) as launcher:
+                # Somewhere in the middle of an update, an evaluation or a save.
+                for _ in range(generator.randint(1, 12)):
+                    launcher.stdout.readline()
+                time.sleep(generator.uniform(0, 0.1))
+        run_to_end(torchrun(values))
         assert_same_end(two_processes, tmp_path / str(trial))
 
 
 @pytest.mark.slow
 def test_a_signal_stops_both_processes_after_the_same_update(two_processes, text, tmp_path):
     """Takes about half a minute."""
-    launcher = subprocess.Popen(torchrun(options(text, tmp_path, **RUN)), stdout=subprocess.PIPE, text=True)
-    for line in launcher.stdout:
-        if line.startswith("update       7"):
-            for worker in psutil.Process(launcher.pid).children():
-                worker.send_signal(signal.SIGTERM)
-            break
-    said = launcher.stdout.read()
-    assert launcher.wait() == 0
+    command = torchrun(options(text, tmp_path, **RUN))
+    with start(command, seconds=900, stdout=subprocess.PIPE, text=True) as launcher:
+        for line in launcher.stdout:
+            if line.startswith("update       7"):
+                for worker in psutil.Process(launcher.pid).children():
+                    worker.send_signal(signal.SIGTERM)
+                break
+        said = launcher.stdout.read()
+        assert launcher.wait() == 0
     update = int(list_checkpoints(tmp_path)[-1].name.split("-")[1])
     assert f"Stopped after update {update}" in said
-    subprocess.run(torchrun(options(text, tmp_path, **RUN, resume_from_checkpoint="last")), check=True)
+    run_to_end(torchrun(options(text, tmp_path, **RUN, resume_from_checkpoint="last")))
     for name, weight in load_file(two_processes / "model.safetensors").items():
         assert weight.equal(load_file(tmp_path / "model.safetensors")[name]), name

@@ -99,7 +99,7 @@ def test_the_concatenated_layout_is_that_of_marian_in_transformers(d_model):
 
 
 @given(st.lists(st.integers(0, 10**6), min_size=1, max_size=8), st.integers(2, 20), st.sampled_from(LAYOUTS))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_every_pair_of_a_sine_and_a_cosine_lies_on_the_unit_circle(positions, pairs, layout):
     encodings = sinusoids(torch.tensor(positions), 2 * pairs, layout).double()
     if layout == "interleaved":
@@ -255,7 +255,7 @@ def test_the_config_chooses_the_position_encoding_of_both_stacks(name):
 
 
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=5), st.integers(0, 4), st.sampled_from(["left", "right"]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_tokens_of_a_sentence_are_numbered_from_0_on_whichever_side_its_padding_stands(lengths, extra, side):
     width = max(lengths) + extra
     rows = [([0] * (width - n) + [1] * n) if side == "left" else ([1] * n + [0] * (width - n)) for n in lengths]
@@ -271,7 +271,7 @@ def test_the_tokens_of_a_sentence_are_numbered_from_0_on_whichever_side_its_padd
 
 
 @given(st.lists(st.lists(st.booleans(), min_size=7, max_size=7), min_size=1, max_size=4))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_mask_of_any_type_counts_the_tokens_before(rows):
     for dtype in (torch.bool, torch.long, torch.float32):
         positions = position_ids_from_mask(torch.tensor(rows).to(dtype))

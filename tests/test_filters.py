@@ -1,9 +1,12 @@
 """Programs in pipes: what they end with, whatever stops them."""
 
 import signal
-import subprocess
 import sys
 from pathlib import Path
+from subprocess import PIPE
+
+import pytest
+from child_processes import start
 
 from hf_vanilla_transformer.inference import filters, run_as_filter
 
@@ -18,28 +21,27 @@ sys.exit(run_as_filter(work, "program"))
 """
 
 
-def start():
+@pytest.fixture
+def process():
     """In the folder of the module, which needs nothing of the package: importing that would take seconds."""
-    command, pipe = [sys.executable, "-c", PROGRAM], subprocess.PIPE
-    return subprocess.Popen(command, cwd=Path(filters.__file__).parent, stdin=pipe, stdout=pipe, stderr=pipe)
+    command, folder = [sys.executable, "-c", PROGRAM], Path(filters.__file__).parent
+    with start(command, cwd=folder, stdin=PIPE, stdout=PIPE, stderr=PIPE) as process:
+        assert process.stdout.readline() == b"ready\n"
+        yield process
 
 
-def test_a_closed_pipe_is_no_error_to_talk_about():
-    process = start()
-    assert process.stdout.readline() == b"ready\n"
+def test_a_closed_pipe_is_no_error_to_talk_about(process):
     process.stdout.close()
     process.stdin.write(b"words\n")  # stays in the buffer until the end: that flush is the one that fails
     process.stdin.close()
     assert process.stderr.read() == b""
-    assert process.wait(timeout=60) == 141
+    assert process.wait() == 141
 
 
-def test_an_interrupt_is_said_in_a_line():
-    process = start()
-    assert process.stdout.readline() == b"ready\n"
+def test_an_interrupt_is_said_in_a_line(process):
     process.send_signal(signal.SIGINT)
     assert process.stderr.read() == b"program: interrupted\n"
-    assert process.wait(timeout=60) == 130
+    assert process.wait() == 130
 
 
 def test_what_is_wrong_is_said_after_what_was_done(capfd):

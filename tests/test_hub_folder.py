@@ -165,7 +165,7 @@ model = VanillaTransformerForConditionalGeneration(VanillaTransformerConfig(**{S
     }
     try:
         done = subprocess.run(
-            [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=120
+            [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=300
         )
     finally:
         server.shutdown()

@@ -219,7 +219,7 @@ def test_a_given_tokenizer_is_used_and_without_validation_there_is_no_evaluation
                 {"bpe_dropout": 0.3},
                 {"r_drop": 1.0},
                 {"max_grad_norm": 0.5},
-                {"lr_scheduler_type": "cosine", "learning_rate": 0.01},
+                {"lr_scheduler_type": "cosine", "learning_rate": 0.03},
             )
         ),
     ],
@@ -253,25 +253,48 @@ def test_a_compiled_model_learns_the_same(text, tmp_path):
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
-def test_span_corruption_learns_from_plain_text_and_is_finetuned_to_translate(text, tmp_path):
-    rows = [json.loads(line)["translation"] for line in (text / "train.jsonl").read_text().splitlines()]
-    for language in ("en", "de"):
-        (tmp_path / f"train.{language}").write_text("".join(row[language] + "\n" for row in rows))
-    plain = [str(tmp_path / "train.en"), str(tmp_path / "train.de")]
-    args = arguments(text, tmp_path / "pretrained", objective="span_corruption", num_sentinels=4, num_train_epochs=20)
-    args.train_data, args.validation_data = plain, plain
+def test_span_corruption_learns_from_plain_text_and_is_finetuned_to_translate(tmp_path):
+    # Six letters in the order of a circle of eight: any one of them says what the two that are missing are.
+    letters = "abcdefgh"
+    lines = [" ".join((letters * 2)[first : first + 6]) for first in range(8)]
+    (tmp_path / "plain").write_text("".join(f"{line}\n" for line in lines * 10))
+    pairs = "".join(json.dumps({"translation": {"en": line, "de": line[::-1]}}) + "\n" for line in lines)
+    (tmp_path / "train.jsonl").write_text(pairs * 10)
+    (tmp_path / "val.jsonl").write_text(pairs)
+    shape = ["d_model=32", "num_heads=4", "d_ff=64", "num_encoder_layers=1", "num_decoder_layers=1", "dropout=0"]
+    steady = {"learning_rate": 0.01, "warmup_steps": 50, "max_tokens": 256, "save_strategy": "no"}
+    steady |= {"eval_on_start": True, "eval_strategy": "steps", "eval_steps": 250}
+    noise = {"objective": "span_corruption", "num_sentinels": 4, "noise_density": 0.3, "mean_span_length": 1.0}
+    args = arguments(
+        *(tmp_path, tmp_path / "pretrained"), **steady, **noise, max_steps=250,
+        train_data=[str(tmp_path / "plain")], validation_data=[str(tmp_path / "plain")],
+        config_overrides=[*shape, "label_smoothing=0"],
+    )  # fmt: skip
     result = pretrain(args)
-    losses = [entry["eval_loss"] for entry in result.history if "eval_loss" in entry]
-    assert losses[-1] < losses[0] - 0.3
+    # Targets are two sentinels, two letters and the end. Who looks at no context has to guess the letters.
+    guessing = 2 * math.log(8) / 5
+    assert result.metrics["final_loss"] < guessing / 5
+    assert loss_at_start(result) > guessing
     assert "final_bleu" not in result.metrics  # there is nothing to translate
     assert len(sentinel_ids(result.tokenizer)) == 4
-    tuned = pretrain(arguments(text, tmp_path / "tuned", model_name_or_path=str(tmp_path / "pretrained")))
+    args = arguments(
+        tmp_path, tmp_path / "tuned", **steady, max_steps=60, config_overrides=[],
+        model_name_or_path=str(tmp_path / "pretrained"),
+    )  # fmt: skip
+    run = prepare(args)
+    assert_weights_equal(run.model.state_dict(), result.model.state_dict())
+    tuned = train(run, args)
+    assert tuned.metrics["final_loss"] < loss_at_start(tuned) / 5
     assert "final_bleu" in tuned.metrics
     assert tuned.model.config.vocab_size == len(result.tokenizer)
-    args = arguments(text, tmp_path / "none", objective="span_corruption")
-    args.train_data = plain
+    args = arguments(tmp_path, tmp_path / "none", objective="span_corruption", train_data=[str(tmp_path / "plain")])
     with pytest.raises(ValueError, match="span_corruption needs a tokenizer with sentinel tokens; set num_sentinels"):
         prepare(args)
+
+
+def loss_at_start(result):
+    """The first validation loss; with eval_on_start, that of the weights with which the run began."""
+    return next(entry["eval_loss"] for entry in result.history if "eval_loss" in entry)
 
 
 def test_finetuning_begins_with_the_given_weights_and_a_fresh_or_continued_schedule(run, text, tmp_path):

@@ -35,7 +35,7 @@ def test_every_linear_layer_is_quantised_and_logits_stay_near(model):
     actual = quantised(**inputs(), decoder_input_ids=target).logits
     expected = model.eval()(**inputs(), decoder_input_ids=target).logits
     error = (actual - expected).norm() / expected.norm()
-    assert 0 < error < 0.05
+    assert 0 < error < 0.1
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import child_processes
 import pytest
 from training_runs import arguments, assert_same_end, flags, options, write_text
 
@@ -62,9 +63,16 @@ def start():
 
 def run_whole(start, values):
     """Trains in a child: what other tests leave in this process, threads for one, may change the last bit of a sum."""
-    process = start(values)
+    assert exit_code(start(values)) == 0
+
+
+def exit_code(process):
+    """How a child that should end by itself did end."""
+    process.join(300)
+    code = process.exitcode  # None if it did not
+    process.kill()
     process.join()
-    assert process.exitcode == 0
+    return code
 
 
 @pytest.fixture(scope="module")
@@ -74,57 +82,55 @@ def uninterrupted(start, text, tmp_path_factory):
     return output_dir
 
 
-def kill_until_done(start, values, generator, longest, count=None):
-    """Kills at random moments; returns how many kills there were, and how many of them hit a save."""
-    kills = in_a_save = 0
-    while True:
+def kill_three_times(start, values, generator):
+    """Kills at random moments, then lets the run end; returns how many of the kills hit a save.
+
+    A moment is near the start or near the first save, where a machine of any speed has most updates still to do.
+    """
+    in_a_save = 0
+    for _ in range(3):
+        saved = list_checkpoints(values["output_dir"])[-1:]
         process = start(values)
-        process.join(generator.uniform(0.2, longest) if count is None or kills < count else None)
-        if process.exitcode == 0:
-            return kills, in_a_save
-        assert process.exitcode is None, "it failed by itself"
+        deadline = time.monotonic() + generator.choice([0, 300])
+        while time.monotonic() < deadline and list_checkpoints(values["output_dir"])[-1:] == saved:
+            process.join(0.01)
+        process.join(generator.uniform(0, 0.1))
+        assert process.exitcode in (None, 0), "it failed by itself"
         process.kill()
         process.join()
-        kills += 1
-        writing = Path(values["output_dir"]) / ".writing"
-        in_a_save += writing.exists()
+        in_a_save += (Path(values["output_dir"]) / ".writing").exists()
         for checkpoint in list_checkpoints(values["output_dir"]):
             assert find_damage(checkpoint) is None
+    run_whole(start, values)
+    return in_a_save
 
 
 def test_a_run_killed_at_random_moments_ends_bit_identical(start, uninterrupted, text, tmp_path):
     values = options(text, tmp_path, **KILLED, resume_from_checkpoint="last")
-    kills, _ = kill_until_done(start, values, random.Random(time.time()), longest=1.2, count=3)
-    assert kills >= 1
+    kill_three_times(start, values, random.Random(time.time()))
     assert_same_end(uninterrupted, tmp_path)
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before the rename", "after the rename"])
 def test_a_run_killed_while_it_publishes_a_checkpoint_ends_bit_identical(start, uninterrupted, text, tmp_path, after):
     values = options(text, tmp_path, **KILLED, resume_from_checkpoint="last")
-    process = start(values, kill_at=(4, after))
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
+    assert exit_code(start(values, kill_at=(4, after))) == -signal.SIGKILL
     assert last_good_checkpoint(tmp_path).name == ("checkpoint-12" if after else "checkpoint-9")
-    process = start(values)
-    process.join()
-    assert process.exitcode == 0
+    run_whole(start, values)
     assert_same_end(uninterrupted, tmp_path)
 
 
 @pytest.mark.slow
 def test_a_run_killed_thirty_times_ends_bit_identical(start, uninterrupted, text, tmp_path):
     """Takes about four minutes."""
-    kills = in_a_save = 0
+    in_a_save = 0
     generator = random.Random(time.time())
     for trial in range(10):
         output_dir = tmp_path / str(trial)
         values = options(text, output_dir, **KILLED, resume_from_checkpoint="last")
-        killed, hits = kill_until_done(start, values, generator, longest=1.5, count=3)
-        kills, in_a_save = kills + killed, in_a_save + hits
+        in_a_save += kill_three_times(start, values, generator)
         assert_same_end(uninterrupted, output_dir)
-    print(f"survived {kills} kills, {in_a_save} of them during a save")
-    assert kills >= 20
+    print(f"survived 30 kills, {in_a_save} of them during a save")
 
 
 def test_a_damaged_checkpoint_is_named_and_passed_over(start, uninterrupted, text, tmp_path, caplog):
@@ -147,14 +153,14 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(start, uninterrupted, tex
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)], ids=["SIGTERM", "SIGINT"])
 def test_a_signal_saves_says_how_to_resume_and_exits(number, code, start, uninterrupted, text, tmp_path):
     values = options(text, tmp_path, **KILLED)
-    command = [sys.executable, str(SCRIPTS / "pretrain.py"), *flags(values)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    for line in process.stdout:
-        if line.startswith("update       4"):
-            process.send_signal(number)
-            break
-    said = process.stdout.read()
-    assert process.wait() == code
+    command = [sys.executable, SCRIPTS / "pretrain.py", *flags(values)]
+    with child_processes.start(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        for line in process.stdout:
+            if line.startswith("update       4"):
+                process.send_signal(number)
+                break
+        said = process.stdout.read()
+        assert process.wait() == code
     saved = list_checkpoints(tmp_path)[-1]
     update = int(saved.name.split("-")[1])
     assert f"Stopped after update {update}; everything is saved in {tmp_path}" in said

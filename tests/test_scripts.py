@@ -9,8 +9,10 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
+from child_processes import start
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from hf_vanilla_transformer.evaluation import comparison_table, paired_bootstrap, score_pairs, score_translations
@@ -156,36 +158,35 @@ def test_translate_takes_any_unicode_as_a_line(trained, tmp_path):
     assert run("translate.py", "--model", folder, "--num_beams", 1, "--file", tmp_path / "in.txt").stdout == done.stdout
 
 
-def start(*options, **streams):
-    command = [sys.executable, str(SCRIPTS / "translate.py"), *map(str, options)]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **streams)
+@pytest.fixture
+def translating(trained):
+    command = [sys.executable, SCRIPTS / "translate.py", "--model", trained[0], "--read_ahead", 1, "--num_beams", 1]
+    with start(command, stdin=PIPE, stdout=PIPE, stderr=PIPE) as process:
+        yield process
 
 
-def test_translate_ends_quietly_when_nobody_reads_its_output(trained):
-    process = start("--model", trained[0], "--read_ahead", 1, "--num_beams", 1)
-    process.stdin.write(b"red dog\n")
-    process.stdin.flush()
-    assert process.stdout.readline().endswith(b"\n")
-    process.stdout.close()
-    process.stdin.write(b"red dog\n" * 50)
-    process.stdin.close()
-    assert process.wait(timeout=120) == 141
-    errors = process.stderr.read().decode()
-    process.stderr.close()
+def test_translate_ends_quietly_when_nobody_reads_its_output(translating):
+    translating.stdin.write(b"red dog\n")
+    translating.stdin.flush()
+    assert translating.stdout.readline().endswith(b"\n")
+    translating.stdout.close()
+    translating.stdin.write(b"red dog\n" * 50)
+    translating.stdin.close()
+    errors = translating.stderr.read().decode()
+    assert translating.wait() == 141
     assert "Traceback" not in errors
     assert "Broken" not in errors
     assert errors.startswith("output closed: 1 sentences translated")
 
 
-def test_translate_that_is_interrupted_has_written_what_was_done(trained):
-    process = start("--model", trained[0], "--read_ahead", 1, "--num_beams", 1)
-    process.stdin.write(b"red dog\nblue\n")
-    process.stdin.flush()
-    assert process.stdout.readline().endswith(b"\n")
-    assert process.stdout.readline().endswith(b"\n")
-    process.send_signal(signal.SIGINT)
-    output, errors = process.communicate(timeout=120)
-    assert (process.returncode, output) == (130, b"")
+def test_translate_that_is_interrupted_has_written_what_was_done(translating):
+    translating.stdin.write(b"red dog\nblue\n")
+    translating.stdin.flush()
+    assert translating.stdout.readline().endswith(b"\n")
+    assert translating.stdout.readline().endswith(b"\n")
+    translating.send_signal(signal.SIGINT)
+    output, errors = translating.communicate()
+    assert (translating.returncode, output) == (130, b"")
     assert "Traceback" not in errors.decode()
     assert re.match("interrupted: [12] sentences translated", errors.decode())  # it may come before it is counted
 

@@ -34,7 +34,7 @@ def test_cuts_are_after_sentences_else_between_words_else_anywhere(sentence, lim
     assert texts(source_pieces(TOKENIZER, [sentence], limit)[0]) == expected
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150)
 @given(st.lists(st.text(st.characters(codec="utf-8"), max_size=40), max_size=4), st.integers(6, 30))
 def test_every_visible_character_is_in_a_piece_and_every_piece_fits(sentences, limit):
     pieces = source_pieces(TOKENIZER, sentences, limit)

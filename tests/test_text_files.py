@@ -59,7 +59,7 @@ def test_a_byte_order_mark_is_dropped_at_the_beginning_and_nowhere_else(tmp_path
     assert list(read_lines(write(tmp_path / "text", text))) == lines
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100)
 @given(
     lines=st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\n\x00")), max_size=5), zipped=st.booleans()
 )

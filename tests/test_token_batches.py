@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hf_vanilla_transformer.training.text_files import read_lines
 from hf_vanilla_transformer.training.token_batches import TokenBatchLoader, TokenBatchSampler, plan_batches
 
-PROPERTY = settings(max_examples=150, deadline=None, derandomize=True)
+PROPERTY = settings(max_examples=150)
 LENGTHS = st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), min_size=1, max_size=80)
 
 

@@ -48,7 +48,7 @@ def test_evaluate_loads_it_by_its_path_from_a_cache_without_a_network(tmp_path):
     environment |= {"HF_HUB_OFFLINE": "1", "HTTPS_PROXY": "http://127.0.0.1:9", "PYTHONPATH": str(PROJECT)}
     inputs = json.dumps({"predictions": PREDICTIONS, "references": SEVERAL})
     command = [sys.executable, "-c", PROGRAM, str(translation_metric_path()), inputs]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     file, scores = json.loads(done.stdout)
     assert Path(file).is_relative_to(tmp_path / "modules")  # what runs is the copy
