@@ -16,6 +16,7 @@ from .decoding import PAPER_DECODING, PaperGenerationMixin
 from .embeddings import position_ids_from_mask
 from .encoder import Encoder, derive_attention_mask
 from .forced_scoring import shifted_labels
+from .incremental_decoder import is_changed
 from .loss import IGNORED_LABEL, label_smoothed_cross_entropy, projected_label_smoothed_cross_entropy
 from .pretrained_model import VanillaTransformerPreTrainedModel
 from .translation_pipeline import TranslationPipeline  # so that its code goes wherever that of the model goes
@@ -271,11 +272,8 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
 
     def _loss(self, hidden_states: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         epsilon = self.config.label_smoothing
-        # A projection that was replaced, wrapped or hooked (an adapter, an offloaded weight) does more than multiply by
-        # its matrix, so it has to be called.
         head = self.lm_head
-        is_hooked = hasattr(head, "_hf_hook") or head._forward_hooks or head._forward_pre_hooks
-        if type(head) is nn.Linear and head.bias is None and not is_hooked:
+        if _is_plain_product(head):
             return projected_label_smoothed_cross_entropy(hidden_states, head.weight, labels, epsilon)
         return label_smoothed_cross_entropy(head(hidden_states), labels, epsilon)
 
@@ -310,6 +308,20 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
 
     def _is_as_written(self) -> bool:
         return type(self).forward is VanillaTransformerForConditionalGeneration.forward and super()._is_as_written()
+
+
+def _is_plain_product(head: nn.Module) -> bool:
+    """Whether a projection only multiplies by its matrix, so that the loss may do so in its place.
+
+    One that was replaced, wrapped, hooked or quantised does more, or by another arithmetic, and has to be called.
+    """
+    return (
+        type(head) is nn.Linear
+        and head.bias is None
+        and type(head.weight) in (torch.Tensor, nn.Parameter)
+        and head.weight.is_floating_point()
+        and not (is_changed(head) or head._backward_hooks or head._backward_pre_hooks)
+    )
 
 
 __all__ = [

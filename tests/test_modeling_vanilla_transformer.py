@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from accelerate.hooks import ModelHook, add_hook_to_module
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -1203,12 +1204,40 @@ def test_loss_goes_through_an_adapter_on_the_projection():
     torch.testing.assert_close(out.loss, expected)
 
 
-def test_loss_calls_a_projection_that_somebody_hooked():
-    """A forward hook may do anything to the logits, so the loss has to see it."""
-    model, inputs = tiny_model(label_smoothing=0.0), training_batch()
-    model.train()
-    model.lm_head.register_forward_hook(lambda module, args, output: output * 0)
-    assert model(**inputs).loss.item() == pytest.approx(math.log(VOCAB_SIZE), abs=1e-5)
+class Zeros(ModelHook):
+    """One of accelerate's hooks."""
+
+    def post_forward(self, module, output):
+        return output * 0
+
+
+def replace_forward(head):
+    head.forward = lambda states: F.linear(states, head.weight) * 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        replace_forward,
+        lambda head: head.register_forward_hook(lambda module, args, output: output * 0),
+        lambda head: head.register_forward_pre_hook(lambda module, args: args[0] * 0),
+        lambda head: add_hook_to_module(head, Zeros()),
+    ],
+    ids=["forward", "hook", "pre-hook", "accelerate"],
+)
+def test_loss_calls_a_projection_that_somebody_changed(change):
+    """Each of these makes all logits zero, and all words equally probable."""
+    model = tiny_model().train()
+    change(model.lm_head)
+    assert model(**training_batch()).loss.item() == pytest.approx(math.log(VOCAB_SIZE), abs=1e-5)
+
+
+@pytest.mark.parametrize("register", ["register_full_backward_hook", "register_full_backward_pre_hook"])
+def test_loss_calls_a_projection_whose_gradient_somebody_hooked(register):
+    model, seen = tiny_model().train(), []
+    getattr(model.lm_head, register)(lambda *gradients: seen.append(gradients))
+    model(**training_batch()).loss.backward()
+    assert len(seen) == 1
 
 
 # Shapes that the paper has not
