@@ -77,7 +77,8 @@ class VanillaTransformerConfig(PreTrainedConfig):
             embeddings and positions (§5.4).
         attention_dropout: dropout on the attention weights. The paper has none.
         activation_dropout: dropout on the inner layer of the feed-forward network. The paper has none.
-        label_smoothing: epsilon_ls of the training loss, over the whole vocabulary (§5.4).
+        label_smoothing: epsilon_ls of the training loss, over the whole vocabulary (§5.4). In eval mode the model's
+            loss is not smoothed.
         activation_function: the max(0, x) of Equation 2, or any other name in `transformers.activations.ACT2FN`.
         norm_position: "post" is the paper's LayerNorm(x + Sublayer(x)) (§3.1); "pre" is x + Sublayer(LayerNorm(x))
             with one more norm at the end of each stack.

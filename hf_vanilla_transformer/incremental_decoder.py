@@ -1,7 +1,6 @@
 """§3.1 "Decoder" one position at a time, as §6.1 decodes: only the new position is computed, for all beams at once."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -228,7 +227,9 @@ def can_be_stepped(decoder: Decoder) -> bool:
 def _function(module: nn.Module) -> Function:
     """What a module computes, without the cost of calling a module where it is one of the plain ones."""
     if type(module) is nn.Linear:
-        return partial(F.linear, weight=module.weight, bias=module.bias)
+        # By position, as nn.Linear does: quantised tensors, which compute F.linear themselves, look for them there.
+        matrix, vector = module.weight, module.bias
+        return lambda states: F.linear(states, matrix, vector)
     if type(module) is nn.LayerNorm:
         shape, weight, bias, eps = module.normalized_shape, module.weight, module.bias, module.eps
         return lambda states: torch.layer_norm(states, shape, weight, bias, eps)

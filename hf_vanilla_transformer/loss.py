@@ -31,10 +31,10 @@ def label_smoothed_cross_entropy(
         The summed loss, to differentiate, and the summed unsmoothed -log p_y, detached; two scalars, in nats,
         float32 or more.
     """
-    log_probs = torch.log_softmax(_at_least_float32(logits), dim=-1)
+    log_probs = torch.log_softmax(logits, dim=-1, dtype=_softmax_dtype(logits.dtype))
     is_label = labels.ne(IGNORED_LABEL)
     nll = -log_probs.gather(-1, labels.masked_fill(~is_label, 0).unsqueeze(-1)).squeeze(-1)
-    loss = (1 - epsilon) * nll - epsilon * log_probs.mean(dim=-1)
+    loss = nll if epsilon == 0 else (1 - epsilon) * nll - epsilon * log_probs.mean(dim=-1)
     zero = nll.new_zeros(())
     return torch.where(is_label, loss, zero).sum(), torch.where(is_label, nll, zero).sum().detach()
 
@@ -46,7 +46,8 @@ def projected_label_smoothed_cross_entropy(
 
     Logits are made for some tokens at a time. As the loss is a scalar, the gradients can be made in the same pass, and
     the backward pass only scales them: three matrix products a token, as without fusing, and memory for one chunk of
-    logits. Under autocast the products run in its type, the softmax in float32. Higher derivatives are not available.
+    logits. Under autocast the products run in its type, the softmax in float32. A backward pass with
+    `create_graph=True`, which is to be differentiated again, computes the gradients anew, with all logits at once.
 
     Args:
         hidden_states: (..., D) what the decoder puts out.
@@ -87,7 +88,7 @@ class _ProjectedLoss(torch.autograd.Function):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         (num_tokens, _), vocab_size = hidden_states.shape, weight.shape[0]
         inputs, projection = hidden_states.to(matmul_dtype), weight.to(matmul_dtype)
-        softmax_dtype = _at_least_float32(projection).dtype
+        softmax_dtype = _softmax_dtype(matmul_dtype)
         # The mean over the vocabulary of the logits is a product with the mean row: no pass over the logits.
         mean_weight = projection.mean(dim=0, dtype=softmax_dtype).unsqueeze(-1)  # (D, 1)
         smoothing = (epsilon * mean_weight).to(matmul_dtype).t()  # the share of every gradient that smoothing takes off
@@ -129,7 +130,11 @@ class _ProjectedLoss(torch.autograd.Function):
         if grad_weight is not None:
             is_label = labels.ne(IGNORED_LABEL).unsqueeze(-1)
             grad_weight -= epsilon / vocab_size * (inputs * is_label).sum(dim=0, dtype=softmax_dtype)
+        ctx.epsilon, ctx.matmul_dtype = epsilon, matmul_dtype
         ctx.save_for_backward(
+            hidden_states,
+            weight,
+            labels,
             None if grad_hidden is None else grad_hidden.to(hidden_states.dtype),
             None if grad_weight is None else grad_weight.to(weight.dtype),
         )
@@ -137,13 +142,27 @@ class _ProjectedLoss(torch.autograd.Function):
         return (1 - epsilon) * nll + epsilon * uniform, nll
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_loss: torch.Tensor, grad_nll: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        gradients = (
-            None if gradient is None else gradient * grad_loss.to(gradient.dtype) for gradient in ctx.saved_tensors
-        )
-        return (*gradients, None, None, None, None)
+        hidden_states, weight, labels, *gradients = ctx.saved_tensors
+        if torch.is_grad_enabled():  # create_graph=True, for which the saved gradients would be constants
+            with torch.autocast(hidden_states.device.type, enabled=False):
+                gradients = _differentiable_gradients(hidden_states, weight, labels, ctx.epsilon, ctx.matmul_dtype)
+        scaled = (None if gradient is None else gradient * grad_loss.to(gradient.dtype) for gradient in gradients)
+        return (*scaled, None, None, None, None)
 
 
-def _at_least_float32(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
+def _differentiable_gradients(
+    hidden_states: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, epsilon: float, matmul_dtype: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The gradients of the summed loss, (p - q) W and (p - q)^T H, as functions of hidden states H and weight W."""
+    inputs, projection = hidden_states.to(matmul_dtype), weight.to(matmul_dtype)
+    is_label = labels.ne(IGNORED_LABEL).unsqueeze(-1)
+    label = labels.unsqueeze(-1).masked_fill(~is_label, 0)
+    p = torch.softmax(inputs @ projection.t(), dim=-1, dtype=_softmax_dtype(matmul_dtype))
+    q = torch.full_like(p, epsilon / len(weight)).scatter_(-1, label, 1 - epsilon + epsilon / len(weight))
+    grad_logits = ((p - q) * is_label).to(matmul_dtype)
+    return (grad_logits @ projection).to(hidden_states.dtype), (grad_logits.t() @ inputs).to(weight.dtype)
+
+
+def _softmax_dtype(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)

@@ -18,6 +18,7 @@ from .decoding_config import PAPER_DECODING
 from .embeddings import position_ids_from_mask
 from .encoder import Encoder, derive_attention_mask
 from .forced_scoring import shifted_labels
+from .incremental_decoder import is_changed
 from .loss import IGNORED_LABEL, label_smoothed_cross_entropy, projected_label_smoothed_cross_entropy
 from .pretrained_model import VanillaTransformerPreTrainedModel
 from .self_check import check_untested_transformers
@@ -35,7 +36,7 @@ class VanillaTransformerSeq2SeqLMOutput(AnswersToBothCacheNames, Seq2SeqLMOutput
 
     Args:
         nll_loss: scalar, the loss without label smoothing (§5.4): exp(nll_loss) is the perplexity of the labels. Given
-            with labels, divided as the loss is; carries no gradient.
+            with labels, divided as the loss is; carries no gradient. In eval mode `loss` is the same number.
     """
 
     nll_loss: torch.Tensor | None = None
@@ -244,9 +245,9 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
             **kwargs: as in `VanillaTransformerModel`.
 
         Returns:
-            `loss` (label-smoothed by the config's `label_smoothing`, whether training or not), `logits` (B, T, V) or
-            None, `nll_loss`, and everything that `VanillaTransformerModel` returns. Losses are in nats a label; with
-            no label at all they are 0.
+            `loss`, `logits` (B, T, V) or None, `nll_loss`, and everything that `VanillaTransformerModel` returns.
+            Losses are in nats a label; with no label at all they are 0. In train mode `loss` is label-smoothed by the
+            config's `label_smoothing`; in eval mode it is not, so that exp(loss) is the perplexity.
         """
         if labels is not None:
             if decoder_input_ids is None and decoder_inputs_embeds is None:
@@ -273,7 +274,8 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
 
         loss = nll_loss = None
         if labels is not None:
-            loss, nll_loss = self._loss(hidden_states, labels.to(hidden_states.device))
+            has_all_logits = logits is not None and isinstance(logits_to_keep, int) and logits_to_keep == 0
+            loss, nll_loss = self._loss(hidden_states, labels, logits if has_all_logits else None)
             divisor = labels.ne(IGNORED_LABEL).sum() if num_items_in_batch is None else num_items_in_batch
             divisor = torch.as_tensor(divisor, device=loss.device).clamp(min=1)
             loss, nll_loss = loss / divisor, nll_loss / divisor
@@ -290,15 +292,18 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
             nll_loss=nll_loss,
         )
 
-    def _loss(self, hidden_states: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        epsilon = self.config.label_smoothing
-        # A projection that was replaced, wrapped or hooked (an adapter, an offloaded weight) does more than multiply by
-        # its matrix, so it has to be called.
+    def _loss(
+        self, hidden_states: torch.Tensor, labels: torch.Tensor, logits: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        epsilon = self.config.label_smoothing if self.training else 0.0
         head = self.lm_head
-        is_hooked = hasattr(head, "_hf_hook") or head._forward_hooks or head._forward_pre_hooks
-        if type(head) is nn.Linear and head.bias is None and not is_hooked:
-            return projected_label_smoothed_cross_entropy(hidden_states, head.weight, labels, epsilon)
-        return label_smoothed_cross_entropy(head(hidden_states), labels, epsilon)
+        # Logits that are there cost no second product with the vocabulary.
+        if logits is None and _is_plain_product(head):
+            return projected_label_smoothed_cross_entropy(
+                hidden_states, head.weight, labels.to(hidden_states.device), epsilon
+            )
+        logits = head(hidden_states) if logits is None else logits
+        return label_smoothed_cross_entropy(logits, labels.to(logits.device), epsilon)
 
     def prepare_decoder_input_ids_from_labels(self, labels: torch.Tensor) -> torch.Tensor:
         """Figure 1 "Outputs (shifted right)": what the decoder reads while it learns to predict `labels`.
@@ -347,6 +352,20 @@ def _kept_positions(hidden_states: torch.Tensor, logits_to_keep: int | torch.Ten
     if logits_to_keep.dtype == torch.bool:
         return hidden_states[logits_to_keep]
     return hidden_states.take_along_dim(logits_to_keep.unsqueeze(-1), dim=1)
+
+
+def _is_plain_product(head: nn.Module) -> bool:
+    """Whether a projection only multiplies by its matrix, so that the loss may do so in its place.
+
+    One that was replaced, wrapped, hooked or quantised does more, or by another arithmetic, and has to be called.
+    """
+    return (
+        type(head) is nn.Linear
+        and head.bias is None
+        and type(head.weight) in (torch.Tensor, nn.Parameter)
+        and head.weight.is_floating_point()
+        and not (is_changed(head) or head._backward_hooks or head._backward_pre_hooks)
+    )
 
 
 __all__ = [

@@ -1,5 +1,7 @@
 """§5.4 label smoothing, by definition and fused: against torch's cross-entropy in float64."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -82,6 +84,66 @@ def test_fused_float32_is_near_float64_at_a_real_size():
         torch.testing.assert_close(gradient.double(), expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("epsilon", EPSILONS)
+def test_second_derivatives_of_the_fused_loss_by_finite_differences(epsilon):
+    hidden, weight, labels = problem(tokens=10, width=3, vocab=5)
+    hidden.requires_grad_()
+    weight.requires_grad_()
+    assert torch.autograd.gradgradcheck(
+        lambda h, w: projected_label_smoothed_cross_entropy(h, w, labels, epsilon)[0], (hidden, weight)
+    )
+
+
+def fused(hidden, weight, labels):
+    return projected_label_smoothed_cross_entropy(hidden, weight, labels, 0.1)[0]
+
+
+def unfused(hidden, weight, labels):
+    return F.cross_entropy((hidden @ weight.t()).flatten(0, -2), labels.flatten(), label_smoothing=0.1, reduction="sum")
+
+
+@pytest.mark.usefixtures("chunks")
+@pytest.mark.parametrize("trained", ["hidden", "weight", "both"])
+def test_hessian_products_and_gradient_penalties_equal_those_of_torch(trained):
+    hidden, weight, labels = problem(tokens=200)
+    inputs = [*([hidden] if trained != "weight" else []), *([weight] if trained != "hidden" else [])]
+    for each in inputs:
+        each.requires_grad_()
+    directions = [torch.randn_like(each) for each in inputs]
+
+    def hessian_product(loss):
+        gradients = torch.autograd.grad(loss(hidden, weight, labels), inputs, create_graph=True)
+        return torch.autograd.grad(gradients, inputs, directions)
+
+    def penalised(loss):
+        value = loss(hidden * 2, weight, labels) / 7  # not the leaf itself, and a gradient that is not 1
+        gradients = torch.autograd.grad(value, inputs, create_graph=True)
+        return torch.autograd.grad(value + sum(gradient.pow(2).sum() for gradient in gradients), inputs)
+
+    for quantity in (hessian_product, penalised):
+        for actual, expected in zip(quantity(fused), quantity(unfused), strict=True):
+            torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_second_derivatives_under_autocast_are_float32_and_near_those_without():
+    hidden, weight, labels = problem(tokens=200, width=32, vocab=300, dtype=torch.float32)
+    weight.mul_(32**-0.5)
+    inputs = (hidden.requires_grad_(), weight.requires_grad_())
+    directions = [torch.randn_like(each) for each in inputs]
+    products = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            loss = fused(*inputs, labels)
+        fast = torch.autograd.grad(loss, inputs, retain_graph=True)
+        gradients = torch.autograd.grad(loss, inputs, create_graph=True)
+        for gradient, expected in zip(gradients, fast, strict=True):
+            assert gradient.dtype == torch.float32
+            assert (gradient - expected).norm() < (2**-7 if enabled else 1e-5) * expected.norm()
+        products.append(torch.cat([each.flatten() for each in torch.autograd.grad(gradients, inputs, directions)]))
+    assert products[1].dtype == torch.float32
+    assert (products[1] - products[0]).norm() < 2**-6 * products[0].norm()  # bfloat16 keeps 8 bits of every product
+
+
 def test_autocast_multiplies_in_bfloat16_and_normalises_in_float32():
     hidden, weight, labels = problem(tokens=200, width=32, vocab=300, dtype=torch.float32)
     hidden.requires_grad_()
@@ -126,6 +188,13 @@ def test_extreme_logits_stay_finite():
     torch.testing.assert_close(nll.double(), expected_nll)
     for gradient, expected in zip(torch.autograd.grad(loss, (hidden, weight)), expected_gradients, strict=True):
         torch.testing.assert_close(gradient.double(), expected)
+
+
+def test_without_smoothing_a_word_that_cannot_be_costs_nothing():
+    """0 * infinity is not a number; nothing is multiplied where nothing is smoothed."""
+    logits = torch.tensor([[1.0, 2.0, -torch.inf]], dtype=torch.float64)
+    loss, nll = label_smoothed_cross_entropy(logits, torch.tensor([0]), 0.0)
+    assert loss.item() == nll.item() == pytest.approx(math.log(1 + math.e))
 
 
 def test_ignored_labels_get_no_gradient_and_no_labels_give_zero():

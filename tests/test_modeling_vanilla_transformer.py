@@ -10,11 +10,13 @@ import json
 import math
 import pickle
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from accelerate.hooks import ModelHook, add_hook_to_module
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -707,7 +709,10 @@ def test_logits_to_keep_leaves_the_loss_alone():
     model = tiny_model()
     out = model(**training_batch(), logits_to_keep=1)
     assert out.logits.shape == (3, 1, VOCAB_SIZE)
-    assert torch.equal(out.loss, model(**training_batch()).loss)
+    torch.testing.assert_close(out.loss, model(**training_batch()).loss, rtol=1e-6, atol=0)
+    first = model(**training_batch(), logits_to_keep=torch.tensor([0]))
+    assert first.logits.shape == (3, 1, VOCAB_SIZE)
+    assert torch.equal(first.loss, out.loss)
 
 
 def test_dummy_inputs_run():
@@ -759,17 +764,75 @@ def test_training_on_labels_makes_no_logits_unless_asked():
 
 @pytest.mark.parametrize("epsilon", [0.0, 0.1, 0.4])
 def test_loss_is_that_of_the_logits(epsilon):
-    """In training and evaluation, with logits and without: torch's own cross-entropy in float64 is the reference."""
+    """With logits and without, smoothed in train mode only: torch's own cross-entropy in float64 is the reference."""
     model, inputs = tiny_model(dropout=0.0, label_smoothing=epsilon), training_batch()
-    for mode in (model.train, model.eval):
-        mode()
-        out = model(**inputs, return_logits=True)
-        logits, labels = out.logits.double().flatten(0, 1), inputs["labels"].flatten()
-        torch.testing.assert_close(
-            out.loss.double(), F.cross_entropy(logits, labels, label_smoothing=epsilon), rtol=1e-6, atol=0
-        )
-        torch.testing.assert_close(out.nll_loss.double(), F.cross_entropy(logits, labels), rtol=1e-6, atol=0)
-        assert torch.equal(model(**inputs, return_logits=False).loss, out.loss)
+    for training in (True, False):
+        model.train(training)
+        logits = model(**inputs, return_logits=True).logits.double().flatten(0, 1)
+        labels = inputs["labels"].flatten()
+        unsmoothed = F.cross_entropy(logits, labels)
+        expected = F.cross_entropy(logits, labels, label_smoothing=epsilon) if training else unsmoothed
+        for return_logits in (True, False):
+            out = model(**inputs, return_logits=return_logits)
+            torch.testing.assert_close(out.loss.double(), expected, rtol=1e-6, atol=0)
+            torch.testing.assert_close(out.nll_loss.double(), unsmoothed, rtol=1e-6, atol=0)
+            assert training or torch.equal(out.loss, out.nll_loss)
+
+
+@contextmanager
+def counted_projections():
+    """Collects the products with a matrix of the vocabulary's height, whoever computes them."""
+    products = []
+
+    class Counter(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            result = function(*args, **(kwargs or {}))
+            if function.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.bmm):
+                products.extend([function] if result.shape[-1] == VOCAB_SIZE else [])
+            return result
+
+    with Counter():
+        yield products
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("return_logits", [True, False])
+def test_the_vocabulary_is_projected_to_once(training, return_logits):
+    model, inputs = tiny_model(dropout=0.0).train(training), training_batch()
+    calls = []
+    if return_logits:
+        model.lm_head.register_forward_hook(lambda *_: calls.append(1))
+    with torch.no_grad(), counted_projections() as products:
+        model(**inputs, return_logits=return_logits)
+    assert len(products) == 1
+    assert len(calls) == return_logits
+
+
+def test_gradients_are_the_same_with_logits_and_without():
+    found = []
+    for return_logits in (True, False):
+        model = tiny_model(dropout=0.0).double().train()
+        model(**training_batch(), return_logits=return_logits).loss.backward()
+        found.append(gradients(model))
+    for name in found[0]:
+        torch.testing.assert_close(found[0][name], found[1][name], rtol=1e-9, atol=1e-12)
+
+
+def test_second_derivatives_go_through_the_whole_model():
+    """A gradient penalty on the source's embeddings: torch's cross-entropy of the logits is the reference."""
+    found = []
+    for fused in (True, False):
+        model, inputs = tiny_model(dropout=0.0, attn_implementation="eager").double().train(), training_batch()
+        source = model.get_input_embeddings()(inputs.pop("input_ids"))
+        out = model(**inputs, inputs_embeds=source, return_logits=not fused)
+        loss = out.loss
+        if not fused:
+            loss = F.cross_entropy(out.logits.flatten(0, 1), inputs["labels"].flatten(), label_smoothing=0.1)
+        (gradient,) = torch.autograd.grad(loss, source, create_graph=True)
+        (loss + gradient.pow(2).sum()).backward()
+        found.append(gradients(model))
+    for name in found[0]:
+        torch.testing.assert_close(found[0][name], found[1][name], rtol=1e-9, atol=1e-12)
 
 
 def test_given_decoder_input_is_not_replaced_by_shifted_labels():
@@ -778,8 +841,7 @@ def test_given_decoder_input_is_not_replaced_by_shifted_labels():
     out = model(**inputs, decoder_input_ids=given)
     expected = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], decoder_input_ids=given)
     assert torch.equal(out.logits, expected.logits)
-    reference = F.cross_entropy(expected.logits.flatten(0, 1), inputs["labels"].flatten(), label_smoothing=0.1)
-    torch.testing.assert_close(out.loss, reference)
+    torch.testing.assert_close(out.loss, F.cross_entropy(expected.logits.flatten(0, 1), inputs["labels"].flatten()))
     assert not torch.allclose(out.loss, model(**inputs).loss)
 
 
@@ -1128,6 +1190,26 @@ def test_seq2seq_trainer_predicts_with_and_without_generating(predict_with_gener
     assert_same_weights(model, loaded)
 
 
+@pytest.mark.parametrize("predict_with_generate", [True, False])
+@pytest.mark.filterwarnings("ignore:.*pin_memory.*")
+def test_seq2seq_trainer_evaluates_without_label_smoothing(predict_with_generate, tmp_path):
+    """`eval_loss` is the mean of -log p over the labels of the validation set, summed up by hand in float64."""
+    model = tiny_model(label_smoothing=0.3)
+    arguments = trainer_arguments(
+        tmp_path, predict_with_generate=predict_with_generate, generation_max_length=4, per_device_eval_batch_size=8
+    )
+    trainer = Seq2SeqTrainer(model, arguments, train_dataset=Pairs(), eval_dataset=Pairs())
+    trainer.train()
+    log_probs = []
+    for pair in Pairs():
+        labels = pair["labels"]
+        given = torch.cat([torch.tensor([START]), labels[:-1].masked_fill(labels[:-1] == -100, PAD)])
+        logits = model.eval()(pair["input_ids"][None], pair["attention_mask"][None], given[None]).logits[0]
+        p = logits.double().softmax(-1)
+        log_probs += [math.log(p[position, label]) for position, label in enumerate(labels) if label != -100]
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(-sum(log_probs) / len(log_probs), rel=1e-6)
+
+
 @pytest.mark.filterwarnings("ignore:.*pin_memory.*")
 def test_trainer_with_gradient_checkpointing_and_bfloat16(tmp_path):
     model = tiny_model()
@@ -1192,23 +1274,51 @@ def test_lora_on_the_attention_trains_saves_loads_and_merges(checkpointing, tmp_
 
 def test_loss_goes_through_an_adapter_on_the_projection():
     model = tiny_model(dropout=0.0, tie_word_embeddings=False)
-    before = model(**training_batch()).loss.item()
+    before = model.train()(**training_batch()).loss.item()
     adapted = lora(model, "lm_head")
     losses = take_steps(adapted)
     assert losses[0] == pytest.approx(before, rel=1e-6), "a new adapter adds nothing yet"
     assert losses[-1] < losses[0]
     inputs = training_batch()
-    out = adapted(**inputs)
-    expected = F.cross_entropy(out.logits.flatten(0, 1), inputs["labels"].flatten(), label_smoothing=0.1)
-    torch.testing.assert_close(out.loss, expected)
+    logits = adapted(**inputs).logits
+    expected = F.cross_entropy(logits.flatten(0, 1), inputs["labels"].flatten(), label_smoothing=0.1)
+    torch.testing.assert_close(adapted.train()(**inputs).loss, expected)
 
 
-def test_loss_calls_a_projection_that_somebody_hooked():
-    """A forward hook may do anything to the logits, so the loss has to see it."""
-    model, inputs = tiny_model(label_smoothing=0.0), training_batch()
-    model.train()
-    model.lm_head.register_forward_hook(lambda module, args, output: output * 0)
-    assert model(**inputs).loss.item() == pytest.approx(math.log(VOCAB_SIZE), abs=1e-5)
+class Zeros(ModelHook):
+    """One of accelerate's hooks."""
+
+    def post_forward(self, module, output):
+        return output * 0
+
+
+def replace_forward(head):
+    head.forward = lambda states: F.linear(states, head.weight) * 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        replace_forward,
+        lambda head: head.register_forward_hook(lambda module, args, output: output * 0),
+        lambda head: head.register_forward_pre_hook(lambda module, args: args[0] * 0),
+        lambda head: add_hook_to_module(head, Zeros()),
+    ],
+    ids=["forward", "hook", "pre-hook", "accelerate"],
+)
+def test_loss_calls_a_projection_that_somebody_changed(change):
+    """Each of these makes all logits zero, and all words equally probable."""
+    model = tiny_model().train()
+    change(model.lm_head)
+    assert model(**training_batch()).loss.item() == pytest.approx(math.log(VOCAB_SIZE), abs=1e-5)
+
+
+@pytest.mark.parametrize("register", ["register_full_backward_hook", "register_full_backward_pre_hook"])
+def test_loss_calls_a_projection_whose_gradient_somebody_hooked(register):
+    model, seen = tiny_model().train(), []
+    getattr(model.lm_head, register)(lambda *gradients: seen.append(gradients))
+    model(**training_batch()).loss.backward()
+    assert len(seen) == 1
 
 
 # Shapes that the paper has not

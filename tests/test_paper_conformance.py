@@ -607,7 +607,7 @@ def test_section_5_4_dropout_is_on_each_sub_layer_output_and_on_the_sums_in_both
     batch = {"input_ids": torch.tensor([[5, 6, 7, 2]]), "labels": torch.tensor([[8, 9, 2]])}
     dropouts = Dropouts(monkeypatch, action=lambda x: x)
     random_state = torch.get_rng_state()
-    trained = model(**batch).loss
+    trained = model(**batch).nll_loss
 
     # 2 + 3 sub-layers in 2 + 3 layers, and the sums of both stacks.
     assert len(dropouts.calls) == 2 * 2 + 3 * 3 + 2
@@ -615,7 +615,7 @@ def test_section_5_4_dropout_is_on_each_sub_layer_output_and_on_the_sums_in_both
     assert {p for _, p in dropouts.calls} == {0.37}
     # With those calls made harmless there is no other randomness, and training is evaluation.
     assert torch.equal(torch.get_rng_state(), random_state)
-    assert torch.equal(trained, model.eval()(**batch).loss)
+    assert torch.equal(trained, model.eval()(**batch, return_logits=False).loss)
 
 
 def test_section_5_4_there_is_no_dropout_in_evaluation(monkeypatch):
@@ -673,7 +673,10 @@ def test_section_5_4_dropout_drops_p_drop_of_the_numbers_and_scales_the_rest():
 @pytest.mark.parametrize("epsilon", [0.0, 0.1, 0.7])
 @pytest.mark.parametrize("training", [True, False])
 def test_section_5_4_label_smoothing_is_the_cross_entropy_with_the_smoothed_distribution(training, epsilon):
-    """q(v) = (1 - eps) [v is the label] + eps / V over the whole vocabulary (Szegedy et al. 2016, section 7)."""
+    """q(v) = (1 - eps) [v is the label] + eps / V over the whole vocabulary (Szegedy et al. 2016, section 7).
+
+    "During training", as the paper says: the loss of an evaluation is -log p of the label.
+    """
     model = build(dropout=0.0, label_smoothing=epsilon).train(training)
     source, labels = [5, 6, 7, 2], [8, 9, 8, 2]
     outputs = model(input_ids=torch.tensor([source]), labels=torch.tensor([labels]))
@@ -690,8 +693,9 @@ def test_section_5_4_label_smoothing_is_the_cross_entropy_with_the_smoothed_dist
         divergence += sum(q[v] * math.log(q[v] / p[v]) for v in range(V) if q[v] > 0)
         negative_log_likelihood -= math.log(p[label])
     entropy = -len(labels) * sum(x * math.log(x) for x in q if x > 0)
-    assert outputs.loss.item() == pytest.approx(cross_entropy / len(labels), abs=1e-12, rel=0)
-    assert outputs.loss.item() == pytest.approx((divergence + entropy) / len(labels), abs=1e-12, rel=0)
+    assert cross_entropy == pytest.approx(divergence + entropy, abs=1e-12, rel=0)
+    expected = cross_entropy if training else negative_log_likelihood
+    assert outputs.loss.item() == pytest.approx(expected / len(labels), abs=1e-12, rel=0)
     assert outputs.nll_loss.item() == pytest.approx(negative_log_likelihood / len(labels), abs=1e-12, rel=0)
     # And the sums of the loss that is not fused with the projection, for projections that are no plain matrix.
     sums = label_smoothed_cross_entropy(torch.tensor(logits, dtype=torch.float64), torch.tensor(labels), epsilon)

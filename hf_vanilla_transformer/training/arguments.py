@@ -151,7 +151,10 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
     per_device_eval_batch_size: int = field(default=64, metadata={"help": "Sentence pairs a batch in evaluation."})
     metric_for_best_model: str | None = field(
         default="loss",
-        metadata={"help": "Validation score of the best checkpoint: loss (nats a token), perplexity, bleu or chrf."},
+        metadata={
+            "help": "Validation score of the best checkpoint: loss (nats a token, without label smoothing), "
+            "perplexity, bleu or chrf."
+        },
     )
     eval_strategy: str = field(
         default="epoch", metadata={"help": "When to evaluate: epoch, steps (every eval_steps) or no."}
