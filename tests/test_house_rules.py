@@ -22,8 +22,8 @@ SCRIPTS = sorted((PROJECT / "scripts").glob("*.py"))
 # Who may import whom in the root: a module only those that stand before it.
 LAYERS = [
     {"configuration_vanilla_transformer"},
-    {"embeddings", "attention", "dropout", "loss", "pretrained_model", "beam_search", "source_pieces"},
-    {"growing_cache", "tall_projection"},
+    {"embeddings", "attention", "dropout", "loss", "pretrained_model", "beam_search", "text_to_ids"},
+    {"growing_cache", "tall_projection", "source_pieces"},
     {"feed_forward", "sampling", "forced_scoring"},
     {"encoder"},
     {"decoder"},
