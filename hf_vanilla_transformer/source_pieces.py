@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from .text_to_ids import text_to_ids
+
 # Where a text that is too long is best cut: after a sentence, else between words.
 _CUTS = (re.compile(r"(?<=[.!?…])\s+|(?<=[。！？])"), re.compile(r"\s+"))
 
@@ -43,7 +45,7 @@ def source_pieces(
     visible = [index for index, sentence in enumerate(sentences) if sentence.strip()]
     pieces: list[list[list[int]]] = [[] for _ in sentences]
     if visible:
-        all_ids = tokenizer([sentences[index] for index in visible], verbose=False)["input_ids"]
+        all_ids = text_to_ids(tokenizer, [sentences[index] for index in visible])
         for index, ids in zip(visible, all_ids, strict=True):
             fits = max_length is None or len(ids) <= max_length
             pieces[index] = [ids] if fits else list(_cut(tokenizer, sentences[index].strip(), max_length or 0))
@@ -51,7 +53,7 @@ def source_pieces(
 
 
 def _cut(tokenizer: PreTrainedTokenizerBase, text: str, max_length: int) -> Iterator[list[int]]:
-    ids = tokenizer(text, verbose=False)["input_ids"]
+    (ids,) = text_to_ids(tokenizer, [text])
     if len(ids) <= max_length:
         yield ids
         return

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from hf_vanilla_transformer.text_to_ids import text_to_ids
 from hf_vanilla_transformer.training import bpe_dropout, train_tokenizer
 from hf_vanilla_transformer.training.bpe_dropout import BpeDropout
 
@@ -42,6 +43,13 @@ bounded = settings(max_examples=100)
 @pytest.fixture(scope="module")
 def tokenizer():
     return train_tokenizer(texts=TEXTS * 5, vocab_size=600)
+
+
+@pytest.fixture(scope="module")
+def with_tag(tokenizer):
+    other = copy.deepcopy(tokenizer)
+    other.add_special_tokens({"extra_special_tokens": ["<2de>"]})
+    return other
 
 
 def word_tokenizer(merges, **options):
@@ -200,7 +208,8 @@ def test_cuts_of_the_words_of_a_text_are_independent():
 
 @pytest.mark.parametrize("text", TEXTS + AWKWARD)
 def test_p_0_gives_the_ids_of_the_tokenizer(tokenizer, text):
-    assert BpeDropout(tokenizer, 0).encode(text, np.random.default_rng(0)) == tokenizer(text).input_ids
+    ids = BpeDropout(tokenizer, 0).encode(text, np.random.default_rng(0))
+    assert ids == tokenizer(text, split_special_tokens=True).input_ids
 
 
 def test_p_0_gives_the_ids_of_the_tokenizer_on_real_text(multi30k):
@@ -254,16 +263,29 @@ def test_lower_casing_is_kept():
 
 
 @pytest.mark.parametrize("split", [False, True])
-def test_special_and_added_tokens_in_a_text_are_as_the_tokenizer_has_them(tokenizer, split):
+@pytest.mark.parametrize("copied", [lambda dropout: dropout, copy.deepcopy, lambda d: pickle.loads(pickle.dumps(d))])
+def test_added_tokens_in_a_text_stay_whole_and_control_tokens_are_text(tokenizer, split, copied):
     other = copy.deepcopy(tokenizer)
     other.split_special_tokens = split
     other.add_tokens([AddedToken("snowmobile"), AddedToken("Boston Terrier")])
-    text = "A snowmobile</s>and a Boston Terrier <unk>"
-    assert BpeDropout(other, 0).encode(text, np.random.default_rng(0)) == other(text).input_ids
-    ids = BpeDropout(other, 1).encode(text, np.random.default_rng(0))
-    whole = other.convert_tokens_to_ids(["snowmobile", "Boston Terrier"])
-    assert set(whole) <= set(ids)
-    assert ids.count(2) == (1 if split else 2)
+    other.add_special_tokens({"extra_special_tokens": ["<2de>"]})
+    texts = ["<2de>A snowmobile</s>and a Boston Terrier <unk>", "<pad><2de>", "<2de> snow", "snow"]
+    whole = other.convert_tokens_to_ids(["snowmobile", "Boston Terrier", "<2de>"])
+    dropout = copied(BpeDropout(other, 0))
+    assert dropout.encode_batch(texts, np.random.default_rng(0)) == text_to_ids(other, texts)
+    assert dropout.encode(texts[0], np.random.default_rng(0)) == text_to_ids(other, texts)[0]
+    for p in (0, 0.5, 1):
+        ids = copied(BpeDropout(other, p)).encode(texts[0], np.random.default_rng(0))
+        assert set(whole) <= set(ids)
+        assert not {0, 1, 2, 3} & set(ids[:-1])
+        assert other.decode(ids, skip_special_tokens=True) == texts[0].removeprefix("<2de>")
+
+
+@bounded
+@given(st.lists(st.sampled_from(["<2de>", "</s>", "<pad>", "<unk>", " ", "snow", "<", "s>", "2de>"]), max_size=8))
+def test_p_0_is_text_to_ids_for_control_tokens_and_added_tokens_in_any_order(with_tag, parts):
+    text = "".join(parts)
+    assert BpeDropout(with_tag, 0).encode(text, np.random.default_rng(0)) == text_to_ids(with_tag, [text])[0]
 
 
 def test_an_added_token_that_merges_could_make_stays_whole():
@@ -292,7 +314,7 @@ def test_truncation_and_padding_of_the_tokenizer_are_left_alone(tokenizer):
     other(TEXTS, padding=True, truncation=True, max_length=4)
     state = other.backend_tokenizer.to_str()
     ids = BpeDropout(other, 0).encode_batch(TEXTS, np.random.default_rng(0))
-    assert ids == tokenizer(TEXTS).input_ids
+    assert ids == text_to_ids(tokenizer, TEXTS)
     assert other.backend_tokenizer.to_str() == state
 
 

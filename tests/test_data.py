@@ -1,5 +1,6 @@
 """From text to token ids: what is filtered and counted, and what is kept from run to run."""
 
+import copy
 import json
 import threading
 from types import SimpleNamespace
@@ -36,7 +37,7 @@ def tokenizer():
 class WordTokenizer:
     """One token a word, and one for the end: lengths that a test can count."""
 
-    def __call__(self, text=None, text_target=None):
+    def __call__(self, text=None, text_target=None, verbose=True):
         texts = text if text_target is None else text_target
         return {"input_ids": [[7] * len(each.split()) + [2] for each in texts]}
 
@@ -94,6 +95,21 @@ def test_ids_are_the_tokenizers_and_end_with_eos(tokenizer):
         assert tokenizer.decode(row["input_ids"], skip_special_tokens=True) == source
         assert tokenizer.decode(row["labels"], skip_special_tokens=True) == target
         assert row["input_ids"][-1] == row["labels"][-1] == tokenizer.eos_token_id
+
+
+def test_tags_are_one_token_and_what_looks_like_a_control_token_is_text(tokenizer):
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.add_special_tokens({"extra_special_tokens": ["<2de>"]})
+    tag = tokenizer.convert_tokens_to_ids("<2de>")
+    pairs = [("<2de> a </s> b <pad>", "x <unk></s>"), ("<2de>", "</s>"), ("a", "b <s>")]
+    rows = list(tokenize_rows(rows_of(pairs), tokenizer, Filters(), FilterCounts()))
+    for row, (source, target) in zip(rows, pairs, strict=True):
+        assert row["input_ids"].count(tag) == source.count("<2de>")
+        assert row["labels"].count(tag) == 0
+        for ids, text in ((row["input_ids"], source), (row["labels"], target)):
+            assert ids[-1] == 2
+            assert not {0, 1, 2, 3} & set(ids[:-1])
+            assert tokenizer.decode(ids, skip_special_tokens=True) == text.removeprefix("<2de>")
 
 
 SIDES = st.integers(0, 6).map(lambda count: " ".join(["w"] * count) or "  ") | st.sampled_from(["a", "b c", "", "\t"])
@@ -180,6 +196,9 @@ class WordTokenizerWithState(WordTokenizer):
 
     def __init__(self, state="words"):
         self.backend_tokenizer = SimpleNamespace(to_str=lambda: state)
+
+    def get_added_vocab(self):
+        return {}
 
 
 @pytest.mark.parametrize(
@@ -280,6 +299,17 @@ def test_any_change_of_text_tokenizer_filter_or_language_tokenises_anew(tmp_path
         rows = load_tokenized(*loads[0], "set")
         assert len(tokenised) == len(loads) + number
         assert len(rows) == text.count("\n")
+
+
+def test_tokenizers_that_differ_only_in_what_a_token_is_to_them_tokenise_anew(tmp_path, tokenizer, arguments):
+    corpus = write_tsv(tmp_path / "a.tsv", [("a <x> b", "a")])
+    counts = []
+    for tokens in ({"mask_token": "<x>"}, {"extra_special_tokens": ["<x>"]}):  # a control token, and one of the text
+        other = copy.deepcopy(tokenizer)
+        other.add_special_tokens(tokens)
+        rows = load_tokenized([corpus], other, arguments(), Filters(), "set")
+        counts.append(rows["input_ids"][0].count(other.convert_tokens_to_ids("<x>")))
+    assert counts == [0, 1]
 
 
 def test_lines_that_move_from_one_file_to_the_next_are_another_text(tmp_path, tokenizer, arguments):

@@ -1,5 +1,7 @@
 """What an epoch makes of a row: the same on every run, another in every epoch, as long as planned."""
 
+import copy
+
 import pytest
 
 from hf_vanilla_transformer.training import VanillaTransformerTrainingArguments, train_tokenizer
@@ -112,6 +114,33 @@ def test_bpe_dropout_spells_the_same_text_in_other_tokens(arguments, tokenizer, 
     sources, targets = planned_lengths(args, rows, tokenizer)  # those without it
     assert sources.tolist() == [len(ids) for ids in rows["input_ids"]]
     assert targets.tolist() == [len(ids) for ids in rows["labels"]]
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_tags_are_one_token_and_what_looks_like_a_control_token_is_text(arguments, tokenizer, tmp_path, options):
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.add_special_tokens({"extra_special_tokens": ["<2de>"]})
+    tag, sentinels = tokenizer.convert_tokens_to_ids("<2de>"), sentinel_ids(tokenizer)
+    text = "<2de>red </s> dogs <sentinel_0> <pad> and <unk>, <s>"
+    args = arguments(**options)
+    path = tmp_path / ("a.txt" if "objective" in options else "a.tsv")
+    path.write_text(f"{text}\n" if "objective" in options else f"{text}\t{text}\n")
+    rows = load_tokenized([Corpus(path=str(path))], tokenizer, args, Filters(), "set")
+    make = example_maker(args, tokenizer)
+    for epoch in range(20):
+        example = make(rows[0], epoch, 0)
+        for ids in example.values():
+            assert ids[-1] == 2
+            assert not {0, 1, 2, 3} & set(ids[:-1])
+        source, target = example["input_ids"], example["labels"]
+        if "objective" in options:  # every sentinel stands for a hole
+            assert (source + target).count(tag) == 1
+            holes = [number for number in source if number in sentinels]
+            assert holes == [number for number in target if number in sentinels] == sentinels[: len(holes)]
+        else:
+            assert source[0] == target[0] == tag
+            assert not {*sentinels, tag} & {*source[1:], *target[1:]}
+            assert tokenizer.decode(source[1:-1]) == tokenizer.decode(target[1:-1]) == text.removeprefix("<2de>")
 
 
 def test_all_merges_left_out_leave_bytes(arguments, tokenizer, load):

@@ -22,8 +22,8 @@ SCRIPTS = sorted((PROJECT / "scripts").glob("*.py"))
 # Who may import whom in the root: a module only those that stand before it.
 LAYERS = [
     {"configuration_vanilla_transformer", "compatibility", "decoding_config"},
-    {"embeddings", "attention", "dropout", "loss", "beam_search", "source_pieces"},
-    {"pretrained_model"},
+    {"embeddings", "attention", "dropout", "loss", "beam_search", "text_to_ids"},
+    {"pretrained_model", "source_pieces"},
     {"growing_cache", "tall_projection", "self_check", "decoding_steps"},
     {"feed_forward", "sampling", "forced_scoring"},
     {"encoder"},

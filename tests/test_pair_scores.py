@@ -172,6 +172,27 @@ def test_lines_can_be_taken_apart_again():
     assert "\n" not in score.to_json()
 
 
+def test_tags_are_one_token_and_what_looks_like_a_control_token_is_text(tokenizer):
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.add_special_tokens({"extra_special_tokens": ["<2de>"]})
+    model = build(tokenizer)
+    pairs = [("<2de> a </s> b", "<2de>a </s> b<pad>"), ("<2de> a (/s) b", "<2de>a (/s) b(pad)")]
+    inputs, encoder = [], model.get_encoder()
+    hook = encoder.register_forward_pre_hook(
+        lambda _, args, kwargs: inputs.append(kwargs["input_ids"]), with_kwargs=True
+    )
+    scores = list(score_pairs(model, tokenizer, pairs, batch_tokens=1))
+    hook.remove()
+    for score, ids, (source, target) in zip(scores, inputs, pairs, strict=True):
+        assert (score.tokens[0], score.tokens[-1]) == ("<2de>", "</s>")
+        assert tokenizer.convert_tokens_to_string(list(score.tokens[1:-1])) == target.removeprefix("<2de>")
+        assert len(score.tokens) == 2 + len(target.removeprefix("<2de>"))
+        tag, *text, end = ids[0].tolist()
+        assert [tag, end] == tokenizer.convert_tokens_to_ids(["<2de>", "</s>"])
+        assert not {0, 1, 2, 3, tag} & set(text)
+        assert tokenizer.decode(text) == source.removeprefix("<2de>")
+
+
 def test_a_pair_longer_than_the_learned_positions_is_named(tokenizer):
     model = build(tokenizer, position_encoding="learned", max_position_embeddings=6)
     pairs = [("a", "b"), ("a b", "a"), ("a", "a b c d e f")]

@@ -1,5 +1,7 @@
 """Long sentences in pieces: everything is kept, everything fits, and cuts are where a reader would make them."""
 
+import copy
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -53,6 +55,30 @@ def test_a_long_line_without_a_space_is_no_problem():
 def test_a_character_that_does_not_fit_is_named():
     with pytest.raises(ValueError, match="has 5 tokens, but the model has 4 positions"):
         source_pieces(TOKENIZER, ["a \U0001f600"], 4)
+
+
+TEXT_WITH_CONTROL_TOKENS = st.lists(
+    st.sampled_from(["<s>", "<pad>", "</s>", "<unk>", "<", "s>", " ", "\n"]) | st.text(max_size=3), max_size=8
+).map(lambda parts: "a" + "".join(parts))
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(TEXT_WITH_CONTROL_TOKENS, st.none() | st.integers(20, 30))
+@pytest.mark.parametrize("split", [False, True])
+def test_tags_are_one_token_and_what_looks_like_a_control_token_is_text(split, text, limit):
+    tokenizer = copy.deepcopy(TOKENIZER)
+    tokenizer.split_special_tokens = split
+    tokenizer.add_special_tokens({"extra_special_tokens": ["<2de>"]})
+    (tag,) = tokenizer.convert_tokens_to_ids(["<2de>"])
+    (pieces,) = source_pieces(tokenizer, ["<2de>" + text], limit)
+    assert pieces[0][0] == tag
+    assert sum(piece.count(tag) for piece in pieces) == 1
+    assert all(piece[-1] == tokenizer.eos_token_id for piece in pieces)
+    assert not any({0, 1, 2, 3} & set(piece[:-1]) for piece in pieces)
+    read = [tokenizer.decode(piece, skip_special_tokens=True) for piece in pieces]
+    if limit is None:
+        assert read == [text]
+    assert "".join("".join(read).split()) == "".join(text.split())
 
 
 def model(**fields):

@@ -1,5 +1,6 @@
 """Text that is read while training: an endless stream, the same on every run, shared out without loss."""
 
+import copy
 import itertools
 import re
 from collections import Counter
@@ -61,6 +62,23 @@ def test_a_corpus_comes_whole_and_again(tmp_path, tokenizer, arguments):
     assert [example["index"] for example in sorted(itertools.chain(*batches), key=lambda x: x["index"])] == list(
         range(180)
     )
+
+
+def test_tags_are_one_token_and_what_looks_like_a_control_token_is_text(tmp_path, tokenizer, arguments):
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.add_special_tokens({"extra_special_tokens": ["<2de>"]})
+    tag = tokenizer.convert_tokens_to_ids("<2de>")
+    lines = [f"<2de>{line} </s> <pad>" for line in LINES]
+    path = tmp_path / "a.tsv"
+    path.write_text("".join(f"{line}\t{line}\n" for line in lines))
+    examples = list(itertools.chain(*take(stream([Corpus(path=str(path))], tokenizer, arguments()), 60)))
+    assert Counter(tokenizer.decode(example["input_ids"][1:-1]) for example in examples) == Counter(
+        line.removeprefix("<2de>") for line in lines
+    )
+    for example in examples:
+        assert example["input_ids"] == example["labels"]
+        assert (example["input_ids"][0], example["input_ids"][-1]) == (tag, 2)
+        assert not {0, 1, 2, 3, tag} & set(example["input_ids"][1:-1])
 
 
 def test_batches_keep_the_bound_and_hold_like_lengths_within_a_buffer(tmp_path, tokenizer, arguments):

@@ -1,4 +1,4 @@
-"""The tokenizer: nothing is lost, text is never a special token, and what cannot be learned from is named."""
+"""The tokenizer: nothing is lost, text is no control token, added tokens are one each, and errors name their cause."""
 
 import gzip
 import json
@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from hf_vanilla_transformer import VanillaTransformerConfig
+from hf_vanilla_transformer.text_to_ids import text_to_ids
 from hf_vanilla_transformer.training import train_tokenizer
 from hf_vanilla_transformer.training.tokenization import (
     SPECIAL_TOKENS,
@@ -76,7 +77,10 @@ AWKWARD = [
 
 # Text that is mostly the special tokens, their pieces and what may stand around them.
 TEXT_WITH_SPECIAL_TOKENS = st.lists(
-    st.one_of(st.sampled_from([*SPECIAL_TOKENS, " ", "\n", "<", ">", "/", "s", "Ġ", "##"]), st.text(max_size=3)),
+    st.one_of(
+        st.sampled_from([*SPECIAL_TOKENS, "<sentinel_0>", " ", "\n", "<", ">", "/", "s", "Ġ", "##"]),
+        st.text(max_size=3),
+    ),
     max_size=8,
 ).map("".join)
 bounded = settings(max_examples=150)
@@ -124,8 +128,13 @@ def any_tokenizer(request, saved):
     return request.getfixturevalue(model)
 
 
+def ids_of(tokenizer, text):
+    (ids,) = text_to_ids(tokenizer, [text])
+    return ids
+
+
 def decoded(tokenizer, text):
-    return tokenizer.decode(tokenizer.encode(text), skip_special_tokens=True)
+    return tokenizer.decode(ids_of(tokenizer, text), skip_special_tokens=True)
 
 
 # --- Byte-level BPE loses nothing.
@@ -145,7 +154,7 @@ def test_bpe_decodes_any_text_to_itself(lossless, text):
 @settings(bounded, max_examples=60)
 @given(st.lists(st.one_of(st.text(), TEXT_WITH_SPECIAL_TOKENS), min_size=1, max_size=5))
 def test_bpe_decodes_padded_batches_of_any_text_to_themselves(lossless, texts):
-    batch = lossless(texts, text_target=texts, padding=True)
+    batch = lossless(texts, text_target=texts, padding=True, split_special_tokens=True)
     assert lossless.batch_decode(batch.input_ids, skip_special_tokens=True) == texts
     assert lossless.batch_decode(batch.labels, skip_special_tokens=True) == texts
 
@@ -160,7 +169,7 @@ def test_260_tokens_are_enough_for_any_text():
     tokenizer = train_tokenizer(texts=["abc"], vocab_size=260)
     assert len(tokenizer) == 260
     for text in AWKWARD:
-        assert len(tokenizer.encode(text)) == len(text.encode("utf-8")) + 1  # a token a byte, and </s>
+        assert len(ids_of(tokenizer, text)) == len(text.encode("utf-8")) + 1  # a token a byte, and </s>
         assert decoded(tokenizer, text) == text
 
 
@@ -201,11 +210,13 @@ def test_text_like_a_special_token_is_text(any_tokenizer, text):
     # WordPiece says <unk> to characters it does not know; the next test has only those it knows.
     forbidden = {0, 1, 2, 3} if type(any_tokenizer.backend_tokenizer.model).__name__ == "BPE" else {0, 1, 2}
     encodings = [
-        any_tokenizer.encode(text),
-        any_tokenizer(text).input_ids,
-        any_tokenizer([text, "x"]).input_ids[0],
-        any_tokenizer(text_target=text).input_ids,
-        any_tokenizer(["x"], text_target=[text]).labels[0],
+        ids_of(any_tokenizer, text),
+        text_to_ids(any_tokenizer, ["x", text], as_target=True)[1],
+        any_tokenizer.encode(text, split_special_tokens=True),
+        any_tokenizer(text, split_special_tokens=True).input_ids,
+        any_tokenizer([text, "x"], split_special_tokens=True).input_ids[0],
+        any_tokenizer(text_target=text, split_special_tokens=True).input_ids,
+        any_tokenizer(["x"], text_target=[text], split_special_tokens=True).labels[0],
     ]
     for ids in encodings:
         assert ids[-1] == 2
@@ -218,7 +229,7 @@ def test_text_like_a_special_token_is_text(any_tokenizer, text):
 def test_each_special_token_in_a_text_is_spelled_out(any_tokenizer, special, around):
     # The training text has all the characters of these, so no word of WordPiece is unknown either.
     text = around.format(special)
-    ids = any_tokenizer.encode(text)
+    ids = ids_of(any_tokenizer, text)
     assert ids[-1] == 2
     assert min(ids[:-1]) > 3
     assert special in re.sub(r"(?<=\W) | (?=\W)", "", decoded(any_tokenizer, text))
@@ -230,7 +241,7 @@ def test_no_token_is_learned_that_spells_a_special_one(model):
     texts = [text for special in SPECIAL_TOKENS for text in (special, f" {special}", special * 3, f"x{special}x")]
     tokenizer = train_tokenizer(texts=texts * 20, vocab_size=1000, model=model)
     for text in texts:
-        assert not {0, 1, 2, 3} & set(tokenizer.encode(text)[:-1])
+        assert not {0, 1, 2, 3} & set(ids_of(tokenizer, text)[:-1])
     merges = json.loads(tokenizer.backend_tokenizer.to_str())["model"].get("merges", [])
     assert model == "wordpiece" or merges
     assert not {"".join(merge) for merge in merges} & set(SPECIAL_TOKENS)
@@ -303,7 +314,7 @@ def test_sentinels_are_decoded_unless_special_tokens_are_skipped(with_sentinels)
 @pytest.mark.parametrize("text", ["<sentinel_0>", "a <sentinel_29>b", "<sentinel_1></s><sentinel_1>", "<sentinel_100>"])
 def test_text_like_a_sentinel_is_text(with_sentinels, text):
     lossless = type(with_sentinels.backend_tokenizer.model).__name__ == "BPE"
-    for ids in (with_sentinels.encode(text), with_sentinels(text_target=[text]).input_ids[0]):
+    for ids in (ids_of(with_sentinels, text), text_to_ids(with_sentinels, [text], as_target=True)[0]):
         assert not set(range(34)) - {3} & set(ids[:-1])
         assert not lossless or with_sentinels.decode(ids, skip_special_tokens=True) == text
 
@@ -311,7 +322,7 @@ def test_text_like_a_sentinel_is_text(with_sentinels, text):
 def test_sentinels_change_nothing_else(bpe):
     more = train_tokenizer(texts=CORPUS, vocab_size=500 + 20, num_sentinels=20)
     for text in SENTENCES + AWKWARD:
-        assert more.tokenize(text) == bpe.tokenize(text)
+        assert more.tokenize(text, split_special_tokens=True) == bpe.tokenize(text, split_special_tokens=True)
         assert decoded(more, text) == text
 
 
@@ -343,6 +354,74 @@ def test_saved_sentinels_have_the_name_that_transformers_4_reads(tmp_path):
     config = json.loads((tmp_path / "tokenizer_config.json").read_text(encoding="utf-8"))
     assert config["additional_special_tokens"] == ["<sentinel_0>", "<sentinel_1>"]
     assert "extra_special_tokens" not in config
+
+
+# --- Tokens that a user adds.
+
+TAG, NAME = "<2de>", "<berlin>"  # special, and not
+
+
+@pytest.fixture(scope="module", params=["bpe", "wordpiece", "sentinels", "bpe_lowercase", "split_when_saved"])
+def with_tags(request, tmp_path_factory):
+    """A tokenizer with an added token of each kind; and itself saved in two ways, and loaded."""
+    options = {"sentinels": {"num_sentinels": 3}, "wordpiece": {"model": "wordpiece"}}.get(request.param, {})
+    tokenizer = train_tokenizer(texts=CORPUS, vocab_size=700, lowercase="lower" in request.param, **options)
+    if request.param == "split_when_saved":  # as was the default once
+        folder = tmp_path_factory.mktemp("old")
+        save_tokenizer(tokenizer, folder)
+        config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+        (folder / "tokenizer_config.json").write_text(json.dumps({**config, "split_special_tokens": True}))
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        assert tokenizer.split_special_tokens
+    assert tokenizer.add_special_tokens({"extra_special_tokens": [TAG]}) == tokenizer.add_tokens([NAME]) == 1
+    tokenizers = [tokenizer]
+    for name, save in (("ours", save_tokenizer), ("theirs", type(tokenizer).save_pretrained)):
+        folder = tmp_path_factory.mktemp(name)
+        save(tokenizer, folder)
+        tokenizers.append(AutoTokenizer.from_pretrained(folder, trust_remote_code=False))
+    return tokenizers
+
+
+def test_added_tokens_are_one_token_each_before_and_after_saving(with_tags, request):
+    tag, name = with_tags[0].convert_tokens_to_ids([TAG, NAME])
+    assert sorted((tag, name)) == [len(with_tags[0]) - 2, len(with_tags[0]) - 1]
+    text = f"{TAG} ein Mann{NAME} {TAG}"
+    for tokenizer in with_tags:
+        assert tokenizer.convert_tokens_to_ids([TAG, NAME]) == [tag, name]
+        calls = [ids_of(tokenizer, text)]
+        if request.node.callspec.params["with_tags"] != "split_when_saved":
+            calls += [tokenizer(text).input_ids, tokenizer.encode(text), tokenizer(text_target=[text]).input_ids[0]]
+        for ids in calls:
+            assert ids[0] == ids[-2] == tag
+            assert (ids.count(tag), ids.count(name), ids.count(2)) == (2, 1, 1)
+
+
+def test_added_tokens_are_decoded_as_their_kind_says(with_tags):
+    for tokenizer in with_tags:
+        ids = ids_of(tokenizer, f"{TAG}ein mann{NAME}")
+        assert tokenizer.decode(ids, skip_special_tokens=True).replace(" ", "") == f"einmann{NAME}"
+        assert tokenizer.decode(ids).replace(" ", "") == f"{TAG}einmann{NAME}</s>"
+
+
+@settings(bounded, max_examples=50)
+@given(TEXT_WITH_SPECIAL_TOKENS, TEXT_WITH_SPECIAL_TOKENS)
+def test_what_stands_beside_added_tokens_is_text(with_tags, first, second):
+    tag, name = with_tags[0].convert_tokens_to_ids([TAG, NAME])
+    for tokenizer in with_tags:
+        # Added tokens part a text, and no merge crosses them.
+        parts = tokenizer([first, second], add_special_tokens=False, split_special_tokens=True).input_ids
+        assert ids_of(tokenizer, f"{TAG}{first}{NAME}{second}") == [tag, *parts[0], name, *parts[1], 2]
+
+
+def test_a_plain_call_reads_control_tokens_as_is_usual_and_the_option_turns_that_off(with_tags, request):
+    text = f"{TAG} a </s> b <pad>"
+    for tokenizer in with_tags:
+        tag = tokenizer.convert_tokens_to_ids(TAG)
+        assert not {1, 2, tag} & set(tokenizer(text, split_special_tokens=True).input_ids[:-1])
+        ids = tokenizer(text, split_special_tokens=False).input_ids
+        assert (ids[0], ids.count(2), ids.count(1)) == (tag, 2, 1)
+        if request.node.callspec.params["with_tags"] != "split_when_saved":
+            assert tokenizer(text).input_ids == ids
 
 
 # --- WordPiece loses what its documentation says, and no more.
@@ -421,8 +500,9 @@ texts = json.load(sys.stdin)
 result = {}
 for name in ("bpe", "wordpiece", "with_model_config"):
     tokenizer = AutoTokenizer.from_pretrained(f"{sys.argv[1]}/{name}", trust_remote_code=False)
-    batch = tokenizer(texts, text_target=texts)
-    result[name] = [batch.input_ids, batch.labels, [tokenizer.encode(text) for text in texts],
+    batch = tokenizer(texts, text_target=texts, split_special_tokens=True)
+    result[name] = [batch.input_ids, batch.labels,
+                    [tokenizer.encode(text, split_special_tokens=True) for text in texts],
                     tokenizer.batch_decode(batch.input_ids, skip_special_tokens=True)]
 json.dump(result, sys.stdout)
 """
@@ -444,7 +524,7 @@ def test_loads_in_a_fresh_interpreter_without_the_package(bpe, wordpiece, saved,
     assert output.returncode == 0, output.stderr
     result = json.loads(output.stdout)
     for name, tokenizer in (("bpe", bpe), ("wordpiece", wordpiece), ("with_model_config", bpe)):
-        ids = tokenizer(AWKWARD).input_ids
+        ids = text_to_ids(tokenizer, AWKWARD)
         assert result[name][:3] == [ids, ids, ids]
     assert result["bpe"][3] == result["with_model_config"][3] == AWKWARD
 
@@ -620,7 +700,7 @@ def test_statistics_are_those_of_the_whole_text_when_the_sample_holds_it(bpe, tm
     (tmp_path / "two").write_bytes(gzip.compress(b"a man\n"))
     statistics = tokenizer_statistics(bpe, [tmp_path / "one", tmp_path / "two"])
     texts = [*SENTENCES, "a man"]
-    tokens = sum(len(bpe.tokenize(text)) for text in texts)
+    tokens = sum(len(bpe.tokenize(text, split_special_tokens=True)) for text in texts)
     assert (statistics.files, statistics.lines) == (2, len(texts) + 2)
     assert statistics.sampled_lines == len(texts)
     assert statistics.tokens_per_line == tokens / len(texts)

@@ -47,6 +47,19 @@ def one_by_one(model, tokenizer, sentence, **options):
     return in_one_line(tokenizer.decode(ids[0], skip_special_tokens=True))
 
 
+@pytest.mark.parametrize("sentence", ["<2de> a </s> b <pad>", "<2de><s><unk>c"])
+def test_tags_are_one_token_and_what_looks_like_a_control_token_is_text(model, tokenizer, sentence, monkeypatch):
+    tokenizer, asked = copy.deepcopy(tokenizer), []
+    tokenizer.add_special_tokens({"extra_special_tokens": ["<2de>"]})
+    # As if the model said its source: it has no row for the tag.
+    monkeypatch.setattr(model, "generate", lambda input_ids, **_: asked.append(input_ids[0].tolist()) or input_ids)
+    said = list(translate(model, tokenizer, [sentence]))
+    assert said == [sentence.removeprefix("<2de>")]
+    (ids,) = asked
+    assert [ids[0], ids[-1]] == tokenizer.convert_tokens_to_ids(["<2de>", "</s>"])
+    assert not {0, 1, 2, 3, ids[0]} & set(ids[1:-1])
+
+
 @pytest.mark.parametrize("batch", [{"batch_size": 1}, {"batch_size": 4}, {"batch_tokens": 30}, {"batch_tokens": 1}])
 @pytest.mark.parametrize("options", [{"num_beams": 1}, {"num_beams": 3}, {"max_new_tokens": 12}])
 def test_translations_keep_the_order_and_equal_those_of_single_sentences(model, tokenizer, batch, options):

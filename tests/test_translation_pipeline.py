@@ -1,5 +1,6 @@
 """The pipeline: against `generate()` on one sentence at a time, and in a process without the package."""
 
+import copy
 import json
 import os
 import subprocess
@@ -72,6 +73,19 @@ def test_shapes_are_those_of_the_pipeline_that_transformers_had(translator, mode
     two = translator(["a b c", "a"], num_return_sequences=2)
     assert two == [expected(model, tokenizer, sentence, num_return_sequences=2) for sentence in ("a b c", "a")]
     assert translator("", num_return_sequences=2) == [{"translation_text": ""}] * 2
+
+
+@pytest.mark.parametrize("sentence", ["<2de> a </s> b <pad>", "<2de><s><unk>c"])
+def test_tags_are_one_token_and_what_looks_like_a_control_token_is_text(model, tokenizer, sentence, monkeypatch):
+    tokenizer, asked = copy.deepcopy(tokenizer), []
+    tokenizer.add_special_tokens({"extra_special_tokens": ["<2de>"]})
+    # As if the model said its source: it has no row for the tag.
+    monkeypatch.setattr(model, "generate", lambda input_ids, **_: asked.append(input_ids[0].tolist()) or input_ids)
+    said = TranslationPipeline(model=model, tokenizer=tokenizer, device="cpu")(sentence)
+    assert said == [{"translation_text": sentence.removeprefix("<2de>")}]
+    (ids,) = asked
+    assert [ids[0], ids[-1]] == tokenizer.convert_tokens_to_ids(["<2de>", "</s>"])
+    assert not {0, 1, 2, 3, ids[0]} & set(ids[1:-1])
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 4])

@@ -14,6 +14,7 @@ from ..batch_translation import refuse_training_mode
 from ..forced_scoring import forced_log_probs
 from ..inference.batching import padded_batch, token_batches
 from ..source_pieces import max_source_length
+from ..text_to_ids import text_to_ids
 from .likelihood import LabelLikelihood
 
 
@@ -187,8 +188,8 @@ def _score_window(
     batch_tokens: int,
     num_before: int,
 ) -> Iterator[PairScore]:
-    sources = tokenizer([source for source, _ in window])["input_ids"]
-    labels = tokenizer(text_target=[target for _, target in window])["input_ids"]
+    sources = text_to_ids(tokenizer, [source for source, _ in window])
+    labels = text_to_ids(tokenizer, [target for _, target in window], as_target=True)
     if [] in sources:
         raise ValueError(
             f"pair {num_before + sources.index([])} (from 0): the tokenizer makes no token of the source, so there is "

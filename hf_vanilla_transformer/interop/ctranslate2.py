@@ -50,8 +50,8 @@ def export_ctranslate2(
 ) -> None:
     """Writes a folder that `ctranslate2.Translator` loads, with the tokenizer in it as `tokenizer.json`.
 
-    CTranslate2 reads and returns tokens, not ids: feed it `tokenizer.convert_ids_to_tokens(tokenizer(text).input_ids)`,
-    which ends with `</s>`. By itself it cuts sources after 1,024 tokens and translations after 256
+    CTranslate2 reads and returns tokens, not ids: feed it `tokenizer.convert_ids_to_tokens(ids)` of the ids that
+    `text_to_ids` makes, which end with `</s>`. By itself it cuts sources after 1,024 tokens and translations after 256
     (`max_input_length`, `max_decoding_length`), and refuses positions beyond `max_positions`. With `length_penalty` and
     `min_decoding_length=0` its beam search is that of `generate(early_stopping=True)`; by itself it forbids `</s>` as
     the first token, which moves scores a little and now and then a translation.

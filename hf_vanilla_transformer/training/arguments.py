@@ -106,7 +106,8 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
         default_factory=lambda: ["q_proj", "v_proj"], metadata={"help": "Projections that get a LoRA adapter."}
     )
     new_tokens: list[str] = field(
-        default_factory=list, metadata={"help": "Tokens added to the vocabulary of tokenizer and model."}
+        default_factory=list,
+        metadata={"help": "Tokens added to the vocabulary of tokenizer and model, such as <2de>; decoding keeps them."},
     )
     continue_schedule: bool = field(
         default=False,

@@ -18,8 +18,10 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from tokenizers import Encoding, Tokenizer
-from transformers import PreTrainedTokenizerBase
+from tokenizers import Encoding
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from ..text_to_ids import text_backend
 
 _Symbols = tuple[int, ...]
 
@@ -42,9 +44,9 @@ class _Node:
 class BpeDropout:
     """Encodes texts as a BPE tokenizer does, but with merges left out at random (Provilkov et al. 2020, §3.2).
 
-    Special tokens, `</s>` at the end and whatever else the tokenizer does to a text come out as the tokenizer does
-    them, with one exception: nothing is truncated or padded. The result depends on text and generator only, not on the
-    texts encoded before. It can be copied and pickled.
+    All else is as `text_to_ids` has it: control tokens in a text are text, added tokens stay whole, `</s>` ends it, and
+    nothing is truncated or padded. The result depends on text and generator only, not on the texts encoded before. It
+    can be copied and pickled.
 
     What `tokenizers` does with the `dropout` of its own model differs a little from the paper's definition, which is
     followed here: a merge that was left out gets another chance whenever an entry of the queue is met that an earlier
@@ -52,7 +54,7 @@ class BpeDropout:
 
     Args:
         tokenizer: a fast tokenizer whose model is BPE; it is not changed.
-        p: the probability with which a merge is left out. 0 gives the tokenizer's own ids; 1 gives single characters
+        p: the probability with which a merge is left out. 0 gives the ids of `text_to_ids`; 1 gives single characters
             (bytes, if the BPE is byte-level). The paper has 0.1.
 
     Raises:
@@ -63,21 +65,16 @@ class BpeDropout:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, p: float) -> None:
         if not 0 <= p <= 1:
             raise ValueError(f"`p`={p} is not a probability, between 0 and 1")
-        backend = getattr(tokenizer, "backend_tokenizer", None)
-        if not isinstance(backend, Tokenizer):
+        if not isinstance(tokenizer, PreTrainedTokenizerFast):
             raise ValueError(f"BPE-dropout needs a fast tokenizer, and {type(tokenizer).__name__} is none")
-        model = json.loads(backend.to_str())["model"]
+        model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
         if model["type"] != "BPE":
             raise ValueError(f"BPE-dropout needs a BPE tokenizer; the model of this one is {model['type']}")
         for option in ("dropout", "ignore_merges"):
             if model.get(option):
                 raise ValueError(f"the tokenizer's BPE model has `{option}`={model[option]}; BPE-dropout needs it off")
         self.p = p
-        # A copy, as a call of the tokenizer with padding or truncation leaves both switched on.
-        self._backend = Tokenizer.from_str(backend.to_str())
-        self._backend.no_padding()
-        self._backend.no_truncation()
-        self._split_special_tokens = bool(getattr(tokenizer, "split_special_tokens", False))
+        self._backend = text_backend(tokenizer)
         # (left, right) -> (rank, merged)
         self._merges: dict[tuple[int, int], tuple[int, int]] = {}
         self._parts: dict[int, tuple[int, int]] = {}  # merged -> (left, right)
@@ -104,7 +101,7 @@ class BpeDropout:
         Returns:
             The ids, with those that the tokenizer adds, such as `</s>`.
         """
-        self._backend.encode_special_tokens = self._split_special_tokens  # gets lost when a backend is copied
+        self._backend.encode_special_tokens = True  # passes over control tokens; gets lost when a backend is copied
         return self._cut(self._backend.encode(text), rng)
 
     def encode_batch(self, texts: Sequence[str], rng: np.random.Generator) -> list[list[int]]:
@@ -117,7 +114,7 @@ class BpeDropout:
         Returns:
             The ids of each text.
         """
-        self._backend.encode_special_tokens = self._split_special_tokens
+        self._backend.encode_special_tokens = True
         return [self._cut(encoding, rng) for encoding in self._backend.encode_batch(list(texts))]
 
     def _cut(self, encoding: Encoding, rng: np.random.Generator) -> list[int]:

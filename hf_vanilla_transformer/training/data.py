@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from ..text_to_ids import text_to_ids
 from .arguments import VanillaTransformerTrainingArguments
 from .checkpoints import hash_file
 from .corpora import Corpus, Row
@@ -30,7 +31,7 @@ logger = logging.get_logger(__name__)
 # Sentences that go through the tokenizer together.
 _CHUNK = 1000
 # Part of the name under which tokenised text is kept; a new number makes older ones unknown.
-_CACHE_VERSION = 1
+_CACHE_VERSION = 2
 
 # (row, epoch, index) -> `input_ids` and `labels`
 MakeExample = Callable[[Row, int, int], dict[str, list[int]]]
@@ -142,9 +143,9 @@ def tokenize_rows(
             full = new
         if not full:
             continue
-        columns = {"input_ids": tokenizer([row["source"] for row in full])["input_ids"]}
+        columns = {"input_ids": text_to_ids(tokenizer, [row["source"] for row in full])}
         if "target" in full[0]:
-            columns["labels"] = tokenizer(text_target=[row["target"] for row in full])["input_ids"]
+            columns["labels"] = text_to_ids(tokenizer, [row["target"] for row in full], as_target=True)
         kept = []
         for index, row in enumerate(full):
             ids = {name: column[index] for name, column in columns.items()}
@@ -248,6 +249,9 @@ def _cache_key(
         # Two spellings of one file read alike, but for how they are taken apart.
         digest.update(json.dumps([Path(path).suffixes for path in corpus.files]).encode())
     digest.update(tokenizer.backend_tokenizer.to_str().encode())
+    # Which of the added tokens are read from text, and what is put around either side, is not all in there.
+    probe = [" ".join(sorted(tokenizer.get_added_vocab()))]
+    digest.update(json.dumps([text_to_ids(tokenizer, probe, as_target) for as_target in (False, True)]).encode())
     what = [args.objective, args.source_lang, args.target_lang, asdict(filters), _CACHE_VERSION]
     digest.update(json.dumps(what).encode())
     return digest.hexdigest()[:32]

@@ -12,13 +12,11 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.utils import logging
 
+from ..text_to_ids import BOS, EOS, PAD, SENTINEL, SPECIAL_TOKENS, UNK, text_to_ids
 from .text_files import read_lines, require_text_file
 
 logger = logging.get_logger(__name__)
 
-BOS, PAD, EOS, UNK = SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>")  # a token's place is its id
-
-_SENTINEL = "<sentinel_{}>"
 _CONTINUATION = "##"
 _LONGEST_WORDPIECE_WORD = 100  # characters
 
@@ -42,14 +40,19 @@ def train_tokenizer(
     """Learns one vocabulary from the text of both languages (§5.1), and makes a transformers tokenizer of it.
 
     The ids of `<s>`, `<pad>`, `</s>` and `<unk>` are 0 to 3. Every text, source or `text_target`, is encoded with
-    `</s>` at its end. Text that looks like a special token is text: `</s>` in a sentence never ends it. The same
-    text gives the same tokenizer, byte for byte.
+    `</s>` at its end. The same text gives the same tokenizer, byte for byte.
 
-    "bpe" works on UTF-8 bytes and changes nothing: `decode(encode(text), skip_special_tokens=True)` is `text`, for
-    any text. "wordpiece" loses information, and cannot be decoded exactly: words come back with one space between
-    them, so how much whitespace there was, and of which kind, is lost; punctuation marks are words, so which of them
-    touched their neighbours is lost; and a word that has a character the training text has not, or more than 100
-    characters, becomes `<unk>`, which decoding skips.
+    `tokenizer(text)` reads control tokens from text, as is usual: `</s>` in a sentence ends it, and a tag that
+    `tokenizer.add_special_tokens({"extra_special_tokens": ["<2de>"]})` or `tokenizer.add_tokens(["<2de>"])` has added
+    is one token. With `split_special_tokens=True` the four, sentinels and tags of the first kind are cut into letters
+    like any text. Training, translating and scoring in this package read by `text_to_ids`: `</s>` in a sentence is
+    text, and a tag of either kind is one token.
+
+    "bpe" works on UTF-8 bytes and changes nothing: what `text_to_ids` or `split_special_tokens=True` makes of a text
+    without added tokens is decoded to exactly that text. "wordpiece" loses information, and cannot be decoded exactly:
+    words come back with one space between them, so how much whitespace there was, and of which kind, is lost;
+    punctuation marks are words, so which of them touched their neighbours is lost; and a word that has a character the
+    training text has not, or more than 100 characters, becomes `<unk>`, which decoding skips.
 
     Args:
         files: text files, plain or gzip, read line by line. Source and target files together.
@@ -62,7 +65,7 @@ def train_tokenizer(
         model_max_length: tokens of the longest input, for `truncation=True`. The model has no longest input, so the
             default is no limit.
         num_sentinels: special tokens `<sentinel_0>`, `<sentinel_1>` ... to add for span corruption, with the ids from
-            4 on. They count in `vocab_size`, and no text is ever encoded as one.
+            4 on. They count in `vocab_size`, and `text_to_ids` makes none of any text.
         output_dir: a folder to save the tokenizer in, for `AutoTokenizer.from_pretrained`.
         show_progress: whether to show progress bars.
 
@@ -88,7 +91,7 @@ def train_tokenizer(
         raise NotADirectoryError(f"`output_dir`={output_dir} is a file; give a folder, or a name that is free")
     if num_sentinels < 0:
         raise ValueError(f"`num_sentinels`={num_sentinels} is negative")
-    special_tokens = [*SPECIAL_TOKENS, *map(_SENTINEL.format, range(num_sentinels))]
+    special_tokens = [*SPECIAL_TOKENS, *map(SENTINEL.format, range(num_sentinels))]
     corpus = _corpus(files, texts, model)
     backend = _TRAINERS[model](corpus, vocab_size, special_tokens, lowercase, min_frequency, show_progress)
     learned = backend.get_vocab_size()
@@ -133,7 +136,7 @@ def sentinel_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """
     added = tokenizer.get_added_vocab()
     ids: list[int] = []
-    while (sentinel := _SENTINEL.format(len(ids))) in added:
+    while (sentinel := SENTINEL.format(len(ids))) in added:
         ids.append(added[sentinel])
     return ids
 
@@ -186,7 +189,7 @@ def tokenizer_statistics(
                 sample.append(line)
             elif (place := draw.randrange(non_blank)) < sample_size:
                 sample[place] = line
-    tokens = sum(len(ids) for ids in tokenizer(sample, add_special_tokens=False)["input_ids"])
+    tokens = sum(map(len, text_to_ids(tokenizer, sample))) - len(sample) * tokenizer.num_special_tokens_to_add()
     words = sum(len(line.split()) for line in sample)
     return TokenizerStatistics(len(paths), lines, len(sample), tokens / len(sample), tokens / words)
 
@@ -302,8 +305,6 @@ def _wrap(backend: Tokenizer, special_tokens: list[str], model_max_length: int |
         eos_token=EOS,
         unk_token=UNK,
         model_input_names=["input_ids", "attention_mask"],
-        # "</s>" in a text is three signs and a letter. Stands in tokenizer_config.json, so a loaded tokenizer does so.
-        split_special_tokens=True,
         clean_up_tokenization_spaces=False,
         **options,
     )

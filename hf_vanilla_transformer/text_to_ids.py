@@ -1,0 +1,115 @@
+"""§5.1, text as token ids: what only looks like a control token is text; tokens that a user added are tokens.
+
+A plain `tokenizer(text)` takes `</s>` in a text for its end, and `tokenizer(text, split_special_tokens=True)` cuts a
+language tag that was added as a special token into letters. Neither will do for the text of users.
+"""
+
+import copy
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import AddedToken, PreTrainedTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+# A token's place is its id in the vocabularies that `train_tokenizer` learns.
+BOS, PAD, EOS, UNK = SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>")
+SENTINEL = "<sentinel_{}>"
+
+_SENTINEL_START = SENTINEL.partition("{}")[0]
+_SENTINEL_PATTERN = re.compile(SENTINEL.format(r"\d+"))
+
+
+def text_to_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], as_target: bool = False) -> list[list[int]]:
+    """Tokenises the text of users (§5.1), in which nothing is a control token but what a user has added as one.
+
+    Never read from text are the named tokens of the tokenizer (`bos_token`, `eos_token`, `pad_token`, `unk_token`,
+    `sep_token`, `cls_token`, `mask_token`), `<s>`, `<pad>`, `</s>` and `<unk>` whatever they are called, and sentinels.
+    All other added tokens are one token each, whether special (`extra_special_tokens`) or not (`add_tokens`), and
+    whatever `split_special_tokens` the tokenizer was saved with.
+
+    Where a tokenizer cannot do that, it reads text its own way. If the model itself makes `</s>` of a text, as a
+    vocabulary of whole words does, it still does. A tokenizer written in Python passes over all of its added tokens or
+    over none: over none in a text that has a control token and another added one. One that is neither
+    `PreTrainedTokenizerFast` nor `PreTrainedTokenizer` is called as it is.
+
+    Args:
+        tokenizer: any tokenizer; it is not changed.
+        texts: what to tokenise.
+        as_target: whether they are what the tokenizer calls `text_target`; for some that is another language.
+
+    Returns:
+        The token ids of each text, with those that the tokenizer adds, such as `</s>`. Nothing is truncated or padded.
+    """
+
+    def read(reader: PreTrainedTokenizerBase, chosen: list[str], **options: Any) -> list[list[int]]:
+        column = "text_target" if as_target else "text"
+        # Not verbose: what is to be done about a text that is too long is the caller's business.
+        return reader(**{column: chosen}, verbose=False, **options)["input_ids"] if chosen else []
+
+    if not isinstance(tokenizer, PreTrainedTokenizerFast | PreTrainedTokenizer):
+        return read(tokenizer, list(texts))
+    is_special_case = _has_control_tokens_to_pass_over(tokenizer, texts)
+    ordinary = [text for text, each in zip(texts, is_special_case, strict=True) if not each]
+    others = [text for text, each in zip(texts, is_special_case, strict=True) if each]
+    reader = tokenizer
+    if others and isinstance(tokenizer, PreTrainedTokenizerFast):
+        reader = copy.copy(tokenizer)
+        reader._tokenizer = text_backend(tokenizer)
+    found = {
+        False: iter(read(tokenizer, ordinary, split_special_tokens=False)),
+        True: iter(read(reader, others, split_special_tokens=True)),
+    }
+    return [next(found[each]) for each in is_special_case]
+
+
+def text_backend(tokenizer: PreTrainedTokenizerFast) -> Any:
+    """Builds what reads the text of users for a fast tokenizer: it passes over control tokens, and over no others.
+
+    Args:
+        tokenizer: it is not changed, but its vocabulary is shared.
+
+    Returns:
+        A `tokenizers.Tokenizer` that neither truncates nor pads. It passes over control tokens while its
+        `encode_special_tokens` is True, which is lost when it is copied.
+    """
+    backend, names = tokenizer.backend_tokenizer, _control_names(tokenizer)
+    reader = type(backend)(backend.model)
+    for part in ("normalizer", "pre_tokenizer", "post_processor", "decoder"):
+        setattr(reader, part, getattr(backend, part))
+    # `tokenizers` passes over special tokens. Added in the order of their ids, tokens get the same ids again.
+    added = [token for _, token in sorted(backend.get_added_tokens_decoder().items())]
+    reader.add_tokens(
+        [AddedToken(**{**token.__getstate__(), "special": _is_control(token.content, names)}) for token in added]
+    )
+    reader.encode_special_tokens = True
+    return reader
+
+
+def _has_control_tokens_to_pass_over(
+    tokenizer: PreTrainedTokenizerFast | PreTrainedTokenizer, texts: Sequence[str]
+) -> list[bool]:
+    """Whether a text may have any, and the tokenizer can pass over them."""
+    names, kept_whole = _control_names(tokenizer), []
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        kept_whole = [token for token in tokenizer.get_added_vocab() if not _is_control(token, names)]
+    elif tokenizer.backend_tokenizer.normalizer is not None:
+        added = tokenizer.backend_tokenizer.get_added_tokens_decoder().values()
+        if any(token.normalized and _is_control(token.content, names) for token in added):
+            return [True] * len(texts)  # such a token is found in what becomes of a text, however the text spells it
+    spellings = (*names, _SENTINEL_START)
+    return [
+        any(spelling in text for spelling in spellings) and not any(token in text for token in kept_whole)
+        for text in texts
+    ]
+
+
+def _control_names(tokenizer: PreTrainedTokenizerBase) -> set[str]:
+    """Control tokens that a tokenizer may have, apart from sentinels."""
+    return {*SPECIAL_TOKENS, *tokenizer.special_tokens_map.values()}
+
+
+def _is_control(token: str, names: set[str]) -> bool:
+    return token in names or _SENTINEL_PATTERN.fullmatch(token) is not None
+
+
+__all__ = ["BOS", "EOS", "PAD", "SENTINEL", "SPECIAL_TOKENS", "UNK", "text_backend", "text_to_ids"]
