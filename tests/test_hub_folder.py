@@ -8,6 +8,8 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+import torch
+from test_remote_code import PACKAGE_IS_MISSING
 from transformers import AutoTokenizer, MarianConfig, MarianMTModel
 
 from hf_vanilla_transformer import (
@@ -178,3 +180,85 @@ model = VanillaTransformerForConditionalGeneration(VanillaTransformerConfig(**{S
     assert pushed >= {path.name for path in (tmp_path / "saved").iterdir()}
     assert len([entry for entry in StubHub.committed if entry["key"] == "header"]) == 1
     assert StubHub.uploaded  # the weights went up
+
+
+# What transformers' own translation and summarisation scripts do with a folder, step by step.
+STOCK_SCRIPT = (
+    PACKAGE_IS_MISSING
+    + """
+import sacrebleu
+from datasets import load_dataset
+from transformers import (
+    AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer, DataCollatorForSeq2Seq, Seq2SeqTrainer, Seq2SeqTrainingArguments,
+)
+
+folder, data, output = sys.argv[1:]
+config = AutoConfig.from_pretrained(folder, trust_remote_code=True)
+tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True, trust_remote_code=True)
+model = AutoModelForSeq2SeqLM.from_pretrained(folder, config=config, trust_remote_code=True)
+assert len(tokenizer) <= model.get_input_embeddings().weight.shape[0]
+assert model.config.decoder_start_token_id is not None
+if hasattr(model.config, "max_position_embeddings") and model.config.max_position_embeddings < 1024:
+    model.resize_position_embeddings(1024)
+
+def prepare(rows):
+    inputs = tokenizer([pair["en"] for pair in rows["translation"]], max_length=1024, truncation=True)
+    targets = tokenizer(text_target=[pair["de"] for pair in rows["translation"]], max_length=128, truncation=True)
+    return {**inputs, "labels": targets["input_ids"]}
+
+texts = load_dataset("json", data_files=data, split="train", cache_dir=output + "/cache")
+examples = texts.map(prepare, batched=True, remove_columns=texts.column_names)
+
+def bleu(predicted):
+    ids, labels = ([[i if i >= 0 else tokenizer.pad_token_id for i in row] for row in each] for each in predicted)
+    texts, references = (tokenizer.batch_decode(each, skip_special_tokens=True) for each in (ids, labels))
+    return {"bleu": sacrebleu.corpus_bleu(texts, [references]).score}
+
+arguments = Seq2SeqTrainingArguments(
+    output_dir=output, max_steps=200, learning_rate=5e-3, warmup_steps=20, per_device_train_batch_size=8, use_cpu=True,
+    predict_with_generate=True, save_strategy="no", disable_tqdm=True,
+)
+trainer = Seq2SeqTrainer(
+    model=model, args=arguments, train_dataset=examples, eval_dataset=examples, processing_class=tokenizer,
+    data_collator=DataCollatorForSeq2Seq(tokenizer, model=model, label_pad_token_id=-100), compute_metrics=bleu,
+)
+trainer.train()
+trainer.save_model()
+metrics = trainer.evaluate(max_length=20, num_beams=2)
+predictions = trainer.predict(examples, max_length=20, num_beams=2).predictions
+again = AutoModelForSeq2SeqLM.from_pretrained(output, trust_remote_code=True).eval()
+inputs = tokenizer(["one two"], return_tensors="pt")
+print(json.dumps({
+    "loss": metrics["eval_loss"], "bleu": metrics["eval_bleu"], "predicted": len(predictions),
+    "again": tokenizer.batch_decode(again.generate(**inputs), skip_special_tokens=True)[0],
+}))
+"""
+)
+
+
+@pytest.mark.parametrize("positions", [{}, {"position_encoding": "learned", "num_learned_positions": 512}])
+def test_stock_scripts_train_evaluate_and_predict_from_a_folder(positions, tmp_path):
+    """A model without a longest length, and one that is to be made longer."""
+    words = {"one": "eins", "two": "zwei", "three": "drei", "four": "vier"}
+    pairs = [(first, second) for first in words for second in words]
+    rows = [
+        {"translation": {"en": f"{first} {second}", "de": f"{words[first]} {words[second]}"}} for first, second in pairs
+    ]
+    (tmp_path / "data.json").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    tokenizer = train_tokenizer(texts=[text for row in rows for text in row["translation"].values()], vocab_size=290)
+    torch.manual_seed(0)
+    config = VanillaTransformerConfig(
+        vocab_size=len(tokenizer), d_model=32, num_heads=2, d_ff=64, num_encoder_layers=1, num_decoder_layers=1,
+        dropout=0.0, norm_position="pre", **positions,
+    )  # fmt: skip
+    save_self_contained(VanillaTransformerForConditionalGeneration(config), tmp_path / "model", tokenizer)
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(tmp_path / "modules")}
+    done = subprocess.run(
+        [sys.executable, "-c", STOCK_SCRIPT, *(str(tmp_path / name) for name in ("model", "data.json", "output"))],
+        env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["predicted"] == len(rows)
+    assert result["loss"] < 0.3  # without smoothing, with which it could not be below 0.8
+    assert result["again"] == "eins zwei"
