@@ -316,7 +316,7 @@ class PaperGenerationMixin(GenerationMixin):
         """Whether this is no training, and nobody has replaced or hooked the functions that the fast way leaves out."""
         return (
             self.config._attn_implementation in ("sdpa", "eager")
-            and not self.training
+            and not any(part.training for part in self.modules())  # dropout may be kept on in some parts
             and "prepare_inputs_for_generation" not in vars(self)
             and not any(is_changed(part) for part in (self, self.base_model, self.get_output_embeddings()))
             and can_be_stepped(self.get_decoder())

@@ -504,15 +504,18 @@ def test_a_keyword_that_is_no_misspelling_is_not_warned_about(warnings_of, keywo
 
 
 def test_no_field_and_no_alias_is_warned_about(warnings_of):
-    config = VanillaTransformerConfig(**SMALL)
+    config = VanillaTransformerConfig(**SMALL, position_encoding="learned", num_learned_positions=9)
+    learned = {"position_encoding": "learned", "num_learned_positions": 9}
     for name in [*OWN_FIELDS, *config.attribute_map]:
-        assert warnings_of(lambda: VanillaTransformerConfig(**{name: getattr(config, name)})) == []
+        one = {**learned, name: getattr(config, name)}
+        assert warnings_of(lambda one=one: VanillaTransformerConfig(**one)) == []
     assert warnings_of(lambda: VanillaTransformerConfig.from_dict(config.to_dict())) == []
 
 
 # --- Aliases --------------------------------------------------------------------------------------------------------
 
 ALIASES = {
+    "max_position_embeddings": "num_learned_positions",
     "hidden_size": "d_model",
     "intermediate_size": "d_ff",
     "num_attention_heads": "num_heads",
@@ -539,6 +542,22 @@ def test_an_alias_reads_and_writes_its_field_and_is_never_stored(alias, field):
 
 def test_the_aliases_are_those_that_other_tools_read():
     assert VanillaTransformerConfig.attribute_map == ALIASES
+
+
+def test_a_config_without_a_longest_length_has_no_number_that_programs_would_compare():
+    for config in (VanillaTransformerConfig(**SMALL), VanillaTransformerConfig(**SMALL, position_encoding="none")):
+        assert not hasattr(config, "max_position_embeddings")
+        assert getattr(config, "max_position_embeddings", 7) == 7
+        with pytest.raises(AttributeError, match="there is no `max_position_embeddings` with `position_encoding`="):
+            _ = config.max_position_embeddings
+        for again in (copy.deepcopy(config), VanillaTransformerConfig.from_dict(config.to_dict())):
+            assert again == config
+            assert not hasattr(again, "max_position_embeddings")
+    # As older versions of this package saved it.
+    old = {**VanillaTransformerConfig(**SMALL).to_dict(), "max_position_embeddings": None}
+    assert not hasattr(VanillaTransformerConfig.from_dict(old), "max_position_embeddings")
+    learned = VanillaTransformerConfig(**SMALL, position_encoding="learned", max_position_embeddings=12)
+    assert learned.max_position_embeddings == learned.num_learned_positions == 12
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def build(tokenizer, seed=1, **fields):
     torch.manual_seed(seed)
     shape = {"d_model": 16, "num_heads": 2, "d_ff": 32, "num_encoder_layers": 1, "num_decoder_layers": 1}
     config = VanillaTransformerConfig(vocab_size=len(tokenizer), **{**shape, **fields})
-    model = VanillaTransformerForConditionalGeneration(config)
+    model = VanillaTransformerForConditionalGeneration(config).eval()
     with torch.no_grad():
         model.get_input_embeddings().weight.mul_(2)
     return model
@@ -75,7 +75,7 @@ def test_each_token_has_the_log_probability_of_its_prefix_whatever_the_batches(m
 
 def test_an_ensemble_averages_probabilities(model, tokenizer):
     other = build(tokenizer, seed=2, d_model=24, norm_position="pre")
-    scores = score_pairs(EnsembleForConditionalGeneration([model, other]), tokenizer, PAIRS)
+    scores = score_pairs(EnsembleForConditionalGeneration([model, other]).eval(), tokenizer, PAIRS)
     for score, (source, target) in zip(scores, PAIRS):
         expected = one_prefix_at_a_time([model, other], tokenizer, source, target)
         assert score.token_log_probs == pytest.approx(expected, abs=1e-5)

@@ -26,7 +26,7 @@ def model(tokenizer):
     config = VanillaTransformerConfig(
         vocab_size=len(tokenizer), d_model=16, num_heads=2, d_ff=32, num_encoder_layers=1, num_decoder_layers=1
     )
-    model = VanillaTransformerForConditionalGeneration(config)
+    model = VanillaTransformerForConditionalGeneration(config).eval()
     # Untrained models say the same token for ever; some noise on the projection makes outputs differ in length.
     with torch.no_grad():
         model.get_input_embeddings().weight.mul_(3)
@@ -140,6 +140,8 @@ def test_dropout_that_is_kept_on_purpose_is_kept():
     tokenizer = train_tokenizer(texts=["a b c d e f"], vocab_size=270)
     config = VanillaTransformerConfig.from_preset("tiny", vocab_size=len(tokenizer), dropout=0.5)
     model = VanillaTransformerForConditionalGeneration(config).eval()
+    with torch.no_grad():
+        model.get_input_embeddings().weight.mul_(3)
     options = {"num_beams": 1, "max_new_tokens": 6, "batch_size": 1}
     assert len(set(translate(model, tokenizer, ["a b c"] * 6, **options))) == 1
     model.get_decoder().train()
@@ -193,7 +195,7 @@ def either(request, model, tokenizer):
         return model
     torch.manual_seed(2)
     config = VanillaTransformerConfig(**{**model.config.to_dict(), "d_model": 24, "d_k": 12, "d_v": 12})
-    return EnsembleForConditionalGeneration([model, VanillaTransformerForConditionalGeneration(config)])
+    return EnsembleForConditionalGeneration([model, VanillaTransformerForConditionalGeneration(config)]).eval()
 
 
 def test_details_are_those_of_forced_decoding_and_of_plain_translation(either, tokenizer):
@@ -247,7 +249,7 @@ def test_beams_are_as_many_as_translations_unless_they_are_given(model, tokenize
 
 def test_what_a_search_does_not_find_is_empty_and_impossible(tokenizer):
     config = VanillaTransformerConfig(vocab_size=4, d_model=8, num_heads=1, d_ff=8, num_encoder_layers=1)
-    model = VanillaTransformerForConditionalGeneration(config)
+    model = VanillaTransformerForConditionalGeneration(config).eval()
     found = translation_module.translate_pieces(
         model, tokenizer, [[[3, 2]]], lambda lengths: [range(len(lengths))],
         {"num_beams": 6, "num_return_sequences": 6, "max_new_tokens": 1}, scores=True,
@@ -264,7 +266,7 @@ def learned(tokenizer):
         vocab_size=len(tokenizer), d_model=16, num_heads=2, d_ff=32, num_encoder_layers=1, num_decoder_layers=1,
         position_encoding="learned", max_position_embeddings=12,
     )  # fmt: skip
-    return VanillaTransformerForConditionalGeneration(config)
+    return VanillaTransformerForConditionalGeneration(config).eval()
 
 
 def test_what_is_longer_than_the_learned_positions_is_translated_in_pieces(learned, tokenizer, caplog):

@@ -366,7 +366,7 @@ def test_from_a_self_contained_folder_where_the_package_is_missing(model, tokeni
     assert_alike(json.loads(done.stdout), [json.loads(json.dumps(wanted))] * 4)
     loaded = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "model")
     assert not hasattr(loaded.config, "custom_pipelines")
-    assert AutoTokenizer.from_pretrained(tmp_path / "again").vocab_size == tokenizer.vocab_size
+    assert AutoTokenizer.from_pretrained(tmp_path / "again", trust_remote_code=False).vocab_size == tokenizer.vocab_size
 
 
 def test_a_series_of_pandas_is_read_in_its_order_and_a_table_refused(translator):
