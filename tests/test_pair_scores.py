@@ -49,9 +49,9 @@ def model(tokenizer):
 def one_prefix_at_a_time(models, tokenizer, source, target):
     """Log-probability of each token: the mean of the models' probabilities after each prefix, in float64."""
     models = [copy.deepcopy(model).double().eval() for model in models]
-    ids = torch.tensor([tokenizer(source)["input_ids"]])
+    ids = torch.tensor([tokenizer(source, split_special_tokens=True)["input_ids"]])
     prefix, log_probs = [models[0].config.decoder_start_token_id], []
-    for token in tokenizer(text_target=target)["input_ids"]:
+    for token in tokenizer(text_target=target, split_special_tokens=True)["input_ids"]:
         logits = [model(input_ids=ids, decoder_input_ids=torch.tensor([prefix])).logits[0, -1] for model in models]
         log_probs.append(sum(each.softmax(-1)[token] for each in logits).div(len(models)).log().item())
         prefix.append(token)
@@ -65,7 +65,8 @@ def test_each_token_has_the_log_probability_of_its_prefix_whatever_the_batches(m
     for score, (source, target) in zip(scores, PAIRS):
         expected = one_prefix_at_a_time([model], tokenizer, source, target)
         assert score.token_log_probs == pytest.approx(expected, abs=1e-5)
-        assert list(score.tokens) == tokenizer.convert_ids_to_tokens(tokenizer(text_target=target)["input_ids"])
+        ids = tokenizer(text_target=target, split_special_tokens=True)["input_ids"]
+        assert list(score.tokens) == tokenizer.convert_ids_to_tokens(ids)
         assert score.log_prob == pytest.approx(math.fsum(expected), abs=1e-5)
         assert score.perplexity == pytest.approx(math.exp(-math.fsum(expected) / len(expected)), rel=1e-5)
         assert score.nats_per_character == pytest.approx(-math.fsum(expected) / (len(target) + 1), rel=1e-5)
@@ -85,10 +86,7 @@ def test_totals_are_those_of_the_loss(model, tokenizer):
     totals = ScoreTotals()
     for score in score_pairs(model, tokenizer, PAIRS):
         totals.add(score)
-    examples = [
-        {"input_ids": tokenizer(source)["input_ids"], "labels": tokenizer(text_target=target)["input_ids"]}
-        for source, target in PAIRS
-    ]
+    examples = [dict(tokenizer(source, text_target=target, split_special_tokens=True)) for source, target in PAIRS]
     likelihood = label_likelihood(model, examples)
     assert (totals.num_pairs, totals.num_tokens) == (len(PAIRS), likelihood.num_tokens)
     assert totals.nll == pytest.approx(likelihood.nll, rel=1e-6)
