@@ -532,7 +532,7 @@ ALIASES = {
 
 @pytest.mark.parametrize(("alias", "field"), ALIASES.items())
 def test_an_alias_reads_and_writes_its_field_and_is_never_stored(alias, field):
-    config = VanillaTransformerConfig(**SMALL, d_k=6, d_v=10)
+    config = VanillaTransformerConfig(**SMALL, d_k=6, d_v=10, position_encoding="learned", num_learned_positions=8)
     assert getattr(config, alias) == getattr(config, field)
     setattr(config, alias, 4)
     assert getattr(config, field) == getattr(config, alias) == 4
@@ -551,7 +551,7 @@ def test_a_config_without_a_longest_length_has_no_number_that_programs_would_com
         with pytest.raises(AttributeError, match="there is no `max_position_embeddings` with `position_encoding`="):
             _ = config.max_position_embeddings
         for again in (copy.deepcopy(config), VanillaTransformerConfig.from_dict(config.to_dict())):
-            assert again == config
+            assert again.to_diff_dict() == config.to_diff_dict()
             assert not hasattr(again, "max_position_embeddings")
     # As older versions of this package saved it.
     old = {**VanillaTransformerConfig(**SMALL).to_dict(), "max_position_embeddings": None}

@@ -80,7 +80,17 @@ def test_attention_is_a_distribution_over_the_source_and_changes_no_score(name):
     assert attention.masked_select(inputs["attention_mask"].eq(0)[:, None].expand_as(attention)).eq(0).all()
     after = [part.config._attn_implementation for part in model.modules() if hasattr(part, "config")]
     assert after == implementations
-    assert "sdpa" in implementations
+    assert ("sdpa" in implementations) == (name != "marian")
+
+
+def test_attention_of_a_model_that_returns_none_is_refused_with_what_to_do():
+    model = marian()
+    model.set_attn_implementation("sdpa")
+    source = torch.tensor([[5, 6, EOS]])
+    with pytest.raises(
+        ValueError, match="a MarianMTModel with `attn_implementation`='sdpa' returns no attention; load"
+    ):
+        forced_pass(model, source, None, source, source, with_attention=True)
 
 
 def test_alignments_come_from_the_last_layer_but_one_and_all_of_its_heads():
