@@ -2,6 +2,7 @@
 
 import copy
 
+import checkpointing
 import pytest
 import torch
 from transformers import (
@@ -366,16 +367,16 @@ def test_beams_of_samples_follow_the_draws_of_transformers(model, inputs, how):
         torch.testing.assert_close(found.sequences_scores, expected.sequences_scores, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("with_checkpoints", [False, True])
 @pytest.mark.parametrize("options", [{}, {"num_beams": 3, "gnmt_length_penalty": 0.6}])
-def test_a_model_in_train_mode_generates_what_it_says(checkpointing, options):
+def test_a_model_in_train_mode_generates_what_it_says(with_checkpoints, options):
     """Without dropout train mode changes nothing; gradient checkpointing changes nothing either."""
     model = build(dropout=0.0)
     source = torch.tensor([[5, 6, 7, EOS], [8, 9, EOS, PAD]])
     inputs = {"input_ids": source, "attention_mask": source.ne(PAD).long()}
     expected = model.generate(**inputs, max_new_tokens=8, **options)
-    if checkpointing:
-        model.gradient_checkpointing_enable()
+    if with_checkpoints:
+        checkpointing.enable(model)
     model.train()
     assert torch.equal(model.generate(**inputs, max_new_tokens=8, **options), expected)
 
@@ -384,7 +385,7 @@ def test_training_with_checkpoints_and_a_cache_is_refused():
     model = build(dropout=0.0)
     source, start = torch.tensor([[5, 6, EOS]]), torch.zeros(1, 1, dtype=torch.long)
     cache = model(input_ids=source, decoder_input_ids=start)[CACHE]
-    model.gradient_checkpointing_enable()
+    checkpointing.enable(model)
     model.train()
     with pytest.raises(ValueError, match="gradient checkpointing cannot train with a cache"):
         model(input_ids=source, decoder_input_ids=start, cache=cache)

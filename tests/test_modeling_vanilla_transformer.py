@@ -13,6 +13,7 @@ import warnings
 from contextlib import contextmanager
 from pathlib import Path
 
+import checkpointing
 import pytest
 import torch
 import torch.nn.functional as F
@@ -23,7 +24,7 @@ from torch import nn
 from torch.export import Dim, export
 from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, Seq2SeqTrainer, Seq2SeqTrainingArguments, Trainer
 from transformers.cache_utils import Cache
-from transformers.utils import is_flash_attn_2_available
+from transformers.utils import is_flash_attn_2_available, output_capturing
 
 from hf_vanilla_transformer import (
     VanillaTransformerConfig,
@@ -581,6 +582,9 @@ def test_outputs_can_be_asked_for_in_the_config():
     assert out.past_key_values is None
 
 
+@pytest.mark.skipif(
+    not hasattr(output_capturing, "selected_hidden_states"), reason="only transformers 5.23 and newer chooses"
+)
 def test_a_single_hidden_state_can_be_chosen():
     model = tiny_model()
     every = model(**batch(), output_hidden_states=True)
@@ -922,8 +926,8 @@ def test_attention_implementation_can_be_switched():
 def test_gradient_checkpointing_changes_no_gradient(norm_position, use_reentrant, dropout):
     expected_model = tiny_model(dropout=dropout, norm_position=norm_position).train()
     model = tiny_model(dropout=dropout, norm_position=norm_position).train()
-    model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": use_reentrant})
-    assert model.is_activation_checkpointing
+    checkpointing.enable(model, use_reentrant=use_reentrant)
+    assert checkpointing.is_enabled(model)
     runs = []
     for layer in (model.model.encoder.layers[0], model.model.decoder.layers[0]):
         # Not a hook after it: recomputing stops at the last tensor that the backward pass needs.
@@ -946,7 +950,7 @@ def test_gradient_checkpointing_changes_no_gradient(norm_position, use_reentrant
 def test_gradient_checkpointing_makes_no_cache_and_can_be_switched_off():
     model = tiny_model(dropout=0.0).train()
     expected = model(**batch(), output_hidden_states=True)
-    model.activation_checkpointing_enable()
+    checkpointing.enable(model)
     out = model(**batch(), output_hidden_states=True)
     assert out.past_key_values is None
     assert torch.equal(out.logits, expected.logits)
@@ -954,14 +958,14 @@ def test_gradient_checkpointing_makes_no_cache_and_can_be_switched_off():
     assert_same_structure(out.decoder_hidden_states, expected.decoder_hidden_states)
     model.eval()
     assert model(**batch()).past_key_values.get_seq_length() == 5, "evaluation caches all the same"
-    model.activation_checkpointing_disable()
-    assert not model.is_activation_checkpointing
+    checkpointing.disable(model)
+    assert not checkpointing.is_enabled(model)
     assert model.train()(**batch()).past_key_values.get_seq_length() == 5
 
 
 def test_gradient_checkpointing_can_skip_layers():
     model = tiny_model().train()
-    model.activation_checkpointing_enable(every_n_layers=2)
+    checkpointing.enable(model, every_n_layers=2)
     layers = [*model.model.encoder.layers, *model.model.decoder.layers]
     assert [layer.gradient_checkpointing for layer in layers] == [True, False, True, False, True]
     model(**training_batch()).loss.backward()
@@ -1213,9 +1217,7 @@ def test_seq2seq_trainer_evaluates_without_label_smoothing(predict_with_generate
 @pytest.mark.filterwarnings("ignore:.*pin_memory.*")
 def test_trainer_with_gradient_checkpointing_and_bfloat16(tmp_path):
     model = tiny_model()
-    arguments = trainer_arguments(
-        tmp_path, bf16=True, activation_checkpointing=True, activation_checkpointing_kwargs={"use_reentrant": False}
-    )
+    arguments = trainer_arguments(tmp_path, bf16=True, **checkpointing.trainer_options(use_reentrant=False))
     result = Trainer(model, arguments, train_dataset=Pairs()).train()
     assert math.isfinite(result.training_loss)
     assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
@@ -1246,13 +1248,13 @@ def take_steps(model, steps: int = 5) -> list[float]:
     return losses
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_lora_on_the_attention_trains_saves_loads_and_merges(checkpointing, tmp_path):
+@pytest.mark.parametrize("with_checkpoints", [False, True])
+def test_lora_on_the_attention_trains_saves_loads_and_merges(with_checkpoints, tmp_path):
     base = tiny_model(dropout=0.0)
     frozen = copy.deepcopy(base)
     adapted = lora(base, "q_proj", "v_proj")
-    if checkpointing:
-        base.activation_checkpointing_enable()
+    if with_checkpoints:
+        checkpointing.enable(base)
     losses = take_steps(adapted)
     assert losses[-1] < losses[0]
     trained = {name for name, parameter in adapted.named_parameters() if parameter.requires_grad}
