@@ -118,7 +118,13 @@ class MultiHeadAttention(nn.Module):
         if key_value_states is not None and isinstance(attention_mask, torch.Tensor) and attention_mask.dim() == 2:
             # Flash attention takes masks (B, S), but takes them for the padding of the queries as well: it would leave
             # out the queries that stand where the source is padded.
-            implementation, attention_mask = "sdpa", attention_mask[:, None, None, :].bool()
+            is_padding = attention_mask[:, None, None, :] == 0
+            # Added, and finite: a source of padding alone gives no NaN.
+            attention_mask = torch.zeros_like(is_padding, dtype=query.dtype)
+            implementation, attention_mask = (
+                "sdpa",
+                attention_mask.masked_fill(is_padding, torch.finfo(query.dtype).min),
+            )
         attention: Callable[..., tuple[torch.Tensor, torch.Tensor | None]] = ALL_ATTENTION_FUNCTIONS.get_interface(
             implementation, scaled_dot_product_attention
         )

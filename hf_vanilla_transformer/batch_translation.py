@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .decoding_config import MAX_EXTRA_TOKENS
+from .decoding_config import MAX_EXTRA_TOKENS, chosen_values
 from .forced_scoring import forced_pass
 from .loss import IGNORED_LABEL
 from .source_pieces import max_source_length
@@ -210,10 +210,8 @@ def _labels(model: PreTrainedModel, output: Any) -> torch.Tensor:
 
 
 def _length_limit(model: PreTrainedModel, source_length: int, options: dict[str, Any]) -> dict[str, Any]:
-    configs = [model.generation_config, options.get("generation_config")]
-    if any(options.get(name) is not None for name in _LENGTH_FIELDS) or any(
-        getattr(config, name, None) is not None for config in configs for name in _LENGTH_FIELDS
-    ):
+    places = [options, chosen_values(options.get("generation_config")), chosen_values(model.generation_config)]
+    if any(place.get(name) is not None for place in places for name in _LENGTH_FIELDS):
         return {}
     limit, positions = source_length + MAX_EXTRA_TOKENS, max_source_length(model)
     return {"max_new_tokens": limit if positions is None else min(limit, positions - 1)}

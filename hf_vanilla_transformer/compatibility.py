@@ -93,12 +93,12 @@ def with_cache_named(name: str, arguments: Mapping[str, Any], where: str) -> dic
         All arguments.
 
     Raises:
-        TypeError: a cache was given under both names. An empty one does not count.
+        TypeError: two caches were given under the two names. An empty one does not count.
     """
     given = [each for each in CACHE_NAMES if arguments.get(each) is not None]
     if len(given) > 1:  # peft's prefix tuning puts its prefix beside the empty cache that generation has made
-        given = [each for each in given if arguments[each].get_seq_length() > 0]
-    if len(given) != 1 and any(arguments.get(each) is not None for each in CACHE_NAMES):
+        given = [each for each in given if arguments[each].get_seq_length() > 0] or [name]
+    if len({id(arguments[each]) for each in given}) > 1:
         raise TypeError(
             f"{where} was given `cache` and `past_key_values`, two names of one thing; give one of them. peft up to "
             "0.21 does so in generate() with prefix tuning, for it does not know the new name: use a newer peft, or "
@@ -133,8 +133,8 @@ def cache_of_generation(model_kwargs: Mapping[str, Any]) -> Cache | None:
 def strict_forward(forward: Callable[..., Any]) -> Callable[..., Any]:
     """Makes a public `forward` refuse arguments that it does not know, and take the cache under both names.
 
-    An argument that was renamed, misspelt or meant for another model ends in an error and not in other numbers.
-    Outermost of all decorators. The signature says exactly what is taken: transformers, peft and exporters read it.
+    An argument that was renamed, misspelt or meant for another model ends in an error and not in other numbers. This
+    must be the outermost decorator. The signature says exactly what is taken: transformers, peft and exporters read it.
 
     Args:
         forward: names each argument that it uses; its `**kwargs` get those of `PASSED_ON` only.

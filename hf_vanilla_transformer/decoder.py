@@ -191,15 +191,16 @@ class Decoder(VanillaTransformerPreTrainedModel):
         batch_size, length, _ = inputs_embeds.shape
         past_length = cache.get_seq_length() if cache is not None else 0
         end = past_length + length
-        if attention_mask is not None and attention_mask.dim() == 2:
-            refuse_other_shape("attention_mask", attention_mask, (batch_size, end), "the target, cached and new,")
+        is_padding_mask = isinstance(attention_mask, torch.Tensor) and attention_mask.dim() == 2
+        if attention_mask is not None and is_padding_mask:
+            refuse_other_shape("attention_mask", attention_mask, (batch_size, end), "the target with what is cached")
         if encoder_attention_mask is not None and encoder_attention_mask.dim() == 2:
             source_shape = (batch_size, encoder_hidden_states.shape[1])
             refuse_other_shape("encoder_attention_mask", encoder_attention_mask, source_shape, "the source")
         if position_ids is not None:
             refuse_unlearned_positions(self.config, position_ids)
         else:
-            if attention_mask is not None and attention_mask.dim() == 2:
+            if attention_mask is not None and is_padding_mask:
                 position_ids = position_ids_from_mask(attention_mask)[:, -length:]
             else:
                 position_ids = (torch.arange(length, device=inputs_embeds.device) + past_length).unsqueeze(0)
@@ -210,6 +211,11 @@ class Decoder(VanillaTransformerPreTrainedModel):
         if isinstance(cache, EncoderDecoderCache):
             self_attention_cache = cache.self_attention_cache
         config = config_of_call(self.config, kwargs.get("output_attentions"))
+        if config is not self.config and not isinstance(attention_mask, torch.Tensor | None):
+            raise ValueError(
+                f"`output_attentions` cannot be had with a {type(attention_mask).__name__}, which generation with a "
+                f"static cache makes for {self.config._attn_implementation!r}; use a dynamic cache, or eager attention"
+            )
         # The fourth is the cache, whatever its name.
         attention_mask = create_causal_mask(config, inputs_embeds, attention_mask, self_attention_cache)
         encoder_attention_mask = create_bidirectional_mask(

@@ -71,8 +71,9 @@ class PaperGenerationMixin(GenerationMixin):
     processors have made impossible (-inf) is never a result: where there are fewer hypotheses than are asked for, the
     last are empty, with the score -inf.
 
-    With `return_dict_in_generate=True`, beam search returns None as the cache: the beams of a sentence share their keys
-    and values, which nobody could take apart. Without beams the cache is returned, and can be handed on.
+    With `return_dict_in_generate=True`, beam search returns None as the cache where the beams of a sentence share their
+    keys and values, which nobody could take apart: always, unless a hook, `output_attentions` or the like asks for
+    calls of `forward()`. Without beams the cache is returned, and can be handed on, together with the whole prefix.
     """
 
     @property
@@ -97,11 +98,11 @@ class PaperGenerationMixin(GenerationMixin):
         places = [kwargs, chosen_values(generation_config), chosen_values(self.generation_config)]
         others = {name: value for name, value in kwargs.items() if name not in OUTRANKED_BY}
         prepared, model_kwargs = super()._prepare_generation_config(generation_config, **others)
-        for name in OUTRANKED_BY:
-            setattr(prepared, name, settled(name, places))
+        prepared.gnmt_length_penalty, _ = settled("gnmt_length_penalty", places)
+        prepared.max_extra_tokens, prepared._chosen_limits = settled("max_extra_tokens", places)
         check_own_fields(prepared)
-        limits = OUTRANKED_BY["max_extra_tokens"]
-        prepared._chosen_limits = [name for name in limits if any(place.get(name) is not None for place in places)]
+        if "max_new_tokens" not in prepared._chosen_limits:
+            prepared.max_new_tokens = None  # said where it does not count
         return prepared, model_kwargs
 
     def _prepare_text_encoder_decoder_kwargs_for_generation(
@@ -167,6 +168,7 @@ class PaperGenerationMixin(GenerationMixin):
         **model_kwargs: Any,
     ) -> BeamSearchOutput | torch.Tensor:
         config, num_beams = generation_config, generation_config.num_beams
+        self._mask_prefix(input_ids, model_kwargs)
         if config.low_memory:
             raise NotImplementedError("beam search with `low_memory`=True is not supported; leave it off")
         limits = self._limits(config, input_ids.shape[1], model_kwargs)
@@ -226,6 +228,7 @@ class PaperGenerationMixin(GenerationMixin):
         **model_kwargs: Any,
     ) -> DecodingOutput | torch.Tensor:
         config = generation_config
+        self._mask_prefix(input_ids, model_kwargs)
         limits = self._limits(config, input_ids.shape[1], model_kwargs)
         steps = None
         if not synced_gpus and not config.is_assistant:
@@ -272,12 +275,30 @@ class PaperGenerationMixin(GenerationMixin):
         inputs_tensor: torch.Tensor | None = None,  # named, for generate() looks whether it is
         **kwargs: Any,
     ) -> DecodingOutput | torch.Tensor:
+        self._mask_prefix(input_ids, kwargs)
         limits = self._limits(generation_config, input_ids.shape[1], kwargs)
         criteria = StoppingCriteriaList([*stopping_criteria, SourceLengthCriteria(limits, input_ids.shape[1])])
         output = super()._assisted_decoding(
             input_ids, logits_processor, criteria, generation_config, inputs_tensor=inputs_tensor, **kwargs
         )
         return _with_both_cache_names(output)
+
+    def _mask_prefix(self, input_ids: torch.Tensor, model_kwargs: dict[str, Any]) -> None:
+        """Says that a prefix (rows, L) is whole where a cache of its beginning is given: else it would be read twice.
+
+        Raises:
+            ValueError: the prefix has nothing that is not in the cache.
+        """
+        cache = cache_of_generation(model_kwargs)
+        past_length = 0 if cache is None else int(cache.get_seq_length())
+        if past_length == 0 or model_kwargs.get("decoder_attention_mask") is not None:
+            return
+        if input_ids.shape[1] <= past_length:
+            raise ValueError(
+                f"the cache has {past_length} positions, but `decoder_input_ids` only {input_ids.shape[1]} with the "
+                "start token; give the whole prefix, of which the cache is the beginning"
+            )
+        model_kwargs["decoder_attention_mask"] = torch.ones_like(input_ids)
 
     def _limits(self, config: GenerationConfig, prefix_length: int, model_kwargs: dict[str, Any]) -> torch.Tensor:
         """(rows,), tokens that each row may have after its prefix."""

@@ -1,7 +1,7 @@
 """§6.1 "hyperparameters": what a `generation_config` says about the length penalty and the limit of length."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from transformers import GenerationConfig
@@ -41,13 +41,14 @@ class PaperGenerationConfig(GenerationConfig):
         unset = {name for name in kwargs if getattr(self, name, None) is None}
         unused = super().update(defaults_only=defaults_only, allow_custom_entries=allow_custom_entries, **kwargs)
         if defaults_only:
-            self.__dict__["_filled_in"] = self._filled_in_fields() | {name for name in unset if name not in unused}
+            filled_in = {*self._filled_in_fields(), *(name for name in unset if name not in unused)}
+            self.__dict__["_filled_in"] = sorted(filled_in)
         return unused
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
         if name in self._filled_in_fields():  # now somebody has chosen it
-            self.__dict__["_filled_in"] = self._filled_in_fields() - {name}
+            self.__dict__["_filled_in"] = [field for field in self._filled_in_fields() if field != name]
 
     def to_dict(self) -> dict[str, Any]:
         """The values that somebody chose; None stands for all others."""
@@ -56,8 +57,8 @@ class PaperGenerationConfig(GenerationConfig):
         values.pop("_filled_in", None)
         return {name: None if name in filled_in else value for name, value in values.items()}
 
-    def _filled_in_fields(self) -> frozenset[str]:
-        return self.__dict__.get("_filled_in", frozenset())
+    def _filled_in_fields(self) -> list[str]:
+        return self.__dict__.get("_filled_in", [])
 
 
 def chosen_values(config: GenerationConfig | None) -> dict[str, Any]:
@@ -73,21 +74,23 @@ def chosen_values(config: GenerationConfig | None) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None or name in OUTRANKED_BY}
 
 
-def settled(field: str, places: Iterable[Mapping[str, Any]]) -> Any:
+def settled(field: str, places: Sequence[Mapping[str, Any]]) -> tuple[Any, list[str]]:
     """The value of one of our fields: that of the first place that says anything about it or about what outranks it.
 
     Args:
         field: a key of `OUTRANKED_BY`.
-        places: values by name; those that count most first. The first are the arguments of a call.
+        places: values by name; those that count most first. The first are the arguments of a call, where None hides
+            what later places say.
 
     Returns:
-        The value; None where it is off, or outranked.
+        The value, None where it is off or outranked; and which of the fields that outrank it are said where it counts.
 
     Raises:
         ValueError: a call asks for two length penalties.
     """
+    hidden: set[str] = set()
     for index, place in enumerate(places):
-        rivals = [name for name in OUTRANKED_BY[field] if place.get(name) is not None]
+        rivals = [name for name in OUTRANKED_BY[field] if place.get(name) is not None and name not in hidden]
         is_said_in_call = index == 0 and place.get(field) is not None
         if rivals and is_said_in_call and field == "gnmt_length_penalty":
             raise ValueError(
@@ -95,10 +98,18 @@ def settled(field: str, places: Iterable[Mapping[str, Any]]) -> Any:
                 "penalties for one search; give one of them"
             )
         if rivals and not is_said_in_call:
-            return None
+            return None, _said(OUTRANKED_BY[field], places)
+        if place.get(field) is not None:
+            return place[field], rivals
         if field in place:
-            return place[field]
-    return None
+            break
+        hidden.update(name for name in OUTRANKED_BY[field] if name in place)
+    return None, _said(OUTRANKED_BY[field], places)
+
+
+def _said(names: Sequence[str], places: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Those of the names whose first mention is not None."""
+    return [name for name in names if next((each[name] for each in places if name in each), None) is not None]
 
 
 def check_own_fields(config: GenerationConfig) -> None:
@@ -111,8 +122,9 @@ def check_own_fields(config: GenerationConfig) -> None:
         ValueError: with the field, its value, and what is allowed.
     """
     extra = config.max_extra_tokens
-    if extra is not None and (not isinstance(extra, int) or extra < 0):
+    if extra is not None and (not isinstance(extra, int) or isinstance(extra, bool) or extra < 0):
         raise ValueError(f"`max_extra_tokens`={extra!r} is not allowed; allowed: an integer of at least 0, or None")
     alpha = config.gnmt_length_penalty
-    if alpha is not None and (not isinstance(alpha, int | float) or not math.isfinite(alpha)):
+    is_number = isinstance(alpha, int | float) and not isinstance(alpha, bool)
+    if alpha is not None and not (is_number and math.isfinite(alpha)):
         raise ValueError(f"`gnmt_length_penalty`={alpha!r} is not allowed; allowed: a finite number, or None")

@@ -5,11 +5,12 @@ from functools import partial
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, GenerationMixin
+from transformers import DynamicCache, GenerationConfig, GenerationMixin
+from transformers.cache_utils import EncoderDecoderCache
 from transformers.generation import EosTokenCriteria, MaxLengthCriteria, StoppingCriteriaList
 from transformers.generation.logits_process import LogitsProcessorList
 
-from .compatibility import cache_of_generation
+from .compatibility import CACHE, cache_of_generation
 
 
 class ForwardSteps:
@@ -48,14 +49,20 @@ class ForwardSteps:
         return self._taken(self.model(**inputs, return_dict=True))
 
     def keep(self, rows: torch.Tensor) -> None:
-        """Never asked for: what is returned has all rows."""
+        """Never called: sentences do not leave the batch on this way."""
         raise NotImplementedError
 
     def take_part(self) -> None:
         """Runs a forward pass of which nothing is wanted, for processes that cannot run theirs without this one."""
         names = ("encoder_outputs", "attention_mask")
         inputs = {name: self.model_kwargs[name] for name in names if name in self.model_kwargs}
-        self.model(**inputs, decoder_input_ids=self.input_ids[:, :1], use_cache=False, return_dict=True)
+        cache = cache_of_generation(self.model_kwargs)
+        if isinstance(cache, EncoderDecoderCache):
+            # With keys and values of the source, as in the steps of the others: the same modules have to be called.
+            nothing = DynamicCache(config=self.model.config)
+            inputs[CACHE] = EncoderDecoderCache(nothing, cache.cross_attention_cache)
+        inputs |= {"decoder_input_ids": self.input_ids[:, :1], "use_cache": CACHE in inputs}
+        self.model(**inputs, return_dict=True)
 
     def _taken(self, outputs: Any) -> torch.Tensor:
         self.model_kwargs.update(

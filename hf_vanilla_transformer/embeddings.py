@@ -47,35 +47,37 @@ def token_embedding(config: VanillaTransformerConfig, vocab_size: int) -> nn.Emb
 
 
 def with_scale(embedding: nn.Module, config: VanillaTransformerConfig) -> nn.Module:
-    """§3.4: makes sure that an embedding which is to replace the model's own multiplies by sqrt(d_model) as well.
+    """§3.4: makes sure that an embedding which is to replace the model's own multiplies by sqrt(d_model) as that does.
 
     Args:
         embedding: the new one.
         config: says whether embeddings are scaled.
 
     Returns:
-        A `TokenEmbedding` with the same parameter for a plain `nn.Embedding`; any other module as it is, for those that
-        wrap an embedding (adapters) call it.
+        A `TokenEmbedding`, or a plain one where embeddings are not scaled, with the same parameter. Any other module as
+        it is, for those that wrap an embedding (adapters) call it.
 
     Raises:
         ValueError: it is an embedding of another class, of which nobody knows whether it scales.
     """
-    if not config.scale_embeddings or not isinstance(embedding, nn.Embedding) or hasattr(embedding, "embed_scale"):
-        return embedding
-    if type(embedding) is not nn.Embedding:
+    kind = TokenEmbedding if config.scale_embeddings else nn.Embedding
+    if type(embedding) in (nn.Embedding, TokenEmbedding) and type(embedding) is not kind:
+        assert isinstance(embedding, nn.Embedding)
+        settings = ("padding_idx", "max_norm", "norm_type", "scale_grad_by_freq", "sparse")
+        replaced = kind(
+            embedding.num_embeddings,
+            embedding.embedding_dim,
+            device="meta",
+            **{name: getattr(embedding, name) for name in settings},
+        )
+        replaced.weight = embedding.weight
+        return replaced
+    if config.scale_embeddings and isinstance(embedding, nn.Embedding) and not hasattr(embedding, "embed_scale"):
         raise ValueError(
             f"a {type(embedding).__name__} does not say that it multiplies by sqrt(d_model), as the embeddings of this "
             "model do (`scale_embeddings`); give a `TokenEmbedding`, a plain `nn.Embedding`, or yours an `embed_scale`"
         )
-    settings = ("padding_idx", "max_norm", "norm_type", "scale_grad_by_freq", "sparse")
-    scaled = TokenEmbedding(
-        embedding.num_embeddings,
-        embedding.embedding_dim,
-        device="meta",
-        **{name: getattr(embedding, name) for name in settings},
-    )
-    scaled.weight = embedding.weight
-    return scaled
+    return embedding
 
 
 class SinusoidalPositions(nn.Module):

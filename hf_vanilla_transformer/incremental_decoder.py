@@ -203,8 +203,15 @@ ADD_AND_NORM: dict[str, Callable[[torch.Tensor, Function, Function], torch.Tenso
 
 
 def is_changed(module: nn.Module) -> bool:
-    """Whether somebody has replaced the `forward` of a module, or put a hook before or after it."""
-    return bool("forward" in vars(module) or module._forward_hooks or module._forward_pre_hooks)
+    """Whether somebody has replaced the `forward` of a module, or put a hook before or after it.
+
+    Hooks of transformers that record outputs do not count: they stay for good once outputs were asked for, and do
+    nothing unless they are again.
+    """
+    hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+    return "forward" in vars(module) or any(
+        getattr(hook, "__module__", None) != "transformers.utils.output_capturing" for hook in hooks
+    )
 
 
 def can_be_stepped(decoder: Decoder) -> bool:

@@ -92,12 +92,17 @@ class VanillaTransformerPreTrainedModel(PreTrainedModel):
             new_num_position_embeddings: how many positions there shall be, on each side.
 
         Raises:
-            ValueError: the positions are not learned, or the number is less than 1.
+            ValueError: the positions are not learned, the number is less than 1, or this is one stack of a model.
         """
         if new_num_position_embeddings < 1:
             raise ValueError(f"`new_num_position_embeddings`={new_num_position_embeddings}; allowed: at least 1")
         tables = self.get_position_embeddings()
-        for table in tables if isinstance(tables, tuple) else (tables,):
+        if not isinstance(tables, tuple):
+            raise ValueError(
+                f"the {type(self).__name__} has one of the two tables of a model, whose config is for both; call "
+                "`resize_position_embeddings` of the whole model"
+            )
+        for table in tables:
             old = table.weight
             new = old.new_empty(new_num_position_embeddings, old.shape[1]).normal_(std=self.config.d_model**-0.5)
             kept = min(len(old), len(new))

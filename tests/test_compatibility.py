@@ -116,11 +116,18 @@ def test_outputs_answer_to_both_names(model, inputs):
 
 
 def test_two_caches_are_refused(model, inputs):
-    caches = {name: empty_cache(model) for name in CACHE_NAMES}
+    step = {**inputs, "decoder_input_ids": torch.zeros(2, 1, dtype=torch.long)}
+    caches = {name: model(**step)[CACHE] for name in CACHE_NAMES}
     with pytest.raises(TypeError, match="`cache` and `past_key_values`, two names of one thing"):
-        model(**inputs, decoder_input_ids=torch.zeros(2, 1, dtype=torch.long), **caches)
+        model(**step, **caches)
     with pytest.raises(TypeError, match="two names of one thing"):
         with_cache_named("cache", caches, "anything")
+    # One cache under both names is one, and an empty one beside it says nothing.
+    one = caches["cache"]
+    assert with_cache_named("cache", {"cache": one, "past_key_values": one}, "it") == {"cache": one}
+    assert with_cache_named("cache", {"cache": empty_cache(model), "past_key_values": one}, "it") == {"cache": one}
+    two = {name: empty_cache(model) for name in CACHE_NAMES}
+    assert with_cache_named("cache", two, "it") == {"cache": two["cache"]}
 
 
 @pytest.mark.parametrize("name", CACHE_NAMES)

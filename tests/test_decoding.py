@@ -453,10 +453,15 @@ def test_a_limit_that_is_named_outranks_the_papers():
     assert model.generate(**never_ends, max_length=90).shape[1] == 90
     assert model.generate(**never_ends, generation_config=GenerationConfig(max_new_tokens=80)).shape[1] == 1 + 80
     assert model.generate(**never_ends, max_new_tokens=100, max_extra_tokens=3).shape[1] == 1 + 6 + 3
-    model.generation_config.max_new_tokens = 70
-    assert model.generate(**never_ends).shape[1] == 1 + 70
-    assert model.generate(**never_ends, max_extra_tokens=4).shape[1] == 1 + 6 + 4
+    model.generation_config.max_new_tokens = 7
+    assert model.generate(**never_ends).shape[1] == 1 + 7
+    # A call counts more than the model: what it says of one limit, and that it takes the other back.
+    assert model.generate(**never_ends, max_extra_tokens=30).shape[1] == 1 + 6 + 30
+    assert model.generate(**never_ends, generation_config=GenerationConfig(max_extra_tokens=30)).shape[1] == 1 + 6 + 30
     assert model.generate(**never_ends, max_new_tokens=75).shape[1] == 1 + 75
+    assert model.generate(**never_ends, max_new_tokens=None).shape[1] == 1 + 6 + 50
+    with pytest.raises(ValueError, match="`max_extra_tokens`=True is not allowed"):
+        model.generate(**never_ends, max_extra_tokens=True)
 
 
 class Pairs(torch.utils.data.Dataset):
@@ -570,6 +575,9 @@ def meet(*args):
     dist.all_reduce(torch.ones(1))
 
 model.register_forward_pre_hook(meet)
+for part in model.get_decoder().modules():
+    if isinstance(part, torch.nn.Linear):  # each alone, as ZeRO-3 gathers weights
+        part.register_forward_pre_hook(meet)
 for name, options in ways.items():
     torch.manual_seed(rank)
     found = model.generate(**inputs, **options, synced_gpus=True)

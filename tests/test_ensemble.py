@@ -102,8 +102,16 @@ def test_what_an_ensemble_does_not_know_or_cannot_do_is_refused():
     inputs = {**sources(ensemble, [4]), "decoder_input_ids": torch.zeros(1, 1, dtype=torch.long)}
     with pytest.raises(TypeError, match=r"EnsembleForConditionalGeneration.forward\(\) does not know `past_keys`"):
         ensemble(**inputs, past_keys=1)
-    for options in ({"use_cache": True}, {"output_hidden_states": True}, {"return_dict": False}):
-        with pytest.raises(ValueError, match=f"an ensemble does not support {next(iter(options))}="):
+    refused = (
+        {"use_cache": True},
+        {"output_hidden_states": True},
+        {"return_dict": False},
+        {"kernel_options": {"a": 1}},
+    )
+    with pytest.raises(ValueError, match="an ensemble does not support output_hidden_states"):
+        ensemble.generate(inputs["input_ids"], output_hidden_states=True, max_new_tokens=2)
+    for options in refused:
+        with pytest.raises(ValueError, match=f"an ensemble does not support {next(iter(options))}"):
             ensemble(**inputs, **options)
 
 

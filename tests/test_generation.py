@@ -418,3 +418,38 @@ def test_an_assistant_sees_the_source_so_that_its_drafts_are_taken():
     assert torch.equal(ids, model.generate(**inputs, max_new_tokens=20, min_new_tokens=20, num_beams=1))
     _, calls_of_marian = calls_of_the_target(marian, inputs, 20)
     assert calls <= calls_of_marian < 20
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_cache_is_handed_on_with_the_whole_prefix_and_no_mask(inputs, seed):
+    """The part of the prefix that is in the cache is not read again."""
+    model = build(seed, tie_word_embeddings=False)
+    options = {**inputs, "eos_token_id": None, "return_dict_in_generate": True}
+    whole = model.generate(**options, max_new_tokens=8).sequences
+    first = model.generate(**options, max_new_tokens=4)
+    handed_on = {"decoder_input_ids": first.sequences, CACHE: first[CACHE]}
+    second = model.generate(**options, **handed_on, max_new_tokens=4)
+    assert torch.equal(second.sequences, whole)
+    assert second[CACHE].get_seq_length() == 8
+    with pytest.raises(ValueError, match="the cache has 8 positions, but `decoder_input_ids` only 2 with the start"):
+        model.generate(**inputs, decoder_input_ids=whole[:, -1:], **{CACHE: second[CACHE]}, max_new_tokens=1)
+
+
+def test_asking_for_attention_once_leaves_decoding_as_fast_as_it_was(inputs):
+    model = build()
+    model(**inputs, decoder_input_ids=torch.zeros(4, 1, dtype=torch.long), output_attentions=True)
+    assert model._is_as_written()
+    model.model.decoder.layers[0].register_forward_hook(lambda *args: None)
+    assert not model._is_as_written()
+
+
+def test_attention_with_a_mask_of_another_kind_is_refused_by_name(inputs):
+    model = build()
+    states = model.get_encoder()(**inputs).last_hidden_state
+    with pytest.raises(
+        ValueError, match="`output_attentions` cannot be had with a str, which generation with a static"
+    ):
+        model.get_decoder()(
+            input_ids=torch.zeros(4, 1, dtype=torch.long), encoder_hidden_states=states, attention_mask="blocks",
+            output_attentions=True,
+        )  # fmt: skip

@@ -1448,7 +1448,9 @@ def test_masks_of_another_length_are_refused(cut):
     with pytest.raises(ValueError, match="`attention_mask` has the shape"):
         model.get_encoder()(input_ids=inputs["input_ids"], attention_mask=short)
     target_mask = torch.ones_like(inputs["decoder_input_ids"])
-    with pytest.raises(ValueError, match=r"`attention_mask` has the shape \(3, \d\), but the target, cached and new,"):
+    with pytest.raises(
+        ValueError, match=r"`attention_mask` has the shape \(3, \d\), but the target with what is cached"
+    ):
         model(**inputs, decoder_attention_mask=target_mask[:, cut])
     states = model.get_encoder()(input_ids=inputs["input_ids"]).last_hidden_state
     for call in (
@@ -1469,7 +1471,7 @@ def test_a_target_mask_covers_what_is_cached_too():
     start = inputs["decoder_input_ids"]
     cache = model(**{**inputs, "decoder_input_ids": start[:, :3]})[CACHE]
     rest = {**inputs, "decoder_input_ids": start[:, 3:], CACHE: cache}
-    with pytest.raises(ValueError, match=r"has the shape \(3, 2\), but the target, cached and new, has \(3, 5\)"):
+    with pytest.raises(ValueError, match=r"has the shape \(3, 2\), but the target with what is cached has \(3, 5\)"):
         model(**rest, decoder_attention_mask=torch.ones(3, 2))
     logits = model(**rest, decoder_attention_mask=torch.ones(3, 5)).logits
     torch.testing.assert_close(logits, model(**inputs).logits[:, 3:], rtol=0, atol=1e-5)
@@ -1485,8 +1487,9 @@ def test_plain_embeddings_are_scaled_when_they_are_set():
         assert part.get_input_embeddings().weight is plain.weight
         assert torch.equal(model(**batch()).logits, expected)
     unscaled = tiny_model(scale_embeddings=False)
-    unscaled.set_input_embeddings(plain)
-    assert unscaled.get_input_embeddings() is plain
+    unscaled.set_input_embeddings(model.get_input_embeddings())
+    assert type(unscaled.get_input_embeddings()) is nn.Embedding
+    assert unscaled.get_input_embeddings().weight is plain.weight
 
     class Quantised(nn.Embedding):
         pass
@@ -1517,6 +1520,8 @@ def test_learned_positions_are_resized(cls, tmp_path):
         model(**batch(source=8))
     with pytest.raises(ValueError, match="`new_num_position_embeddings`=0; allowed: at least 1"):
         model.resize_position_embeddings(0)
+    with pytest.raises(ValueError, match="the Encoder has one of the two tables of a model"):
+        model.get_encoder().resize_position_embeddings(30)
 
 
 def test_sinusoids_have_no_table_to_resize():

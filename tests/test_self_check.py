@@ -1,5 +1,9 @@
 """Decoding on a transformers that nobody has tested: right with a warning, or refused."""
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 import transformers
@@ -7,6 +11,7 @@ import transformers
 from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration, self_check
 from hf_vanilla_transformer.decoder import Decoder
 from hf_vanilla_transformer.growing_cache import GrowingLayer
+from hf_vanilla_transformer.inference import EnsembleForConditionalGeneration
 
 
 @pytest.fixture
@@ -63,10 +68,10 @@ def blurred(monkeypatch):
 
 
 def broken(monkeypatch):
-    """An error somewhere inside."""
+    """An error somewhere inside, of any kind."""
 
     def update(self, *args):
-        raise TypeError("update() got an unexpected keyword argument")
+        raise AssertionError("never thought of")
 
     monkeypatch.setattr(GrowingLayer, "update", update)
 
@@ -79,3 +84,42 @@ def test_a_newer_version_that_decodes_wrongly_is_refused_each_time(model, said, 
         with pytest.raises(RuntimeError, match=rf"up to transformers 5\.1, and with {transformers.__version__} it dec"):
             model.generate(SOURCE, max_new_tokens=2)
     assert not said
+
+
+def test_another_thread_waits_for_what_is_found(model, said, monkeypatch):
+    monkeypatch.setattr(self_check, "NEWEST_TESTED_TRANSFORMERS", (5, 1))
+    begun = threading.Event()
+
+    def slow_fault(model_class):
+        begun.set()
+        time.sleep(0.5)
+        return "it does"
+
+    monkeypatch.setattr(self_check, "_fault", slow_fault)
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(model.generate, SOURCE, max_new_tokens=2)
+        begun.wait()
+        second = threads.submit(model.generate, SOURCE, max_new_tokens=2)
+        assert [str(each.exception()).count("decodes wrongly: it does") for each in (first, second)] == [1, 1]
+
+
+def test_a_check_that_is_interrupted_has_found_nothing_out(model, monkeypatch):
+    monkeypatch.setattr(self_check, "NEWEST_TESTED_TRANSFORMERS", (5, 1))
+
+    def interrupted(model_class):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(self_check, "_fault", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            model.generate(SOURCE, max_new_tokens=2)
+    assert self_check._found is None
+    assert model.generate(SOURCE, max_new_tokens=2).shape[0] == 1
+    assert self_check._found == ""
+
+
+def test_ensembles_are_checked_too(model, monkeypatch):
+    monkeypatch.setattr(self_check, "NEWEST_TESTED_TRANSFORMERS", (5, 1))
+    monkeypatch.setattr(self_check, "_fault", lambda model_class: "it does")
+    with pytest.raises(RuntimeError, match="decodes wrongly: it does"):
+        EnsembleForConditionalGeneration([model]).eval().generate(SOURCE, max_new_tokens=2)

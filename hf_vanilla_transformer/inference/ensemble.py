@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import torch
 from torch import nn
-from transformers import DynamicCache
+from transformers import DynamicCache, GenerationConfig
 from transformers.cache_utils import EncoderDecoderCache
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
@@ -19,6 +19,7 @@ from ..growing_cache import GrowingLayer
 from ..incremental_decoder import is_changed
 from ..modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
 from ..pretrained_model import VanillaTransformerPreTrainedModel
+from ..self_check import check_untested_transformers
 
 # Another of these would give a token id another meaning.
 _SAME = ("vocab_size", "pad_token_id", "eos_token_id", "decoder_start_token_id")
@@ -80,7 +81,7 @@ class EnsembleForConditionalGeneration(VanillaTransformerPreTrainedModel, PaperG
             decoder_input_ids: (B, T).
             encoder_outputs: what `get_encoder()` returned.
             output_attentions: whether to return `cross_attentions`.
-            use_cache: not here; `generate()` has caches of its own.
+            use_cache: must not be True; `generate()` has caches of its own.
             **kwargs: `return_dict`, which can only be True. Any other is refused.
 
         Returns:
@@ -95,6 +96,7 @@ class EnsembleForConditionalGeneration(VanillaTransformerPreTrainedModel, PaperG
         asked = {
             "use_cache=True": use_cache,
             "output_hidden_states=True": kwargs.get("output_hidden_states"),
+            "kernel_options": kwargs.get("kernel_options"),
             "return_dict=False": kwargs.get("return_dict") is False,
         }
         for argument, is_asked in asked.items():
@@ -122,8 +124,15 @@ class EnsembleForConditionalGeneration(VanillaTransformerPreTrainedModel, PaperG
 
     def prepare_inputs_for_generation(self, input_ids: torch.Tensor, **kwargs: Any) -> dict[str, Any]:
         """Where `generate()` asks for more than logits, it calls `forward`, which has no cache: on whole prefixes."""
-        names = ("attention_mask", "encoder_outputs")
-        return {"decoder_input_ids": input_ids, **{name: kwargs.get(name) for name in names}}
+        names = ("attention_mask", "encoder_outputs", "output_attentions", "output_hidden_states")
+        return {
+            "decoder_input_ids": input_ids,
+            **{name: kwargs[name] for name in names if kwargs.get(name) is not None},
+        }
+
+    def _prepare_generation_config(self, *args: Any, **kwargs: Any) -> tuple[GenerationConfig, dict[str, Any]]:
+        check_untested_transformers(VanillaTransformerForConditionalGeneration)  # generate() comes here first
+        return super()._prepare_generation_config(*args, **kwargs)
 
     def _is_as_written(self) -> bool:
         return all(model._is_as_written() for model in self._members) and not is_changed(self)
