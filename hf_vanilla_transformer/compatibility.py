@@ -54,8 +54,8 @@ def refuse_old_transformers(version: str) -> None:
     if parsed_version(version) < OLDEST_TRANSFORMERS:
         oldest = ".".join(map(str, OLDEST_TRANSFORMERS))
         raise ImportError(
-            f"this model needs transformers {oldest} or newer, and {version} is installed, whose Trainer would report "
-            f"wrong losses for it; pip install 'transformers>={oldest}'"
+            f"this model needs transformers {oldest} or newer, and {version} is installed; on older ones it was not "
+            f"tested, and Trainers up to 5.14 report wrong losses for it; pip install 'transformers>={oldest}'"
         )
 
 
