@@ -118,13 +118,9 @@ class MultiHeadAttention(nn.Module):
         if key_value_states is not None and isinstance(attention_mask, torch.Tensor) and attention_mask.dim() == 2:
             # Flash attention takes masks (B, S), but takes them for the padding of the queries as well: it would leave
             # out the queries that stand where the source is padded.
-            is_padding = attention_mask[:, None, None, :] == 0
+            implementation = "sdpa"
             # Added, and finite: a source of padding alone gives no NaN.
-            attention_mask = torch.zeros_like(is_padding, dtype=query.dtype)
-            implementation, attention_mask = (
-                "sdpa",
-                attention_mask.masked_fill(is_padding, torch.finfo(query.dtype).min),
-            )
+            attention_mask = additive_mask(attention_mask[:, None, None, :] != 0, query.dtype)
         attention: Callable[..., tuple[torch.Tensor, torch.Tensor | None]] = ALL_ATTENTION_FUNCTIONS.get_interface(
             implementation, scaled_dot_product_attention
         )
@@ -200,6 +196,20 @@ def config_of_call(config: VanillaTransformerConfig, output_attentions: bool | N
     eager = copy.copy(config)
     eager._attn_implementation = "eager"
     return eager
+
+
+def additive_mask(may_attend: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """A mask to be added to the scores of Equation 1.
+
+    Args:
+        may_attend: (...) booleans, True where the query may attend.
+        dtype: of the scores.
+
+    Returns:
+        (...) in that type: 0 where the query may attend, the lowest finite number where it may not.
+    """
+    lowest = torch.full((), torch.finfo(dtype).min, dtype=dtype, device=may_attend.device)
+    return torch.where(may_attend, torch.zeros((), dtype=dtype, device=may_attend.device), lowest)
 
 
 def split_heads(states: torch.Tensor, width: int) -> torch.Tensor:

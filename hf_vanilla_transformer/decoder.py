@@ -191,20 +191,20 @@ class Decoder(VanillaTransformerPreTrainedModel):
         batch_size, length, _ = inputs_embeds.shape
         past_length = cache.get_seq_length() if cache is not None else 0
         end = past_length + length
-        is_padding_mask = isinstance(attention_mask, torch.Tensor) and attention_mask.dim() == 2
-        if attention_mask is not None and is_padding_mask:
-            refuse_other_shape("attention_mask", attention_mask, (batch_size, end), "the target with what is cached")
+        padding_mask = (
+            attention_mask if isinstance(attention_mask, torch.Tensor) and attention_mask.dim() == 2 else None
+        )
+        if padding_mask is not None:
+            refuse_other_shape("attention_mask", padding_mask, (batch_size, end), "the target with what is cached")
         if encoder_attention_mask is not None and encoder_attention_mask.dim() == 2:
             source_shape = (batch_size, encoder_hidden_states.shape[1])
             refuse_other_shape("encoder_attention_mask", encoder_attention_mask, source_shape, "the source")
-        if position_ids is not None:
-            refuse_unlearned_positions(self.config, position_ids)
-        else:
-            if attention_mask is not None and is_padding_mask:
-                position_ids = position_ids_from_mask(attention_mask)[:, -length:]
-            else:
-                position_ids = (torch.arange(length, device=inputs_embeds.device) + past_length).unsqueeze(0)
-            refuse_unlearned_positions(self.config, position_ids, end)
+        end_of_positions = end if position_ids is None else None  # of those that are given the shape tells nothing
+        if position_ids is None and padding_mask is not None:
+            position_ids = position_ids_from_mask(padding_mask)[:, -length:]
+        elif position_ids is None:
+            position_ids = (torch.arange(length, device=inputs_embeds.device) + past_length).unsqueeze(0)
+        refuse_unlearned_positions(self.config, position_ids, end_of_positions)
         hidden_states = self.dropout(self.embed_positions(inputs_embeds, position_ids))
 
         self_attention_cache = cache

@@ -88,28 +88,26 @@ def settled(field: str, places: Sequence[Mapping[str, Any]]) -> tuple[Any, list[
     Raises:
         ValueError: a call asks for two length penalties.
     """
-    hidden: set[str] = set()
-    for index, place in enumerate(places):
-        rivals = [name for name in OUTRANKED_BY[field] if place.get(name) is not None and name not in hidden]
-        is_said_in_call = index == 0 and place.get(field) is not None
-        if rivals and is_said_in_call and field == "gnmt_length_penalty":
-            raise ValueError(
-                f"`gnmt_length_penalty`={place[field]!r} and `length_penalty`={place['length_penalty']!r} are two "
-                "penalties for one search; give one of them"
-            )
-        if rivals and not is_said_in_call:
-            return None, _said(OUTRANKED_BY[field], places)
-        if place.get(field) is not None:
-            return place[field], rivals
-        if field in place:
-            break
-        hidden.update(name for name in OUTRANKED_BY[field] if name in place)
-    return None, _said(OUTRANKED_BY[field], places)
-
-
-def _said(names: Sequence[str], places: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Those of the names whose first mention is not None."""
-    return [name for name in names if next((each[name] for each in places if name in each), None) is not None]
+    # The first place that mentions a name decides about it, and None there takes it back.
+    mentions = {
+        name: next((index for index, place in enumerate(places) if name in place), -1)
+        for name in (field, *OUTRANKED_BY[field])
+    }
+    said = {name: index for name, index in mentions.items() if index >= 0 and places[index][name] is not None}
+    rivals = [name for name in OUTRANKED_BY[field] if name in said]
+    if field not in said:
+        return None, rivals
+    place = said[field]
+    that_count = [name for name in rivals if said[name] <= place]
+    if that_count and place > 0:
+        return None, rivals
+    value = places[place][field]
+    if that_count and field == "gnmt_length_penalty":
+        raise ValueError(
+            f"`gnmt_length_penalty`={value!r} and `length_penalty`={places[place]['length_penalty']!r} are two "
+            "penalties for one search; give one of them"
+        )
+    return value, that_count
 
 
 def check_own_fields(config: GenerationConfig) -> None:

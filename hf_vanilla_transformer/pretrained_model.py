@@ -109,9 +109,7 @@ class VanillaTransformerPreTrainedModel(PreTrainedModel):
             new[:kept] = old[:kept]
             table.weight = nn.Parameter(new, requires_grad=old.requires_grad)
             table.num_embeddings = new_num_position_embeddings
-        for part in self.modules():
-            if isinstance(part, VanillaTransformerPreTrainedModel):
-                part.config.num_learned_positions = new_num_position_embeddings
+        self.config.num_learned_positions = new_num_position_embeddings  # its parts have the same config
 
     def _resize_token_embeddings(
         self, new_num_tokens: int, pad_to_multiple_of: int | None = None, mean_resizing: bool = True

@@ -183,14 +183,19 @@ def test_a_value_that_makes_no_sense_is_refused(field):
         model.generate(**sources(model, [2]), **{field: "many"})
 
 
-def transformers_beam_search(model, inputs, **options):
-    """The same model in transformers' own loop."""
+def in_the_loop_of_transformers(model):
+    """The same model with transformers' own beam search and defaults."""
     plain = type("Plain", (VanillaTransformerForConditionalGeneration,), {})
     plain._beam_search = GenerationMixin._beam_search
     plain._prepare_cache_for_generation = GenerationMixin._prepare_cache_for_generation
     other = plain(model.config).eval()
     other.load_state_dict(model.state_dict())
     other.generation_config = GenerationConfig.from_model_config(model.config)
+    return other
+
+
+def transformers_beam_search(model, inputs, **options):
+    other = in_the_loop_of_transformers(model)
     return other.generate(**inputs, **options, return_dict_in_generate=True, output_scores=True)
 
 

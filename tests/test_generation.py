@@ -5,9 +5,9 @@ import copy
 import checkpointing
 import pytest
 import torch
+from test_decoding import in_the_loop_of_transformers, row_of
 from transformers import (
     GenerationConfig,
-    GenerationMixin,
     LogitsProcessor,
     LogitsProcessorList,
     MarianConfig,
@@ -297,11 +297,6 @@ def beams_by_hand(model, one, num_beams, limit, penalty):
     return finished
 
 
-def alone(inputs, row):
-    length = int(inputs["attention_mask"][row].sum())
-    return {name: tensor[row : row + 1, :length] for name, tensor in inputs.items()}
-
-
 HOW = {
     "usual": {},
     "static": {"cache_implementation": "static"},
@@ -318,7 +313,7 @@ def test_beams_equal_a_loop_over_full_passes(model, inputs, how):
         return_dict_in_generate=True,
     )  # fmt: skip
     for row in range(4):
-        expected = beams_by_hand(model, alone(inputs, row), 3, 6, lambda length: ((5 + length) / 6) ** 0.6)
+        expected = beams_by_hand(model, row_of(inputs, row), 3, 6, lambda length: ((5 + length) / 6) ** 0.6)
         for rank, (score, ids) in enumerate(expected):
             found = output.sequences[3 * row + rank].tolist()
             assert found[: len(ids)] == ids
@@ -350,10 +345,7 @@ def test_greedy_and_sampling_equal_loops_over_full_passes(model, inputs, how):
 @pytest.mark.parametrize("how", ["usual", "without cache"])
 def test_beams_of_samples_follow_the_draws_of_transformers(model, inputs, how):
     """The same numbers are drawn in the same order as by the loop of the installed version, over full passes."""
-    plain = type("Plain", (VanillaTransformerForConditionalGeneration,), {"_beam_search": GenerationMixin._beam_search})
-    other = plain(model.config).eval()
-    other.load_state_dict(model.state_dict())
-    other.generation_config = copy.deepcopy(model.generation_config)
+    other = in_the_loop_of_transformers(model)
     options = {
         **inputs, "do_sample": True, "num_beams": 3, "num_return_sequences": 2, "max_new_tokens": 6,
         "length_penalty": 1.0, "return_dict_in_generate": True, "output_scores": True,

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from transformers.cache_utils import EncoderDecoderCache
 
+from ..attention import additive_mask
 from ..embeddings import position_ids_from_mask
 from ..modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
 
@@ -33,7 +34,7 @@ class EncoderGraph(nn.Module):
         """
         embedded = self.encoder.embed_tokens(input_ids)
         states = self.encoder.embed_positions(embedded, position_ids_from_mask(attention_mask))
-        mask = _additive(attention_mask.bool()[:, None, None, :], states.dtype)
+        mask = additive_mask(attention_mask.bool()[:, None, None, :], states.dtype)
         for layer in self.encoder.layers:
             states = layer(states, mask)
         states = self.encoder.final_norm(states)
@@ -75,8 +76,8 @@ class DecoderGraph(nn.Module):
         positions = torch.arange(length, device=input_ids.device) + past_length
         states = self.decoder.embed_positions(embedded, positions[None])
         keys_at = torch.arange(past_length + length, device=input_ids.device)
-        mask = _additive(keys_at[None, :] <= positions[:, None], states.dtype)[None, None]
-        cross_mask = _additive(encoder_attention_mask.bool()[:, None, None, :], states.dtype)
+        mask = additive_mask(keys_at[None, :] <= positions[:, None], states.dtype)[None, None]
+        cross_mask = additive_mask(encoder_attention_mask.bool()[:, None, None, :], states.dtype)
         cache = _Tensors(cross, past)
         for layer in self.decoder.layers:
             # The second argument is not read: keys and values of the source are in the cache already.
@@ -153,8 +154,3 @@ def inference_graphs(model: VanillaTransformerForConditionalGeneration) -> dict[
             ["logits", *(f"present_{part}" for part in parts)],
         ),
     }
-
-
-def _additive(may_attend: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    lowest = torch.full((), torch.finfo(dtype).min, dtype=dtype, device=may_attend.device)
-    return torch.where(may_attend, torch.zeros((), dtype=dtype, device=may_attend.device), lowest)
