@@ -1,20 +1,8 @@
-"""Plan the paper's runs, and one beyond: parameters, arithmetic, memory, and time on GPUs and on two cores.
+"""Plan the paper's runs, and one beyond: parameters, arithmetic, memory, and time on GPUs and on two cores."""
 
-Prints the tables of scripts/recipes/README.md, which states the formulas.
-"""
-
-import argparse
 import sys
 
-from hf_vanilla_transformer.lab.planning import plan_table
-
-
-def main() -> int:
-    """Prints the tables."""
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    print(plan_table())
-    return 0
-
+from hf_vanilla_transformer.commands.plan import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,71 +1,8 @@
 """Score given translations: how probable a trained model finds them, sentence by sentence or token by token."""
 
-import argparse
 import sys
 
-import hf_vanilla_transformer  # noqa: F401  registers the model with the Auto classes
-from hf_vanilla_transformer.evaluation import ScoreTotals, score_pairs
-from hf_vanilla_transformer.inference import load_translator, run_as_filter
-from hf_vanilla_transformer.training.corpora import parallel_lines, tab_separated
-from hf_vanilla_transformer.training.text_files import decode_lines, read_lines
-
-EXAMPLES = """
-examples:
-  python scripts/score.py --model runs/en-de --source test.en --target test.de > scores.tsv
-  python scripts/score.py --model runs/en-de --file pairs.tsv --per_token
-  paste test.en output.de | python scripts/score.py --ensemble runs/one runs/two --json
-
-One line out for each pair: log-probability in nats <tab> tokens <tab> nats a token. --per_token adds a column of
-token:log-probability, a space between them. The end of the sentence, </s>, is a token too. An empty side is scored like
-any other. Totals are written to standard error; in them and in --json, the end of a line counts as a character.
-"""
-
-
-def main() -> int:
-    """Reads the options, scores the pairs that they name, and prints a line for each."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    models = parser.add_mutually_exclusive_group(required=True)
-    models.add_argument("--model", help="folder (or Hub name) of a trained model and its tokenizer")
-    models.add_argument("--ensemble", nargs="+", metavar="FOLDER", help="of several, whose probabilities are averaged")
-    parser.add_argument("--source", metavar="FILE", help="sentences, one a line (.gz too)")
-    parser.add_argument("--target", metavar="FILE", help="their translations, line for line")
-    parser.add_argument("--file", help="or both: SOURCE<tab>TARGET lines; without any file, standard input has them")
-    output = parser.add_mutually_exclusive_group()
-    output.add_argument("--per_token", action="store_true", help="add the log-probability of each token")
-    output.add_argument("--json", action="store_true", help="a JSON object a line, tokens and all")
-    parser.add_argument("--batch_tokens", type=int, default=4096, help="tokens of a side at a time (default: 4096)")
-    parser.add_argument("--device", default="cpu", help="where to compute: cpu, cuda, mps (default: cpu)")
-    parser.add_argument(
-        "--dtype",
-        default="auto",
-        choices=["auto", "float32", "bfloat16", "float16"],
-        help="of the weights (default: as saved)",
-    )
-    args = parser.parse_args()
-    if (args.source is None) != (args.target is None) or (args.source and args.file):
-        parser.error("give --source with --target, or --file, or neither for standard input")
-
-    def work() -> None:
-        if args.source:
-            rows = parallel_lines(args.source, args.target)
-        elif args.file:
-            rows = tab_separated(read_lines(args.file), args.file)
-        else:
-            rows = tab_separated(decode_lines(sys.stdin.buffer, "standard input"), "standard input")
-        model, tokenizer = load_translator(args.ensemble or [args.model], args.device, args.dtype)
-        # Who types a pair wants to see its score, and not only that of the last of a thousand.
-        read_ahead = 1 if not (args.source or args.file) and sys.stdin.isatty() else 1024
-        totals = ScoreTotals()
-        pairs = ((row["source"], row["target"]) for row in rows)
-        for score in score_pairs(model, tokenizer, pairs, args.batch_tokens, read_ahead):
-            print(score.to_json() if args.json else score.to_line(args.per_token))
-            totals.add(score)
-        print(totals.describe(), file=sys.stderr)
-
-    return run_as_filter(work, parser.prog)
-
+from hf_vanilla_transformer.commands.score import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -21,7 +21,7 @@ from torch.distributed.run import get_args_parser
 
 from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
 from hf_vanilla_transformer.training import parse_arguments
-from hf_vanilla_transformer.training.sharding import embeddings_in_outermost_group
+from hf_vanilla_transformer.training.fsdp import embeddings_in_outermost_group
 
 PROJECT = Path(__file__).resolve().parents[1]
 FOLDER = PROJECT / "scripts" / "accelerate"
@@ -103,7 +103,7 @@ def test_slurm_starts_torchrun_on_four_machines_of_eight(tmp_path):
     variables = {"SLURM_JOB_NODELIST": "n[1-4]", "SLURM_JOB_NUM_NODES": "4", "SLURM_JOB_ID": "17", "LOG": str(log)}
     environment = {**os.environ, **variables, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     script = FOLDER / "slurm.sh"
-    command = ["bash", script, "scripts/recipes/wmt14-en-de-big.yaml", "--max_tokens", "781"]
+    command = ["bash", script, "hf_vanilla_transformer/recipes/wmt14-en-de-big.yaml", "--max_tokens", "781"]
     assert subprocess.run(command, env=environment, cwd=PROJECT).returncode == 7, "the status of the run is the job's"
     words = log.read_text().split()
     assert words[0] == "torchrun"

@@ -1,10 +1,307 @@
-"""Batches of sentences of like length."""
+"""§5.1 batches by tokens: nothing lost, nothing over the bound, the same on every run and for any processes."""
 
+from collections import Counter
+
+import numpy as np
+import pytest
 import torch
-from hypothesis import given
+from accelerate import skip_first_batches
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_vanilla_transformer.inference.batching import padded_batch, sorted_batches, token_batches
+from hf_vanilla_transformer.data.batching import (
+    TokenBatchLoader,
+    TokenBatchSampler,
+    padded_batch,
+    plan_batches,
+    sorted_batches,
+    token_batches,
+)
+from hf_vanilla_transformer.data.text_files import read_lines
+
+PROPERTY = settings(max_examples=150)
+LENGTHS = st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), min_size=1, max_size=80)
+
+
+def columns(pairs):
+    return np.array([pair[0] for pair in pairs]), np.array([pair[1] for pair in pairs])
+
+
+def random_lengths(count, seed=0, longest=30):
+    random = np.random.default_rng(seed)
+    sources = random.integers(1, longest, count)
+    return sources, np.clip(sources + random.integers(-3, 4, count), 1, None)
+
+
+def epoch_of(sampler, epoch):
+    sampler.set_epoch(epoch)
+    return [[index for _, index in batch] for batch in sampler]
+
+
+# One plan
+
+
+@PROPERTY
+@given(pairs=LENGTHS, max_tokens=st.integers(1, 200))
+def test_every_pair_is_in_one_batch_and_both_sides_fit(pairs, max_tokens):
+    sources, targets = columns(pairs)
+    batches = plan_batches(sources, targets, max_tokens)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(len(pairs)))
+    for batch in batches:
+        assert len(batch) * sources[batch].max() <= max_tokens or len(batch) == 1
+        assert len(batch) * targets[batch].max() <= max_tokens or len(batch) == 1
+        if max(sources[batch].max(), targets[batch].max()) > max_tokens:
+            assert len(batch) == 1
+
+
+@PROPERTY
+@given(pairs=LENGTHS, max_tokens=st.integers(1, 200), multiple=st.integers(1, 12))
+def test_a_multiple_is_reached_by_halving_and_repeats_only_what_cannot_be_halved(pairs, max_tokens, multiple):
+    sources, targets = columns(pairs)
+    alone = plan_batches(sources, targets, max_tokens)
+    batches = plan_batches(sources, targets, max_tokens, multiple)
+    needed = -(-len(alone) // multiple) * multiple
+    assert len(batches) == needed
+    counts = Counter(np.concatenate(batches).tolist())
+    assert set(counts) == set(range(len(pairs)))
+    # With as many pairs as batches are needed there is always one to halve; else each pair alone, and some again.
+    assert counts.total() - len(pairs) == max(0, needed - len(pairs))
+    for batch in batches:
+        longest = max(sources[batch].max(), targets[batch].max())
+        assert len(batch) * longest <= max_tokens or len(batch) == 1
+        assert len(set(batch.tolist())) == len(batch)
+
+
+def test_the_bound_is_used_to_the_last_token():
+    ones = np.full(12, 5)
+    assert [len(batch) for batch in plan_batches(ones, ones, 20)] == [4, 4, 4]
+    assert [len(batch) for batch in plan_batches(ones, ones, 19)] == [3, 3, 3, 3]
+    # One long target bounds the batch as much as one long source.
+    assert len(plan_batches(np.array([1, 1]), np.array([10, 10]), 19)) == 2
+    assert len(plan_batches(np.array([10, 10]), np.array([1, 1]), 19)) == 2
+    assert len(plan_batches(np.array([10, 10]), np.array([1, 1]), 20)) == 1
+
+
+def test_few_batches_are_not_full():
+    sources, targets = random_lengths(3000)
+    longest = np.maximum(sources, targets)
+    assert len(plan_batches(sources, targets, 1000)) < 1.08 * longest.sum() / 1000 + 1
+
+
+# Epochs
+
+
+@PROPERTY
+@given(
+    pairs=LENGTHS,
+    max_tokens=st.integers(1, 200),
+    processes=st.integers(1, 4),
+    steps=st.integers(1, 3),
+    epoch=st.integers(0, 5),
+)
+def test_processes_share_every_pair_and_have_as_many_batches_each_epoch(pairs, max_tokens, processes, steps, epoch):
+    sources, targets = columns(pairs)
+    ranks = [
+        TokenBatchSampler(sources, targets, max_tokens, 3, None, processes, rank, steps) for rank in range(processes)
+    ]
+    lengths = {len(rank) for rank in ranks}
+    assert len(lengths) == 1
+    shares = [epoch_of(rank, epoch) for rank in ranks]
+    assert {len(share) for share in shares} == lengths
+    assert len(ranks[0]) % steps == 0
+    counts = Counter(index for share in shares for batch in share for index in batch)
+    assert set(counts) == set(range(len(pairs)))
+    if len(pairs) >= processes * len(ranks[0]):
+        assert set(counts.values()) == {1}  # disjoint, and together everything
+    for batch in (batch for share in shares for batch in share):
+        longest = max(max(sources[batch]), max(targets[batch]))
+        assert len(batch) * longest <= max_tokens or len(batch) == 1
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_processes_together_do_at_a_step_what_one_does_in_several(processes):
+    sources, targets = random_lengths(400)
+    one = TokenBatchSampler(sources, targets, 200, seed=1, accumulation_steps=processes)
+    ranks = [TokenBatchSampler(sources, targets, 200, 1, None, processes, rank) for rank in range(processes)]
+    whole = epoch_of(one, 2)
+    together = [batch for step in zip(*(epoch_of(rank, 2) for rank in ranks)) for batch in step]
+    assert together == whole
+
+
+def test_an_epoch_is_the_same_on_every_run_and_another_with_another_seed_or_number():
+    sources, targets = random_lengths(500)
+
+    def epoch(number, seed=7):
+        return epoch_of(TokenBatchSampler(sources, targets, 300, seed), number)
+
+    sampler = TokenBatchSampler(sources, targets, 300, 7)
+    assert [epoch_of(sampler, number) for number in (0, 1, 0, 2)] == [epoch(0), epoch(1), epoch(0), epoch(2)]
+    assert epoch(0) != epoch(1) != epoch(2)
+    assert epoch(0) != epoch(0, seed=8)
+    assert epoch(1) != epoch(0, seed=8)  # seed and epoch are not added up
+
+
+def test_epochs_differ_in_the_order_of_batches_and_in_who_stands_together():
+    sources, targets = random_lengths(500, longest=8)  # many of equal lengths
+    sampler = TokenBatchSampler(sources, targets, 100)
+    first, second = epoch_of(sampler, 0), epoch_of(sampler, 1)
+
+    def shape(batch):
+        return sorted(zip(sources[batch].tolist(), targets[batch].tolist()))
+
+    assert [shape(batch) for batch in first] != [shape(batch) for batch in second]
+    assert sorted(map(shape, first)) == sorted(map(shape, second))
+    assert {frozenset(batch) for batch in first} != {frozenset(batch) for batch in second}
+
+
+def test_keys_name_the_epoch():
+    sampler = TokenBatchSampler(*random_lengths(20), 40)
+    for epoch in (0, 3):
+        sampler.set_epoch(epoch)
+        assert {key[0] for batch in sampler for key in batch} == {epoch}
+
+
+def test_lists_will_do_for_arrays():
+    sources, targets = random_lengths(50)
+    expected = epoch_of(TokenBatchSampler(sources, targets, 60), 1)
+    assert epoch_of(TokenBatchSampler(sources.tolist(), targets.tolist(), 60), 1) == expected
+
+
+def test_pairs_over_the_bound_are_batches_of_their_own_and_are_counted(package_log):
+    sampler = TokenBatchSampler([3, 50, 3, 2], [3, 3, 60, 2], 20)
+    assert [1] in epoch_of(sampler, 0)
+    assert [2] in epoch_of(sampler, 0)
+    assert "2 pairs are longer than max_tokens=20" in package_log.text
+    package_log.clear()
+    TokenBatchSampler([3, 20], [20, 2], 20)
+    assert not package_log.text
+
+
+def test_there_is_no_batch_size_by_which_accelerate_would_leave_batches_out():
+    assert not hasattr(TokenBatchSampler([1], [1], 9), "batch_size")
+
+
+# Weights
+
+
+def counts_over_epochs(sampler, epochs):
+    return [Counter(index for batch in epoch_of(sampler, epoch) for index in batch) for epoch in range(epochs)]
+
+
+@PROPERTY
+@given(
+    pairs=LENGTHS,
+    weights=st.lists(st.sampled_from([0.25, 0.5, 1.0, 2.0, 2.5]), min_size=80, max_size=80),
+    max_tokens=st.integers(1, 150),
+)
+def test_with_any_weights_batches_keep_the_bound_and_counts_their_weights(pairs, weights, max_tokens):
+    sources, targets = columns(pairs)
+    weights = np.array(weights[: len(pairs)])
+    sampler = TokenBatchSampler(sources, targets, max_tokens, weights=weights)
+    for epoch in range(2):
+        batches = epoch_of(sampler, epoch)
+        assert len(batches) == len(sampler)
+        counts = Counter(index for batch in batches for index in batch)
+        for index, weight in enumerate(weights):
+            assert counts[index] in ({int(weight)} if weight % 1 == 0 else {int(weight), int(weight) + 1})
+        for share in {0.25, 0.5}:  # of those that have this share, so many are drawn, or one for very few
+            members = np.flatnonzero(weights % 1 == share)
+            drawn = sum(counts[index] - int(weights[index]) for index in members.tolist())
+            assert drawn == (max(round(len(members) * share), 1) if len(members) else 0)
+        for batch in batches:
+            longest = max(max(sources[batch]), max(targets[batch]))
+            assert len(batch) * longest <= max_tokens or len(batch) == 1
+
+
+def test_a_corpus_of_half_weight_is_seen_in_turns_and_as_a_whole():
+    sources, targets = random_lengths(300)
+    weights = np.array([1.0] * 100 + [0.5] * 200)
+    epochs = counts_over_epochs(TokenBatchSampler(sources, targets, 100, weights=weights), 20)
+    for counts in epochs:
+        assert all(counts[index] == 1 for index in range(100))
+        assert sum(counts[index] for index in range(100, 300)) == 100
+    seen = sum(epochs, Counter())
+    assert all(seen[index] for index in range(300))
+    assert epochs[0] != epochs[1]
+    # Each pair is drawn in about half of the epochs: 20 throws of a coin.
+    assert all(2 <= seen[index] <= 18 for index in range(100, 300))
+
+
+@pytest.mark.parametrize("weight", [2.0, 2.5])
+def test_a_heavy_corpus_is_seen_so_often(weight):
+    sources, targets = random_lengths(120)
+    weights = np.array([1.0] * 60 + [weight] * 60)
+    for counts in counts_over_epochs(TokenBatchSampler(sources, targets, 100, weights=weights), 3):
+        assert sum(counts[index] for index in range(60, 120)) == 60 * weight
+        assert all(int(weight) <= counts[index] <= int(weight) + 1 for index in range(60, 120))
+        assert all(counts[index] == 1 for index in range(60))
+
+
+# Padding
+
+
+def test_the_padding_share_is_what_the_batches_have():
+    sources, targets = random_lengths(500)
+    sampler = TokenBatchSampler(sources, targets, 200)
+    for epoch in range(2):  # places change hands only among equals
+        batches = epoch_of(sampler, epoch)
+        places = sum(len(batch) * (sources[batch].max() + targets[batch].max()) for batch in batches)
+        assert sampler.padding_share() == pytest.approx(1 - (sources.sum() + targets.sum()) / places, abs=1e-12)
+    assert TokenBatchSampler([4, 4], [4, 4], 8).padding_share() == 0
+
+
+def test_less_than_a_twentieth_of_multi30k_is_padding(multi30k):
+    sources, targets = (
+        [len(line.split()) + 1 for line in read_lines(multi30k / f"train.{language}")] for language in ("en", "de")
+    )
+    assert len(sources) == 29_000
+    sampler = TokenBatchSampler(sources, targets, 4096)
+    assert sampler.padding_share() < 0.05
+    assert sum(map(len, epoch_of(sampler, 0))) == 29_000
+
+
+# With accelerate
+
+
+class Keys:
+    """A dataset that gives back the keys that it was asked for."""
+
+    def __init__(self, count):
+        self.count = count
+
+    def __len__(self):
+        return self.count
+
+    def __getitems__(self, keys):
+        return keys
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_run_resumed_in_an_epoch_sees_the_batches_that_are_left_of_it(rank, workers):
+    def loader():
+        sampler = TokenBatchSampler(*random_lengths(300), 120, 5, None, 2, rank)
+        return TokenBatchLoader(Keys(300), batch_sampler=sampler, collate_fn=list, num_workers=workers)
+
+    uninterrupted = loader()
+    epochs = []
+    for epoch in range(5):
+        uninterrupted.set_epoch(epoch)
+        epochs.append(list(uninterrupted))
+        assert len(epochs[-1]) == len(uninterrupted)
+    resumed = skip_first_batches(loader(), 4)
+    # What transformers' Trainer does with it: the epoch reaches the sampler below the one that skips.
+    if hasattr(resumed, "set_epoch"):
+        resumed.set_epoch(3)
+    resumed.batch_sampler.batch_sampler.set_epoch(3)
+    assert list(resumed) == epochs[3][4:]
+    assert epochs[3][4:] != epochs[0][4:]
+    after = loader()
+    after.set_epoch(4)
+    assert list(after) == epochs[4]
+
+
+# Scoring and decoding
 
 
 @given(st.lists(st.integers(0, 50)), st.integers(1, 7))
@@ -35,7 +332,7 @@ def test_token_batches_hold_each_sentence_once_the_longest_first_and_no_more_tok
     assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
     in_order = [lengths[index] for batch in batches for index in batch]
     assert in_order == sorted(lengths, reverse=True)
-    for batch, following in zip(batches, [*batches[1:], None]):
-        longest = lengths[batch[0]]
-        assert len(batch) == 1 or len(batch) * longest <= 14
-        assert following is None or (len(batch) + 1) * longest > 14  # and is as full as can be
+    for longer, batch in zip([None, *batches], batches):
+        assert len(batch) == 1 or len(batch) * lengths[batch[0]] <= 14
+        assert longer is None or (len(batch) + 1) * lengths[longer[-1]] > 14  # and is as full as can be
+    assert list(token_batches([], 14)) == []

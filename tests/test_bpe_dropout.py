@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from hf_vanilla_transformer.data import bpe_dropout, train_tokenizer
+from hf_vanilla_transformer.data.bpe_dropout import BpeDropout
 from hf_vanilla_transformer.text_to_ids import text_to_ids
-from hf_vanilla_transformer.training import bpe_dropout, train_tokenizer
-from hf_vanilla_transformer.training.bpe_dropout import BpeDropout
 
 TEXTS = [
     "A Boston Terrier is running on lush green grass in front of a white fence.",

@@ -6,7 +6,7 @@ import json
 import datasets
 import pytest
 
-from hf_vanilla_transformer.training.corpora import Corpus
+from hf_vanilla_transformer.data.corpora import Corpus
 
 # A line separator that is no line end in a text file; letters beyond ASCII; blanks to be kept.
 PAIRS = [(f" word {i} \u2028 ünï", f"Wort {i} 漢") for i in range(5)]
@@ -95,7 +95,7 @@ def test_what_a_dataset_is_asked_for(monkeypatch):
         asked.append((name, config, split, streaming))
         return [{"en": "a", "de": "b"}]
 
-    monkeypatch.setattr("hf_vanilla_transformer.training.corpora.load_dataset", load)
+    monkeypatch.setattr("hf_vanilla_transformer.data.corpora.load_dataset", load)
     corpus = Corpus(dataset="some/name", config="de-en", split="test")
     assert list(corpus.read_pairs("en", "de", streaming=True)) == [{"line": 0, "source": "a", "target": "b"}]
     assert list(corpus.read_pairs("de", "en")) == [{"line": 0, "source": "b", "target": "a"}]
@@ -115,7 +115,7 @@ def test_monolingual_text_is_plain_lines_or_the_key_text(tmp_path, zipped):
 
 def test_a_dataset_has_monolingual_text_too(monkeypatch):
     rows = [{"text": "a"}, {"text": None}]
-    monkeypatch.setattr("hf_vanilla_transformer.training.corpora.load_dataset", lambda *args, **kwargs: rows)
+    monkeypatch.setattr("hf_vanilla_transformer.data.corpora.load_dataset", lambda *args, **kwargs: rows)
     texts = Corpus(dataset="x", split="train").read_texts()
     assert next(texts) == {"line": 0, "source": "a"}
     with pytest.raises(ValueError, match=r"x/train, row 1: expected .*\"text\".*None"):

@@ -5,8 +5,8 @@ import torch
 from parity import randomise
 
 from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
+from hf_vanilla_transformer.data.tokenization import train_tokenizer
 from hf_vanilla_transformer.interop import export_ctranslate2
-from hf_vanilla_transformer.training.tokenization import train_tokenizer
 
 ctranslate2 = pytest.importorskip("ctranslate2")
 

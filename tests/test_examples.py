@@ -4,11 +4,12 @@ import copy
 
 import pytest
 
-from hf_vanilla_transformer.training import VanillaTransformerTrainingArguments, train_tokenizer
-from hf_vanilla_transformer.training.corpora import Corpus
-from hf_vanilla_transformer.training.data import Filters, load_tokenized
-from hf_vanilla_transformer.training.examples import example_maker, planned_lengths
-from hf_vanilla_transformer.training.tokenization import sentinel_ids
+from hf_vanilla_transformer.data import train_tokenizer
+from hf_vanilla_transformer.data.corpora import Corpus
+from hf_vanilla_transformer.data.examples import example_maker, planned_lengths
+from hf_vanilla_transformer.data.tokenization import sentinel_ids
+from hf_vanilla_transformer.data.tokenized import Filters, load_tokenized
+from hf_vanilla_transformer.training import VanillaTransformerTrainingArguments
 
 TEXTS = [
     " ".join(["red", "blue", "dogs", "running", "quickly"][: 1 + i % 5] * (1 + i % 3)) + f" {i}" for i in range(40)

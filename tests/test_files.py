@@ -5,9 +5,9 @@ import io
 import pytest
 from test_translation_pipeline import build
 
+from hf_vanilla_transformer.data import train_tokenizer
 from hf_vanilla_transformer.inference import files as files_module
 from hf_vanilla_transformer.inference import load_translator, open_output, write_lines
-from hf_vanilla_transformer.training import train_tokenizer
 
 
 class Terminal(io.StringIO):

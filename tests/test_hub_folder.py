@@ -17,8 +17,8 @@ from hf_vanilla_transformer import (
     VanillaTransformerForConditionalGeneration,
     VanillaTransformerModel,
 )
+from hf_vanilla_transformer.data import train_tokenizer
 from hf_vanilla_transformer.publishing import save_self_contained
-from hf_vanilla_transformer.training import train_tokenizer
 
 SMALL = {"vocab_size": 270, "d_model": 16, "num_heads": 2, "d_ff": 32, "num_encoder_layers": 1, "num_decoder_layers": 1}
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
+from hf_vanilla_transformer.data import train_tokenizer
 from hf_vanilla_transformer.evaluation import PairScore, ScoreTotals, label_likelihood, score_pairs
 from hf_vanilla_transformer.inference import EnsembleForConditionalGeneration
-from hf_vanilla_transformer.training import train_tokenizer
 
 PAIRS = [
     ("a b c", "A B C"),

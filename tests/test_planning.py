@@ -124,7 +124,7 @@ def test_table_2_costs_are_time_times_gpus_times_nine_and_a_half_tflops():
 
 @pytest.mark.parametrize("plan", [plan for plan in PLANS if "beyond" not in plan.name], ids=lambda plan: plan.name)
 def test_a_plan_is_of_the_recipe_that_it_is_named_after(plan):
-    recipe = read_recipe(PROJECT / "scripts" / "recipes" / f"{plan.name}.yaml")
+    recipe = read_recipe(PROJECT / "hf_vanilla_transformer" / "recipes" / f"{plan.name}.yaml")
     assert (recipe["preset"], recipe["vocab_size"]) == (plan.preset, plan.vocab_size)
     if "max_steps" in recipe:
         assert (recipe["max_steps"], 8 * recipe["max_tokens"]) == (plan.updates, plan.tokens)
@@ -139,7 +139,7 @@ def test_measured_seconds_are_those_of_the_readme():
 
 
 def page():
-    return (PROJECT / "scripts" / "recipes" / "README.md").read_text(encoding="utf-8")
+    return (PROJECT / "hf_vanilla_transformer" / "recipes" / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_page_has_what_the_script_prints(monkeypatch, capsys):
@@ -152,7 +152,7 @@ def test_the_page_has_what_the_script_prints(monkeypatch, capsys):
 
 
 def test_the_page_names_every_recipe_and_every_link_leads_somewhere():
-    folder = PROJECT / "scripts" / "recipes"
+    folder = PROJECT / "hf_vanilla_transformer" / "recipes"
     for path in folder.glob("*.yaml"):
         assert f"({path.name})" in page(), path.name
     for link in page().split("](")[1:]:

@@ -14,7 +14,11 @@ SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 def test_a_short_run_learns_something_and_reloads_equal(tmp_path):
     said = []
     result = quickstart(
-        SCRIPTS / "recipes" / "quickstart.yaml", tmp_path, train_pairs=640, held_out=20, say=said.append
+        SCRIPTS.parent / "hf_vanilla_transformer" / "recipes" / "quickstart.yaml",
+        tmp_path,
+        train_pairs=640,
+        held_out=20,
+        say=said.append,
     )
     assert result.reload_is_equal
     assert result.held_out == 20

@@ -7,12 +7,12 @@ import pytest
 import yaml
 
 from hf_vanilla_transformer import VanillaTransformerConfig
+from hf_vanilla_transformer.data.corpora import Corpus
 from hf_vanilla_transformer.training import parse_arguments, pretrain, read_recipe
-from hf_vanilla_transformer.training.corpora import Corpus
 from hf_vanilla_transformer.training.model_setup import parse_overrides
 from hf_vanilla_transformer.training.schedule import peak_learning_rate
 
-RECIPES = sorted((Path(__file__).resolve().parents[1] / "scripts" / "recipes").glob("*.yaml"))
+RECIPES = sorted((Path(__file__).resolve().parents[1] / "hf_vanilla_transformer" / "recipes").glob("*.yaml"))
 PAPER = [path for path in RECIPES if path.stem.startswith("wmt14-")]
 BIG = [path for path in PAPER if path.stem.endswith("-big")]
 SENTENCES = [
@@ -77,7 +77,9 @@ def test_a_recipe_names_real_options_and_does_not_contradict_itself(path):
         assert args.eval_steps <= args.max_steps
         assert args.warmup_steps < args.max_steps
     assert path.stem == Path(args.output_dir).name
-    assert f"scripts/recipes/{path.name}" in path.read_text(encoding="utf-8") or path.stem == "quickstart"
+    assert (
+        f"hf_vanilla_transformer/recipes/{path.name}" in path.read_text(encoding="utf-8") or path.stem == "quickstart"
+    )
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=stem)

@@ -171,7 +171,7 @@ def test_given_values_repeat_the_run(recipe, tmp_path):
 
 
 def test_the_recipes_of_the_project_can_be_read():
-    recipes = sorted((Path(__file__).parents[1] / "scripts" / "recipes").glob("*.yaml"))
+    recipes = sorted((Path(__file__).parents[1] / "hf_vanilla_transformer" / "recipes").glob("*.yaml"))
     assert recipes
     for path in recipes:
         assert read_recipe(path)["train_data"]

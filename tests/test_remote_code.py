@@ -13,8 +13,8 @@ from hf_vanilla_transformer import (
     VanillaTransformerForConditionalGeneration,
     VanillaTransformerModel,
 )
+from hf_vanilla_transformer.data import train_tokenizer
 from hf_vanilla_transformer.publishing import save_self_contained
-from hf_vanilla_transformer.training import train_tokenizer
 
 # What a program begins with that is to run as where the package is not installed.
 PACKAGE_IS_MISSING = """

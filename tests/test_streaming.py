@@ -8,9 +8,10 @@ from collections import Counter
 import pytest
 import torch
 
-from hf_vanilla_transformer.training import VanillaTransformerTrainingArguments, train_tokenizer
-from hf_vanilla_transformer.training.corpora import Corpus
-from hf_vanilla_transformer.training.streaming import TokenBatchStream
+from hf_vanilla_transformer.data import train_tokenizer
+from hf_vanilla_transformer.data.corpora import Corpus
+from hf_vanilla_transformer.data.streaming import TokenBatchStream
+from hf_vanilla_transformer.training import VanillaTransformerTrainingArguments
 
 LINES = [f"{'w' * (1 + i % 9)} {i}" for i in range(60)]
 

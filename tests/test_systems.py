@@ -5,6 +5,7 @@ import json
 import pytest
 from test_pair_scores import build
 
+from hf_vanilla_transformer.data import train_tokenizer
 from hf_vanilla_transformer.evaluation import (
     ScoreTotals,
     System,
@@ -17,7 +18,6 @@ from hf_vanilla_transformer.evaluation import (
     system_of_model,
 )
 from hf_vanilla_transformer.inference import translate
-from hf_vanilla_transformer.training import train_tokenizer
 
 REFERENCES = ["Ein Hund läuft durch den Park.", "Zwei Männer sitzen auf einer Bank.", 'Sie sagt: „Ja."'] * 4
 OTHERS = [text.replace("Park", "Garten") for text in REFERENCES]

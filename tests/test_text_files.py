@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_vanilla_transformer.training.text_files import (
+from hf_vanilla_transformer.data.text_files import (
     count_lines,
     decode_lines,
     read_aligned,

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
+from hf_vanilla_transformer.data import train_tokenizer
 from hf_vanilla_transformer.text_to_ids import text_backend, text_to_ids
-from hf_vanilla_transformer.training import train_tokenizer
 
 CONTROL = ["<s>", "<pad>", "</s>", "<unk>"]
 CHARACTERS = sorted(set("abcdefghijklmnopqrstuvwxyz2ABCDE<>{}/_01 "))

@@ -18,14 +18,14 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from hf_vanilla_transformer import VanillaTransformerConfig
-from hf_vanilla_transformer.text_to_ids import text_to_ids
-from hf_vanilla_transformer.training import train_tokenizer
-from hf_vanilla_transformer.training.tokenization import (
+from hf_vanilla_transformer.data import train_tokenizer
+from hf_vanilla_transformer.data.tokenization import (
     SPECIAL_TOKENS,
     save_tokenizer,
     sentinel_ids,
     tokenizer_statistics,
 )
+from hf_vanilla_transformer.text_to_ids import text_to_ids
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "train_tokenizer.py"
 

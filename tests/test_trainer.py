@@ -14,7 +14,7 @@ from hf_vanilla_transformer import VanillaTransformerForConditionalGeneration
 from hf_vanilla_transformer.evaluation import label_likelihood
 from hf_vanilla_transformer.training import prepare, pretrain, train
 from hf_vanilla_transformer.training.checkpoints import find_damage, list_checkpoints
-from hf_vanilla_transformer.training.pretraining import _trainer
+from hf_vanilla_transformer.training.run import _trainer
 
 
 @pytest.fixture(scope="module")

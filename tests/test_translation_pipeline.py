@@ -20,9 +20,9 @@ from hf_vanilla_transformer import (
     VanillaTransformerConfig,
     VanillaTransformerForConditionalGeneration,
 )
+from hf_vanilla_transformer.data import train_tokenizer
 from hf_vanilla_transformer.inference import EnsembleForConditionalGeneration
 from hf_vanilla_transformer.publishing import save_self_contained
-from hf_vanilla_transformer.training import train_tokenizer
 
 SENTENCES = ["a b c", "", "a", " \t", "c b a a b c a b c", "b b b b"]
 

@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedModel
 
 from ..batch_translation import refuse_training_mode
-from ..inference.batching import padded_batch, sorted_batches
+from ..data.batching import padded_batch, sorted_batches
 from ..loss import IGNORED_LABEL
 
 

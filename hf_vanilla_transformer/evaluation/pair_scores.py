@@ -11,8 +11,8 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..batch_translation import refuse_training_mode
+from ..data.batching import padded_batch, token_batches
 from ..forced_scoring import forced_log_probs
-from ..inference.batching import padded_batch, token_batches
 from ..source_pieces import max_source_length
 from ..text_to_ids import text_to_ids
 from .likelihood import LabelLikelihood

@@ -3,7 +3,7 @@
 from ..batch_translation import Translation
 from .ensemble import EnsembleForConditionalGeneration
 from .files import load_translator, open_output, translated_lines, write_lines
-from .filters import run_as_filter
+from .pipes import run_as_filter
 from .translation import translate, translate_with_details
 
 __all__ = [

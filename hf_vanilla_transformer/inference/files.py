@@ -13,7 +13,7 @@ from transformers.utils import logging
 
 from ..batch_translation import Translation
 from .ensemble import EnsembleForConditionalGeneration
-from .filters import INTERRUPTED, PIPE_CLOSED, send_to_nobody, write_plain_lines
+from .pipes import INTERRUPTED, PIPE_CLOSED, send_to_nobody, write_plain_lines
 from .translation import translate_with_details
 
 

@@ -9,8 +9,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from ..batch_translation import Translation, refuse_training_mode, translate_pieces
+from ..data.batching import sorted_batches, token_batches
 from ..source_pieces import max_source_length, source_pieces
-from .batching import sorted_batches, token_batches
 
 logger = logging.get_logger(__name__)
 

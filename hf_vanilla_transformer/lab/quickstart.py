@@ -71,7 +71,7 @@ def quickstart(
 
     arguments = parse_arguments([str(recipe), "--output_dir", str(output_dir), "--train_data", str(text)])
     run = prepare(arguments)
-    tokenizer = run.tokenizer
+    tokenizer = run.text.tokenizer
     say(f"2. Trained a tokenizer: {len(tokenizer)} tokens, {tokenizer.tokenize(example['source'])}")
 
     say(f"3. Training {sum(weight.numel() for weight in run.model.parameters()):,} parameters as {recipe} says ...")

@@ -18,12 +18,14 @@ from transformers import (
 )
 
 from ..configuration_vanilla_transformer import VanillaTransformerConfig
+from ..data import train_tokenizer
+from ..data.batching import TokenBatchSampler, collate
+from ..data.corpora import Corpus, TextFormat, read_corpora
+from ..data.examples import TrainingExamples
+from ..data.filters import Filters
+from ..data.tokenized import Cache, column_lengths, load_tokenized
 from ..modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
-from ..training import VanillaTransformerTrainer, VanillaTransformerTrainingArguments, train_tokenizer
-from ..training.corpora import Corpus
-from ..training.data import Filters, TrainingExamples, column_lengths, load_tokenized, read_corpora
-from ..training.token_batches import TokenBatchSampler
-from ..training.trainer import collate
+from ..training import VanillaTransformerTrainer, VanillaTransformerTrainingArguments
 from .benchmarks import marian_like
 
 OURS, OURS_BF16 = "hf_vanilla_transformer", "hf_vanilla_transformer, bf16"
@@ -89,8 +91,6 @@ def compare_training(
         args = partial(
             VanillaTransformerTrainingArguments,
             output_dir=folder,
-            train_data=list(corpora),
-            data_cache_dir=folder,
             max_tokens=max_tokens,
             num_train_epochs=1,
             final_weights="last",
@@ -102,9 +102,9 @@ def compare_training(
             use_cpu=True,
         )
         parsed = [Corpus.parse(corpus) for corpus in corpora]
-        texts = (row[side] for row in read_corpora(parsed, args()) for side in ("source", "target"))
+        texts = (row[side] for row in read_corpora(parsed, TextFormat()) for side in ("source", "target"))
         tokenizer = train_tokenizer(texts=texts, vocab_size=vocab_size)
-        rows = load_tokenized(parsed, tokenizer, args(), Filters(), "training set").shuffle(seed=0)
+        rows = load_tokenized(parsed, tokenizer, TextFormat(), Filters(), "training set", Cache(folder)).shuffle(seed=0)
         rows = rows.select(range(min(sentences, len(rows)))).flatten_indices()
         useful = int(column_lengths(rows, "labels").sum())
         config = VanillaTransformerConfig.from_preset(preset, vocab_size=len(tokenizer), dropout=0.1)

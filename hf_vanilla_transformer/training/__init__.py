@@ -1,12 +1,10 @@
-"""Training from text: reading it, learning a vocabulary from it, and learning to translate."""
+"""§5 training: the arguments of a run, its recipe, the trainer, checkpoints one can trust, and what a run leaves."""
 
 from .arguments import VanillaTransformerTrainingArguments
 from .averaging import average_checkpoints, last_checkpoints
-from .command_line import run_command
-from .pretraining import PreparedRun, TrainingResult, prepare, pretrain, train
 from .recipes import parse_arguments, read_recipe
 from .report import summary_lines
-from .tokenization import train_tokenizer
+from .run import PreparedRun, TrainingResult, prepare, pretrain, train
 from .trainer import VanillaTransformerTrainer
 
 __all__ = [
@@ -20,8 +18,6 @@ __all__ = [
     "prepare",
     "pretrain",
     "read_recipe",
-    "run_command",
     "summary_lines",
     "train",
-    "train_tokenizer",
 ]

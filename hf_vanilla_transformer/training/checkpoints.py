@@ -1,6 +1,5 @@
 """Checkpoints that appear whole or not at all: sealed with a list of what they hold, checked before use."""
 
-import hashlib
 import json
 import os
 import re
@@ -9,6 +8,8 @@ from pathlib import Path
 
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
+
+from ..data.text_files import hash_file
 
 logger = logging.get_logger(__name__)
 
@@ -171,22 +172,6 @@ def prepare_folder(output_dir: str | Path, checkpoint_bytes: int = 0, checkpoint
             f"output_dir={output_dir} has {free / 1e9:.2f} GB left, but {checkpoints} checkpoints of "
             f"{checkpoint_bytes / 1e9:.2f} GB need {needed / 1e9:.2f} GB; make room, or lower save_total_limit"
         )
-
-
-def hash_file(path: str | Path) -> str:
-    """Hashes the content of a file of any size, in memory for a block of it.
-
-    Args:
-        path: the file.
-
-    Returns:
-        Its SHA-256, in hexadecimal.
-    """
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _sync(path: Path) -> None:

@@ -13,8 +13,8 @@ import yaml
 from transformers import HfArgumentParser
 from transformers.trainer_pt_utils import AcceleratorConfig
 
+from ..data.text_files import read_lines
 from .arguments import VanillaTransformerTrainingArguments
-from .text_files import read_lines
 
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false"}
 

@@ -26,21 +26,20 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import SchedulerType
 from transformers.utils import logging
 
+from ..data.batching import TokenBatchLoader, TokenBatchSampler, sorted_batches
+from ..data.examples import TrainingExamples
+from ..data.tokenization import save_tokenizer
 from ..evaluation import LabelLikelihood, label_likelihood, score_translations
 from ..inference import translate
-from ..inference.batching import padded_batch, sorted_batches
 from ..loss import IGNORED_LABEL
 from .arguments import VanillaTransformerTrainingArguments
 from .averaging import MovingAverage
 from .checkpoints import list_checkpoints, publish_checkpoint, rotate_checkpoints, writing_folder
-from .data import TrainingExamples
+from .fsdp import embeddings_in_outermost_group
 from .interruption import StopOnSignal
 from .progress import PlainLines, ProgressBar
 from .r_drop import r_drop_divergence
 from .schedule import inverse_sqrt_schedule
-from .sharding import embeddings_in_outermost_group
-from .token_batches import TokenBatchLoader, TokenBatchSampler
-from .tokenization import save_tokenizer
 
 logger = logging.get_logger(__name__)
 
@@ -371,18 +370,3 @@ class _LogBeforeSaving(TrainerCallback):
         control.should_log = control.should_log or control.should_save
 
     on_epoch_end = on_step_end
-
-
-def collate(examples: list[dict[str, Any]], pad_token_id: int | None) -> dict[str, torch.Tensor]:
-    """Stacks examples as a batch to learn from.
-
-    Args:
-        examples: each with `input_ids`, `labels` and `index`.
-        pad_token_id: the id of `<pad>`.
-
-    Returns:
-        As `padded_batch`, and `index` (B,): which sentences these are.
-    """
-    batch = padded_batch(examples, pad_token_id)
-    batch["index"] = torch.tensor([example["index"] for example in examples])
-    return batch

@@ -1,6 +1,6 @@
 #!/bin/bash
 # Four machines of eight GPUs under SLURM: survives a worker that dies, and the time limit.
-#   sbatch scripts/accelerate/slurm.sh scripts/recipes/wmt14-en-de-big.yaml --max_tokens 781
+#   sbatch scripts/accelerate/slurm.sh hf_vanilla_transformer/recipes/wmt14-en-de-big.yaml --max_tokens 781
 # Started in the project's folder, which all machines see, with the environment that has the package active. What
 # follows the recipe overrides it. 32 GPUs of 781 tokens make the paper's batch of 25,000 (§5.1).
 #

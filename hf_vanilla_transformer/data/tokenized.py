@@ -6,14 +6,12 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import datasets
 import numpy as np
-import torch
 from datasets import Dataset, Features, Value
 from datasets import Sequence as ListOf
 from datasets.arrow_writer import ArrowWriter
@@ -22,9 +20,9 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from ..text_to_ids import text_to_ids
-from .arguments import VanillaTransformerTrainingArguments
-from .checkpoints import hash_file
-from .corpora import Corpus, Row
+from .corpora import Corpus, Row, TextFormat, read_corpora
+from .filters import FilterCounts, Filters
+from .text_files import hash_file
 
 logger = logging.get_logger(__name__)
 
@@ -32,9 +30,6 @@ logger = logging.get_logger(__name__)
 _CHUNK = 1000
 # Part of the name under which tokenised text is kept; a new number makes older ones unknown.
 _CACHE_VERSION = 2
-
-# (row, epoch, index) -> `input_ids` and `labels`
-MakeExample = Callable[[Row, int, int], dict[str, list[int]]]
 
 _PAIR_FEATURES = Features(
     {
@@ -50,71 +45,16 @@ _TEXT_FEATURES = Features({name: _PAIR_FEATURES[name] for name in ("corpus", "li
 
 
 @dataclass(frozen=True)
-class Filters:
-    """What is left out of a corpus besides pairs with an empty side, of which nothing can be learned.
+class Cache:
+    """Where tokenised text is kept.
 
     Args:
-        max_length: the most tokens of a side; None for any number.
-        max_length_ratio: the most times that one side may have the other's tokens; None for any number.
-        drop_duplicates: whether to leave out pairs whose text was seen before.
+        folder: None for one below that of `datasets`.
+        show_progress: whether to show a progress bar while it is filled.
     """
 
-    max_length: int | None = None
-    max_length_ratio: float | None = None
-    drop_duplicates: bool = False
-
-    @classmethod
-    def of(cls, args: VanillaTransformerTrainingArguments) -> "Filters":
-        """The filters of a run's training text."""
-        return cls(args.max_length, args.max_length_ratio, args.drop_duplicates)
-
-
-@dataclass
-class FilterCounts:
-    """How many pairs there were, and why some were left out."""
-
-    read: int = 0
-    kept: int = 0
-    empty: int = 0
-    too_long: int = 0
-    unequal: int = 0
-    duplicate: int = 0
-
-    def describe(self, name: str, filters: Filters) -> str:
-        """One line for the log: what was kept of `name`, and how much each filter left out."""
-        reasons = [f"{self.empty} with an empty side"]
-        if filters.max_length is not None:
-            reasons.append(f"{self.too_long} longer than max_length={filters.max_length} tokens")
-        if filters.max_length_ratio is not None:
-            reasons.append(f"{self.unequal} beyond max_length_ratio={filters.max_length_ratio}")
-        if filters.drop_duplicates:
-            reasons.append(f"{self.duplicate} seen before")
-        return f"{name}: {self.kept} of {self.read} kept; left out: {', '.join(reasons)}"
-
-
-def read_corpora(
-    corpora: Sequence[Corpus], args: VanillaTransformerTrainingArguments, streaming: bool = False
-) -> Iterator[Row]:
-    """Reads corpora one after the other, as the objective wants them: pairs, or monolingual text.
-
-    Args:
-        corpora: what to read.
-        args: the run; gives languages and objective.
-        streaming: whether datasets of the Hub are to be read without downloading them first.
-
-    Yields:
-        `corpus` (its number), `line`, `source` and, of pairs, `target`.
-
-    Raises:
-        ValueError: a line is not what it should be; the message names file and line.
-    """
-    for number, corpus in enumerate(corpora):
-        if args.objective == "span_corruption":
-            rows = corpus.read_texts(streaming)
-        else:
-            rows = corpus.read_pairs(args.source_lang, args.target_lang, streaming)
-        for row in rows:
-            yield {"corpus": number, **row}
+    folder: str | None = None
+    show_progress: bool = True
 
 
 def tokenize_rows(
@@ -163,9 +103,10 @@ def tokenize_rows(
 def load_tokenized(
     corpora: Sequence[Corpus],
     tokenizer: PreTrainedTokenizerBase,
-    args: VanillaTransformerTrainingArguments,
+    text_format: TextFormat,
     filters: Filters,
     name: str,
+    cache: Cache = Cache(),
 ) -> Dataset:
     """Tokenises corpora into a memory-mapped dataset, or finds it where an earlier run kept it.
 
@@ -174,9 +115,10 @@ def load_tokenized(
     Args:
         corpora: what to read.
         tokenizer: ends every side with `</s>`.
-        args: the run; gives languages, objective and `data_cache_dir`.
+        text_format: how their rows are taken apart.
         filters: what to leave out.
         name: what to call the text in the log.
+        cache: where it is kept.
 
     Returns:
         `corpus`, `line`, `source`, `input_ids` and, of pairs, `target` and `labels`.
@@ -186,11 +128,11 @@ def load_tokenized(
     """
     for corpus in corpora:
         corpus.check()
-    root = Path(args.data_cache_dir or Path(datasets.config.HF_DATASETS_CACHE) / "hf_vanilla_transformer")
-    key = _cache_key(corpora, tokenizer, args, filters)
+    root = Path(cache.folder or Path(datasets.config.HF_DATASETS_CACHE) / "hf_vanilla_transformer")
+    key = _cache_key(corpora, tokenizer, text_format, filters)
     folder = root / key
     if not (folder / "counts.json").exists():
-        _write_tokenized(folder, corpora, tokenizer, args, filters, name)
+        _write_tokenized(folder, corpora, tokenizer, text_format, filters, name, cache.show_progress)
     counts = FilterCounts(**json.loads((folder / "counts.json").read_text(encoding="utf-8")))
     message = counts.describe(name, filters)
     if not counts.kept:
@@ -208,9 +150,10 @@ def _write_tokenized(
     folder: Path,
     corpora: Sequence[Corpus],
     tokenizer: PreTrainedTokenizerBase,
-    args: VanillaTransformerTrainingArguments,
+    text_format: TextFormat,
     filters: Filters,
     name: str,
+    show_progress: bool,
 ) -> None:
     counts = FilterCounts()
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -218,10 +161,10 @@ def _write_tokenized(
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         written = Path(scratch) / "rows"
         written.mkdir()
-        features = _TEXT_FEATURES if args.objective == "span_corruption" else _PAIR_FEATURES
-        rows = tokenize_rows(read_corpora(corpora, args), tokenizer, filters, counts)
+        features = _TEXT_FEATURES if text_format.monolingual else _PAIR_FEATURES
+        rows = tokenize_rows(read_corpora(corpora, text_format), tokenizer, filters, counts)
         with ArrowWriter(path=str(written / "rows.arrow"), features=features) as writer:
-            for row in tqdm(rows, desc=f"Tokenising {name}", unit=" sentences", disable=args.disable_tqdm):
+            for row in tqdm(rows, desc=f"Tokenising {name}", unit=" sentences", disable=not show_progress):
                 writer.write(row)
             writer.finalize()
         (written / "counts.json").write_text(json.dumps(asdict(counts)), encoding="utf-8")
@@ -235,7 +178,7 @@ def _write_tokenized(
 def _cache_key(
     corpora: Sequence[Corpus],
     tokenizer: PreTrainedTokenizerBase,
-    args: VanillaTransformerTrainingArguments,
+    text_format: TextFormat,
     filters: Filters,
 ) -> str:
     digest = hashlib.sha256()
@@ -252,7 +195,7 @@ def _cache_key(
     # Which of the added tokens are read from text, and what is put around either side, is not all in there.
     probe = [" ".join(sorted(tokenizer.get_added_vocab()))]
     digest.update(json.dumps([text_to_ids(tokenizer, probe, as_target) for as_target in (False, True)]).encode())
-    what = [args.objective, args.source_lang, args.target_lang, asdict(filters), _CACHE_VERSION]
+    what = [asdict(text_format), asdict(filters), _CACHE_VERSION]
     digest.update(json.dumps(what).encode())
     return digest.hexdigest()[:32]
 
@@ -285,61 +228,4 @@ def column_lengths(rows: Dataset, column: str) -> np.ndarray:
     return np.concatenate([np.diff(chunk.offsets.to_numpy()) for chunk in chunks]).astype(np.int64)
 
 
-class TrainingExamples(torch.utils.data.Dataset):
-    """Tokenised rows as what one epoch learns from: the pair itself, or made anew out of it every epoch.
-
-    Args:
-        rows: as `load_tokenized` returns them.
-        corpora: where the rows come from.
-        make: what makes `input_ids` and `labels` of a row in an epoch; None leaves a row as it is.
-    """
-
-    def __init__(self, rows: Dataset, corpora: Sequence[Corpus] = (), make: MakeExample | None = None) -> None:
-        self.rows, self.corpora, self.make = rows, corpora, make
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def where(self, index: int) -> str:
-        """Says where a row was read, for messages.
-
-        Args:
-            index: of the row.
-
-        Returns:
-            Corpus and line.
-        """
-        row = self.rows[index]
-        name = self.corpora[row["corpus"]].name if self.corpora else f"corpus {row['corpus']}"
-        return f"{name}, line {row['line']}"
-
-    def __getitems__(self, keys: list[tuple[int, int]]) -> list[dict[str, Any]]:
-        """Gets the rows of a batch.
-
-        Args:
-            keys: (epoch, index) of each, as a `TokenBatchSampler` gives them.
-
-        Returns:
-            `input_ids`, `labels` and `index` of each.
-        """
-        columns = self.rows[[index for _, index in keys]]
-        rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-        if self.make is not None:
-            rows = [{**row, **self.make(row, epoch, index)} for row, (epoch, index) in zip(rows, keys, strict=True)]
-        return [
-            {"input_ids": row["input_ids"], "labels": row["labels"], "index": index}
-            for row, (_, index) in zip(rows, keys, strict=True)
-        ]
-
-
-def example_lengths(examples: Sequence[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
-    """Counts the tokens of examples in memory.
-
-    Args:
-        examples: each with `input_ids` and `labels`.
-
-    Returns:
-        Tokens of each source, and of each target.
-    """
-    sources = np.array([len(example["input_ids"]) for example in examples], dtype=np.int64)
-    return sources, np.array([len(example["labels"]) for example in examples], dtype=np.int64)
+__all__ = ["Cache", "column_lengths", "load_tokenized", "tokenize_rows"]

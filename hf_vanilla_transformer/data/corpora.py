@@ -3,7 +3,7 @@
 import difflib
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import zip_longest
 from pathlib import Path
@@ -15,6 +15,21 @@ from .text_files import read_lines, require_text_file
 
 # `line` is the line in the file, from 1, or the row of a dataset, from 0; a monolingual row has no `target`.
 Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class TextFormat:
+    """How the rows of corpora are taken apart.
+
+    Args:
+        source_lang: key of the source in jsonl and dataset rows.
+        target_lang: key of the target.
+        monolingual: whether the text is sentences by themselves rather than pairs.
+    """
+
+    source_lang: str = "en"
+    target_lang: str = "de"
+    monolingual: bool = False
 
 
 @dataclass(frozen=True)
@@ -163,6 +178,29 @@ class Corpus:
     def _dataset_rows(self, streaming: bool) -> Iterator[tuple[int, Any]]:
         rows = load_dataset(self.dataset, self.config, split=self.split, streaming=streaming)
         return enumerate(rows)
+
+
+def read_corpora(corpora: Sequence[Corpus], text_format: TextFormat, streaming: bool = False) -> Iterator[Row]:
+    """Reads corpora one after the other: pairs, or monolingual text.
+
+    Args:
+        corpora: what to read.
+        text_format: how their rows are taken apart.
+        streaming: whether datasets of the Hub are to be read without downloading them first.
+
+    Yields:
+        `corpus` (its number), `line`, `source` and, of pairs, `target`.
+
+    Raises:
+        ValueError: a line is not what it should be; the message names file and line.
+    """
+    for number, corpus in enumerate(corpora):
+        if text_format.monolingual:
+            rows = corpus.read_texts(streaming)
+        else:
+            rows = corpus.read_pairs(text_format.source_lang, text_format.target_lang, streaming)
+        for row in rows:
+            yield {"corpus": number, **row}
 
 
 def _kind(path: str) -> str:

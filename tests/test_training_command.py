@@ -3,7 +3,8 @@
 import pytest
 from training_runs import flags, options, write_text
 
-from hf_vanilla_transformer.training import command_line, run_command
+from hf_vanilla_transformer.commands import training as command_line
+from hf_vanilla_transformer.commands.training import run_command
 
 
 @pytest.fixture(scope="module")

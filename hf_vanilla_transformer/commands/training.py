@@ -6,9 +6,7 @@ from collections.abc import Sequence
 
 from huggingface_hub.errors import StrictDataclassError
 
-from .pretraining import prepare, train
-from .recipes import parse_arguments
-from .report import summary_lines
+from ..training import parse_arguments, prepare, summary_lines, train
 
 
 def run_command(

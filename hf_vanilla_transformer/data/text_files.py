@@ -2,6 +2,7 @@
 
 import errno
 import gzip
+import hashlib
 import io
 import os
 import zlib
@@ -123,6 +124,22 @@ def require_text_file(path: str | Path) -> None:
         raise IsADirectoryError(errno.EISDIR, "a directory, not a text file", str(path))
 
 
+def hash_file(path: str | Path) -> str:
+    """Hashes the content of a file of any size, in memory for a block of it.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Its SHA-256, in hexadecimal.
+    """
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 def _decode(raw_line: bytes, where: str, allow_nul: bool) -> str:
     if not allow_nul and (position := raw_line.find(0)) >= 0:
         raise ValueError(f"{where}: NUL byte at byte {position}; looks like a binary file, or text that is not UTF-8")
@@ -134,4 +151,4 @@ def _decode(raw_line: bytes, where: str, allow_nul: bool) -> str:
         ) from error
 
 
-__all__ = ["count_lines", "decode_lines", "read_aligned", "read_lines", "require_text_file"]
+__all__ = ["count_lines", "decode_lines", "hash_file", "read_aligned", "read_lines", "require_text_file"]

@@ -13,9 +13,10 @@ from datasets import Sequence as ListOf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_vanilla_transformer.training import VanillaTransformerTrainingArguments, data, train_tokenizer
-from hf_vanilla_transformer.training.corpora import Corpus
-from hf_vanilla_transformer.training.data import (
+from hf_vanilla_transformer.data import tokenized as data
+from hf_vanilla_transformer.data import train_tokenizer
+from hf_vanilla_transformer.data.corpora import Corpus
+from hf_vanilla_transformer.data.tokenized import (
     FilterCounts,
     Filters,
     TrainingExamples,
@@ -25,6 +26,7 @@ from hf_vanilla_transformer.training.data import (
     read_corpora,
     tokenize_rows,
 )
+from hf_vanilla_transformer.training import VanillaTransformerTrainingArguments
 
 PAIRS = [(f"word {i} \u2028 ünï", f"Wort {i}") for i in range(5)]
 

@@ -11,12 +11,13 @@ from training_runs import SHAPE, arguments, without_clock, write_text
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from hf_vanilla_transformer import VanillaTransformerForConditionalGeneration
+from hf_vanilla_transformer.data import train_tokenizer
+from hf_vanilla_transformer.data.tokenization import sentinel_ids
 from hf_vanilla_transformer.evaluation import label_likelihood, score_translations
 from hf_vanilla_transformer.inference import translate
-from hf_vanilla_transformer.training import prepare, pretrain, train, train_tokenizer
+from hf_vanilla_transformer.training import prepare, pretrain, train
 from hf_vanilla_transformer.training.averaging import average_weights
 from hf_vanilla_transformer.training.checkpoints import list_checkpoints
-from hf_vanilla_transformer.training.tokenization import sentinel_ids
 
 
 @pytest.fixture(scope="module")

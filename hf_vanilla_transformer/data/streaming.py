@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,12 +10,32 @@ import torch
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from .arguments import VanillaTransformerTrainingArguments
-from .corpora import Corpus, Row
-from .data import FilterCounts, Filters, MakeExample, example_lengths, read_corpora, tokenize_rows
-from .token_batches import plan_batches
+from .batching import plan_batches
+from .corpora import Corpus, Row, TextFormat, read_corpora
+from .examples import MakeExample, example_lengths
+from .filters import FilterCounts, Filters
+from .tokenized import tokenize_rows
 
 logger = logging.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class StreamOptions:
+    """How a stream is made.
+
+    Args:
+        max_tokens: of a side of a batch, padding included (§5.1).
+        shuffle_buffer: examples that are put into batches and shuffled together.
+        seed: of mixing and shuffling.
+        num_processes: processes that share the sentences.
+        process_index: which of them this is.
+    """
+
+    max_tokens: int
+    shuffle_buffer: int = 50_000
+    seed: int = 0
+    num_processes: int = 1
+    process_index: int = 0
 
 
 class TokenBatchStream(torch.utils.data.IterableDataset):
@@ -27,7 +48,9 @@ class TokenBatchStream(torch.utils.data.IterableDataset):
     Args:
         corpora: what to read.
         tokenizer: ends every side with `</s>`.
-        args: the run.
+        text_format: how rows are taken apart.
+        filters: what to leave out.
+        options: how batches are made.
         make: as in `TrainingExamples`.
         collate: makes a batch of examples.
     """
@@ -36,11 +59,14 @@ class TokenBatchStream(torch.utils.data.IterableDataset):
         self,
         corpora: Sequence[Corpus],
         tokenizer: PreTrainedTokenizerBase,
-        args: VanillaTransformerTrainingArguments,
+        text_format: TextFormat,
+        filters: Filters,
+        options: StreamOptions,
         make: MakeExample | None,
         collate: Any,
     ) -> None:
-        self.corpora, self.tokenizer, self.args = corpora, tokenizer, args
+        self.corpora, self.tokenizer, self.text_format = corpora, tokenizer, text_format
+        self.filters, self.options = filters, options
         self.make, self.collate = make, collate
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
@@ -49,20 +75,20 @@ class TokenBatchStream(torch.utils.data.IterableDataset):
         Raises:
             ValueError: nothing is left of a corpus after filtering; or as `read_corpora`.
         """
-        filters, counts = Filters.of(self.args), FilterCounts()
+        filters, options, counts = self.filters, self.options, FilterCounts()
         # Two generators: all processes mix the corpora alike, however many batches each of them shuffles.
-        mixing, shuffling = np.random.default_rng((self.args.seed, 0)), np.random.default_rng((self.args.seed, 1))
+        mixing, shuffling = np.random.default_rng((options.seed, 0)), np.random.default_rng((options.seed, 1))
         rows = tokenize_rows(self._rows(mixing, counts), self.tokenizer, filters, counts)
         read = 0
         while True:
             buffer = []
-            for index, row in enumerate(itertools.islice(rows, self.args.shuffle_buffer), start=read):
+            for index, row in enumerate(itertools.islice(rows, options.shuffle_buffer), start=read):
                 made = row if self.make is None else {**row, **self.make(row, 0, index)}
                 buffer.append({"input_ids": made["input_ids"], "labels": made["labels"], "index": index})
             read += len(buffer)
             (logger.warning if counts.kept < counts.read else logger.info)(counts.describe("stream", filters))
             sources, targets = example_lengths(buffer)
-            batches = plan_batches(sources, targets, self.args.max_tokens)
+            batches = plan_batches(sources, targets, options.max_tokens)
             for position in shuffling.permutation(len(batches)):
                 yield self.collate([buffer[index] for index in batches[position]])
 
@@ -70,8 +96,8 @@ class TokenBatchStream(torch.utils.data.IterableDataset):
         """The sentences of this process, and of this worker of its loader."""
         worker = torch.utils.data.get_worker_info()
         workers, number = (worker.num_workers, worker.id) if worker else (1, 0)
-        shares = self.args.world_size * workers
-        mine = self.args.process_index * workers + number
+        shares = self.options.num_processes * workers
+        mine = self.options.process_index * workers + number
         streams = [self._endless(number, counts) for number in range(len(self.corpora))]
         weights = np.array([corpus.weight for corpus in self.corpora])
         limits = np.cumsum(weights / weights.sum())
@@ -82,12 +108,13 @@ class TokenBatchStream(torch.utils.data.IterableDataset):
         corpus = self.corpora[number]
         while True:
             rows = 0
-            for row in read_corpora([corpus], self.args, streaming=True):
+            for row in read_corpora([corpus], self.text_format, streaming=True):
                 rows += 1
                 yield {**row, "corpus": number}
             if not rows:
                 raise ValueError(f"no sentence in {corpus.name}")
             if not counts.kept and counts.read >= rows:
-                raise ValueError(
-                    f"nothing is left to learn from. {counts.describe(corpus.name, Filters.of(self.args))}"
-                )
+                raise ValueError(f"nothing is left to learn from. {counts.describe(corpus.name, self.filters)}")
+
+
+__all__ = ["StreamOptions", "TokenBatchStream"]

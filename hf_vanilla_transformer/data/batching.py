@@ -1,10 +1,13 @@
 """§5.1 batches by tokens: sentences of like length together, so that little of a batch is padding."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from transformers.utils import logging
+
+from ..loss import IGNORED_LABEL
 
 logger = logging.get_logger(__name__)
 
@@ -168,3 +171,84 @@ class TokenBatchLoader(torch.utils.data.DataLoader):
             epoch: from 0.
         """
         self.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]
+
+
+def sorted_batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
+    """Groups sentences of like length, the longest first, so that what does not fit in memory fails at once.
+
+    Args:
+        lengths: the length of each sentence.
+        batch_size: sentences in a batch, at most.
+
+    Yields:
+        Indices into `lengths`; each index once.
+    """
+    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]
+
+
+def token_batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
+    """Groups sentences of like length as `plan_batches` does, the longest first.
+
+    Args:
+        lengths: the length of each sentence.
+        batch_tokens: tokens in a batch, at most, its padding among them. A sentence that is longer stands alone.
+
+    Yields:
+        Indices into `lengths`; each index once.
+    """
+    if len(lengths):
+        counts = np.asarray(lengths)
+        yield from (batch[::-1].tolist() for batch in reversed(plan_batches(counts, counts, batch_tokens)))
+
+
+def padded_batch(examples: Sequence[dict[str, Any]], pad_token_id: int | None) -> dict[str, torch.Tensor]:
+    """Pads sentences on their right and stacks them.
+
+    Args:
+        examples: each with `input_ids` and, all or none, `labels`: lists of token ids. Other keys are left out.
+        pad_token_id: the id of `<pad>`; with None, 0 stands in the masked places.
+
+    Returns:
+        `input_ids` and `attention_mask` (B, S), and `labels` (B, T) with -100 as padding.
+    """
+    sources = [example["input_ids"] for example in examples]
+    batch = {
+        "input_ids": _padded(sources, pad_token_id or 0),
+        "attention_mask": _padded([[1] * len(source) for source in sources], 0),
+    }
+    if "labels" in examples[0]:
+        batch["labels"] = _padded([example["labels"] for example in examples], IGNORED_LABEL)
+    return batch
+
+
+def _padded(rows: Sequence[Sequence[int]], padding: int) -> torch.Tensor:
+    length = max(len(row) for row in rows)
+    return torch.tensor([[*row, *[padding] * (length - len(row))] for row in rows], dtype=torch.long)
+
+
+def collate(examples: list[dict[str, Any]], pad_token_id: int | None) -> dict[str, torch.Tensor]:
+    """Stacks examples as a batch to learn from.
+
+    Args:
+        examples: each with `input_ids`, `labels` and `index`.
+        pad_token_id: the id of `<pad>`.
+
+    Returns:
+        As `padded_batch`, and `index` (B,): which sentences these are.
+    """
+    batch = padded_batch(examples, pad_token_id)
+    batch["index"] = torch.tensor([example["index"] for example in examples])
+    return batch
+
+
+__all__ = [
+    "TokenBatchLoader",
+    "TokenBatchSampler",
+    "collate",
+    "padded_batch",
+    "plan_batches",
+    "sorted_batches",
+    "token_batches",
+]

@@ -1,0 +1,1 @@
+"""The commands: arguments in, one call of the package, a summary out."""
