@@ -176,9 +176,9 @@ def test_the_moving_average_is_what_its_formula_says_and_what_is_scored_and_save
     result = train(run, args)
     checkpoints = list_checkpoints(tmp_path)
     assert len(checkpoints) == 4
-    for checkpoint in checkpoints:
-        weights = weights_of(checkpoint)
-        average = {name: decay * old + (1 - decay) * weights[name] for name, old in average.items()}
+    for update, checkpoint in enumerate(checkpoints, 1):
+        weights, stays = weights_of(checkpoint), min(decay, (1 + update) / (10 + update))
+        average = {name: stays * old + (1 - stays) * weights[name] for name, old in average.items()}
     saved = weights_of(tmp_path)
     for name, expected in average.items():
         torch.testing.assert_close(saved[name], expected, atol=1e-6, rtol=1e-5)

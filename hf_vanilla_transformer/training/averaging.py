@@ -1,16 +1,13 @@
-"""§6.1 averaged checkpoints: the mean of the last ones of a run, and a moving average as an alternative."""
+"""§6.1 averaged checkpoints: the mean of the last ones of a run."""
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 from transformers.utils import SAFE_WEIGHTS_NAME, logging
 
 from .checkpoints import find_damage, list_checkpoints
@@ -98,73 +95,6 @@ def last_checkpoints(output_dir: str | Path, count: int, by: Literal["step", "ep
     if len(checkpoints) < count:
         logger.warning(f"{output_dir} has {len(checkpoints)} checkpoints instead of {count}; these are averaged")
     return checkpoints[-count:]
-
-
-class MovingAverage:
-    """An exponential moving average of a model's weights: average = decay * average + (1 - decay) * weights.
-
-    Args:
-        model: whose weights at this time are the first average.
-        decay: the share of the average that stays at an update.
-    """
-
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self._update = get_ema_multi_avg_fn(decay)
-        self.weights = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-
-    @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        """Takes the weights after an update into the average.
-
-        Args:
-            model: the one that learns.
-        """
-        self._update(list(self.weights.values()), [parameter.detach() for parameter in model.parameters()], 1)
-
-    @contextmanager
-    def applied_to(self, model: nn.Module) -> Iterator[None]:
-        """Gives a model the averaged weights for as long as this lasts.
-
-        Args:
-            model: the one that learns.
-        """
-        own = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-        self.copy_to(model)
-        try:
-            yield
-        finally:
-            _copy(own, model)
-
-    def copy_to(self, model: nn.Module) -> None:
-        """Gives a model the averaged weights.
-
-        Args:
-            model: the one that learned.
-        """
-        _copy(self.weights, model)
-
-    def save(self, path: str | Path) -> None:
-        """Writes the average as safetensors.
-
-        Args:
-            path: the file.
-        """
-        save_file({name: weight.contiguous() for name, weight in self.weights.items()}, path)
-
-    def load(self, path: str | Path) -> None:
-        """Reads what `save` wrote.
-
-        Args:
-            path: the file.
-        """
-        for name, weight in load_file(path).items():
-            self.weights[name].copy_(weight)
-
-
-@torch.no_grad()
-def _copy(weights: dict[str, torch.Tensor], model: nn.Module) -> None:
-    for name, parameter in model.named_parameters():
-        parameter.copy_(weights[name])
 
 
 def _epoch(checkpoint: Path) -> float:

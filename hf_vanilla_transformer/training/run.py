@@ -115,16 +115,11 @@ def train(run: PreparedRun, args: VanillaTransformerTrainingArguments) -> Traini
         The model, its tokenizer and its numbers.
 
     Raises:
-        ValueError: FSDP and averaged weights are asked for together.
+        ValueError: averaged weights are asked for of an engine that divides them.
         FloatingPointError: a loss or gradient is not finite.
         OSError: a checkpoint could not be written.
     """
     trainer = _trainer(run, args)
-    if trainer.is_fsdp_enabled and args.final_weights in ("average", "ema"):
-        raise ValueError(
-            f"final_weights={args.final_weights} needs whole weights, of which FSDP leaves each process a part; "
-            "take last or best, and scripts/average_checkpoints.py afterwards"
-        )
     try:
         output = trainer.train(resume_from_checkpoint=str(run.checkpoint) if run.checkpoint else None)
     finally:

@@ -33,10 +33,10 @@ from ..evaluation import LabelLikelihood, label_likelihood, score_translations
 from ..inference import translate
 from ..loss import IGNORED_LABEL
 from .arguments import VanillaTransformerTrainingArguments
-from .averaging import MovingAverage
 from .checkpoints import list_checkpoints, publish_checkpoint, rotate_checkpoints, writing_folder
 from .fsdp import embeddings_in_outermost_group
 from .interruption import StopOnSignal
+from .moving_average import MovingAverage, refuse_divided_weights
 from .progress import PlainLines, ProgressBar
 from .r_drop import r_drop_divergence
 from .schedule import inverse_sqrt_schedule
@@ -54,6 +54,9 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
         first_update: the update of the schedule with which this run begins, from 0.
         **kwargs: as transformers' Seq2SeqTrainer; `args` is a `VanillaTransformerTrainingArguments`, and
             `train_dataset` a `TrainingExamples` or a stream of batches.
+
+    Raises:
+        ValueError: averaged weights are asked for of an engine that divides them.
     """
 
     # Set by transformers' __init__; mypy does not look into it.
@@ -65,6 +68,10 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
 
     def __init__(self, train_sampler: TokenBatchSampler | None = None, first_update: int = 0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        plugin = getattr(self.accelerator.state, "deepspeed_plugin", None)
+        refuse_divided_weights(
+            self.args.final_weights, self.accelerator.distributed_type, plugin.zero_stage if plugin else 0
+        )
         self.train_sampler, self.first_update = train_sampler, first_update
         self.interruption = StopOnSignal()
         self.moving_average: MovingAverage | None = None
