@@ -125,11 +125,12 @@ def test_fewer_than_asked_for_are_taken_with_a_warning(tmp_path, package_log):
     assert "has 2 checkpoints instead of 5; these are averaged" in package_log.text
 
 
-def test_damaged_ones_are_left_out_and_named(tmp_path, package_log):
+def test_damaged_ones_are_left_out_and_named_and_no_older_one_takes_their_place(tmp_path, package_log):
     for step in (10, 20, 30):
         publish(tmp_path, step, 1.0)
     (tmp_path / "checkpoint-20" / "model.safetensors").write_bytes(b"")
-    assert steps(last_checkpoints(tmp_path, 2)) == [10, 30]
+    assert steps(last_checkpoints(tmp_path, 2)) == [30]
+    assert steps(last_checkpoints(tmp_path, 3)) == [10, 30]
     assert "checkpoint-20 is damaged and left out of the average: model.safetensors has 0 bytes" in package_log.text
 
 

@@ -57,10 +57,10 @@ def test_the_log_has_unsmoothed_loss_perplexity_padding_and_speed(text, tmp_path
     options = {"config_overrides": [f"{name}={value}" for name, value in {**SHAPE, "dropout": 0.0}.items()]}
     args = arguments(text, tmp_path, max_steps=2, eval_strategy="no", **options)
     run = prepare(args)
-    batches = list(run.train_sampler)[:2]
+    batches = list(run.text.train_sampler)[:2]
     expected = []
     for keys in batches:
-        rows = run.train_set.__getitems__(keys)
+        rows = run.text.train_set.__getitems__(keys)
         sources, targets = ([row[name] for row in rows] for name in ("input_ids", "labels"))
         useful = sum(map(len, sources)) + sum(map(len, targets))
         expected.append(1 - useful / (len(rows) * (max(map(len, sources)) + max(map(len, targets)))))
@@ -69,7 +69,7 @@ def test_the_log_has_unsmoothed_loss_perplexity_padding_and_speed(text, tmp_path
     entries = [entry for entry in result.history if "loss" in entry]
     assert [entry["padding"] for entry in entries] == pytest.approx(expected)
     run.model.load_state_dict(before)
-    rows = run.train_set.__getitems__(batches[0])
+    rows = run.text.train_set.__getitems__(batches[0])
     nll = tokens = 0.0
     for row in rows:  # one by one, by the definition
         logits = run.model(torch.tensor([row["input_ids"]]), labels=torch.tensor([row["labels"]]), return_logits=True)
@@ -120,7 +120,7 @@ def test_what_is_not_finite_stops_the_run_and_says_where(what, text, tmp_path, m
 
     poison.calls = 0
     run.model.register_forward_hook(poison)
-    expected = [index for _, index in list(run.train_sampler)[4]]
+    expected = [index for _, index in list(run.text.train_sampler)[4]]
     with pytest.raises(FloatingPointError) as raised:
         train(run, args)
     message = str(raised.value)
@@ -162,7 +162,7 @@ def test_a_disk_that_fills_up_costs_nothing_but_that_checkpoint(text, tmp_path, 
 def test_too_small_a_disk_is_found_before_training(text, tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage(10**6, 10**6 - 1000, 1000))
-    with pytest.raises(OSError, match=r"GB left, but 3 checkpoints of .* GB need"):
+    with pytest.raises(OSError, match=r"GB left, but 4 checkpoints of .* GB need"):
         prepare(arguments(text, tmp_path))
 
 

@@ -1,5 +1,6 @@
 """Checkpoints that appear whole or not at all: sealed with a list of what they hold, checked before use."""
 
+import errno
 import json
 import os
 import re
@@ -121,13 +122,12 @@ def rotate_checkpoints(output_dir: str | Path, keep: int, best: str | None = Non
 
     Args:
         output_dir: folder of the run.
-        keep: how many stay, the best included.
-        best: one that stays in any case.
+        keep: how many of the newest stay, at least 1.
+        best: one that stays on top of these, if it is not among them.
     """
-    checkpoints = list_checkpoints(output_dir)
-    old = [path for path in checkpoints[:-1] if best is None or path.resolve() != Path(best).resolve()]
-    for checkpoint in old[: max(len(checkpoints) - keep, 0)]:
-        remove_checkpoint(checkpoint)
+    for checkpoint in list_checkpoints(output_dir)[:-keep]:
+        if best is None or checkpoint.resolve() != Path(best).resolve():
+            remove_checkpoint(checkpoint)
 
 
 def remove_checkpoint(checkpoint: Path) -> None:
@@ -178,5 +178,9 @@ def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        # Some network and user-space file systems cannot do this, least of all with folders.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
+            raise
     finally:
         os.close(descriptor)

@@ -32,12 +32,14 @@ class PreparedText:
         train_set: examples, or a stream of batches.
         train_sampler: makes the batches of `train_set`; None for a stream.
         validation_set: tokenised; None where there is no validation text.
+        fingerprint: what the training text is recognised by when the run is resumed; None where it is not known.
     """
 
     tokenizer: PreTrainedTokenizerBase
     train_set: TrainingExamples | TokenBatchStream
     train_sampler: TokenBatchSampler | None
     validation_set: Dataset | None
+    fingerprint: str | None = None
 
 
 def corpora_of(args: VanillaTransformerTrainingArguments) -> tuple[list[Corpus], list[Corpus]]:
