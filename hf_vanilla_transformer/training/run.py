@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase, set_seed
 
 from ..data.batching import collate
 from ..data.tokenization import save_tokenizer
+from .adapters import merge_adapters, refuse_other_adapters, save_adapter
 from .arguments import VanillaTransformerTrainingArguments
 from .averaging import average_weights, last_checkpoints
 from .checkpoints import find_damage, last_good_checkpoint, prepare_folder
@@ -94,6 +95,8 @@ def prepare(args: VanillaTransformerTrainingArguments) -> PreparedRun:
     checkpoint = _checkpoint(args)
     text = prepare_text(args, training, validation, checkpoint)
     model, first_update = build_model(args, text.tokenizer)
+    if checkpoint is not None:
+        refuse_other_adapters(model, checkpoint)
     if args.learning_rate is None:
         args.learning_rate = peak_learning_rate(model.config.d_model, int(args.warmup_steps))
     if args.should_save:
@@ -208,8 +211,8 @@ def _save(trainer: VanillaTransformerTrainer) -> Any:
         trainer.save_model()  # by all processes, which may each have a part of it
         return model
     if trainer.is_world_process_zero():  # the adapter by itself too, for those who have the model it belongs to
-        model.save_pretrained(output_dir / "adapter")
-    model = model.merge_and_unload()
+        save_adapter(model, trainer.processing_class, output_dir / "adapter")
+    model = merge_adapters(model)
     if trainer.is_world_process_zero():
         model.save_pretrained(output_dir)
         save_tokenizer(trainer.processing_class, output_dir)
