@@ -160,7 +160,7 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
     metric_for_best_model: str | None = field(
         default="loss",
         metadata={
-            "help": "Validation score of the best checkpoint: loss (nats a token, without label smoothing), "
+            "help": "Validation score of the best checkpoint: loss (nats per token, without label smoothing), "
             "perplexity, bleu or chrf."
         },
     )

@@ -134,7 +134,9 @@ def train(run: PreparedRun, args: VanillaTransformerTrainingArguments) -> Traini
             run.model.eval(), run.text.tokenizer, metrics, history, trainer.interruption.signal_number
         )
     metrics["final_weights"] = _take_final_weights(trainer)
-    metrics["parameters"] = sum(parameter.numel() for parameter in run.model.parameters())
+    for name, all_of_them in (("parameters", True), ("learned_parameters", False)):
+        weights = [weight for weight in run.model.parameters() if all_of_them or weight.requires_grad]
+        metrics[name] = sum(weight.numel() for weight in weights)
     for name, whole in (("tokens_per_second", statistics.median), ("padding", statistics.fmean)):
         values = [entry[name] for entry in history if name in entry]
         if values:
@@ -185,7 +187,7 @@ def _take_final_weights(trainer: VanillaTransformerTrainer) -> str:
         weights = average_weights(checkpoints)
         # What is tied is stored once; `strict` would miss the rest.
         trainer.model.load_state_dict(weights, strict=False)
-        return f"average of {len(checkpoints)} checkpoints"
+        return f"average of {len(checkpoints)} checkpoint{'s' if len(checkpoints) > 1 else ''}"
     if args.final_weights == "best":
         return f"best {args.metric_for_best_model}, update {state.best_global_step}"
     return "last update"

@@ -228,7 +228,7 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
             **generation_options: for `generate()`, in place of the arguments' `generation_num_beams`.
 
         Returns:
-            `eval_loss` (nats a token, without label smoothing), `eval_perplexity`, `eval_bleu` and `eval_chrf` if
+            `eval_loss` (nats per token, without label smoothing), `eval_perplexity`, `eval_bleu` and `eval_chrf` if
             there is text, `eval_runtime` in seconds and the epoch. The signatures of BLEU and chrF are in
             `self.score_signatures`.
 
