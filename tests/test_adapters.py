@@ -14,6 +14,7 @@ from hf_vanilla_transformer.evaluation import label_likelihood
 from hf_vanilla_transformer.training import prepare, pretrain, train
 from hf_vanilla_transformer.training.adapters import add_adapters, merge_adapters
 from hf_vanilla_transformer.training.checkpoints import list_checkpoints
+from hf_vanilla_transformer.training.run import _trainer
 
 SMALL = {"vocab_size": 40, "d_model": 16, "num_heads": 2, "d_ff": 24, "num_encoder_layers": 2, "num_decoder_layers": 2}
 BATCH = {
@@ -133,6 +134,25 @@ def test_what_cannot_be_adapted_is_refused_in_one_line(arguments, message):
     with pytest.raises(ValueError, match=message) as raised:
         add_adapters(small_model(), 4, **arguments)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("r_drop", [0.0, 2.5])
+@pytest.mark.parametrize("modules", [["q_proj"], ["embed_tokens", "lm_head"]], ids=" ".join)
+def test_the_loss_of_adapters_that_learned_nothing_is_that_of_the_model(r_drop, modules, text, base, tmp_path):
+    """Label smoothing, R-Drop's two dropouts and the divergence: equal, and a gradient for adapters alone."""
+    losses = []
+    for lora in ({}, {"lora_rank": 2, "lora_modules": modules}):
+        args = arguments(text, tmp_path, model_name_or_path=str(base), r_drop=r_drop, max_steps=1, **lora)
+        trainer = _trainer(prepare(args), args)
+        batch = next(iter(trainer.get_train_dataloader()))
+        batch.pop("index")
+        torch.manual_seed(1)
+        losses.append(trainer.compute_loss(trainer.model.train(), batch))
+    torch.testing.assert_close(losses[1], losses[0], rtol=1e-5, atol=1e-6)
+    losses[1].backward()
+    with_gradient = {name for name, weight in trainer.model.named_parameters() if weight.grad is not None}
+    assert with_gradient == learning_parts(trainer.model)
+    assert all("lora_" in name for name in with_gradient)
 
 
 # Whole runs

@@ -104,7 +104,8 @@ def test_the_summary_has_three_lines_and_the_command_to_try_the_model():
         "Trained 1,834,567 parameters for 6,000 updates in 35.0 min, 7,654 target tokens per second, 4.3% padding."
     )
     assert lines[1] == (
-        "Validation (average of 8 checkpoints): 1.234 nats per token, perplexity 3.44, BLEU 36.12 (BLEU|v:2), chrF 60.46."
+        "Validation (average of 8 checkpoints): 1.234 nats per token, perplexity 3.44, BLEU 36.12 (BLEU|v:2), "
+        "chrF 60.46."
     )
     assert len(lines) == 3
     command = shlex.split(lines[2].removeprefix("Try it: "))

@@ -53,6 +53,22 @@ def test_r_drop_is_the_mean_loss_of_two_dropouts_plus_alpha_times_their_divergen
     torch.testing.assert_close(loss, (smoothed + alpha * divergence) / kept.sum())
 
 
+def test_a_loss_of_ones_own_finds_out_how_to_get_logits(text, tmp_path):
+    trainer, batch = trainer_and_batch(text, tmp_path)
+    batch.pop("index")
+    outputs = trainer.model.train()(**batch)
+    assert outputs.logits is None
+    assert "logits" not in outputs
+    with pytest.raises(KeyError, match="call the model with return_logits=True"):
+        outputs["logits"]
+    asked = trainer.model(**batch, return_logits=True)
+    assert asked["logits"] is asked.logits
+    assert asked.logits.shape[:2] == batch["labels"].shape
+    loss = {"label_smoothing_factor": 0.1}
+    with pytest.raises(ValueError, match="label_smoothing_factor and compute_loss_func have no effect"):
+        trainer_and_batch(text, tmp_path, **loss)
+
+
 def test_the_log_has_unsmoothed_loss_perplexity_padding_and_speed(text, tmp_path):
     options = {"config_overrides": [f"{name}={value}" for name, value in {**SHAPE, "dropout": 0.0}.items()]}
     args = arguments(text, tmp_path, max_steps=2, eval_strategy="no", **options)

@@ -56,7 +56,8 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
             `train_dataset` a `TrainingExamples` or a stream of batches.
 
     Raises:
-        ValueError: averaged weights are asked for of an engine that divides them.
+        ValueError: averaged weights are asked for of an engine that divides them, or transformers' ways to another
+            loss, of which none is called.
     """
 
     # Set by transformers' __init__; mypy does not look into it.
@@ -68,6 +69,12 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
 
     def __init__(self, train_sampler: TokenBatchSampler | None = None, first_update: int = 0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        if self.args.label_smoothing_factor or self.compute_loss_func is not None:
+            raise ValueError(
+                "label_smoothing_factor and compute_loss_func have no effect: the loss is the model's, with the "
+                "label_smoothing of its config; for another loss, override compute_loss, and call the model with "
+                "return_logits=True"
+            )
         plugin = getattr(self.accelerator.state, "deepspeed_plugin", None)
         refuse_divided_weights(
             self.args.final_weights, self.accelerator.distributed_type, plugin.zero_stage if plugin else 0
