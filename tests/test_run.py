@@ -335,6 +335,10 @@ def test_frozen_parts_stay_as_they_were_and_the_others_do_not(run, text, tmp_pat
             or "lm_head" in name
         )
         assert torch.equal(weight, result.model.state_dict()[name]) == is_frozen, name
+    frozen_parts = sum(weight.numel() for name, weight in tuned.model.named_parameters() if not weight.requires_grad)
+    assert (
+        tuned.metrics["learned_parameters"] == tuned.metrics["parameters"] - frozen_parts < result.metrics["parameters"]
+    )
     with pytest.raises(ValueError, match=r"frozen_modules: the model has no 'encoder'"):
         prepare(arguments(text, tmp_path / "two", model_name_or_path=str(output_dir), frozen_modules=["encoder"]))
 
@@ -354,6 +358,10 @@ def test_adapters_alone_learn_and_the_saved_model_has_them_merged(run, text, tmp
     for name, weight in adapted.state_dict().items():
         torch.testing.assert_close(weight, after[name], atol=1e-6, rtol=1e-5)
     assert tuned.metrics["final_loss"] < result.metrics["final_loss"] + 1
+    adapters = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    learned = sum(weight.numel() for weight in adapters.values())
+    assert tuned.metrics["learned_parameters"] == learned
+    assert tuned.metrics["parameters"] == result.metrics["parameters"] + learned
 
 
 def test_new_tokens_extend_tokenizer_and_model(run, text, tmp_path):

@@ -78,7 +78,7 @@ def test_pretrain_ends_with_a_summary_of_what_it_saved(trained):
     assert f"{metrics['updates']} updates" in parameters
     assert f"perplexity {metrics['final_perplexity']:.2f}" in scores
     assert metrics["signatures"]["bleu"] in scores
-    assert next_step == f'Try it: python scripts/translate.py --model {folder} "..."'
+    assert next_step == f'Try it: vanilla-transformer translate --model {folder} "..."'
 
 
 def test_average_checkpoints_says_which_and_writes_a_model(trained, tmp_path):

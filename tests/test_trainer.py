@@ -3,15 +3,18 @@
 import errno
 import json
 import math
+import textwrap
 from collections import namedtuple
 
 import pytest
 import torch
 import torch.nn.functional as F
 from training_runs import SHAPE, arguments, write_text
+from transformers import AutoTokenizer
 
-from hf_vanilla_transformer import VanillaTransformerForConditionalGeneration
+from hf_vanilla_transformer import VanillaTransformerForConditionalGeneration, training
 from hf_vanilla_transformer.evaluation import label_likelihood
+from hf_vanilla_transformer.inference import translate
 from hf_vanilla_transformer.training import prepare, pretrain, train
 from hf_vanilla_transformer.training.checkpoints import find_damage, list_checkpoints
 from hf_vanilla_transformer.training.run import _trainer
@@ -51,6 +54,36 @@ def test_r_drop_is_the_mean_loss_of_two_dropouts_plus_alpha_times_their_divergen
         sum(F.kl_div(a, b, reduction="sum", log_target=True) for a, b in ((first, second), (second, first))) / 2
     )
     torch.testing.assert_close(loss, (smoothed + alpha * divergence) / kept.sum())
+
+
+def test_a_loss_of_ones_own_finds_out_how_to_get_logits(text, tmp_path):
+    trainer, batch = trainer_and_batch(text, tmp_path)
+    batch.pop("index")
+    outputs = trainer.model.train()(**batch)
+    assert outputs.logits is None
+    assert "logits" not in outputs
+    with pytest.raises(KeyError, match="call the model with return_logits=True"):
+        outputs["logits"]
+    asked = trainer.model(**batch, return_logits=True)
+    assert asked["logits"] is asked.logits
+    assert asked.logits.shape[:2] == batch["labels"].shape
+    loss = {"label_smoothing_factor": 0.1}
+    with pytest.raises(ValueError, match="label_smoothing_factor has no effect"):
+        trainer_and_batch(text, tmp_path, **loss)
+
+
+def test_the_example_with_data_of_ones_own_runs_as_it_is_printed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    example = textwrap.dedent(training.__doc__.partition("does:\n")[2])
+    found = {}
+    exec(compile(example, "example", "exec"), found)
+    assert [entry["step"] for entry in found["trainer"].state.log_history if "nll" in entry] == [10, 20]
+    assert found["scores"].keys() >= {"eval_loss", "eval_perplexity", "eval_bleu", "eval_chrf"}
+    model = VanillaTransformerForConditionalGeneration.from_pretrained("runs/own")
+    tokenizer = AutoTokenizer.from_pretrained("runs/own")
+    assert len(list(translate(model, tokenizer, ["a red dog"]))) == 1
+    assert label_likelihood(model, found["rows"]).nll_per_token == pytest.approx(found["scores"]["eval_loss"], rel=1e-5)
+    assert found["trainer"].train_dataset.where(1) == "row 1"
 
 
 def test_the_log_has_unsmoothed_loss_perplexity_padding_and_speed(text, tmp_path):

@@ -15,8 +15,8 @@ examples:
   the same text for longer, with the learning rate where it stopped:
     ... --continue_schedule true
 
-  the decoder only; or LoRA adapters of rank 8 only, merged in the end and kept in runs/medical/adapter too:
-    ... --frozen_modules model.encoder
+  all but the encoder's layers; or LoRA adapters of rank 8 only, merged in the end and kept in runs/medical/adapter too:
+    ... --frozen_modules model.encoder.layers
     ... --lora_rank 8 --lora_modules q_proj v_proj --final_weights last
 
   with tokens that the vocabulary did not have:

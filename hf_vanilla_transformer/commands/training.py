@@ -42,5 +42,5 @@ def run_command(
             print("To go on, repeat the command with --resume_from_checkpoint last")
         return 130 if result.interrupted_by == signal.SIGINT else 0
     if args.process_index == 0:
-        print("\n".join(summary_lines(result.metrics, args.output_dir)))
+        print("\n".join(summary_lines(result.metrics, args.output_dir, args.objective)))
     return 0

@@ -109,7 +109,7 @@ class TrainingExamples(torch.utils.data.Dataset):
     """Tokenised rows as what one epoch learns from: the pair itself, or made anew out of it every epoch.
 
     Args:
-        rows: as `load_tokenized` returns them.
+        rows: as `load_tokenized` returns them; or any with `input_ids` and `labels`, each ended by `</s>`.
         corpora: where the rows come from.
         make: what makes `input_ids` and `labels` of a row in an epoch; None leaves a row as it is.
     """
@@ -127,9 +127,11 @@ class TrainingExamples(torch.utils.data.Dataset):
             index: of the row.
 
         Returns:
-            Corpus and line.
+            Corpus and line; the number of the row, where it was not read from a corpus.
         """
         row = self.rows[index]
+        if "corpus" not in row:
+            return f"row {index}"
         name = self.corpora[row["corpus"]].name if self.corpora else f"corpus {row['corpus']}"
         return f"{name}, line {row['line']}"
 

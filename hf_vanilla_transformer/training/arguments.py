@@ -100,9 +100,16 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
         metadata={"help": "Fields of a new model's config that differ from the preset: dropout=0.2 norm_position=pre"},
     )
     frozen_modules: list[str] = field(
-        default_factory=list, metadata={"help": "Parts that do not learn, by name: model.encoder lm_head"}
+        default_factory=list,
+        metadata={
+            "help": "Parts that do not learn, by name: model.encoder.layers freezes the layers of the encoder; "
+            "model.encoder has the embedding too, and with it whatever is tied to it. They get no adapters either."
+        },
     )
-    lora_rank: int = field(default=0, metadata={"help": "Rank of LoRA adapters, which then alone learn; 0 is off."})
+    lora_rank: int = field(
+        default=0,
+        metadata={"help": "Rank of LoRA adapters; then nothing else learns but rows of new_tokens. 0 is off."},
+    )
     lora_modules: list[str] = field(
         default_factory=lambda: ["q_proj", "v_proj"], metadata={"help": "Projections that get a LoRA adapter."}
     )
@@ -161,7 +168,7 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
     metric_for_best_model: str | None = field(
         default="loss",
         metadata={
-            "help": "Validation score of the best checkpoint: loss (nats a token, without label smoothing), "
+            "help": "Validation score of the best checkpoint: loss (nats per token, without label smoothing), "
             "perplexity, bleu or chrf."
         },
     )

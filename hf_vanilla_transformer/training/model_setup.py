@@ -9,10 +9,15 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 from transformers.trainer import TRAINER_STATE_NAME
+from transformers.utils import logging
+from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME
 
 from ..configuration_vanilla_transformer import VanillaTransformerConfig
 from ..modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
+from .adapters import add_adapters
 from .arguments import VanillaTransformerTrainingArguments
+
+logger = logging.get_logger(__name__)
 
 
 def build_model(args: VanillaTransformerTrainingArguments, tokenizer: PreTrainedTokenizerBase) -> tuple[Any, int]:
@@ -31,10 +36,18 @@ def build_model(args: VanillaTransformerTrainingArguments, tokenizer: PreTrained
     """
     overrides = parse_overrides(args.config_overrides)
     first_update = 0
+    new_rows = set(tokenizer.convert_tokens_to_ids(args.new_tokens))
     if args.model_name_or_path is not None:
+        if (Path(args.model_name_or_path) / ADAPTER_CONFIG_NAME).exists():
+            raise ValueError(
+                f"model_name_or_path={args.model_name_or_path} is an adapter without its model; go on with the folder "
+                "of a finished run, which has the merged model, or resume a run with resume_from_checkpoint"
+            )
         model = VanillaTransformerForConditionalGeneration.from_pretrained(
             args.model_name_or_path, dtype=torch.float32, **overrides
         )
+        # Tokens that the model did not have, and those that are found in spare rows of its embedding.
+        new_rows |= set(range(model.config.vocab_size, len(tokenizer)))
         if len(tokenizer) > model.config.vocab_size:
             model.resize_token_embeddings(len(tokenizer))
         if args.continue_schedule:
@@ -51,26 +64,37 @@ def build_model(args: VanillaTransformerTrainingArguments, tokenizer: PreTrained
         )
         model = VanillaTransformerForConditionalGeneration(config)
         model.generation_config.num_beams = args.generation_num_beams or 1
-    for name in args.frozen_modules:
+    _freeze(model, args.frozen_modules)
+    if new_rows and not model.get_input_embeddings().weight.requires_grad:
+        raise ValueError(
+            f"new tokens do not learn in a frozen embedding, which frozen_modules={' '.join(args.frozen_modules)} has; "
+            "to freeze the layers alone, name model.encoder.layers or model.decoder.layers"
+        )
+    if args.lora_rank:
+        model = add_adapters(model, args.lora_rank, args.lora_modules, sorted(new_rows), args.frozen_modules)
+    return model, first_update
+
+
+def _freeze(model: Any, names: Sequence[str]) -> None:
+    """Stops parts of a model from learning, and says which others stop with them because their weights are tied."""
+    for name in names:
         try:
             model.get_submodule(name).requires_grad_(False)
         except AttributeError as error:
             raise ValueError(f"frozen_modules: the model has no {name!r}; name parts such as model.encoder") from error
-    return (_with_adapters(model, args) if args.lora_rank else model), first_update
-
-
-def _with_adapters(model: Any, args: VanillaTransformerTrainingArguments) -> Any:
-    try:
-        from peft import LoraConfig, TaskType, get_peft_model
-    except ImportError as error:
-        raise ValueError("lora_rank needs peft: pip install peft") from error
-    config = LoraConfig(
-        task_type=TaskType.SEQ_2_SEQ_LM,
-        r=args.lora_rank,
-        lora_alpha=2 * args.lora_rank,
-        target_modules=args.lora_modules,
-    )
-    return get_peft_model(model, config)
+    if not any(weight.requires_grad for weight in model.parameters()):
+        raise ValueError(f"frozen_modules={' '.join(names)} leaves nothing to learn; name fewer parts")
+    prefixes = tuple(f"{name}." for name in names)
+    also = [
+        name.removesuffix(".weight")
+        for name, weight in model.named_parameters(remove_duplicate=False)
+        if names and not weight.requires_grad and not name.startswith(prefixes)
+    ]
+    if also:
+        logger.warning(
+            f"frozen_modules: {' and '.join(also)} do not learn either, since their weights are those of an embedding "
+            "in a frozen part; to freeze the layers of the encoder alone, name model.encoder.layers"
+        )
 
 
 def _updates_done(folder: str) -> int:

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase, set_seed
 
 from ..data.batching import collate
 from ..data.tokenization import save_tokenizer
+from .adapters import merge_adapters, refuse_other_adapters, save_adapter
 from .arguments import VanillaTransformerTrainingArguments, refuse_data_parallel
 from .checkpoints import prepare_folder
 from .data_setup import PreparedText, corpora_of, prepare_text
@@ -98,6 +99,8 @@ def prepare(args: VanillaTransformerTrainingArguments) -> PreparedRun:
     by_main_process(lambda: _open_folder(args, checkpoint))
     text = prepare_text(args, training, validation, checkpoint)
     model, first_update = build_model(args, text.tokenizer)
+    if checkpoint is not None:
+        refuse_other_adapters(model, checkpoint)
     if args.learning_rate is None:
         args.learning_rate = peak_learning_rate(model.config.d_model, int(args.warmup_steps))
     if checkpoint is not None:
@@ -137,7 +140,9 @@ def train(run: PreparedRun, args: VanillaTransformerTrainingArguments) -> Traini
             run.model.eval(), run.text.tokenizer, metrics, history, trainer.interruption.signal_number
         )
     metrics["final_weights"] = take_final_weights(trainer)
-    metrics["parameters"] = sum(parameter.numel() for parameter in run.model.parameters())
+    for name, all_of_them in (("parameters", True), ("learned_parameters", False)):
+        weights = [weight for weight in run.model.parameters() if all_of_them or weight.requires_grad]
+        metrics[name] = sum(weight.numel() for weight in weights)
     for name, whole in (("tokens_per_second", statistics.median), ("padding", statistics.fmean)):
         values = [entry[name] for entry in history if name in entry]
         if values:
@@ -213,8 +218,8 @@ def _save(trainer: VanillaTransformerTrainer) -> Any:
         trainer.save_model(_internal_call=True)  # by all processes, which may each have a part of it
         return model
     if trainer.is_world_process_zero():  # the adapter by itself too, for those who have the model it belongs to
-        model.save_pretrained(output_dir / "adapter")
-    model = model.merge_and_unload()
+        save_adapter(model, trainer.processing_class, output_dir / "adapter")
+    model = merge_adapters(model)
     if trainer.is_world_process_zero():
         model.save_pretrained(output_dir)
         save_tokenizer(trainer.processing_class, output_dir)
