@@ -39,7 +39,7 @@ logger = logging.get_logger(__name__)
 
 _EMA_NAME = "moving_average.safetensors"
 _OWN_LOSS = (
-    "the loss is the model's, with the label_smoothing of its config; for another loss, override compute_loss, and call "
+    "the loss is the model's, with the label_smoothing of its config; for another loss, override compute_loss and call "
     "the model with return_logits=True"
 )
 # Arguments of transformers' Trainer that this one would pass by.
