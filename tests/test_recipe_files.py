@@ -9,7 +9,7 @@ import yaml
 from hf_vanilla_transformer import VanillaTransformerConfig
 from hf_vanilla_transformer.data.corpora import Corpus
 from hf_vanilla_transformer.training import parse_arguments, pretrain, read_recipe
-from hf_vanilla_transformer.training.model_setup import parse_overrides
+from hf_vanilla_transformer.training.config_overrides import parse_overrides
 from hf_vanilla_transformer.training.schedule import peak_learning_rate
 
 RECIPES = sorted((Path(__file__).resolve().parents[1] / "hf_vanilla_transformer" / "recipes").glob("*.yaml"))
@@ -77,9 +77,10 @@ def test_a_recipe_names_real_options_and_does_not_contradict_itself(path):
         assert args.eval_steps <= args.max_steps
         assert args.warmup_steps < args.max_steps
     assert path.stem == Path(args.output_dir).name
-    assert (
-        f"hf_vanilla_transformer/recipes/{path.name}" in path.read_text(encoding="utf-8") or path.stem == "quickstart"
-    )
+    verb = "" if path.stem == "quickstart" else "pretrain "
+    text = path.read_text(encoding="utf-8")
+    assert re.search(rf"^#.* `?(vanilla-transformer|-m hf_vanilla_transformer) {verb}{path.stem}\b", text, re.MULTILINE)
+    assert "scripts/" not in text, "who has the package only has no scripts"
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=stem)

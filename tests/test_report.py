@@ -89,7 +89,7 @@ def test_the_summary_has_three_lines_and_the_command_to_try_the_model():
     )
     assert len(lines) == 3
     command = shlex.split(lines[2].removeprefix("Try it: "))
-    assert command[:2] == ["python", "scripts/translate.py"]
+    assert command[:2] == ["vanilla-transformer", "translate"]
     assert command[command.index("--model") + 1] == "runs/tiny"
 
 

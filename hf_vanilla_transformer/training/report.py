@@ -75,7 +75,7 @@ def summary_lines(metrics: dict[str, Any], output_dir: str) -> list[str]:
         lines.append(line + ".")
     else:
         lines.append("No validation text, no scores: give validation_data.")
-    return [*lines, f'Try it: python scripts/translate.py --model {shlex.quote(output_dir)} "..."']
+    return [*lines, f'Try it: vanilla-transformer translate --model {shlex.quote(output_dir)} "..."']
 
 
 def _draw(axes: Any, history: list[dict[str, Any]], names: dict[str, str]) -> None:

@@ -123,7 +123,7 @@ def train(run: PreparedRun, args: VanillaTransformerTrainingArguments) -> Traini
     if trainer.is_fsdp_enabled and args.final_weights in ("average", "ema"):
         raise ValueError(
             f"final_weights={args.final_weights} needs whole weights, of which FSDP leaves each process a part; "
-            "take last or best, and scripts/average_checkpoints.py afterwards"
+            "take last or best, and `vanilla-transformer average` afterwards"
         )
     try:
         output = trainer.train(resume_from_checkpoint=str(run.checkpoint) if run.checkpoint else None)
