@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from transformers import Seq2SeqTrainingArguments
 
-from hf_vanilla_transformer.training import VanillaTransformerTrainingArguments, parse_arguments
+from hf_vanilla_transformer.training import VanillaTransformerTrainingArguments, parse_arguments, refused_options
 from hf_vanilla_transformer.training.refused_options import REFUSED, refuse_options
 
 FIELDS = {field.name: field for field in dataclasses.fields(VanillaTransformerTrainingArguments)}
@@ -78,6 +78,15 @@ def test_options_that_depend_on_others_are_refused_without_these(options, messag
     options = {name: str(value).format(out=out) if "{out}" in str(value) else value for name, value in options.items()}
     with pytest.raises(ValueError, match=message):
         VanillaTransformerTrainingArguments(output_dir=str(out), use_cpu=True, **options)
+
+
+def test_a_tracker_that_is_not_installed_is_refused_before_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(refused_options, "get_available_reporting_integrations", lambda: ["wandb"])
+    options = {"output_dir": str(tmp_path), "use_cpu": True}
+    with pytest.raises(ValueError, match="report_to=tensorboard needs a package that is not installed"):
+        VanillaTransformerTrainingArguments(report_to=["tensorboard", "wandb"], **options)
+    for report_to in ("wandb", "none", "all"):
+        VanillaTransformerTrainingArguments(report_to=report_to, **options)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from transformers.integrations import get_available_reporting_integrations
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.trainer_utils import SchedulerType
 
 _BATCHES = "batches are made by max_tokens, of sentences of similar length"
@@ -84,6 +86,11 @@ def refuse_options(args: Any) -> None:
     for name in ("split_batches", "dispatch_batches"):
         if getattr(args.accelerator_config, name, None):
             raise ValueError(f"accelerator_config: {name} has no effect here: {_BATCHES}; leave it out")
+    if missing := set(args.report_to) & set(INTEGRATION_TO_CALLBACK) - set(get_available_reporting_integrations()):
+        raise ValueError(
+            f"report_to={' '.join(sorted(missing))} needs a package that is not installed; `pip install` it, such as "
+            "tensorboard or wandb, or leave it out"
+        )
     model = getattr(args, "model_name_or_path", None)
     if model is not None and Path(args.output_dir).resolve() == Path(model).resolve():
         raise ValueError(
