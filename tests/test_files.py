@@ -7,7 +7,7 @@ from test_translation_pipeline import build
 
 from hf_vanilla_transformer.data import train_tokenizer
 from hf_vanilla_transformer.inference import files as files_module
-from hf_vanilla_transformer.inference import load_translator, open_output, write_lines
+from hf_vanilla_transformer.inference import load_translator, write_lines
 
 
 class Terminal(io.StringIO):
@@ -41,12 +41,6 @@ def test_a_bar_is_shown_on_a_terminal_with_the_total_if_known(monkeypatch):
     assert "2/2" not in shown()
     assert shown(quiet=True, total=2) == ""
     assert "2/2" not in shown(output=Terminal(), total=2)  # it would be mixed with the translations
-
-
-def test_a_file_is_written_as_utf_8_with_plain_line_ends(tmp_path):
-    with open_output(tmp_path / "out") as output:
-        write_lines([["ü\r"], ["1", "2"]], output, quiet=True)
-    assert (tmp_path / "out").read_bytes() == "ü\r\n1\n2\n".encode()
 
 
 def test_models_of_different_vocabularies_are_no_ensemble(tmp_path):

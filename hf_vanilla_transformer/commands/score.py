@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 
 from ..data.corpora import parallel_lines, tab_separated
 from ..data.text_files import decode_lines, read_lines
@@ -10,9 +11,9 @@ from ..inference import load_translator, run_as_filter
 
 EXAMPLES = """
 examples:
-  python scripts/score.py --model runs/en-de --source test.en --target test.de > scores.tsv
-  python scripts/score.py --model runs/en-de --file pairs.tsv --per_token
-  paste test.en output.de | python scripts/score.py --ensemble runs/one runs/two --json
+  vanilla-transformer score --model runs/en-de --source test.en --target test.de > scores.tsv
+  vanilla-transformer score --model runs/en-de --file pairs.tsv --per_token
+  paste test.en output.de | vanilla-transformer score --ensemble runs/one runs/two --json
 
 One line out for each pair: log-probability in nats <tab> tokens <tab> nats a token. --per_token adds a column of
 token:log-probability, a space between them. The end of the sentence, </s>, is a token too. An empty side is scored like
@@ -20,10 +21,18 @@ any other. Totals are written to standard error; in them and in --json, the end 
 """
 
 
-def main() -> int:
-    """Reads the options, scores the pairs that they name, and prints a line for each."""
+def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
+    """Reads the options, scores the pairs that they name, and prints a line for each.
+
+    Args:
+        argv: the words after the program's name; None for those of this process.
+        prog: what to call the program in messages; None for the name by which it was started.
+
+    Returns:
+        The exit status.
+    """
     parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=prog, description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     models = parser.add_mutually_exclusive_group(required=True)
     models.add_argument("--model", help="folder (or Hub name) of a trained model and its tokenizer")
@@ -42,7 +51,7 @@ def main() -> int:
         choices=["auto", "float32", "bfloat16", "float16"],
         help="of the weights (default: as saved)",
     )
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if (args.source is None) != (args.target is None) or (args.source and args.file):
         parser.error("give --source with --target, or --file, or neither for standard input")
 

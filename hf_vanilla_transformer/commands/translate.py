@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ..data.text_files import count_lines, decode_lines, read_lines
@@ -10,10 +10,10 @@ from ..inference import load_translator, open_output, translated_lines, write_li
 
 EXAMPLES = """
 examples:
-  python scripts/translate.py --model runs/en-de "A dog runs." "A man sleeps."
-  python scripts/translate.py --model runs/en-de --file test.en > test.de
-  cat test.en | python scripts/translate.py --model runs/en-de --num_beams 1
-  python scripts/translate.py --ensemble runs/en-de-1 runs/en-de-2 --nbest 4 --scores --file test.en
+  vanilla-transformer translate --model runs/en-de "A dog runs." "A man sleeps."
+  vanilla-transformer translate --model runs/en-de --file test.en > test.de
+  cat test.en | vanilla-transformer translate --model runs/en-de --num_beams 1
+  vanilla-transformer translate --ensemble runs/en-de-1 runs/en-de-2 --nbest 4 --scores --file test.en
 
 input: lines of UTF-8 that end at a line feed and nowhere else, of any length. Empty lines stay empty lines. A line is
 never cut: a model with sinusoids decodes it whole, however long it is; a model with learned positions, if it has more
@@ -32,15 +32,26 @@ output: one line for each line, the translation; line breaks in it become spaces
   source tokens    separated by spaces, and
   target tokens    likewise
 
+--output FILE is written as FILE.partial and renamed when it is complete. After Ctrl-C, FILE has the lines that were
+translated. After an error, an earlier FILE stays as it was, and FILE.partial has the lines that were translated.
+
 exit status: 0; 2 for input or options that cannot be used; 130 after Ctrl-C, when everything done has been written;
 141 where the output was closed, as by "| head -1".
 """
 
 
-def parse_arguments() -> argparse.Namespace:
-    """Reads the options."""
+def parse_arguments(argv: Sequence[str] | None, prog: str | None) -> argparse.Namespace:
+    """Reads the options.
+
+    Args:
+        argv: the words after the program's name; None for those of this process.
+        prog: what to call the program in messages; None for the name by which it was started.
+
+    Returns:
+        The options, and `prog`.
+    """
     parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=prog, description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
     add("sentences", nargs="*", help="what to translate; without it, standard input is read")
@@ -48,7 +59,8 @@ def parse_arguments() -> argparse.Namespace:
     models.add_argument("--model", help="folder (or Hub name) of a trained model and its tokenizer")
     models.add_argument("--ensemble", nargs="+", metavar="FOLDER", help="of several, whose probabilities are averaged")
     add("--file", type=Path, help="translate the lines of this file (.gz too)")
-    add("--output", type=Path, help="write to this file instead of standard output")
+    add("--output", type=Path, help="write to this file instead of standard output; an earlier file stays until all is "
+        "translated")  # fmt: skip
     add("--nbest", type=int, default=1, metavar="N", help="translations of each line (default: 1)")
     add("--scores", action="store_true", help="write the score and the log-probability of each translation")
     add("--alignments", action="store_true", help="write tokens, and which token comes from which")
@@ -60,17 +72,25 @@ def parse_arguments() -> argparse.Namespace:
     add("--device", default="cpu", help="where to compute: cpu, cuda, mps (default: cpu)")
     add("--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"], help="default: as saved")
     add("--quiet", action="store_true", help="no progress bar, and no summary at the end")
-    args = parser.parse_args()
+    args = parser.parse_args(argv, argparse.Namespace(prog=parser.prog))
     if args.sentences and args.file:
         parser.error("give either sentences or --file, and not both")
     if args.file and args.output and args.output.exists() and args.output.samefile(args.file):
-        parser.error(f"--output {args.output} is the file to translate; it would be emptied before it is read")
+        parser.error(f"--output {args.output} is the file to translate; its translations would replace it")
     return args
 
 
-def main() -> int:
-    """Translates what the options name, and prints a line for each line."""
-    args = parse_arguments()
+def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
+    """Translates what the options name, and prints a line for each line.
+
+    Args:
+        argv: the words after the program's name; None for those of this process.
+        prog: what to call the program in messages; None for the name by which it was started.
+
+    Returns:
+        The exit status.
+    """
+    args = parse_arguments(argv, prog)
     options = {name: getattr(args, name) for name in ("nbest", "scores", "alignments", "batch_size", "batch_tokens")}
     if args.num_beams is not None:
         options["num_beams"] = args.num_beams
@@ -83,7 +103,7 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     except (OSError, ValueError) as error:
-        print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
+        print(f"{args.prog}: error: {error}", file=sys.stderr)
         return 2
 
 

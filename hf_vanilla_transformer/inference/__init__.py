@@ -2,7 +2,8 @@
 
 from ..batch_translation import Translation
 from .ensemble import EnsembleForConditionalGeneration
-from .files import load_translator, open_output, translated_lines, write_lines
+from .files import load_translator, translated_lines, write_lines
+from .outputs import open_output
 from .pipes import run_as_filter
 from .translation import translate, translate_with_details
 

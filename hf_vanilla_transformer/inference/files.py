@@ -13,7 +13,7 @@ from transformers.utils import logging
 
 from ..batch_translation import Translation
 from .ensemble import EnsembleForConditionalGeneration
-from .pipes import INTERRUPTED, PIPE_CLOSED, send_to_nobody, write_plain_lines
+from .pipes import INTERRUPTED, PIPE_CLOSED, send_to_nobody
 from .translation import translate_with_details
 
 
@@ -112,27 +112,6 @@ def _line(prefix: list[str], translation: Translation) -> str:
     if len(columns) == 1:
         return translation.text
     return "\t".join(column.replace("\t", " ") for column in columns)
-
-
-@contextmanager
-def open_output(path: str | Path | None) -> Iterator[TextIO]:
-    r"""Opens a file to write, or standard output, as UTF-8 with "\n" as the end of a line.
-
-    Args:
-        path: the file; None for standard output.
-
-    Yields:
-        The stream. A file is closed afterwards.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    if path is None:
-        write_plain_lines()
-        yield sys.stdout
-    else:
-        with open(path, "w", encoding="utf-8", newline="\n") as file:
-            yield file
 
 
 def write_lines(
