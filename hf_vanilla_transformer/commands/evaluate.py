@@ -129,7 +129,7 @@ def parse_arguments(argv: Sequence[str] | None, prog: str | None) -> argparse.Na
     parser.add_argument("--seed", type=int, default=12345, help="of its draws (default: sacrebleu's, %(default)s)")
     parser.add_argument("--num_beams", type=int, help="beams of the search; default is the model's own")
     parser.add_argument("--batch_size", type=int, default=32, help="sentences decoded at a time (default: 32)")
-    parser.add_argument("--device", default="cpu", help="where to compute: cpu, cuda, mps (default: cpu)")
+    parser.add_argument("--device", default="auto", help="cpu, cuda or mps; default is the best there is")
     dtypes = ["auto", "float32", "bfloat16", "float16"]
     parser.add_argument("--dtype", default="auto", choices=dtypes, help="of the weights (default: as saved)")
     parser.add_argument("--output", metavar="FILE", help="where to write everything as JSON")

@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     output.add_argument("--per_token", action="store_true", help="add the log-probability of each token")
     output.add_argument("--json", action="store_true", help="a JSON object a line, tokens and all")
     parser.add_argument("--batch_tokens", type=int, default=4096, help="tokens of a side at a time (default: 4096)")
-    parser.add_argument("--device", default="cpu", help="where to compute: cpu, cuda, mps (default: cpu)")
+    parser.add_argument("--device", default="auto", help="cpu, cuda or mps; default is the best there is")
     parser.add_argument(
         "--dtype",
         default="auto",

@@ -69,7 +69,7 @@ def parse_arguments(argv: Sequence[str] | None, prog: str | None) -> argparse.Na
     add("--read_ahead", type=int, help="lines read before the first is translated (default: 32 batches; 1: each line "
         "is answered at once, as it is where standard input is a terminal)")  # fmt: skip
     add("--num_beams", type=int, help="beams of the search; default is the model's own, or --nbest if that is more")
-    add("--device", default="cpu", help="where to compute: cpu, cuda, mps (default: cpu)")
+    add("--device", default="auto", help="cpu, cuda or mps; default is the best there is")
     add("--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"], help="default: as saved")
     add("--quiet", action="store_true", help="no progress bar, and no summary at the end")
     args = parser.parse_args(argv, argparse.Namespace(prog=parser.prog))

@@ -36,7 +36,7 @@ def system_of_model(
     name: str,
     sources: Sequence[str],
     references: Sequence[Sequence[str]],
-    device: str = "cpu",
+    device: str = "auto",
     dtype: str = "auto",
     batch_tokens: int = 4096,
     **translation_options: Any,
@@ -47,7 +47,7 @@ def system_of_model(
         name: folder (or Hub name) of the model and its tokenizer.
         sources: sentences.
         references: whole texts, each with one translation a sentence.
-        device: where to compute.
+        device: where to compute; "auto" for the best device there is.
         dtype: of the weights; "auto" for that in which they are saved.
         batch_tokens: tokens of a side that are scored at a time.
         **translation_options: for `translate()` and so for `generate()`, such as `num_beams`.

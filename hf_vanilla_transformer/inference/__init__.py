@@ -1,8 +1,10 @@
 """Translating with a trained model, or several: sentences, files and streams."""
 
 from ..batch_translation import Translation
+from .devices import choose_device
 from .ensemble import EnsembleForConditionalGeneration
-from .files import load_translator, translated_lines, write_lines
+from .files import translated_lines, write_lines
+from .loading import load_translator
 from .outputs import open_output
 from .pipes import run_as_filter
 from .translation import translate, translate_with_details
@@ -10,6 +12,7 @@ from .translation import translate, translate_with_details
 __all__ = [
     "EnsembleForConditionalGeneration",
     "Translation",
+    "choose_device",
     "load_translator",
     "open_output",
     "run_as_filter",

@@ -3,60 +3,14 @@
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, TextIO
 
 from tqdm import tqdm
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..batch_translation import Translation
-from .ensemble import EnsembleForConditionalGeneration
 from .pipes import INTERRUPTED, PIPE_CLOSED, send_to_nobody
 from .translation import translate_with_details
-
-
-def load_translator(
-    folders: Sequence[str | Path], device: str = "cpu", dtype: str = "auto"
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Loads a model and its tokenizer, or several models as an ensemble.
-
-    Args:
-        folders: of a checkpoint each, or its name on the Hub.
-        device: where to compute, such as "cpu" or "cuda".
-        dtype: of the weights, such as "bfloat16"; "auto" leaves them as they were saved.
-
-    Returns:
-        The model, in eval mode, and the tokenizer of the first.
-
-    Raises:
-        OSError: there is no such checkpoint.
-        ValueError: the device cannot be used, or the models or their tokenizers do not have one vocabulary.
-    """
-    models, tokenizers = [], []
-    for folder in folders:
-        with _without_loading_bar():
-            model = AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=dtype, trust_remote_code=False)
-        try:
-            models.append(model.to(device).eval())
-        except (RuntimeError, AssertionError) as error:
-            raise ValueError(f"`device`={device!r} cannot be used: {error}") from error
-        tokenizers.append(AutoTokenizer.from_pretrained(folder, trust_remote_code=False))
-        if tokenizers[-1].get_vocab() != tokenizers[0].get_vocab():
-            raise ValueError(f"the tokenizers of {folder} and {folders[0]} differ; an ensemble has one vocabulary")
-    return models[0] if len(models) == 1 else EnsembleForConditionalGeneration(models).eval(), tokenizers[0]
-
-
-@contextmanager
-def _without_loading_bar() -> Iterator[None]:
-    was_enabled = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            logging.enable_progress_bar()
 
 
 def translated_lines(
