@@ -51,3 +51,9 @@ def test_an_output_that_cannot_be_written_is_said_before_the_long_work(folder, t
     options = ["--model", folder, "--source", texts / "en", "--references", texts / "de"]
     for option in ("--output", "--save_translations"):
         assert "none/out" in run(command.main, *options, option, texts / "none" / "out").error
+
+
+@pytest.mark.parametrize("value", [0, -3])
+def test_beams_below_1_are_refused_by_name(folder, texts, value):
+    options = ["--model", folder, "--source", texts / "en", "--references", texts / "de", "--num_beams", value]
+    assert run(command.main, *options).error.startswith(f"`num_beams`={value} is not allowed")

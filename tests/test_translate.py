@@ -42,3 +42,37 @@ def test_after_an_interruption_the_output_has_what_was_done(folder, tmp_path, mo
     assert done.returncode == 130
     assert (tmp_path / "out").read_text() == "one\n"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_sentences_after_an_ensemble_stand_behind_two_dashes(folder):
+    alone = run(command.main, "--model", folder, "a b", "c")
+    together = run(command.main, "--ensemble", folder, folder, "--", "a b", "c")
+    assert (together.returncode, together.stdout) == (0, alone.stdout)
+    for sentence in ("A dog runs.", "Hello"):  # the second could be the name of a model
+        error = run(command.main, "--ensemble", folder, folder, sentence).error
+        assert f"there is no folder {sentence}" in error
+        assert f"If {sentence!r} is a sentence to translate, put -- before it" in error
+
+
+@pytest.mark.parametrize(
+    ("option", "values"),
+    [
+        ("num_beams", [0, -3]),
+        ("batch_size", [0, -1]),
+        ("batch_tokens", [0, -1]),
+        ("nbest", [0, -2]),
+        ("read_ahead", [0, -1]),
+    ],
+)
+def test_numbers_below_1_are_refused_by_name(folder, tmp_path, option, values):
+    (tmp_path / "out").write_text("earlier\n")
+    for value in values:
+        options = ["--model", folder, "--output", tmp_path / "out", f"--{option}", value]
+        error = run(command.main, *options, stdin=b"a\n").error
+        assert error == f"`{option}`={value} is not allowed; allowed: an integer of at least 1"
+    assert (tmp_path / "out").read_text() == "earlier\n"
+
+
+def test_batches_are_counted_in_sentences_or_tokens_and_not_both(folder):
+    error = run(command.main, "--model", folder, "--batch_size", 2, "--batch_tokens", 9, "a").error
+    assert "--batch_tokens: not allowed with argument --batch_size" in error

@@ -14,6 +14,7 @@ examples:
   vanilla-transformer translate --model runs/en-de --file test.en > test.de
   cat test.en | vanilla-transformer translate --model runs/en-de --num_beams 1
   vanilla-transformer translate --ensemble runs/en-de-1 runs/en-de-2 --nbest 4 --scores --file test.en
+  vanilla-transformer translate --ensemble runs/en-de-1 runs/en-de-2 -- "A dog runs."
 
 input: lines of UTF-8 that end at a line feed and nowhere else, of any length. Empty lines stay empty lines. A line is
 never cut: a model with sinusoids decodes it whole, however long it is; a model with learned positions, if it has more
@@ -64,8 +65,9 @@ def parse_arguments(argv: Sequence[str] | None, prog: str | None) -> argparse.Na
     add("--nbest", type=int, default=1, metavar="N", help="translations of each line (default: 1)")
     add("--scores", action="store_true", help="write the score and the log-probability of each translation")
     add("--alignments", action="store_true", help="write tokens, and which token comes from which")
-    add("--batch_size", type=int, default=32, help="sentences decoded at a time (default: 32)")
-    add("--batch_tokens", type=int, help="source tokens decoded at a time, in place of --batch_size")
+    batches = parser.add_mutually_exclusive_group()
+    batches.add_argument("--batch_size", type=int, default=32, help="sentences decoded at a time (default: 32)")
+    batches.add_argument("--batch_tokens", type=int, help="or source tokens decoded at a time, padding included")
     add("--read_ahead", type=int, help="lines read before the first is translated (default: 32 batches; 1: each line "
         "is answered at once, as it is where standard input is a terminal)")  # fmt: skip
     add("--num_beams", type=int, help="beams of the search; default is the model's own, or --nbest if that is more")
@@ -103,8 +105,17 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except (OSError, ValueError) as error:
-        print(f"{args.prog}: error: {error}", file=sys.stderr)
+        print(f"{args.prog}: error: {error}{sentence_hint(args)}", file=sys.stderr)
         return 2
+
+
+def sentence_hint(args: argparse.Namespace) -> str:
+    """Returns what to do where the last folder of an ensemble may be meant as a sentence; else nothing."""
+    if args.sentences or not args.ensemble or Path(args.ensemble[-1]).exists():
+        return ""
+    return (
+        f". If {args.ensemble[-1]!r} is a sentence to translate, put -- before it: --ensemble FOLDER FOLDER -- SENTENCE"
+    )
 
 
 def read_input(args: argparse.Namespace) -> tuple[Iterable[str], int | None]:
@@ -112,7 +123,8 @@ def read_input(args: argparse.Namespace) -> tuple[Iterable[str], int | None]:
     if args.sentences:
         return args.sentences, len(args.sentences)
     if args.file is None:
-        args.read_ahead = args.read_ahead or (1 if sys.stdin.isatty() else None)
+        if args.read_ahead is None and sys.stdin.isatty():
+            args.read_ahead = 1
         return decode_lines(sys.stdin.buffer, "standard input", allow_nul=True), None
     is_shown = sys.stderr.isatty() and not args.quiet
     return read_lines(args.file, allow_nul=True), count_lines(args.file, allow_nul=True) if is_shown else None

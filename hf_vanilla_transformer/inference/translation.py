@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -54,8 +55,8 @@ def translate(
 
     Raises:
         TypeError: a sentence is no string.
-        ValueError: `batch_size`, `batch_tokens` or `read_ahead` is less than 1, a sentence is not valid Unicode, or
-            more than one translation is asked for.
+        ValueError: `batch_size`, `batch_tokens`, `read_ahead` or `num_beams` is less than 1, a sentence is not valid
+            Unicode, or more than one translation is asked for.
     """
     options = _search_options(model, generation_options, 1)
     batching = (batch_size, batch_tokens, read_ahead)
@@ -144,6 +145,7 @@ def _search_options(model: PreTrainedModel, options: dict[str, Any], nbest: int)
             "sentence; ask translate_with_details() for more, by `nbest`"
         )
     options, config = dict(options), options.get("generation_config") or model.generation_config
+    _require_positive("num_beams", options.get("num_beams", config.num_beams))
     if (config.num_return_sequences or 1) != nbest:
         options["num_return_sequences"] = nbest
     if nbest > (options.get("num_beams", config.num_beams) or 1) and not options.get("do_sample", config.do_sample):
@@ -182,5 +184,5 @@ def _in_one_line(translation: Translation) -> Translation:
 
 
 def _require_positive(name: str, value: int | None) -> None:
-    if value is not None and value < 1:
-        raise ValueError(f"`{name}`={value} is not allowed; allowed: an integer of at least 1")
+    if value is not None and (not isinstance(value, Integral) or value < 1):
+        raise ValueError(f"`{name}`={value!r} is not allowed; allowed: an integer of at least 1")
