@@ -76,3 +76,21 @@ def test_numbers_below_1_are_refused_by_name(folder, tmp_path, option, values):
 def test_batches_are_counted_in_sentences_or_tokens_and_not_both(folder):
     error = run(command.main, "--model", folder, "--batch_size", 2, "--batch_tokens", 9, "a").error
     assert "--batch_tokens: not allowed with argument --batch_size" in error
+
+
+@pytest.mark.parametrize("way", ["file", "standard input"])
+def test_lines_that_are_not_utf_8_stop_or_are_skipped_and_counted(folder, tmp_path, way):
+    data = b"a b\n\xff\xfe\nc\nb\xc3\nnul\0\na"
+    (tmp_path / "in").write_bytes(data)
+    (tmp_path / "clean").write_bytes(b"a b\n\nc\n\nnul\0\na")
+    given = {"stdin": data} if way == "standard input" else {}
+    options = ["--model", folder, "--scores", *([] if given else ["--file", tmp_path / "in"])]
+    where = "standard input" if given else str(tmp_path / "in")
+    stopped = run(command.main, *options, **given)
+    assert stopped.error.startswith(f"{where}, line 2: not UTF-8 at byte 0")
+    assert stopped.error.endswith("--on_error skip")
+    skipped = run(command.main, *options, "--on_error", "skip", **given)
+    assert skipped.returncode == 0
+    assert skipped.stdout == run(command.main, "--model", folder, "--scores", "--file", tmp_path / "clean").stdout
+    last = skipped.stderr.splitlines()[-1]
+    assert last.startswith(f"2 lines skipped, empty in the output. The first: {where}, line 2: not UTF-8")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ..data.corpora import parallel_lines, tab_separated
 from ..data.text_files import decode_lines, read_lines
 from ..evaluation import ScoreTotals, score_pairs
-from ..inference import load_translator, run_as_filter
+from ..inference import BadLines, load_translator, run_as_filter
 
 EXAMPLES = """
 examples:
@@ -18,6 +18,9 @@ examples:
 One line out for each pair: log-probability in nats <tab> tokens <tab> nats a token. --per_token adds a column of
 token:log-probability, a space between them. The end of the sentence, </s>, is a token too. An empty side is scored like
 any other. Totals are written to standard error; in them and in --json, the end of a line counts as a character.
+
+A line that is not UTF-8, has a NUL byte, or is not SOURCE<tab>TARGET stops the program. With --on_error skip it gets an
+empty line instead, so that line N stays line N, and does not count; standard error says in the end how many there were.
 """
 
 
@@ -51,25 +54,35 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         choices=["auto", "float32", "bfloat16", "float16"],
         help="of the weights (default: as saved)",
     )
+    parser.add_argument(
+        "--on_error", default="stop", choices=["stop", "skip"], help="at a line that is no pair (default: %(default)s)"
+    )
     args = parser.parse_args(argv)
     if (args.source is None) != (args.target is None) or (args.source and args.file):
         parser.error("give --source with --target, or --file, or neither for standard input")
 
     def work() -> None:
+        bad_lines = BadLines(args.on_error)
         if args.source:
-            rows = parallel_lines(args.source, args.target)
+            rows = parallel_lines(args.source, args.target, bad_lines)
         elif args.file:
-            rows = tab_separated(read_lines(args.file), args.file)
+            rows = tab_separated(read_lines(args.file, on_error=bad_lines), args.file, bad_lines)
         else:
-            rows = tab_separated(decode_lines(sys.stdin.buffer, "standard input"), "standard input")
+            lines = decode_lines(sys.stdin.buffer, "standard input", on_error=bad_lines)
+            rows = tab_separated(lines, "standard input", bad_lines)
         model, tokenizer = load_translator(args.ensemble or [args.model], args.device, args.dtype)
         # Who types a pair wants to see its score, and not only that of the last of a thousand.
         read_ahead = 1 if not (args.source or args.file) and sys.stdin.isatty() else 1024
         totals = ScoreTotals()
         pairs = ((row["source"], row["target"]) for row in rows)
-        for score in score_pairs(model, tokenizer, pairs, args.batch_tokens, read_ahead):
+        scores = score_pairs(model, tokenizer, pairs, args.batch_tokens, read_ahead)
+        for number, score in enumerate(scores, start=1):
+            if number in bad_lines.numbers:
+                print()
+                continue
             print(score.to_json() if args.json else score.to_line(args.per_token))
             totals.add(score)
         print(totals.describe(), file=sys.stderr)
+        bad_lines.report()
 
     return run_as_filter(work, parser.prog)

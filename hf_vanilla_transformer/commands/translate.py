@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ..data.text_files import count_lines, decode_lines, read_lines
-from ..inference import load_translator, open_output, translated_lines, write_lines
+from ..inference import BadLines, load_translator, open_output, translated_lines, write_lines
 
 EXAMPLES = """
 examples:
@@ -21,6 +21,9 @@ never cut: a model with sinusoids decodes it whole, however long it is; a model 
 tokens than those, in pieces (cut after sentences, else between words), whose translations are joined, and standard
 error says how many. How long a translation may be, the model's generation_config says: 50 tokens more than its source
 (max_extra_tokens), for a model of this package.
+
+A line that is not UTF-8 stops the program (default). With --on_error skip it is translated as an empty line instead, so
+that line N stays line N; standard error says in the end how many there were.
 
 output: one line for each line, the translation; line breaks in it become spaces. With --nbest above 1, --scores or
 --alignments, lines have columns separated by tabs, those that were asked for in this order:
@@ -73,6 +76,12 @@ def parse_arguments(argv: Sequence[str] | None, prog: str | None) -> argparse.Na
     add("--num_beams", type=int, help="beams of the search; default is the model's own, or --nbest if that is more")
     add("--device", default="auto", help="cpu, cuda or mps; default is the best there is")
     add("--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"], help="default: as saved")
+    add(
+        "--on_error",
+        default="stop",
+        choices=["stop", "skip"],
+        help="what to do at a line that is not UTF-8",
+    )
     add("--quiet", action="store_true", help="no progress bar, and no summary at the end")
     args = parser.parse_args(argv, argparse.Namespace(prog=parser.prog))
     if args.sentences and args.file:
@@ -93,15 +102,18 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         The exit status.
     """
     args = parse_arguments(argv, prog)
+    bad_lines = BadLines(args.on_error)
     options = {name: getattr(args, name) for name in ("nbest", "scores", "alignments", "batch_size", "batch_tokens")}
     if args.num_beams is not None:
         options["num_beams"] = args.num_beams
     try:
-        lines, total = read_input(args)
+        lines, total = read_input(args, bad_lines)
         model, tokenizer = load_translator(args.ensemble or [args.model], args.device, args.dtype)
         with open_output(args.output) as output:
             translations = translated_lines(model, tokenizer, lines, read_ahead=args.read_ahead, **options)
-            return write_lines(translations, output, total, args.quiet)
+            status = write_lines(translations, output, total, args.quiet)
+        bad_lines.report()
+        return status
     except KeyboardInterrupt:
         return 130
     except (OSError, ValueError) as error:
@@ -118,13 +130,14 @@ def sentence_hint(args: argparse.Namespace) -> str:
     )
 
 
-def read_input(args: argparse.Namespace) -> tuple[Iterable[str], int | None]:
+def read_input(args: argparse.Namespace, bad_lines: BadLines) -> tuple[Iterable[str], int | None]:
     """Returns the lines to translate, and how many there are where that is known and somebody is shown it."""
     if args.sentences:
         return args.sentences, len(args.sentences)
     if args.file is None:
         if args.read_ahead is None and sys.stdin.isatty():
             args.read_ahead = 1
-        return decode_lines(sys.stdin.buffer, "standard input", allow_nul=True), None
+        return decode_lines(sys.stdin.buffer, "standard input", allow_nul=True, on_error=bad_lines), None
     is_shown = sys.stderr.isatty() and not args.quiet
-    return read_lines(args.file, allow_nul=True), count_lines(args.file, allow_nul=True) if is_shown else None
+    total = count_lines(args.file, allow_nul=True, on_error=bad_lines) if is_shown else None
+    return read_lines(args.file, allow_nul=True, on_error=bad_lines), total

@@ -1,6 +1,7 @@
 """Translating with a trained model, or several: sentences, files and streams."""
 
 from ..batch_translation import Translation
+from .bad_lines import BadLines
 from .devices import choose_device
 from .ensemble import EnsembleForConditionalGeneration
 from .files import translated_lines, write_lines
@@ -10,6 +11,7 @@ from .pipes import run_as_filter
 from .translation import translate, translate_with_details
 
 __all__ = [
+    "BadLines",
     "EnsembleForConditionalGeneration",
     "Translation",
     "choose_device",
