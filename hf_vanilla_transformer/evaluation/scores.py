@@ -7,6 +7,9 @@ from itertools import zip_longest
 from sacrebleu.metrics import BLEU, CHRF, TER
 from sacrebleu.metrics.base import Metric
 
+# What sacrebleu recommends for languages that do not separate words by spaces, or hardly.
+_TOKENIZERS = {"zh": "zh", "ja": "ja-mecab", "ko": "ko-mecab"}
+
 # Of each translation: one reference, or several.
 References = Sequence[str] | Sequence[Sequence[str]]
 
@@ -87,6 +90,18 @@ def make_metrics(ter: bool = False, lowercase: bool = False, tokenize: str = "13
         raise ValueError(f"`tokenize`={tokenize!r} cannot be used: {' '.join(str(error).split())}") from error
     metrics = {"bleu": bleu, "chrf": CHRF(lowercase=lowercase)}
     return {**metrics, "ter": TER()} if ter else metrics
+
+
+def default_tokenizer(language: str | None) -> str:
+    """Says by what sacrebleu cuts text of a language into the words of BLEU, unless told otherwise.
+
+    Args:
+        language: such as `de`; None where it is not known.
+
+    Returns:
+        A name for `tokenize`.
+    """
+    return _TOKENIZERS.get(language or "", "13a")
 
 
 def reference_streams(translations: Sequence[str], references: References) -> list[list[str | None]]:

@@ -49,7 +49,7 @@ def system_of_model(
         references: whole texts, each with one translation a sentence.
         device: where to compute; "auto" for the best device there is.
         dtype: of the weights; "auto" for that in which they are saved.
-        batch_tokens: tokens of a side that are scored at a time.
+        batch_tokens: tokens of a side that are translated or scored at a time, padding included.
         **translation_options: for `translate()` and so for `generate()`, such as `num_beams`.
 
     Returns:
@@ -61,7 +61,7 @@ def system_of_model(
         ValueError: an option is out of its range.
     """
     model, tokenizer = load_translator([name], device, dtype)
-    translations = list(translate(model, tokenizer, sources, **translation_options))
+    translations = list(translate(model, tokenizer, sources, batch_tokens=batch_tokens, **translation_options))
     totals = ScoreTotals()
     try:
         for text in references:
@@ -83,6 +83,7 @@ def compare_systems(
     moses_language: str | None = None,
     num_resamples: int = 1000,
     seed: int = 12345,
+    test_set: str | None = None,
 ) -> dict[str, Any]:
     """Scores one system, or two and the difference between them.
 
@@ -97,10 +98,12 @@ def compare_systems(
             `tokenize="none"`; None leaves them as they are.
         num_resamples: of the paired bootstrap test, which there is with a baseline.
         seed: of its draws.
+        test_set: what the text is called, if it has a name.
 
     Returns:
-        To be written as JSON: `sentences`, `references` (how many a sentence has), `text` (what was done to it, or
-        None), `systems` (`name`, `scores`, and `likelihood` or None, each) and `paired_bootstrap`, by metric, or None.
+        To be written as JSON: `test_set`, `sentences`, `references` (how many each sentence has), `text` (what was
+        done to it, or None), `systems` (`name`, `scores`, and `likelihood` or None, each) and `paired_bootstrap`, by
+        metric, or None.
 
     Raises:
         ValueError: the numbers of sentences differ or are 0, an option is out of its range, or `moses_language` is
@@ -120,6 +123,7 @@ def compare_systems(
         comparisons = paired_bootstrap(texts[0], texts[1], by_sentence, **options_of_test)
         tested = {name: asdict(comparison) for name, comparison in comparisons.items()}
     return {
+        "test_set": test_set,
         "sentences": len(by_sentence),
         "references": len(references),
         "text": None if moses_language is None else moses_description(moses_language),
@@ -160,6 +164,8 @@ def comparison_table(comparison: dict[str, Any]) -> str:
         lines += ["", "Paired bootstrap of the two: mean and 95 % interval of the draws, p-value of the difference"]
         lines += _aligned([[_TITLES[name], *_test_cells(one)] for name, one in tested.items()])
     lines.append("")
+    if comparison["test_set"]:
+        lines.append(f"Test set: {comparison['test_set']}, {comparison['sentences']} sentences")
     if comparison["text"]:
         lines.append(f"Text: {comparison['text']}")
     for name in metrics:
