@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedModel
 
 from ..batch_translation import refuse_training_mode
-from ..data.batching import padded_batch, sorted_batches
+from ..data.batching import padded_batch, token_batches
 from ..loss import IGNORED_LABEL
 
 
@@ -38,7 +38,7 @@ class LabelLikelihood:
 
 @torch.no_grad()
 def label_likelihood(
-    model: PreTrainedModel, examples: Sequence[dict[str, Any]], batch_size: int = 64
+    model: PreTrainedModel, examples: Sequence[dict[str, Any]], batch_tokens: int = 4096
 ) -> LabelLikelihood:
     """Scores every label of `examples` by the model.
 
@@ -48,18 +48,20 @@ def label_likelihood(
     Args:
         model: a sequence-to-sequence model of this package, in eval mode.
         examples: each with `input_ids` and `labels`, lists of token ids.
-        batch_size: sentences at a time.
+        batch_tokens: tokens of a side that are scored at a time, padding included; a longer sentence is scored alone.
 
     Returns:
         The sums over all labels.
 
     Raises:
-        ValueError: the model is in training mode.
+        ValueError: the model is in training mode, or `batch_tokens` is less than 1.
     """
+    if batch_tokens < 1:
+        raise ValueError(f"`batch_tokens`={batch_tokens} is not allowed; allowed: an integer of at least 1")
     nll, num_tokens = 0.0, 0
     refuse_training_mode(model)
-    lengths = [len(example["input_ids"]) + len(example["labels"]) for example in examples]
-    for indices in sorted_batches(lengths, batch_size):
+    lengths = [max(len(example["input_ids"]), len(example["labels"])) for example in examples]
+    for indices in token_batches(lengths, batch_tokens):
         batch = padded_batch([examples[index] for index in indices], model.config.pad_token_id)
         batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
         tokens = int(batch["labels"].ne(IGNORED_LABEL).sum())

@@ -173,7 +173,7 @@ def score_pairs(
     """
     for name, value in (("batch_tokens", batch_tokens), ("read_ahead", read_ahead)):
         if value < 1:
-            raise ValueError(f"`{name}`={value}; allowed: an integer of at least 1")
+            raise ValueError(f"`{name}`={value} is not allowed; allowed: an integer of at least 1")
     refuse_training_mode(model)
     stream, num_read = iter(pairs), 0
     while window := list(islice(stream, read_ahead)):

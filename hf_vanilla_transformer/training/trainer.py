@@ -44,6 +44,8 @@ from .schedule import inverse_sqrt_schedule
 logger = logging.get_logger(__name__)
 
 _EMA_NAME = "moving_average.safetensors"
+# Tokens of a side that are scored or translated at a time in evaluation, padding included.
+_EVALUATION_TOKENS = 4096
 
 
 class VanillaTransformerTrainer(Seq2SeqTrainer):
@@ -257,7 +259,6 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
                 part.training = was_training
 
     def _scores_of(self, model: nn.Module, dataset: Dataset, generation_options: dict[str, Any]) -> dict[str, float]:
-        batch_size = self.args.eval_batch_size
         # Longest first, dealt out in turns: the processes have equally much to do.
         lengths = [len(ids) for ids in dataset["input_ids"]]
         order = [index for batch in sorted_batches(lengths, len(dataset)) for index in batch]
@@ -265,13 +266,14 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
         if self.is_fsdp_enabled:  # a divided model has to be called by all processes alike: each does everything
             mine, gather = order, list
         part = dataset.select(mine)
-        likelihood = label_likelihood(model, part, batch_size)
+        likelihood = label_likelihood(model, part, _EVALUATION_TOKENS)
         nll, tokens = map(sum, zip(*gather([(likelihood.nll, likelihood.num_tokens)]), strict=True))
         whole = LabelLikelihood(nll, tokens)
         metrics = {"loss": whole.nll_per_token, "perplexity": whole.perplexity}
         if {"source", "target"} <= set(dataset.column_names):
             options = {"num_beams": self.args.generation_num_beams or 1, **generation_options}
-            texts = translate(model, self.processing_class, part["source"], batch_size=batch_size, **options)
+            options["batch_tokens"] = _EVALUATION_TOKENS
+            texts = translate(model, self.processing_class, part["source"], **options)
             by_index = dict(gather(list(zip(mine, texts, strict=True))))
             scores = score_translations([by_index[index] for index in range(len(dataset))], dataset["target"])
             self.score_signatures = {"bleu": scores.bleu_signature, "chrf": scores.chrf_signature}
