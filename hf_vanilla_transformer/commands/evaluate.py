@@ -31,7 +31,7 @@ examples:
 All files are raw text, line for line. --test_set takes a test set of sacrebleu by its name and languages, which is
 downloaded once (`sacrebleu --list` names all); a dataset; or a .tsv or .jsonl file of pairs, as training does.
 
-Scores of --moses_lowercase compare with those papers that cut text so, and with no others. --baseline takes a file of
+Scores of --moses_lowercase compare with papers that tokenise so, and with no others. --baseline takes a file of
 translations or a model. Perplexity is that of all references, and compares only between models with one vocabulary;
 nats per character compare between all.
 
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         data, translations = read_texts(args)
         scoring = {name: getattr(args, name) for name in ("ter", "lowercase", "num_resamples", "seed")}
         scoring["tokenize"] = args.tokenize or default_tokenizer(data.target_lang)
-        # What will not do is said before the long work: an option, or a file that cannot be written.
+        # Wrong options and files that cannot be written are to be found before the long work begins.
         make_metrics(args.ter, args.lowercase, scoring["tokenize"])
         with _output_if_named(args.output) as report:
             with _output_if_named(args.save_translations) as saved:
@@ -79,16 +79,16 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
 
 
 def read_texts(args: argparse.Namespace) -> tuple[EvaluationSet, dict[str, list[str]]]:
-    """Reads what to translate, its references, and translations that are there already.
+    """Reads sources, references, and the translations that are given as files.
 
     Args:
         args: the options.
 
     Returns:
-        Sources and references; and translations by the name of their file.
+        Sources and references; and the translations, by the name of their file.
 
     Raises:
-        OSError: a file is not there, or a test set cannot be had.
+        OSError: a file or test set is not there.
         ValueError: the files do not belong together.
     """
     files = [name for name in (args.translations, args.baseline) if name and is_translated(name)]
@@ -106,12 +106,12 @@ def read_texts(args: argparse.Namespace) -> tuple[EvaluationSet, dict[str, list[
 
 
 def make_systems(args: argparse.Namespace, data: EvaluationSet, translations: dict[str, list[str]]) -> list[System]:
-    """Has models translate, where translations are not there already.
+    """Translates with those systems that are models.
 
     Args:
         args: the options.
         data: sources and references.
-        translations: those that are there, by the name of their file.
+        translations: those of the others, by the name of their file.
 
     Returns:
         The system and, if there is one, its baseline.
@@ -137,7 +137,7 @@ def _output_if_named(path: str | None) -> AbstractContextManager[TextIO | None]:
 
 
 def is_translated(name: str) -> bool:
-    """Whether this is a file of translations; a folder, or what there is not, is taken for a model."""
+    """Returns whether this is a file of translations; anything else is taken for a model."""
     return Path(name).exists() and not Path(name).is_dir()
 
 
@@ -155,31 +155,31 @@ def parse_arguments(argv: Sequence[str] | None, prog: str | None) -> argparse.Na
         prog=prog, description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     system = parser.add_mutually_exclusive_group(required=True)
-    system.add_argument("--translations", metavar="FILE", help="what is to be evaluated (.gz too)")
+    system.add_argument("--translations", metavar="FILE", help="translations to evaluate (.gz too)")
     system.add_argument("--model", help="or folder (or Hub name) of a model that translates the source")
-    parser.add_argument("--source", metavar="FILE", help="what a model translates")
+    parser.add_argument("--source", metavar="FILE", help="text for a model to translate")
     references = parser.add_mutually_exclusive_group(required=True)
-    references.add_argument("--references", metavar="FILE", nargs="+", help="one translation or several")
+    references.add_argument("--references", metavar="FILE", nargs="+", help="one reference translation or several")
     references.add_argument("--test_set", metavar="NAME", help="or a test set, which has source and references")
-    parser.add_argument("--source_lang", metavar="KEY", help="of the source in jsonl and datasets (default: en)")
+    parser.add_argument("--source_lang", metavar="KEY", help="of the source in the rows of a test set (default: en)")
     parser.add_argument("--target_lang", metavar="KEY", help="of the references in them (default: de)")
     parser.add_argument("--baseline", metavar="FILE_OR_MODEL", help="second system, for a paired bootstrap test")
-    parser.add_argument("--lowercase", action="store_true", help="case does not count")
+    parser.add_argument("--lowercase", action="store_true", help="ignore case")
     cut = parser.add_mutually_exclusive_group()
-    cut.add_argument("--tokenize", help="of sacrebleu; none for tokenised text (default: 13a, or that of the language "
-        "of a test set of sacrebleu)")  # fmt: skip
-    cut.add_argument("--moses_lowercase", metavar="LANG", help="lower case, normalise and cut the text as Moses does")
+    cut.add_argument("--tokenize", help="tokeniser of sacrebleu; none for tokenised text (default: 13a; zh, ja-mecab, "
+        "ko-mecab for test sets in these languages)")  # fmt: skip
+    cut.add_argument("--moses_lowercase", metavar="LANG", help="lowercase, normalise and tokenise as Moses does")
     parser.add_argument("--no_ter", dest="ter", action="store_false", help="leave out TER, which takes longest")
-    parser.add_argument("--num_resamples", type=int, default=1000, help="draws of the test (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=12345, help="of its draws (default: sacrebleu's, %(default)s)")
-    parser.add_argument("--num_beams", type=int, help="beams of the search; default is the model's own")
+    parser.add_argument("--num_resamples", type=int, default=1000, help="samples of the test (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=12345, help="of its samples (default: %(default)s)")
+    parser.add_argument("--num_beams", type=int, help="beams of the search (default: the model's own)")
     parser.add_argument("--batch_tokens", type=int, default=4096, help="tokens of a side at a time, padding included "
         "(default: %(default)s)")  # fmt: skip
-    parser.add_argument("--device", default="auto", help="cpu, cuda or mps; default is the best there is")
+    parser.add_argument("--device", default="auto", help="cpu, cuda or mps (default: auto, the best there is)")
     dtypes = ["auto", "float32", "bfloat16", "float16"]
     parser.add_argument("--dtype", default="auto", choices=dtypes, help="of the weights (default: as saved)")
-    parser.add_argument("--output", metavar="FILE", help="where to write everything as JSON")
-    parser.add_argument("--save_translations", metavar="FILE", help="where to write those of the system")
+    parser.add_argument("--output", metavar="FILE", help="where to write all results as JSON")
+    parser.add_argument("--save_translations", metavar="FILE", help="where to write the translations of the system")
     args = parser.parse_args(argv, argparse.Namespace(prog=parser.prog))
     if args.test_set and args.source:
         parser.error("--test_set has the source; leave out --source")

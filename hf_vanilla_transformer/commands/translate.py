@@ -16,31 +16,31 @@ examples:
   vanilla-transformer translate --ensemble runs/en-de-1 runs/en-de-2 --nbest 4 --scores --file test.en
   vanilla-transformer translate --ensemble runs/en-de-1 runs/en-de-2 -- "A dog runs."
 
-input: lines of UTF-8 that end at a line feed and nowhere else, of any length. Empty lines stay empty lines. A line is
-never cut: a model with sinusoids decodes it whole, however long it is; a model with learned positions, if it has more
-tokens than those, in pieces (cut after sentences, else between words), whose translations are joined, and standard
-error says how many. How long a translation may be, the model's generation_config says: 50 tokens more than its source
-(max_extra_tokens), for a model of this package.
+input: lines of UTF-8 text of any length; only a line feed ends a line. Empty lines stay empty. A line is never cut: a
+model with sinusoids decodes it whole. If it has more tokens than a model has learned positions, it is translated in
+pieces (split after sentences, else between words), which are joined; standard error says how many. The model's
+generation_config limits the length of translations: for models of this package, to 50 tokens more than the source has
+(max_extra_tokens).
 
 A line that is not UTF-8 stops the program (default). With --on_error skip it is translated as an empty line instead, so
-that line N stays line N; standard error says in the end how many there were.
+that line N stays line N; at the end, standard error says how many there were.
 
-output: one line for each line, the translation; line breaks in it become spaces. With --nbest above 1, --scores or
---alignments, lines have columns separated by tabs, those that were asked for in this order:
-  index         number of the input line, from 0 (--nbest above 1; its N lines follow each other, the best first)
-  score         by which the search ranked it: log-probability over length penalty (--scores)
-  log-prob      of the whole translation with its end, in nats (--scores)
-  translation   tabs in it become spaces
-  alignment     0-0 1-2 ...: source token and target token, from 0, for each target token the source token that the
-                last decoder layer but one attends to most (--alignments), then the tokens themselves,
-  source tokens    separated by spaces, and
-  target tokens    likewise
+output: for each line its translation, in one line; line breaks in it become spaces. With --nbest above 1, --scores or
+--alignments, lines have columns separated by tabs. Those that were requested are, in this order:
+  index            number of the input line, from 0 (--nbest above 1; its N lines follow each other, the best first)
+  score            by which the beam search ranked it: log-probability divided by the length penalty (--scores)
+  log-prob         log-probability of the whole translation, its end included, in nats (--scores)
+  translation      tabs in it become spaces
+  alignment        0-0 1-2 ...: source token and target token, from 0; for each target token the source token that the
+                   last decoder layer but one attends to most (--alignments)
+  source tokens    separated by spaces (--alignments)
+  target tokens    separated by spaces (--alignments)
 
 --output FILE is written as FILE.partial and renamed when it is complete. After Ctrl-C, FILE has the lines that were
 translated. After an error, an earlier FILE stays as it was, and FILE.partial has the lines that were translated.
 
-exit status: 0; 2 for input or options that cannot be used; 130 after Ctrl-C, when everything done has been written;
-141 where the output was closed, as by "| head -1".
+exit status: 0; 2 for input or options that cannot be used; 130 after Ctrl-C, when all finished translations have been
+written; 141 if the output was closed, as by "| head -1".
 """
 
 
@@ -58,29 +58,36 @@ def parse_arguments(argv: Sequence[str] | None, prog: str | None) -> argparse.Na
         prog=prog, description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("sentences", nargs="*", help="what to translate; without it, standard input is read")
+    add("sentences", nargs="*", help="sentences to translate; without them or --file, standard input is read")
     models = parser.add_mutually_exclusive_group(required=True)
     models.add_argument("--model", help="folder (or Hub name) of a trained model and its tokenizer")
-    models.add_argument("--ensemble", nargs="+", metavar="FOLDER", help="of several, whose probabilities are averaged")
+    models.add_argument(
+        "--ensemble", nargs="+", metavar="FOLDER", help="or several models, whose probabilities are averaged"
+    )
     add("--file", type=Path, help="translate the lines of this file (.gz too)")
     add("--output", type=Path, help="write to this file instead of standard output; an earlier file stays until all is "
         "translated")  # fmt: skip
     add("--nbest", type=int, default=1, metavar="N", help="translations of each line (default: 1)")
     add("--scores", action="store_true", help="write the score and the log-probability of each translation")
-    add("--alignments", action="store_true", help="write tokens, and which token comes from which")
+    add("--alignments", action="store_true", help="write tokens and their alignments")
     batches = parser.add_mutually_exclusive_group()
     batches.add_argument("--batch_size", type=int, default=32, help="sentences decoded at a time (default: 32)")
     batches.add_argument("--batch_tokens", type=int, help="or source tokens decoded at a time, padding included")
-    add("--read_ahead", type=int, help="lines read before the first is translated (default: 32 batches; 1: each line "
-        "is answered at once, as it is where standard input is a terminal)")  # fmt: skip
-    add("--num_beams", type=int, help="beams of the search; default is the model's own, or --nbest if that is more")
-    add("--device", default="auto", help="cpu, cuda or mps; default is the best there is")
-    add("--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"], help="default: as saved")
+    add("--read_ahead", type=int, help="lines read before the first is translated (default: 32 batches; 1 if standard "
+        "input is a terminal)")  # fmt: skip
+    add("--num_beams", type=int, help="beams of the search (default: the model's own, or --nbest if that is more)")
+    add("--device", default="auto", help="cpu, cuda or mps (default: auto, the best there is)")
+    add(
+        "--dtype",
+        default="auto",
+        choices=["auto", "float32", "bfloat16", "float16"],
+        help="of the weights (default: as saved)",
+    )
     add(
         "--on_error",
         default="stop",
         choices=["stop", "skip"],
-        help="what to do at a line that is not UTF-8",
+        help="what to do about a line that is not UTF-8",
     )
     add("--quiet", action="store_true", help="no progress bar, and no summary at the end")
     args = parser.parse_args(argv, argparse.Namespace(prog=parser.prog))
@@ -122,7 +129,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
 
 
 def sentence_hint(args: argparse.Namespace) -> str:
-    """Returns what to do where the last folder of an ensemble may be meant as a sentence; else nothing."""
+    """Returns advice if the last folder of an ensemble may be meant as a sentence; else the empty string."""
     if args.sentences or not args.ensemble or Path(args.ensemble[-1]).exists():
         return ""
     return (

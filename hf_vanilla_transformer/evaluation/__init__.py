@@ -1,4 +1,4 @@
-"""Scores of a model: how probable it finds given translations; BLEU, chrF and TER of its own; who is better."""
+"""Evaluation: the probability of given translations; BLEU, chrF and TER; comparisons of two systems."""
 
 from .likelihood import LabelLikelihood, label_likelihood
 from .moses import moses_description, moses_lowercased

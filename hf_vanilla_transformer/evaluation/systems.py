@@ -19,12 +19,12 @@ _TITLES = {"bleu": "BLEU", "chrf": "chrF", "ter": "TER"}
 
 @dataclass(frozen=True)
 class System:
-    """What a system made of a text.
+    """The translations of a text by one system.
 
     Args:
-        name: what to call it.
-        translations: detokenised, one a sentence.
-        likelihood: how probable it finds the references, all of them; None where there is no model to ask.
+        name: of the system.
+        translations: detokenised, one for each sentence.
+        likelihood: how probable the system finds all references; None if it is not a model.
     """
 
     name: str
@@ -41,20 +41,20 @@ def system_of_model(
     batch_tokens: int = 4096,
     **translation_options: Any,
 ) -> System:
-    """Has a model translate, and asks it what it thinks of the references.
+    """Translates with a model, and scores the references by it.
 
     Args:
         name: folder (or Hub name) of the model and its tokenizer.
         sources: sentences.
-        references: whole texts, each with one translation a sentence.
+        references: whole texts, each with one translation for each sentence.
         device: where to compute; "auto" for the best device there is.
-        dtype: of the weights; "auto" for that in which they are saved.
+        dtype: of the weights; "auto" for the one in which they are saved.
         batch_tokens: tokens of a side that are translated or scored at a time, padding included.
         **translation_options: for `translate()` and so for `generate()`, such as `num_beams`.
 
     Returns:
-        Translations, each without line breaks, and likelihood; without it, and with a warning, where a reference cannot
-        be scored.
+        Translations, each without line breaks, and likelihood. If a reference cannot be scored, a warning says why, and
+        the likelihood is None.
 
     Raises:
         OSError: there is no such model.
@@ -67,7 +67,7 @@ def system_of_model(
         for text in references:
             for score in score_pairs(model, tokenizer, zip(sources, text, strict=True), batch_tokens):
                 totals.add(score)
-    except ValueError as error:  # which is no reason to lose the translations
+    except ValueError as error:  # the translations are still of use
         logger.warning(f"no perplexity of {name}: {error}")
         return System(name, translations)
     return System(name, translations, totals)
@@ -88,17 +88,17 @@ def compare_systems(
     """Scores one system, or two and the difference between them.
 
     Args:
-        system: what is to be scored.
-        baseline: what to test it against; None for nothing.
-        references: whole texts, each with one translation a sentence.
+        system: the system to score.
+        baseline: a system to compare it with; None for none.
+        references: whole texts, each with one translation for each sentence.
         ter: whether to compute TER too.
-        lowercase: whether case is not to count.
-        tokenize: sacrebleu's name of what cuts text into the words of BLEU.
-        moses_language: score what `moses_lowercased` makes of all texts, which are in this language, with
-            `tokenize="none"`; None leaves them as they are.
-        num_resamples: of the paired bootstrap test, which there is with a baseline.
-        seed: of its draws.
-        test_set: what the text is called, if it has a name.
+        lowercase: whether to ignore case.
+        tokenize: name of sacrebleu's tokeniser for BLEU.
+        moses_language: language of the texts, which are then changed by `moses_lowercased` and scored with
+            `tokenize="none"`; None to score them as they are.
+        num_resamples: samples of the paired bootstrap test, which is done if there is a baseline.
+        seed: of its samples.
+        test_set: name of the text, if it has one.
 
     Returns:
         To be written as JSON: `test_set`, `sentences`, `references` (how many each sentence has), `text` (what was
@@ -140,20 +140,20 @@ def compare_systems(
 
 
 def comparison_table(comparison: dict[str, Any]) -> str:
-    """Writes for people what `compare_systems` found.
+    """Formats the result of `compare_systems` as a table.
 
     Args:
-        comparison: as it returns it.
+        comparison: the result.
 
     Returns:
-        Some lines.
+        Several lines of text.
     """
     first = comparison["systems"][0]["scores"]
     metrics = [name for name in _TITLES if first[name] is not None]
     rows = [["", *(_TITLES[name] for name in metrics)]]
     has_likelihood = any(system["likelihood"] for system in comparison["systems"])
     if has_likelihood:
-        rows[0] += ["perplexity", "nats a character"]
+        rows[0] += ["perplexity", "nats per character"]
     for system in comparison["systems"]:
         row = [system["name"], *(f"{system['scores'][name]:.2f}" for name in metrics)]
         if likelihood := system["likelihood"]:
@@ -161,7 +161,7 @@ def comparison_table(comparison: dict[str, Any]) -> str:
         rows.append(row + ["-"] * (len(rows[0]) - len(row)))
     lines = _aligned(rows)
     if tested := comparison["paired_bootstrap"]:
-        lines += ["", "Paired bootstrap of the two: mean and 95 % interval of the draws, p-value of the difference"]
+        lines += ["", "Paired bootstrap of the two: mean and 95 % interval of the samples, p-value of the difference"]
         lines += _aligned([[_TITLES[name], *_test_cells(one)] for name, one in tested.items()])
     lines.append("")
     if comparison["test_set"]:
@@ -176,7 +176,7 @@ def comparison_table(comparison: dict[str, Any]) -> str:
 
 def _test_cells(comparison: dict[str, Any]) -> list[str]:
     own, other = ((comparison[f"{which}mean"], comparison[f"{which}interval"]) for which in ("", "baseline_"))
-    # No draw of two equal texts differs, which sacrebleu takes for significant.
+    # Samples of two equal texts never differ, which sacrebleu takes for significant.
     is_equal = own == other and comparison["score"] == comparison["baseline_score"]
     p_value = "the same" if is_equal else f"p = {comparison['p_value']:.4f}"
     return [f"{own[0]:.2f} ± {own[1]:.2f}", f"{other[0]:.2f} ± {other[1]:.2f}", p_value]

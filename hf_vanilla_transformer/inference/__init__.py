@@ -1,4 +1,4 @@
-"""Translating with a trained model, or several: sentences, files and streams."""
+"""Translating sentences, files and streams with a trained model or an ensemble."""
 
 from ..batch_translation import Translation
 from .bad_lines import BadLines

@@ -24,11 +24,10 @@ def translated_lines(
 ) -> Iterator[list[str]]:
     r"""Translates lines into lines.
 
-    With `nbest` 1 and nothing else asked for, a line is the translation. Otherwise it has columns, separated by tabs:
-    with `nbest` above 1 the number of the input line, from 0; with `scores`, score and log-probability; the
-    translation, whose own tabs become spaces; with `alignments`, pairs such as "0-0 1-2" of a source token and a token
-    of the translation, counted from 0 ("Pharaoh" format), the source's tokens, and the translation's tokens, separated
-    by spaces.
+    With `nbest` 1, no scores and no alignments, a line is the translation. Otherwise it has columns, separated by tabs:
+    with `nbest` above 1, the number of the input line, from 0; with `scores`, the score and the log-probability; the
+    translation, in which tabs become spaces; with `alignments`, pairs such as "0-0 1-2" of a source token and a target
+    token, counted from 0 ("Pharaoh" format), the source tokens, and the target tokens, each separated by spaces.
 
     Args:
         model: as in `translate_with_details`, and so are the next five.
@@ -40,7 +39,7 @@ def translated_lines(
         **options: `batch_size`, `batch_tokens`, `read_ahead`, and arguments of `generate()`.
 
     Yields:
-        For each line its `nbest` lines, without line ends.
+        For each input line its `nbest` output lines, without line ends.
 
     Raises:
         TypeError: as in `translate_with_details`.
@@ -71,19 +70,19 @@ def _line(prefix: list[str], translation: Translation) -> str:
 def write_lines(
     translations: Iterable[Sequence[str]], output: TextIO, total: int | None = None, quiet: bool = False
 ) -> int:
-    """Writes lines as they come, and says on standard error how far it is and in the end what was done.
+    """Writes lines as they come, with a progress bar and a summary on standard error.
 
-    A progress bar is there only where standard error is a terminal and `output` is none.
+    The progress bar is shown only if standard error is a terminal and `output` is not.
 
     Args:
-        translations: for each sentence its lines, as `translated_lines` gives them.
+        translations: for each sentence its lines, as `translated_lines` yields them.
         output: where to write; flushed after each sentence.
         total: how many sentences there are, if that is known.
-        quiet: whether to say nothing.
+        quiet: whether to leave out the bar and the summary.
 
     Returns:
-        The exit status: 0, 130 after Ctrl-C, when everything that was done has been written, or 141 where nobody reads
-        the output any more.
+        The exit status: 0; 130 after Ctrl-C, when all finished translations have been written; or 141 if the reader of
+        the output has closed it.
     """
     start, count, status = time.perf_counter(), 0, 0
     with tqdm(total=total, unit=" sentences", disable=True if quiet or output.isatty() else None) as bar:

@@ -271,8 +271,8 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
         whole = LabelLikelihood(nll, tokens)
         metrics = {"loss": whole.nll_per_token, "perplexity": whole.perplexity}
         if {"source", "target"} <= set(dataset.column_names):
-            options = {"num_beams": self.args.generation_num_beams or 1, **generation_options}
-            options["batch_tokens"] = _EVALUATION_TOKENS
+            beams = self.args.generation_num_beams or 1
+            options = {"num_beams": beams, "batch_tokens": _EVALUATION_TOKENS, **generation_options}
             texts = translate(model, self.processing_class, part["source"], **options)
             by_index = dict(gather(list(zip(mine, texts, strict=True))))
             scores = score_translations([by_index[index] for index in range(len(dataset))], dataset["target"])
