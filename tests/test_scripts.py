@@ -306,7 +306,7 @@ def test_evaluate_compares_a_model_with_a_file_and_writes_everything(trained, tm
         ),
         ("evaluate.py", ["--translations", "nothing.txt", "--references", "{jsonl}"], b"", "no file nothing.txt"),
         ("evaluate.py", ["--translations", "{jsonl}", "--references", "{jsonl}.two"], b"", "train.jsonl has 1 lines"),
-        ("evaluate.py", ["--model", "{trained}", "--references", "{jsonl}"], b"", "--model needs --source"),
+        ("evaluate.py", ["--model", "{trained}", "--references", "{jsonl}"], b"", "a model needs --source"),
         (
             "evaluate.py",
             ["--translations", "{jsonl}", "--references", "{jsonl}", "--baseline", "{trained}"],

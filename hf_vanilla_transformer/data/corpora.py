@@ -11,7 +11,7 @@ from typing import Any
 
 from datasets import load_dataset
 
-from .text_files import read_lines, require_text_file
+from .text_files import OnError, read_lines, require_text_file
 
 # `line` is the line in the file, from 1, or the row of a dataset, from 0; a monolingual row has no `target`.
 Row = dict[str, Any]
@@ -207,12 +207,13 @@ def _kind(path: str) -> str:
     return Path(path.removesuffix(".gz")).suffix
 
 
-def parallel_lines(source_path: str, target_path: str) -> Iterator[Row]:
+def parallel_lines(source_path: str, target_path: str, on_error: OnError | None = None) -> Iterator[Row]:
     """Reads two files of which line N of one translates line N of the other, side by side.
 
     Args:
         source_path: plain text, one sentence a line.
         target_path: likewise.
+        on_error: as in `read_lines`.
 
     Yields:
         `line`, `source` and `target`.
@@ -221,7 +222,7 @@ def parallel_lines(source_path: str, target_path: str) -> Iterator[Row]:
         FileNotFoundError: there is no such file.
         ValueError: one file ends before the other, or a line is no text; the message names file and line.
     """
-    sources, targets = read_lines(source_path), read_lines(target_path)
+    sources, targets = (read_lines(path, on_error=on_error) for path in (source_path, target_path))
     for number, (source, target) in enumerate(zip_longest(sources, targets), start=1):
         if source is None or target is None:
             short, long = (source_path, target_path) if source is None else (target_path, source_path)
@@ -233,12 +234,14 @@ def parallel_lines(source_path: str, target_path: str) -> Iterator[Row]:
         yield {"line": number, "source": source, "target": target}
 
 
-def tab_separated(lines: Iterable[str], name: str) -> Iterator[Row]:
+def tab_separated(lines: Iterable[str], name: str, on_error: OnError | None = None) -> Iterator[Row]:
     """Takes lines of SOURCE<tab>TARGET apart.
 
     Args:
         lines: without their ends.
         name: what to call the text in messages.
+        on_error: called for each line that has not two columns, with its number, from 1, and what is wrong; if it
+            returns, the line is a pair of empty texts. None raises the error.
 
     Yields:
         `line`, `source` and `target`.
@@ -249,7 +252,11 @@ def tab_separated(lines: Iterable[str], name: str) -> Iterator[Row]:
     for number, line in enumerate(lines, start=1):
         columns = line.split("\t")
         if len(columns) != 2:
-            raise ValueError(f"{name}, line {number}: expected SOURCE<tab>TARGET, got {len(columns)} columns")
+            error = ValueError(f"{name}, line {number}: expected SOURCE<tab>TARGET, got {len(columns)} columns")
+            if on_error is None:
+                raise error
+            on_error(number, error)
+            columns = ["", ""]
         yield {"line": number, "source": columns[0], "target": columns[1]}
 
 

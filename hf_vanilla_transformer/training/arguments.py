@@ -83,6 +83,10 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
         default=25_000,
         metadata={"help": "Source tokens, and target tokens, of a batch on one device, padding included (§5.1)."},
     )
+    max_eval_tokens: int = field(
+        default=4096,
+        metadata={"help": "Tokens of a side that evaluation scores or translates at a time, padding included."},
+    )
     bpe_dropout: float = field(
         default=0.0, metadata={"help": "Probability of leaving out a merge while training (Provilkov et al., 2020)."}
     )
@@ -166,7 +170,9 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
     per_device_train_batch_size: int = field(
         default=1, metadata={"help": "Not used: batches are made by max_tokens, of as many sentences as fit."}
     )
-    per_device_eval_batch_size: int = field(default=64, metadata={"help": "Sentence pairs a batch in evaluation."})
+    per_device_eval_batch_size: int = field(
+        default=8, metadata={"help": "Not used: batches in evaluation are made by max_eval_tokens."}
+    )
     metric_for_best_model: str | None = field(
         default="loss",
         metadata={
@@ -248,7 +254,14 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
             raise ValueError(f"final_weights=best needs save_steps that are a multiple of eval_steps; got {values}")
 
     def _check(self) -> None:
-        at_least = {"max_tokens": 1, "max_length": 1, "shuffle_buffer": 1, "average_last": 1, "r_drop": 0}
+        at_least = {
+            "max_tokens": 1,
+            "max_eval_tokens": 1,
+            "max_length": 1,
+            "shuffle_buffer": 1,
+            "average_last": 1,
+            "r_drop": 0,
+        }
         at_least |= {"lora_rank": 0, "num_sentinels": 0, "early_stopping_patience": 0}
         for name, lowest in at_least.items():
             if getattr(self, name) < lowest:

@@ -10,12 +10,11 @@ from pathlib import Path
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
+from ..data.seals import SEAL, find_damage
 from ..data.text_files import hash_file
 
 logger = logging.get_logger(__name__)
 
-# Names every file of a checkpoint with its size and its hash; written last.
-SEAL = "seal.json"
 # Folders in which a checkpoint is written, or taken away, out of the sight of whoever looks for checkpoints.
 _WRITING, _REMOVING = ".writing", ".removing"
 
@@ -56,34 +55,6 @@ def publish_checkpoint(written: Path, output_dir: str | Path) -> Path:
     written.parent.rmdir()
     _sync(checkpoint.parent)
     return checkpoint
-
-
-def find_damage(checkpoint: str | Path) -> str | None:
-    """Compares a checkpoint with its seal.
-
-    Args:
-        checkpoint: a folder that `publish_checkpoint` made.
-
-    Returns:
-        None if all is well; else what is wrong.
-    """
-    checkpoint = Path(checkpoint)
-    try:
-        seal = json.loads((checkpoint / SEAL).read_text(encoding="utf-8"))
-        contents = [(name, each["bytes"], each["sha256"]) for name, each in seal.items()]
-    except (OSError, ValueError, AttributeError, LookupError, TypeError) as error:  # no JSON, or JSON of another kind
-        return f"its {SEAL} cannot be read ({type(error).__name__}: {error})"
-    if not contents:
-        return f"its {SEAL} names no file"
-    for name, size, digest in contents:
-        path = checkpoint / name
-        if not path.is_file():
-            return f"{name} is missing"
-        if path.stat().st_size != size:
-            return f"{name} has {path.stat().st_size} bytes instead of {size}"
-        if hash_file(path) != digest:
-            return f"{name} has changed since it was written"
-    return None
 
 
 def list_checkpoints(output_dir: str | Path) -> list[Path]:

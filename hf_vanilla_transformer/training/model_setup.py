@@ -1,6 +1,7 @@
 """What a run begins with: a new model of some shape, or a trained one with parts frozen, adapted or extended."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 

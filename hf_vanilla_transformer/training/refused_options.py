@@ -9,7 +9,7 @@ from transformers.trainer_utils import SchedulerType
 
 _BATCHES = "batches are made by max_tokens, of sentences of similar length"
 _LOADER = "the loader of this package takes dataloader_num_workers and dataloader_pin_memory only"
-_EVALUATION = "evaluation computes loss, BLEU and chrF itself, batch by batch; use per_device_eval_batch_size"
+_EVALUATION = "evaluation computes loss, BLEU and chrF itself, in batches of max_eval_tokens"
 
 # By name: the value that asks for nothing, and what to use instead of any other. Not every version of transformers
 # has all of them.
@@ -17,6 +17,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     # §5.4 is a field of the model, so that it smooths once.
     "label_smoothing_factor": (0.0, "label smoothing is the model's; use config_overrides label_smoothing=0.1"),
     "per_device_train_batch_size": (1, f"{_BATCHES}; use max_tokens"),
+    "per_device_eval_batch_size": (8, "evaluation is in batches of max_eval_tokens; use that"),
     "auto_find_batch_size": (False, f"{_BATCHES}; use a lower max_tokens if memory runs out"),
     "group_by_length": (False, f"{_BATCHES}; leave it out"),
     "train_sampling_strategy": ("random", f"{_BATCHES}; leave it out"),

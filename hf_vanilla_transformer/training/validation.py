@@ -43,7 +43,7 @@ def validation_scores(
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
     dataset: Dataset,
-    batch_size: int,
+    batch_tokens: int,
     share: tuple[int, int] = (0, 1),
     translations: bool = True,
     token_ids: bool = False,
@@ -55,7 +55,7 @@ def validation_scores(
         model: put into eval mode for as long as this takes.
         tokenizer: its tokenizer.
         dataset: with `input_ids` and `labels`, and for translations `source` and `target`.
-        batch_size: sentences that are translated at a time.
+        batch_tokens: tokens of a side that are scored or translated at a time, padding included.
         share: which part of the set this process does, and of how many; (0, 1) is everything.
         translations: whether to translate, where the set has text.
         token_ids: whether to return the ids of the translations too.
@@ -72,14 +72,20 @@ def validation_scores(
         mine = order[part::parts]
         gather: Any = gather_object if parts > 1 else list
         rows = dataset.select(mine)
-        likelihood = label_likelihood(model, rows, batch_size)
+        likelihood = label_likelihood(model, rows, batch_tokens)
         nll, tokens = map(sum, zip(*gather([(likelihood.nll, likelihood.num_tokens)]), strict=True))
         whole = LabelLikelihood(nll, tokens)
         metrics = {"loss": whole.nll_per_token, "perplexity": whole.perplexity}
         if not translations or not {"source", "target"} <= set(dataset.column_names):
             return ValidationScores(metrics)
         found = translate_with_details(
-            model, tokenizer, rows["source"], batch_size, scores=False, alignments=token_ids, **generation_options
+            model,
+            tokenizer,
+            rows["source"],
+            batch_tokens=batch_tokens,
+            scores=False,
+            alignments=token_ids,
+            **generation_options,
         )
         made = [(best.text, _ids(tokenizer, best.tokens) if token_ids else []) for (best,) in found]
         by_index = dict(gather(list(zip(mine, made, strict=True))))
@@ -223,7 +229,7 @@ class ValidationOnPairs(Seq2SeqTrainer):
         share = (0, 1) if self.is_fsdp_enabled else (self.args.process_index, self.args.world_size)
         options = {"num_beams": self.args.generation_num_beams or 1, **options}
         model = self.accelerator.unwrap_model(self.model)
-        return validation_scores(model, self.processing_class, dataset, self.args.eval_batch_size, share, **options)
+        return validation_scores(model, self.processing_class, dataset, self.args.max_eval_tokens, share, **options)
 
 
 def _padded(rows: Sequence[Sequence[int]], padding: int) -> torch.Tensor:
