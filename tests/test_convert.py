@@ -85,8 +85,11 @@ def test_a_torch_state_file(tmp_path):
     ("arguments", "message"),
     [
         (["marian", "nowhere"], "nowhere"),
-        (["fairseq", "nowhere.pt"], "fairseq needs --source_dictionary"),
-        (["torch", "nowhere.pt"], "torch needs --num_heads and --source_embedding"),
+        (["fairseq", "nowhere.pt"], "fairseq: error: the following arguments are required: --source_dictionary"),
+        (
+            ["torch", "nowhere.pt"],
+            "the following arguments are required: --num_heads, --source_embedding",
+        ),
         (["torch", "{list}", "--num_heads", 4, "--source_embedding", "x"], "not a state_dict"),
         (["torch", "{list}", "--num_heads", 4, "--source_embedding", "x", "--set", "pre"], "is not of the form"),
     ],
