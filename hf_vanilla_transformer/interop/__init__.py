@@ -5,11 +5,12 @@ from .ctranslate2 import export_ctranslate2
 from .fairseq import load_fairseq, load_fairseq_tokenizer
 from .marian import load_marian, load_marian_tokenizers
 from .onnx import export_onnx
-from .quantization import quantize_int8
+from .output_folder import TARGET_TOKENIZER
 from .torch_export import export_torch, exported_programs
 from .torch_transformer import load_torch_transformer
 
 __all__ = [
+    "TARGET_TOKENIZER",
     "convert_fairseq",
     "convert_marian",
     "convert_torch_transformer",
@@ -22,5 +23,4 @@ __all__ = [
     "load_marian",
     "load_marian_tokenizers",
     "load_torch_transformer",
-    "quantize_int8",
 ]
