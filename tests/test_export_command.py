@@ -13,7 +13,9 @@ from transformers import AutoTokenizer, MarianConfig, MarianMTModel
 from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
 from hf_vanilla_transformer.commands.export import main
 from hf_vanilla_transformer.data import train_tokenizer
-from hf_vanilla_transformer.interop import export_torch
+from hf_vanilla_transformer.interop import export_torch, run_graphs
+from hf_vanilla_transformer.interop.graph_folder import add_companions
+from hf_vanilla_transformer.interop.graphs import inference_graphs
 from hf_vanilla_transformer.publishing import save_self_contained
 
 TEXTS = ["a dog runs", "the cat sleeps on the mat", "birds", "two men and a dog watch the birds", "a man sleeps"]
@@ -23,7 +25,7 @@ TARGETS = ["ein Hund", "zwei Vögel schlafen", "große Straße"]
 def small_model(tokenizer, target=None, **shape):
     config = VanillaTransformerConfig(
         vocab_size=len(target or tokenizer), source_vocab_size=len(tokenizer) if target else None, d_model=16,
-        num_heads=2, d_ff=24, num_encoder_layers=1, num_decoder_layers=2, **shape,
+        **{"num_heads": 2, "d_ff": 24, "num_encoder_layers": 1, "num_decoder_layers": 1, **shape},
     )  # fmt: skip
     model = VanillaTransformerForConditionalGeneration(config).eval()
     randomise(model, seed=5)
@@ -180,7 +182,7 @@ def test_models_with_adapters_are_refused(tokenizer, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def translated_alone(folder, lines, stdin=None):
+def translated_alone(folder, lines=(), stdin=None):
     """What translate.py writes in an interpreter without this package and without transformers."""
     alone = PACKAGE_IS_MISSING.replace('== "hf_vanilla_transformer"', 'in ("hf_vanilla_transformer", "transformers")')
     program = f"{alone}\nimport runpy\nrunpy.run_path(sys.argv.pop(1), run_name='__main__')"
@@ -193,50 +195,90 @@ def translated_alone(folder, lines, stdin=None):
 
 
 def greedy(model, tokenizer, target, texts):
-    """By `generate()`, one sentence at a time, as the program does it."""
+    """By `generate()`, one sentence at a time, as the program does it; in lines."""
     rows = [model.generate(**tokenizer([text], return_tensors="pt"), num_beams=1)[0] for text in texts]
-    return [target.decode(row, skip_special_tokens=True) for row in rows]
+    translations = [target.decode(row, skip_special_tokens=True) for row in rows]
+    return [line for text in translations for line in text.splitlines()]
 
 
-@pytest.mark.parametrize("to", ["torch", "onnx"])
-@pytest.mark.parametrize("kind", ["one vocabulary", "two vocabularies"])
-def test_the_example_beside_the_graphs_translates_as_generate_does(to, kind, tokenizer, tmp_path, capsys):
-    """With half a minute for an export, this is one test of everything that the folder promises."""
-    if to == "onnx":
-        for name in ("onnx", "onnxscript", "onnxruntime"):
-            pytest.importorskip(name)
+KINDS = ["one vocabulary", "two vocabularies"]
+
+
+def model_of_kind(kind, tokenizer, folder):
+    """A model in a folder of its own, that of one vocabulary with its code; and the tokenizer of its target."""
     target = train_tokenizer(texts=TARGETS * 3, vocab_size=275) if kind == "two vocabularies" else None
-    model = small_model(tokenizer, target)
+    model = small_model(tokenizer, target, num_decoder_layers=2)
     model.generation_config.max_extra_tokens = 5
     model.generation_config.bad_words_ids = [[7]]
     if target is None:
-        save_self_contained(model, tmp_path / "model", tokenizer)
+        save_self_contained(model, folder, tokenizer)
     else:
-        model.save_pretrained(tmp_path / "model")
-        tokenizer.save_pretrained(tmp_path / "model")
-        target.save_pretrained(tmp_path / "model" / "target_tokenizer")
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        target.save_pretrained(folder / "target_tokenizer")
+    return model, target
+
+
+LIMITS = [{}, {"max_extra_tokens": 0}, {"max_new_tokens": 3}, {"max_length": 4, "eos_token_id": [2, 9]}]
+
+
+@pytest.mark.parametrize("limits", LIMITS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_program_of_a_folder_translates_as_generate_does(kind, limits, tokenizer, tmp_path, monkeypatch, capsys):
+    """With the graphs as they are before an export, which takes too long; those of an export are tested below."""
+    model, target = model_of_kind(kind, tokenizer, tmp_path / "model")
+    model.generation_config.update(**limits)
+    (tmp_path / "out").mkdir()
+    add_companions(model, tmp_path / "out", "pt2", tokenizer, target)
+    graphs = {name: graph.module for name, graph in inference_graphs(model).items()}
+    monkeypatch.setattr(run_graphs, "FOLDER", tmp_path / "out")
+    monkeypatch.setattr(run_graphs, "load_graph", lambda name: (graphs[name], lambda ids: torch.tensor([ids])))
+    monkeypatch.setattr(sys, "argv", ["translate.py", *TEXTS])
+    capsys.readouterr()
+    with torch.no_grad():
+        run_graphs.main()
+    expected = greedy(model, tokenizer, target or tokenizer, TEXTS)
+    assert capsys.readouterr().out.splitlines() == expected
+    assert len(set(expected)) > 1 or limits
+
+
+@pytest.mark.slow  # half a minute each
+@pytest.mark.parametrize("to", ["torch", "onnx"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_folder_of_an_export_translates_by_itself(to, kind, tokenizer, tmp_path, capsys):
+    if to == "onnx":
+        for name in ("onnx", "onnxscript", "onnxruntime"):
+            pytest.importorskip(name)
+    model, target = model_of_kind(kind, tokenizer, tmp_path / "model")
     status, out, err = run(capsys, "--model", tmp_path / "model", "--to", to, "--output_dir", tmp_path / "out")
     assert status == 0, err
     suffix = {"torch": "pt2", "onnx": "onnx"}[to]
     names = {f"encoder.{suffix}", f"decoder.{suffix}", "README.md", "translate.py", "tokenizer.json"}
-    names |= {"tokenizer_config.json", "config.json", "generation_config.json"} | (
-        {"target_tokenizer"} if target else set()
-    )
-    assert {path.name for path in (tmp_path / "out").iterdir()} == names
+    names |= {"tokenizer_config.json", "config.json", "generation_config.json"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == names | ({"target_tokenizer"} if target else set())
     assert all(name in out for name in names)
-    expected = greedy(model, tokenizer, target or tokenizer, TEXTS)
-    assert len(set(expected)) > 1
-    assert translated_alone(tmp_path / "out", TEXTS) == [line for text in expected for line in text.splitlines()]
-    first = translated_alone(tmp_path / "out", [], stdin=f"{TEXTS[0]}\n")
-    assert first == expected[0].splitlines()
+    given = {"stdin": "".join(f"{text}\n" for text in TEXTS)} if target else {"lines": TEXTS}
+    assert translated_alone(tmp_path / "out", **given) == greedy(model, tokenizer, target or tokenizer, TEXTS)
 
+
+@pytest.mark.parametrize("suffix", ["onnx", "pt2"])
+def test_what_stands_beside_graphs_describes_them_and_names_no_place(suffix, tokenizer, tmp_path):
+    model_of_kind("one vocabulary", tokenizer, tmp_path / "model")
+    model = VanillaTransformerForConditionalGeneration.from_pretrained(tmp_path / "model")
+    graphs = inference_graphs(model)
+    (tmp_path / "out").mkdir()
+    add_companions(model, tmp_path / "out", suffix, AutoTokenizer.from_pretrained(tmp_path / "model"), None)
     readme = (tmp_path / "out" / "README.md").read_text()
+    for graph in graphs.values():
+        for name in (*graph.input_names, *graph.output_names):
+            assert f"`{name.split('.')[0]}{'.i' * ('.' in name)}`" in readme
+    key, value = graphs["encoder"].module(*graphs["encoder"].arguments)[:2]
+    assert f"(B, {key.shape[1]}, S, {key.shape[3]}), (B, {value.shape[1]}, S, {value.shape[3]})" in readme
     assert "{" not in readme
-    assert "(B, 2, S, 8)" in readme  # heads, and their width
-    assert "auto_map" not in (tmp_path / "out" / "config.json").read_text()
-    assert str(tmp_path) not in "".join(
-        path.read_text() for path in (tmp_path / "out").rglob("*") if path.suffix in (".json", ".md", ".py")
-    )
+    assert f"encoder.{suffix}" in readme
+    texts = "".join(path.read_text() for path in (tmp_path / "out").iterdir())
+    assert "auto_map" not in texts  # the code that it names is not there
+    assert str(tmp_path) not in texts
 
 
 def test_two_vocabularies_need_two_tokenizers(tokenizer, tmp_path):

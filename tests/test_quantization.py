@@ -104,7 +104,7 @@ def test_torchao_models_stay_near_and_are_the_same_after_saving(model, scheme, t
     chosen, best = (
         each.generate(**inputs(), num_beams=1, max_new_tokens=8, min_new_tokens=8) for each in (quantised, model)
     )
-    assert (chosen == best).float().mean() > 0.7  # measured: 1.0 and 0.89
+    assert (chosen == best).float().mean() > 0.7  # all of them, with this seed
 
     quantised.save_pretrained(tmp_path / "int8")
     sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("int8", "float32")]

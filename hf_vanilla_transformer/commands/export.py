@@ -75,6 +75,4 @@ def _load_target_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise ValueError(
-            f"{folder}: there is no tokenizer of the target; name its folder: --target_tokenizer"
-        ) from error
+        raise ValueError(f"{folder}: has no tokenizer of the target; give its folder: --target_tokenizer") from error
