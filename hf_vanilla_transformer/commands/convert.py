@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..interop import convert_fairseq, convert_marian, convert_torch_transformer
+from ..interop import convert_fairseq, convert_marian, convert_sentencepiece, convert_torch_transformer
 from ..training.model_setup import parse_overrides
 
 EXAMPLES = """
@@ -15,6 +15,7 @@ examples:
       --sentencepiece_model spm.model --output_dir runs/fairseq-en-de
   vanilla-transformer convert torch state.pt --num_heads 8 --source_embedding src_embed.weight \\
       --target_embedding tgt_embed.weight --projection generator.weight --set norm_position=pre --output_dir runs/mine
+  vanilla-transformer convert sentencepiece spm.model --output_dir runs/tokenizer
 
 A checkpoint that does not fit is refused with the names and shapes that differ. No code of a checkpoint is run: a
 pickled file may hold tensors and plain values only. The output folder appears when all is done, or not at all.
@@ -57,6 +58,9 @@ def make_parser(prog: str | None = None) -> argparse.ArgumentParser:
     torch.add_argument("--projection", metavar="NAME", help="pre-softmax matrix (default: the target embedding)")
     torch.add_argument("--prefix", default="transformer.", help="what names begin with (default: %(default)r)")
     torch.add_argument("--ignored", default="(?!)", metavar="REGEX", help="names of tensors that are not weights")
+
+    pieces = systems.add_parser("sentencepiece", parents=[output], help="a .model or .spm file: only a tokenizer")
+    pieces.add_argument("checkpoint", metavar="FILE", help="unigram or BPE; the folder is a --tokenizer_name_or_path")
     return parser
 
 
@@ -75,6 +79,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     system = options.pop("system")
     converters: dict[str, Callable[..., Any]] = {
         "marian": convert_marian, "fairseq": convert_fairseq, "torch": convert_torch_transformer,
+        "sentencepiece": convert_sentencepiece,
     }  # fmt: skip
     try:
         fields = parse_overrides(options.pop("set", []))
@@ -82,12 +87,15 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
             raise ValueError(f"--set {taken[0]}=...: there is an option for it, --{taken[0]}")
         if options.get("num_heads", 0) is None:
             del options["num_heads"]
-        model = converters[system](**options, **fields)
+        made = converters[system](**options, **fields)
     except KeyboardInterrupt:
         return 130
     except (ImportError, OSError, ValueError) as error:
         print(f"{parser.prog} {system}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    print(f"Converted: {sum(parameter.numel() for parameter in model.parameters()):,} parameters")
+    if system == "sentencepiece":
+        print(f"Converted: {len(made):,} tokens")
+    else:
+        print(f"Converted: {sum(parameter.numel() for parameter in made.parameters()):,} parameters")
     print(f"Saved in:  {options['output_dir']}")
     return 0

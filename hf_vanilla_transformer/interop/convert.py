@@ -5,11 +5,13 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
+from ..data.tokenization import save_tokenizer
 from ..modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
 from .checkpoints import errors_name, read_pickle, require_tensors
 from .fairseq import load_fairseq, load_fairseq_tokenizer
 from .marian import load_marian, load_marian_tokenizers
 from .output_folder import TARGET_TOKENIZER, output_folder
+from .sentencepiece import load_sentencepiece_tokenizer
 from .torch_transformer import load_torch_transformer
 
 
@@ -103,6 +105,30 @@ def convert_torch_transformer(
     return model
 
 
+def convert_sentencepiece(
+    checkpoint: str | Path, output_dir: str | Path, overwrite: bool = False
+) -> PreTrainedTokenizerFast:
+    """Makes a folder with a fast tokenizer of a SentencePiece model, to train a model with.
+
+    Args:
+        checkpoint: a `.model` or `.spm` file, as `load_sentencepiece_tokenizer` wants it.
+        output_dir: written when all else is done; must be free or empty.
+        overwrite: whether files in `output_dir` may be replaced.
+
+    Returns:
+        The tokenizer that was saved.
+
+    Raises:
+        ImportError: sentencepiece or protobuf is not installed.
+        OSError: the file cannot be read, or `output_dir` has files in it.
+        ValueError: it is no such file, or a fast tokenizer cannot follow it.
+    """
+    with output_folder(output_dir, overwrite) as written:
+        tokenizer = load_sentencepiece_tokenizer(checkpoint)
+        save_tokenizer(tokenizer, written)
+    return tokenizer
+
+
 def _save(
     model: VanillaTransformerForConditionalGeneration,
     source: PreTrainedTokenizerFast,
@@ -110,6 +136,6 @@ def _save(
     folder: Path,
 ) -> None:
     model.save_pretrained(folder)
-    source.save_pretrained(folder)
+    save_tokenizer(source, folder)
     if target is not source:
-        target.save_pretrained(folder / TARGET_TOKENIZER)
+        save_tokenizer(target, folder / TARGET_TOKENIZER)

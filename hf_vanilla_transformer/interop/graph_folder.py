@@ -9,6 +9,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ..configuration_vanilla_transformer import VanillaTransformerConfig
+from ..data.tokenization import save_tokenizer
 from ..modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
 from .output_folder import TARGET_TOKENIZER
 
@@ -102,7 +103,7 @@ def save_tokenizers(
             continue
         if not isinstance(each, PreTrainedTokenizerFast):
             raise ValueError(f"a {type(each).__name__} has no tokenizer.json; give a fast tokenizer")
-        each.save_pretrained(place)
+        save_tokenizer(each, place)
 
 
 def add_companions(
