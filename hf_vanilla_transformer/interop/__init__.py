@@ -1,17 +1,20 @@
 """Checkpoints of other systems in, and ours out to them; one module and one table of names a system."""
 
-from .convert import convert_fairseq, convert_marian, convert_torch_transformer
+from .convert import convert_fairseq, convert_marian, convert_sentencepiece, convert_torch_transformer
 from .ctranslate2 import export_ctranslate2
 from .fairseq import load_fairseq, load_fairseq_tokenizer
 from .marian import load_marian, load_marian_tokenizers
 from .onnx import export_onnx
-from .quantization import quantize_int8
+from .output_folder import TARGET_TOKENIZER
+from .sentencepiece import load_sentencepiece_tokenizer
 from .torch_export import export_torch, exported_programs
 from .torch_transformer import load_torch_transformer
 
 __all__ = [
+    "TARGET_TOKENIZER",
     "convert_fairseq",
     "convert_marian",
+    "convert_sentencepiece",
     "convert_torch_transformer",
     "export_ctranslate2",
     "export_onnx",
@@ -21,6 +24,6 @@ __all__ = [
     "load_fairseq_tokenizer",
     "load_marian",
     "load_marian_tokenizers",
+    "load_sentencepiece_tokenizer",
     "load_torch_transformer",
-    "quantize_int8",
 ]

@@ -1,11 +1,17 @@
 """What all imports share: tensors read without running code, names translated by a table, a check that all fit."""
 
+import json
 import re
-from collections.abc import Mapping
+import warnings
+from argparse import Namespace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from ..configuration_vanilla_transformer import VanillaTransformerConfig
@@ -16,6 +22,9 @@ from ..modeling_vanilla_transformer import VanillaTransformerForConditionalGener
 Names = Mapping[str, str]
 
 _STACKED = re.compile(r"(.*)\[([qkv])\]")
+
+# So many of the names that differ are in the message about a checkpoint that does not fit.
+_SHOWN = 10
 
 ENCODER_EMBEDDING = "model.encoder.embed_tokens.weight"
 DECODER_EMBEDDING = "model.decoder.embed_tokens.weight"
@@ -54,7 +63,113 @@ def part_of(tensors: Mapping[str, torch.Tensor], name: str) -> torch.Tensor:
     stacked = _STACKED.fullmatch(name)
     if not stacked:
         return tensors[name]
-    return tensors[stacked[1]].chunk(3)["qkv".index(stacked[2])]
+    return thirds(tensors[stacked[1]])["qkv".index(stacked[2])]
+
+
+def thirds(tensor: torch.Tensor) -> Sequence[torch.Tensor]:
+    """Parts a stack of the projections of queries, keys and values.
+
+    Args:
+        tensor: (3 D, ...).
+
+    Returns:
+        Three views of (D, ...); if it cannot be parted so, the tensor three times, whose shape then fits nowhere.
+    """
+    return tensor.chunk(3) if tensor.dim() and tensor.shape[0] % 3 == 0 else [tensor] * 3
+
+
+@contextmanager
+def errors_name(path: str | Path) -> Iterator[None]:
+    """Puts the name of a file before the message of each ValueError that does not mention it.
+
+    Args:
+        path: what is read.
+
+    Yields:
+        Nothing.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if str(path) in str(error):
+            raise
+        raise ValueError(f"{path}: {error}") from error
+
+
+def read_pickle(path: str | Path) -> Any:
+    """Reads a file of `torch.save` without running code of it.
+
+    Args:
+        path: the file. It may hold tensors, plain values and `argparse.Namespace`.
+
+    Returns:
+        Its content, with tensors on the CPU.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is damaged, no such file, or holds anything else.
+    """
+    try:
+        with torch.serialization.safe_globals([Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what torch has to say about a file that it then refuses
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises errors of several classes for a file that it will not open
+        if isinstance(error, OSError) and error.filename:  # without a name, it is of reading on where a file was cut
+            raise
+        if foreign := re.search(r"GLOBAL (\S+) was not an allowed global", str(error)):
+            why = f"not opened, because it holds an object of {foreign[1]}, and reading that would run code of the file"
+        elif "TorchScript" in str(error):
+            why = "not opened, because it is a TorchScript archive, which has a program in it"
+        else:
+            why = "damaged, or not a file of tensors that torch.save wrote"
+        remedy = "save the tensors alone, by torch.save(model.state_dict(), file), where the model comes from"
+        raise ValueError(f"{path}: {why}; {remedy}") from error
+
+
+def require_tensors(state: Any) -> dict[str, torch.Tensor]:
+    """Makes sure that what was read is a state_dict.
+
+    Args:
+        state: anything.
+
+    Returns:
+        The tensors by their names.
+
+    Raises:
+        ValueError: it is something else; the message says what.
+    """
+    if not isinstance(state, Mapping):
+        raise ValueError(f"not a state_dict but a {type(state).__name__}; a state_dict has tensors by their names")
+    others = [name for name, value in state.items() if not (isinstance(name, str) and isinstance(value, torch.Tensor))]
+    if others or not state:
+        shown = ", ".join(repr(name) for name in others[:5]) or "nothing"
+        raise ValueError(
+            f"not a state_dict, which has tensors by their names and nothing else: this has {shown}; save the "
+            "state_dict by itself, by torch.save(model.state_dict(), file)"
+        )
+    return dict(state)
+
+
+def read_json(path: str | Path) -> dict[str, Any]:
+    """Reads a JSON file that holds names and values.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Its content.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is damaged, or holds something else.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:  # of JSON, or of UTF-8
+        raise ValueError(f"{path}: not valid JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: holds a {type(content).__name__} instead of names and values")
+    return content
 
 
 def read_folder(folder: str | Path) -> dict[str, torch.Tensor]:
@@ -68,12 +183,17 @@ def read_folder(folder: str | Path) -> dict[str, torch.Tensor]:
 
     Raises:
         FileNotFoundError: there is neither file.
+        ValueError: the file is damaged, or holds other things.
     """
     safe, pickled = Path(folder) / "model.safetensors", Path(folder) / "pytorch_model.bin"
     if safe.is_file():
-        return load_file(safe)
+        try:
+            return load_file(safe)
+        except SafetensorError as error:
+            raise ValueError(f"{safe}: damaged: {error}; download or copy it again") from error
     if pickled.is_file():
-        return torch.load(pickled, map_location="cpu", weights_only=True)
+        with errors_name(pickled):
+            return require_tensors(read_pickle(pickled))
     raise FileNotFoundError(f"{folder}: has neither {safe.name} nor {pickled.name}, so there are no weights to read")
 
 
@@ -97,6 +217,26 @@ def find(tensors: Mapping[str, torch.Tensor], what: str, *names: str) -> str:
     raise ValueError(f"the checkpoint has no {what}: looked for {', '.join(names)}")
 
 
+def count_rows(tensors: Mapping[str, torch.Tensor], what: str, name: str) -> int:
+    """Reads a width off a matrix.
+
+    Args:
+        tensors: by their names.
+        what: what to call it in the message.
+        name: of the matrix.
+
+    Returns:
+        How many rows it has.
+
+    Raises:
+        ValueError: there is no such tensor, or it is no matrix.
+    """
+    tensor = tensors[find(tensors, what, name)]
+    if tensor.dim() != 2:
+        raise ValueError(f"the {what} ({name}) is no matrix but a tensor of shape {tuple(tensor.shape)}")
+    return tensor.shape[0]
+
+
 def embedding_fields(encoder: torch.Tensor, decoder: torch.Tensor, projection: torch.Tensor) -> dict[str, Any]:
     """Says in fields of our config which of three matrices are one.
 
@@ -107,7 +247,14 @@ def embedding_fields(encoder: torch.Tensor, decoder: torch.Tensor, projection: t
 
     Returns:
         `vocab_size`, `source_vocab_size`, `d_model` and `tie_word_embeddings`.
+
+    Raises:
+        ValueError: one is no matrix.
     """
+    for what, tensor in (("embedding of the source", encoder), ("embedding of the target", decoder),
+                         ("pre-softmax projection", projection)):  # fmt: skip
+        if tensor.dim() != 2:
+            raise ValueError(f"the {what} is no matrix but a tensor of shape {tuple(tensor.shape)}; check its name")
     tied = torch.equal(decoder, projection)
     is_shared = tied and torch.equal(encoder, decoder)
     # Three matrices of equal size are what `tie_word_embeddings`=False makes of one vocabulary.
@@ -118,6 +265,24 @@ def embedding_fields(encoder: torch.Tensor, decoder: torch.Tensor, projection: t
         "d_model": decoder.shape[1],
         "tie_word_embeddings": tied,
     }
+
+
+def make_config(fields: Mapping[str, Any]) -> VanillaTransformerConfig:
+    """Makes our config, or says in one line which field is not possible.
+
+    Args:
+        fields: of our config.
+
+    Returns:
+        The config.
+
+    Raises:
+        ValueError: a value has the wrong type, or does not go together with another.
+    """
+    try:
+        return VanillaTransformerConfig(**fields)
+    except StrictDataclassError as error:
+        raise ValueError(f"no such model: {' '.join(str(error).split())}") from error
 
 
 def build(
@@ -140,9 +305,10 @@ def build(
         The model in float32 and in eval mode.
 
     Raises:
-        ValueError: it does not fit; the message has every name and shape that differs.
+        ValueError: a field is not possible, or a tensor does not fit; the message has the first names and shapes that
+            differ, and how many there are.
     """
-    model = VanillaTransformerForConditionalGeneration(VanillaTransformerConfig(**fields))
+    model = VanillaTransformerForConditionalGeneration(make_config(fields))
     state, problems, used = {}, [], set()
     for our_name, parameter in model.named_parameters():
         name = places.get(our_name) or their_name(our_name, names)
@@ -152,15 +318,20 @@ def build(
         except KeyError:
             problems.append(f"missing: {name}, for our {our_name} {tuple(parameter.shape)}")
             continue
-        if tensor.numel() == parameter.numel() and tensor.squeeze().shape == parameter.squeeze().shape:
-            state[our_name] = tensor.reshape(parameter.shape).float()
-        else:
+        if tensor.numel() != parameter.numel() or tensor.squeeze().shape != parameter.squeeze().shape:
             problems.append(f"shape: {name} is {tuple(tensor.shape)}, our {our_name} {tuple(parameter.shape)}")
+        elif not tensor.is_floating_point():
+            problems.append(f"type: {name} has {tensor.dtype} numbers, which are no weights")
+        elif not tensor.isfinite().all():
+            problems.append(f"values: {name} has numbers that are not finite")
+        else:
+            state[our_name] = tensor.reshape(parameter.shape).float()
     for name in tensors:
         if name not in used and name not in places.values() and not re.search(ignored, name):
             problems.append(f"no place for: {name} {tuple(tensors[name].shape)}")
     if problems:
-        raise ValueError("the checkpoint does not fit the model:\n  " + "\n  ".join(problems))
+        rest = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+        raise ValueError(f"the checkpoint does not fit the model: {'; '.join(problems[:_SHOWN])}{rest}")
     # Tied copies have no parameter of their own, and load_state_dict would miss them.
     with torch.no_grad():
         for our_name, parameter in model.named_parameters():

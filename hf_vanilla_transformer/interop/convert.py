@@ -1,40 +1,44 @@
-"""In, from files to a folder: what `scripts/convert.py` does."""
+"""In, from files to a folder: what the command `convert` does."""
 
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import PreTrainedTokenizerFast
 
+from ..data.tokenization import save_tokenizer
 from ..modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
+from .checkpoints import errors_name, read_pickle, require_tensors
 from .fairseq import load_fairseq, load_fairseq_tokenizer
 from .marian import load_marian, load_marian_tokenizers
+from .output_folder import TARGET_TOKENIZER, output_folder
+from .sentencepiece import load_sentencepiece_tokenizer
 from .torch_transformer import load_torch_transformer
 
-# Where a converted folder keeps the tokenizer of the target, if that of the source cannot encode it.
-TARGET_TOKENIZER = "target_tokenizer"
 
-
-def convert_marian(folder: str | Path, output_dir: str | Path) -> VanillaTransformerForConditionalGeneration:
+def convert_marian(
+    checkpoint: str | Path, output_dir: str | Path, overwrite: bool = False
+) -> VanillaTransformerForConditionalGeneration:
     """Makes our folder of a Marian or OPUS-MT folder, tokenizers included.
 
     The tokenizer in the folder encodes sources and, with one vocabulary, decodes translations. Where source and
     target are cut differently, that of the target is saved too, in the sub-folder `target_tokenizer`.
 
     Args:
-        folder: as `load_marian` and `load_marian_tokenizers` want it.
-        output_dir: made where there is none.
+        checkpoint: a folder, as `load_marian` and `load_marian_tokenizers` want it.
+        output_dir: written when all else is done; must be free or empty.
+        overwrite: whether files in `output_dir` may be replaced.
 
     Returns:
         The model that was saved.
 
     Raises:
-        OSError: a file is missing.
+        OSError: a file is missing, or `output_dir` has files in it or is the checkpoint.
         ValueError: it does not fit.
     """
-    model = load_marian(folder)
-    source, target = load_marian_tokenizers(folder)
-    _save(model, source, target, output_dir)
+    with output_folder(output_dir, overwrite, source=checkpoint) as written:
+        model = load_marian(checkpoint)
+        source, target = load_marian_tokenizers(checkpoint)
+        _save(model, source, target, written)
     return model
 
 
@@ -44,68 +48,94 @@ def convert_fairseq(
     source_dictionary: str | Path,
     target_dictionary: str | Path | None = None,
     sentencepiece_model: str | Path | None = None,
+    overwrite: bool = False,
     **fields: Any,
 ) -> VanillaTransformerForConditionalGeneration:
     """Makes our folder of a fairseq checkpoint and its dictionaries.
 
     Args:
         checkpoint: a `.pt` file, as `load_fairseq` wants it.
-        output_dir: made where there is none.
+        output_dir: written when all else is done; must be free or empty.
         source_dictionary: the source's `dict.*.txt`.
         target_dictionary: the target's; None means the same.
         sentencepiece_model: what cuts text into the tokens of the dictionaries, if that is SentencePiece.
+        overwrite: whether files in `output_dir` may be replaced.
         **fields: of our config, such as `num_heads` where the checkpoint does not say it.
 
     Returns:
         The model that was saved.
 
     Raises:
-        OSError: a file cannot be read.
+        OSError: a file cannot be read, or `output_dir` has files in it.
         ValueError: it does not fit.
     """
-    model = load_fairseq(checkpoint, **fields)
-    config = model.config
-    source = target = load_fairseq_tokenizer(
-        source_dictionary, config.source_vocab_size or config.vocab_size, sentencepiece_model
-    )
-    if target_dictionary is not None and Path(target_dictionary).read_bytes() != Path(source_dictionary).read_bytes():
-        target = load_fairseq_tokenizer(target_dictionary, config.vocab_size, sentencepiece_model)
-    _save(model, source, target, output_dir)
+    with output_folder(output_dir, overwrite) as written:
+        model = load_fairseq(checkpoint, **fields)
+        config = model.config
+        source = target = load_fairseq_tokenizer(
+            source_dictionary, config.source_vocab_size or config.vocab_size, sentencepiece_model
+        )
+        if target_dictionary and Path(target_dictionary).read_bytes() != Path(source_dictionary).read_bytes():
+            target = load_fairseq_tokenizer(target_dictionary, config.vocab_size, sentencepiece_model)
+        _save(model, source, target, written)
     return model
 
 
 def convert_torch_transformer(
-    checkpoint: str | Path, output_dir: str | Path, **options: Any
+    checkpoint: str | Path, output_dir: str | Path, overwrite: bool = False, **options: Any
 ) -> VanillaTransformerForConditionalGeneration:
     """Makes our folder of the saved state of a module around `torch.nn.Transformer`; there is no tokenizer in it.
 
     Args:
         checkpoint: what `torch.save(module.state_dict(), file)` wrote.
-        output_dir: made where there is none.
+        output_dir: written when all else is done; must be free or empty.
+        overwrite: whether files in `output_dir` may be replaced.
         **options: of `load_torch_transformer`.
 
     Returns:
         The model that was saved.
 
     Raises:
-        OSError: the file cannot be read.
+        OSError: the file cannot be read, or `output_dir` has files in it.
         ValueError: it does not fit, or is no state.
     """
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise ValueError(f"{checkpoint}: not a state_dict: it must have tensors by their names and nothing else")
-    model = load_torch_transformer(state, **options)
-    model.save_pretrained(output_dir)
+    with output_folder(output_dir, overwrite) as written, errors_name(checkpoint):
+        model = load_torch_transformer(require_tensors(read_pickle(checkpoint)), **options)
+        model.save_pretrained(written)
     return model
+
+
+def convert_sentencepiece(
+    checkpoint: str | Path, output_dir: str | Path, overwrite: bool = False
+) -> PreTrainedTokenizerFast:
+    """Makes a folder with a fast tokenizer of a SentencePiece model, to train a model with.
+
+    Args:
+        checkpoint: a `.model` or `.spm` file, as `load_sentencepiece_tokenizer` wants it.
+        output_dir: written when all else is done; must be free or empty.
+        overwrite: whether files in `output_dir` may be replaced.
+
+    Returns:
+        The tokenizer that was saved.
+
+    Raises:
+        ImportError: sentencepiece or protobuf is not installed.
+        OSError: the file cannot be read, or `output_dir` has files in it.
+        ValueError: it is no such file, or a fast tokenizer cannot follow it.
+    """
+    with output_folder(output_dir, overwrite) as written:
+        tokenizer = load_sentencepiece_tokenizer(checkpoint)
+        save_tokenizer(tokenizer, written)
+    return tokenizer
 
 
 def _save(
     model: VanillaTransformerForConditionalGeneration,
     source: PreTrainedTokenizerFast,
     target: PreTrainedTokenizerFast,
-    output_dir: str | Path,
+    folder: Path,
 ) -> None:
-    model.save_pretrained(output_dir)
-    source.save_pretrained(output_dir)
+    model.save_pretrained(folder)
+    save_tokenizer(source, folder)
     if target is not source:
-        target.save_pretrained(Path(output_dir) / TARGET_TOKENIZER)
+        save_tokenizer(target, folder / TARGET_TOKENIZER)

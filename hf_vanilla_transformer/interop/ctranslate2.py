@@ -12,6 +12,8 @@ from transformers import PreTrainedTokenizerFast
 from ..attention import MultiHeadAttention
 from ..configuration_vanilla_transformer import VanillaTransformerConfig
 from ..modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
+from .graph_folder import require_exportable, save_tokenizers
+from .output_folder import output_folder
 
 # Modules of one of our layers, and their names in a layer of CTranslate2's specification.
 CTRANSLATE2_NAMES = {
@@ -47,8 +49,9 @@ def export_ctranslate2(
     quantization: str = "float32",
     max_positions: int = 1024,
     target_tokenizer: PreTrainedTokenizerFast | None = None,
+    overwrite: bool = False,
 ) -> None:
-    """Writes a folder that `ctranslate2.Translator` loads, with the tokenizer in it as `tokenizer.json`.
+    """Writes a folder that `ctranslate2.Translator` loads, and the tokenizer, which `AutoTokenizer` loads from it.
 
     CTranslate2 reads and returns tokens, not ids: feed it `tokenizer.convert_ids_to_tokens(ids)` of the ids that
     `text_to_ids` makes, which end with `</s>`. By itself it cuts sources after 1,024 tokens and translations after 256
@@ -59,30 +62,47 @@ def export_ctranslate2(
     Args:
         model: what to export; left as it is.
         tokenizer: of the source, and also of the target where that has no vocabulary of its own.
-        folder: made where there is none; files in it are overwritten.
+        folder: must be free or empty.
         quantization: "float32", or "int8" with float32 activations.
         max_positions: rows of the table of positions, for source and target.
-        target_tokenizer: of the target, where the model has two vocabularies.
+        target_tokenizer: of the target, where the model has two vocabularies; goes to the sub-folder
+            `target_tokenizer`.
+        overwrite: whether files in `folder` may be replaced.
 
     Raises:
         ImportError: ctranslate2 is not installed.
-        ValueError: the model has a shape that CTranslate2 has not, or `quantization` is unknown.
+        OSError: `folder` has files in it, or is that of the model.
+        ValueError: the model is none of this package, has adapters, or has a shape that CTranslate2 has not;
+            `quantization` or `max_positions` is not possible; or the tokenizer of the target is missing.
     """
+    require_exportable(model)
+    if max_positions < 1:
+        raise ValueError(f"`max_positions`={max_positions} is not allowed; allowed: an integer of at least 1")
     if quantization not in QUANTIZATIONS:
         raise ValueError(f"`quantization`={quantization!r} is not known; allowed: {', '.join(QUANTIZATIONS)}")
     config = model.config
     _require_support(config)
-    if config.source_vocab_size is not None and target_tokenizer is None:
-        raise ValueError("the model has two vocabularies; give the tokenizer of the target too: `target_tokenizer`")
     if config.num_learned_positions is not None:
         max_positions = min(max_positions, config.num_learned_positions)
-    target_tokenizer = target_tokenizer or tokenizer
+    with output_folder(folder, overwrite, source=model.name_or_path) as written:
+        save_tokenizers(config, written, tokenizer, target_tokenizer)
+        spec = _filled_spec(model, tokenizer, target_tokenizer or tokenizer, max_positions)
+        spec.validate()
+        spec.optimize(quantization=quantization)
+        spec.save(str(written))
 
-    spec = _spec(config)
-    with torch.no_grad():
-        _fill_stack(spec.encoder, model.model.encoder, spec.encoder.embeddings[0], max_positions)
-        _fill_stack(spec.decoder, model.model.decoder, spec.decoder.embeddings, max_positions)
-        _fill(spec.decoder.projection, model.lm_head)
+
+@torch.no_grad()
+def _filled_spec(
+    model: VanillaTransformerForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerFast,
+    target_tokenizer: PreTrainedTokenizerFast,
+    max_positions: int,
+) -> Any:
+    config, spec = model.config, _spec(model.config)
+    _fill_stack(spec.encoder, model.model.encoder, spec.encoder.embeddings[0], max_positions)
+    _fill_stack(spec.decoder, model.model.decoder, spec.decoder.embeddings, max_positions)
+    _fill(spec.decoder.projection, model.lm_head)
     tokens = _tokens(target_tokenizer, config.vocab_size)
     spec.register_source_vocabulary(_tokens(tokenizer, config.source_vocab_size or config.vocab_size))
     spec.register_target_vocabulary(tokens)
@@ -91,14 +111,7 @@ def export_ctranslate2(
     spec.config.eos_token = tokens[_id(config, "eos_token_id")]
     spec.config.bos_token = spec.config.decoder_start_token  # only names a token that must exist
     spec.config.unk_token = str(target_tokenizer.unk_token or spec.config.eos_token)
-
-    spec.validate()
-    spec.optimize(quantization=quantization)
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    spec.save(str(folder))
-    tokenizer.backend_tokenizer.save(str(Path(folder) / "tokenizer.json"))
-    if target_tokenizer is not tokenizer:
-        target_tokenizer.backend_tokenizer.save(str(Path(folder) / "target_tokenizer.json"))
+    return spec
 
 
 def _require_support(config: VanillaTransformerConfig) -> None:

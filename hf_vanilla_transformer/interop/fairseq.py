@@ -17,8 +17,13 @@ from .checkpoints import (
     PROJECTION,
     build,
     count_layers,
+    count_rows,
     embedding_fields,
+    errors_name,
     find,
+    read_pickle,
+    require_tensors,
+    thirds,
 )
 from .sentencepiece import TokenIds, fast_tokenizer, read_sentencepiece
 
@@ -75,10 +80,18 @@ def load_fairseq(checkpoint: str | Path, **fields: Any) -> VanillaTransformerFor
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: the checkpoint does not fit, with every name and shape that differs; or it would run code.
+        ValueError: the file is damaged or would run code, or the checkpoint does not fit; the message has the first
+            names and shapes that differ.
     """
-    content = _read(Path(checkpoint))
-    tensors, options = _upgraded(content["model"]), _options(content)
+    with errors_name(checkpoint):
+        return _load(checkpoint, fields)
+
+
+def _load(checkpoint: str | Path, fields: Mapping[str, Any]) -> VanillaTransformerForConditionalGeneration:
+    content = read_pickle(checkpoint)
+    if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
+        raise ValueError("not a fairseq checkpoint: there is no `model` in it")
+    tensors, options = _upgraded(require_tensors(content["model"])), _options(content)
     encoder, decoder = "encoder.embed_tokens.weight", "decoder.embed_tokens.weight"
     target = find(tensors, "embedding of the target", decoder)
     places = {
@@ -91,7 +104,7 @@ def load_fairseq(checkpoint: str | Path, **fields: Any) -> VanillaTransformerFor
     read |= _shape(tensors, options) | _position_fields(tensors, options)
     read |= fields
     if read["num_heads"] is None:
-        raise ValueError(f"{checkpoint}: says no encoder_attention_heads, and shapes do not tell; give `num_heads`")
+        raise ValueError("says no encoder_attention_heads, and shapes do not tell; give `num_heads`")
     return build(read, tensors, FAIRSEQ_NAMES, places, _NO_WEIGHTS)
 
 
@@ -113,7 +126,8 @@ def load_fairseq_tokenizer(
         OSError: a file cannot be read.
         ValueError: a line is not a token and a count, a token stands there twice, or there are more than `vocab_size`.
     """
-    ids = _read_dictionary(Path(dictionary), vocab_size)
+    with errors_name(dictionary):
+        ids = _read_dictionary(Path(dictionary), vocab_size)
     if sentencepiece_model is not None:
         return fast_tokenizer(read_sentencepiece(sentencepiece_model), ids, _SPECIAL_TOKENS)
     backend = Tokenizer(models.WordLevel(dict(ids), unk_token=_SPECIAL_TOKENS["unk_token"]))
@@ -133,22 +147,20 @@ def load_fairseq_tokenizer(
     )
 
 
-def _read(path: Path) -> dict[str, Any]:
-    with torch.serialization.safe_globals([Namespace]):
-        try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-        except OSError:
-            raise
-        except Exception as error:  # torch raises errors of several classes for a file that it will not open
-            raise ValueError(f"{path}: not opened, because it is damaged or would run code: {error}") from error
-    if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
-        raise ValueError(f"{path}: not a fairseq checkpoint: there is no `model` in it")
-    return content
+def _options(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of training: in `args`, or in newer files in `cfg`; none, where the file has neither."""
+    options = content.get("args")
+    if options is None:
+        options = _by_name("cfg", content.get("cfg")).get("model")
+    return _by_name("args", options)
 
 
-def _options(content: dict[str, Any]) -> dict[str, Any]:
-    options = content.get("args") or (content.get("cfg") or {}).get("model") or {}
-    return vars(options) if isinstance(options, Namespace) else dict(options)
+def _by_name(what: str, options: Any) -> dict[str, Any]:
+    if options is None:
+        return {}
+    if not isinstance(options, Namespace | dict):
+        raise ValueError(f"`{what}` in it is a {type(options).__name__}; expected are options by their names")
+    return vars(options) if isinstance(options, Namespace) else options
 
 
 def _upgraded(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -158,7 +170,7 @@ def _upgraded(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             name = re.sub(old, new, name)
         fused = re.fullmatch(r"(.*)\.in_proj_(weight|bias)", name)
         if fused:
-            for letter, part in zip("qkv", tensor.chunk(3), strict=True):
+            for letter, part in zip("qkv", thirds(tensor), strict=True):
                 upgraded[f"{fused[1]}.{letter}_proj.{fused[2]}"] = part
         else:
             upgraded[name] = tensor
@@ -168,18 +180,17 @@ def _upgraded(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def _shape(tensors: Mapping[str, torch.Tensor], options: Mapping[str, Any]) -> dict[str, Any]:
     for name in ("attention_heads", "normalize_before"):
         encoder, decoder = options.get(f"encoder_{name}"), options.get(f"decoder_{name}")
-        if encoder != decoder:
+        if encoder != decoder and encoder is not None and decoder is not None:
             raise ValueError(
                 f"the checkpoint has encoder_{name}={encoder} and decoder_{name}={decoder}; ours is one for both"
             )
-    first_ffn = find(tensors, "feed-forward network", "encoder.layers.0.fc1.weight")
     has_norm = "encoder.layer_norm.weight" in tensors
     # Without options, a norm at the end is what pre-norm stacks have and post-norm stacks have not.
     is_pre = options.get("encoder_normalize_before", has_norm)
     return {
         "num_encoder_layers": count_layers(tensors, "encoder.layers."),
         "num_decoder_layers": count_layers(tensors, "decoder.layers."),
-        "d_ff": tensors[first_ffn].shape[0],
+        "d_ff": count_rows(tensors, "feed-forward network", "encoder.layers.0.fc1.weight"),
         "norm_position": "pre" if is_pre else "post",
         "final_norm": None if has_norm == bool(is_pre) else has_norm,
         "attention_bias": "encoder.layers.0.self_attn.q_proj.bias" in tensors,

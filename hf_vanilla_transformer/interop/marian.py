@@ -1,11 +1,10 @@
 """In: Marian and OPUS-MT folders, as transformers' MarianMTModel saves them, weights and tokenizers."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import GenerationConfig, MarianConfig, PreTrainedTokenizerFast
 from transformers.utils import logging
 
@@ -17,8 +16,10 @@ from .checkpoints import (
     PROJECTION_BIAS,
     build,
     embedding_fields,
+    errors_name,
     find,
     read_folder,
+    read_json,
 )
 from .sentencepiece import TokenIds, fast_tokenizer, read_sentencepiece
 
@@ -71,11 +72,24 @@ def load_marian(folder: str | Path) -> VanillaTransformerForConditionalGeneratio
 
     Raises:
         OSError: a file is missing.
-        ValueError: the checkpoint does not fit; the message has every name and shape that differs.
+        ValueError: a file is damaged, the model is another one, or the checkpoint does not fit; the message has the
+            first names and shapes that differ.
     """
-    if not (Path(folder) / "config.json").is_file():
+    with errors_name(folder):
+        return _load(folder)
+
+
+def _load(folder: str | Path) -> VanillaTransformerForConditionalGeneration:
+    path = Path(folder) / "config.json"
+    if not path.is_file():
         raise FileNotFoundError(f"{folder}: has no config.json; name a folder that has a MarianMTModel in it")
-    config = MarianConfig.from_pretrained(folder)
+    model_type = read_json(path).get("model_type")
+    if model_type != "marian":
+        raise ValueError(f"{path}: describes a model of type {model_type!r}; only 'marian' can be converted")
+    try:
+        config = MarianConfig.from_pretrained(folder)
+    except StrictDataclassError as error:
+        raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
     for encoder, decoder in (
         ("encoder_attention_heads", "decoder_attention_heads"),
         ("encoder_ffn_dim", "decoder_ffn_dim"),
@@ -180,7 +194,9 @@ def _generation_config(folder: str | Path) -> GenerationConfig:
 
 
 def _read_ids(path: Path) -> TokenIds:
-    ids: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    ids = read_json(path)
+    if wrong := [token for token, number in ids.items() if type(number) is not int]:
+        raise ValueError(f"{path}: the id of {wrong[0]!r} is {ids[wrong[0]]!r} instead of an integer")
     missing = {"</s>", "<unk>"} - ids.keys()
     if missing:
         raise ValueError(f"{path}: has no {' and no '.join(sorted(missing))}")
@@ -189,7 +205,7 @@ def _read_ids(path: Path) -> TokenIds:
 
 def _says_separate_vocabularies(folder: Path) -> bool:
     path = folder / "tokenizer_config.json"
-    return path.is_file() and bool(json.loads(path.read_text(encoding="utf-8")).get("separate_vocabs"))
+    return path.is_file() and bool(read_json(path).get("separate_vocabs"))
 
 
 def _language_codes(ids: TokenIds) -> list[str]:

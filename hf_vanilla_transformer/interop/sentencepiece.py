@@ -1,21 +1,23 @@
 """In: SentencePiece models (unigram and BPE) as fast tokenizers, whose ids another file may give."""
 
-import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 from transformers.utils import logging
+
+from ..text_to_ids import SPECIAL_TOKENS
+from .checkpoints import errors_name
 
 logger = logging.get_logger(__name__)
 
 TokenIds = Mapping[str, int]
 
 _SPACE = "\u2581"  # how SentencePiece writes a space inside its pieces
-_KINDS = {1: "unigram", 2: "bpe"}
-_NORMAL, _UNKNOWN, _CONTROL, _UNUSED = 1, 2, 3, 5
+_KINDS = ("unigram", "bpe")
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class SentencePieceModel:
 
 
 def read_sentencepiece(path: str | Path) -> SentencePieceModel:
-    """Reads a SentencePiece model without the library: the file is a protocol buffer of few fields.
+    """Reads a SentencePiece model, by the definition of the format that comes with the library.
 
     Args:
         path: the file.
@@ -49,43 +51,75 @@ def read_sentencepiece(path: str | Path) -> SentencePieceModel:
         Its pieces and rules.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it is no such file, or has pieces of a kind that a fast tokenizer cannot follow.
+        ImportError: sentencepiece or protobuf is not installed, or they do not go together.
+        OSError: the file cannot be read.
+        ValueError: it is no such file, or has pieces or rules that a fast tokenizer cannot follow.
     """
-    scores: dict[str, float] = {}
-    trainer: dict[int, bytes | int] = {}
-    normalizer: dict[int, bytes | int] = {}
+    content, format_ = Path(path).read_bytes(), _model_format()
     try:
-        for field, value in _fields(Path(path).read_bytes()):
-            if field == 1:
-                piece = dict(_fields(_message(value)))
-                kind = piece.get(3, _NORMAL)
-                text = _message(piece[1]).decode("utf-8")
-                if kind == _NORMAL:
-                    scores[text] = struct.unpack("<f", _message(piece.get(2, b"\0\0\0\0")))[0]
-                elif kind not in (_UNKNOWN, _CONTROL, _UNUSED):
-                    raise ValueError(f"{path}: {text!r} is a user-defined or byte piece, which is not supported here")
-            elif field == 2:
-                trainer = dict(_fields(_message(value)))
-            elif field == 3:
-                normalizer = dict(_fields(_message(value)))
-    except (IndexError, KeyError, TypeError, struct.error, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not a SentencePiece model ({error!r})") from error
+        proto = format_.ModelProto.FromString(content)
+    except Exception as error:  # protobuf has an error of its own, of no usual class
+        raise ValueError(f"{path}: not a SentencePiece model, or damaged: {error}") from error
+    with errors_name(path):
+        return _read(proto, format_, str(path))
+
+
+def _read(proto: Any, format_: Any, path: str) -> SentencePieceModel:
+    if not proto.HasField("trainer_spec") or not proto.HasField("normalizer_spec"):
+        raise ValueError("not a SentencePiece model, or the end is missing: it does not say how text is cut")
+    kinds = format_.ModelProto.SentencePiece
+    known = {kinds.NORMAL, kinds.UNKNOWN, kinds.CONTROL, kinds.UNUSED}
+    if foreign := [each.piece for each in proto.pieces if each.type not in known]:
+        raise ValueError(f"{foreign[0]!r} is a user-defined or byte piece, which is not supported here")
+    scores = {each.piece: each.score for each in proto.pieces if each.type == kinds.NORMAL}
     if not scores:
-        raise ValueError(f"{path}: not a SentencePiece model: there are no pieces in it")
-    number = trainer.get(3, 1)
-    if number not in _KINDS:
-        raise ValueError(f"{path}: SentencePiece model type {number!r} is not supported; allowed: {_KINDS}")
-    if trainer.get(24) or not normalizer.get(5, 1):
-        raise ValueError(f"{path}: spaces at the end of pieces, or not escaped, are not supported")
+        raise ValueError("not a SentencePiece model: there are no pieces in it")
+    trainer, normalizer = proto.trainer_spec, proto.normalizer_spec
+    kind = format_.TrainerSpec.ModelType.Name(trainer.model_type).lower()
+    if kind not in _KINDS:
+        raise ValueError(f"SentencePiece model type {kind!r} is not supported; allowed: {', '.join(_KINDS)}")
+    if trainer.treat_whitespace_as_suffix or not normalizer.escape_whitespaces:
+        raise ValueError("spaces at the end of pieces, or not escaped, are not supported")
     return SentencePieceModel(
-        path=str(path),
-        kind=_KINDS[int(number)],
+        path=path,
+        kind=kind,
         scores=scores,
-        charsmap=_message(normalizer.get(2, b"")),
-        add_dummy_prefix=bool(normalizer.get(3, 1)),
-        remove_extra_whitespaces=bool(normalizer.get(4, 1)),
+        charsmap=normalizer.precompiled_charsmap,
+        add_dummy_prefix=normalizer.add_dummy_prefix,
+        remove_extra_whitespaces=normalizer.remove_extra_whitespaces,
     )
+
+
+def load_sentencepiece_tokenizer(path: str | Path) -> PreTrainedTokenizerFast:
+    """Makes a fast tokenizer of a SentencePiece model, with the special tokens and ids of this package.
+
+    Ids 0 to 3 are `<s>`, `<pad>`, `</s>` and `<unk>`, whatever ids the file gives them; its other pieces follow in
+    their order. Text is cut as SentencePiece cuts it, and ends with `</s>`.
+
+    Args:
+        path: a `.model` or `.spm` file, unigram or BPE.
+
+    Returns:
+        The tokenizer, to be saved by `save_pretrained`.
+
+    Raises:
+        ImportError: sentencepiece or protobuf is not installed.
+        OSError: the file cannot be read.
+        ValueError: it is no such file, or has pieces or rules that a fast tokenizer cannot follow.
+    """
+    model = read_sentencepiece(path)
+    tokens = dict.fromkeys([*SPECIAL_TOKENS, *model.scores])
+    names = dict(zip(("bos_token", "pad_token", "eos_token", "unk_token"), SPECIAL_TOKENS, strict=True))
+    return fast_tokenizer(model, {token: number for number, token in enumerate(tokens)}, names)
+
+
+def _model_format() -> Any:
+    need = "reading SentencePiece models needs an extra: pip install 'hf-vanilla-transformer[sentencepiece]'"
+    try:
+        from sentencepiece import sentencepiece_model_pb2
+    except Exception as error:  # of protobuf's own class, where it is older than what sentencepiece was made with
+        raise ImportError(f"{need} ({error})") from error
+    return sentencepiece_model_pb2
 
 
 def fast_tokenizer(
@@ -191,37 +225,3 @@ def _merges(scores: Mapping[str, float]) -> list[tuple[str, str]]:
         for cut in range(1, len(piece))
         if piece[:cut] in scores and piece[cut:] in scores
     ]
-
-
-def _fields(data: bytes) -> Iterator[tuple[int, bytes | int]]:
-    """Numbers and values of the fields of a protocol buffer message; nested messages are bytes."""
-    at = 0
-
-    def varint() -> int:
-        nonlocal at
-        number = shift = 0
-        while True:
-            byte = data[at]
-            at += 1
-            number |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:
-                return number
-
-    while at < len(data):
-        key = varint()
-        number, wire_type = key >> 3, key & 7
-        if wire_type == 0:
-            yield number, varint()
-            continue
-        size = {1: 8, 5: 4}.get(wire_type) or (varint() if wire_type == 2 else -1)
-        if size < 0 or at + size > len(data):
-            raise IndexError(f"damaged at byte {at}")
-        yield number, data[at : at + size]
-        at += size
-
-
-def _message(value: bytes | int) -> bytes:
-    if not isinstance(value, bytes):
-        raise TypeError("a number stands where a message should")
-    return value

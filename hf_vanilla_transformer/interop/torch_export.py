@@ -5,9 +5,12 @@ from typing import Any
 
 import torch
 from torch.export import Dim, ExportedProgram
+from transformers import PreTrainedTokenizerBase
 
 from ..modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
+from .graph_folder import add_companions, require_exportable
 from .graphs import inference_graphs
+from .output_folder import output_folder
 
 
 def exported_programs(model: VanillaTransformerForConditionalGeneration) -> dict[str, ExportedProgram]:
@@ -25,16 +28,35 @@ def exported_programs(model: VanillaTransformerForConditionalGeneration) -> dict
     }
 
 
-def export_torch(model: VanillaTransformerForConditionalGeneration, folder: str | Path) -> None:
-    """Writes `encoder.pt2` and `decoder.pt2`, for `torch.export.load`.
+def export_torch(
+    model: VanillaTransformerForConditionalGeneration,
+    folder: str | Path,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    target_tokenizer: PreTrainedTokenizerBase | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Writes `encoder.pt2` and `decoder.pt2`, for `torch.export.load`, and all that is needed to use them.
+
+    The folder has the configs, the tokenizer, a README.md with shapes, and `translate.py`, which translates with torch
+    and without this package.
 
     Args:
         model: left as it is.
-        folder: made where there is none.
+        folder: must be free or empty.
+        tokenizer: of the source, and of the target where there is one vocabulary; without it the folder has neither
+            tokenizer nor `translate.py`.
+        target_tokenizer: of the target, where it has a vocabulary of its own.
+        overwrite: whether files in `folder` may be replaced.
+
+    Raises:
+        OSError: `folder` has files in it, or is that of the model.
+        ValueError: the model is none of this package, or has adapters; or the tokenizer of the target is missing.
     """
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    for name, program in exported_programs(model).items():
-        torch.export.save(program, Path(folder) / f"{name}.pt2")
+    require_exportable(model)
+    with output_folder(folder, overwrite, source=model.name_or_path) as written:
+        add_companions(model, written, "pt2", tokenizer, target_tokenizer)
+        for name, program in exported_programs(model).items():
+            torch.export.save(program, written / f"{name}.pt2")
 
 
 def _free(axes: Any) -> Any:

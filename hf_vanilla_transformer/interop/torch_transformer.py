@@ -1,5 +1,6 @@
 """In: the state of a `torch.nn.Transformer` with the embeddings and the projection that stand around it."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from .checkpoints import (
     PROJECTION_BIAS,
     build,
     count_layers,
+    count_rows,
     embedding_fields,
     find,
 )
@@ -63,8 +65,12 @@ def load_torch_transformer(
         Our model with its weights, float32, in eval mode.
 
     Raises:
-        ValueError: the state does not fit; the message has every name and shape that differs.
+        ValueError: the state does not fit, with the first names and shapes that differ; or `ignored` is no pattern.
     """
+    try:
+        re.compile(ignored)
+    except re.error as error:
+        raise ValueError(f"`ignored`={ignored!r} is no regular expression: {error}") from error
     target_embedding = target_embedding or source_embedding
     places = {
         ENCODER_EMBEDDING: find(state, "embedding of the source", source_embedding),
@@ -77,7 +83,7 @@ def load_torch_transformer(
         "num_heads": num_heads,
         "num_encoder_layers": count_layers(state, f"{prefix}encoder.layers."),
         "num_decoder_layers": count_layers(state, f"{prefix}decoder.layers."),
-        "d_ff": state[find(state, "feed-forward network", f"{first_layer}linear1.weight")].shape[0],
+        "d_ff": count_rows(state, "feed-forward network", f"{first_layer}linear1.weight"),
         "attention_bias": f"{first_layer}self_attn.in_proj_bias" in state,
         "final_norm": f"{prefix}encoder.norm.weight" in state,
         "layer_norm_eps": 1e-5,
@@ -86,4 +92,4 @@ def load_torch_transformer(
     if bias in state:
         read["final_logits_bias"] = True
         places[PROJECTION_BIAS] = bias
-    return build({**read, **fields}, state, {**TORCH_NAMES, r"^": prefix}, places, ignored)
+    return build({**read, **fields}, state, {**TORCH_NAMES, r"^": prefix.replace("\\", r"\\")}, places, ignored)
