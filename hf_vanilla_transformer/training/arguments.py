@@ -254,15 +254,8 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
             raise ValueError(f"final_weights=best needs save_steps that are a multiple of eval_steps; got {values}")
 
     def _check(self) -> None:
-        at_least = {
-            "max_tokens": 1,
-            "max_eval_tokens": 1,
-            "max_length": 1,
-            "shuffle_buffer": 1,
-            "average_last": 1,
-            "r_drop": 0,
-        }
-        at_least |= {"lora_rank": 0, "num_sentinels": 0, "early_stopping_patience": 0}
+        at_least = dict.fromkeys(("max_tokens", "max_eval_tokens", "max_length", "shuffle_buffer", "average_last"), 1)
+        at_least |= dict.fromkeys(("r_drop", "lora_rank", "num_sentinels", "early_stopping_patience"), 0)
         for name, lowest in at_least.items():
             if getattr(self, name) < lowest:
                 raise ValueError(f"{name}={getattr(self, name)} is less than {lowest}")

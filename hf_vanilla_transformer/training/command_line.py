@@ -61,7 +61,7 @@ OPTION_GROUPS: dict[str, dict[str, str | None]] = {
     "evaluation": {
         "eval_strategy": None,
         "eval_steps": "Updates between evaluations with eval_strategy=steps.",
-        "per_device_eval_batch_size": None,
+        "max_eval_tokens": None,
         "generation_num_beams": None,
         "metric_for_best_model": None,
         "early_stopping_patience": None,
@@ -70,10 +70,12 @@ OPTION_GROUPS: dict[str, dict[str, str | None]] = {
         "save_strategy": None,
         "save_steps": "Updates between checkpoints with save_strategy=steps.",
         "save_total_limit": None,
-        "resume_from_checkpoint": "Go on from this checkpoint; last is the newest good one of output_dir.",
+        "resume_from_checkpoint": None,
+        "overwrite_output_dir": None,
         "final_weights": "What is saved in the end: average of the last checkpoints (§6.1), last, best (by "
         "metric_for_best_model) or ema.",
         "average_last": None,
+        "keep_worse_average": None,
         "ema_decay": None,
     },
     "run": {

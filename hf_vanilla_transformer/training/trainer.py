@@ -38,15 +38,11 @@ from .validation import ValidationOnPairs
 logger = logging.get_logger(__name__)
 
 _EMA_NAME = "moving_average.safetensors"
-_OWN_LOSS = (
-    "the loss is the model's, with the label_smoothing of its config; for another loss, override compute_loss and call "
-    "the model with return_logits=True"
-)
 # Arguments of transformers' Trainer that this one would pass by.
 _WITHOUT_EFFECT = {
     "compute_metrics": "evaluate() returns loss, perplexity, BLEU and chrF; override it for others",
     "preprocess_logits_for_metrics": "no logits are kept in evaluation",
-    "compute_loss_func": _OWN_LOSS,
+    "compute_loss_func": "override compute_loss(), and call the model with return_logits=True for its logits",
 }
 
 
@@ -87,8 +83,6 @@ class VanillaTransformerTrainer(HubUploads, ValidationOnPairs, Seq2SeqTrainer):
         if kwargs.get("data_collator") is None and kwargs.get("processing_class") is not None:
             kwargs["data_collator"] = partial(collate, pad_token_id=kwargs["processing_class"].pad_token_id)
         super().__init__(**kwargs)
-        if self.args.label_smoothing_factor:
-            raise ValueError(f"label_smoothing_factor has no effect: {_OWN_LOSS}")
         plugin = getattr(self.accelerator.state, "deepspeed_plugin", None)
         refuse_divided_weights(
             self.args.final_weights, self.accelerator.distributed_type, plugin.zero_stage if plugin else 0
