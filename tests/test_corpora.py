@@ -6,7 +6,7 @@ import json
 import datasets
 import pytest
 
-from hf_vanilla_transformer.data.corpora import Corpus
+from hf_vanilla_transformer.data.corpora import Corpus, TextFormat, read_corpora
 
 # A line separator that is no line end in a text file; letters beyond ASCII; blanks to be kept.
 PAIRS = [(f" word {i} \u2028 ünï", f"Wort {i} 漢") for i in range(5)]
@@ -263,3 +263,22 @@ def test_a_corpus_as_options_and_recipes_name_it(description, corpus):
 def test_descriptions_that_name_no_corpus_are_refused(description, message):
     with pytest.raises(ValueError, match=message):
         Corpus.parse(description)
+
+
+# Several corpora
+
+
+def test_rows_know_their_corpus_and_line(tmp_path):
+    first = Corpus(path=write(tmp_path / "first.tsv", "".join("\t".join(pair) + "\n" for pair in PAIRS)))
+    second = Corpus(path=write(tmp_path / "second.tsv", "a\tb\n"))
+    rows = list(read_corpora([first, second, first], TextFormat()))
+    expected = [(0, i + 1) for i in range(5)] + [(1, 1)] + [(2, i + 1) for i in range(5)]
+    assert [(row["corpus"], row["line"]) for row in rows] == expected
+
+
+def test_the_format_decides_whether_pairs_or_texts_are_read(tmp_path):
+    text = Corpus(path=write(tmp_path / "a.txt", "one\ntwo\n"))
+    rows = list(read_corpora([text], TextFormat(monolingual=True)))
+    assert rows == [{"corpus": 0, "line": 1, "source": "one"}, {"corpus": 0, "line": 2, "source": "two"}]
+    with pytest.raises(ValueError, match=r"a\.txt has no pairs"):
+        list(read_corpora([text], TextFormat()))

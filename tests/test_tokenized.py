@@ -15,19 +15,12 @@ from hypothesis import strategies as st
 
 from hf_vanilla_transformer.data import tokenized as data
 from hf_vanilla_transformer.data import train_tokenizer
-from hf_vanilla_transformer.data.corpora import Corpus
-from hf_vanilla_transformer.data.tokenized import (
-    FilterCounts,
-    Filters,
-    TrainingExamples,
-    column_lengths,
-    example_lengths,
-    load_tokenized,
-    read_corpora,
-    tokenize_rows,
-)
-from hf_vanilla_transformer.training import VanillaTransformerTrainingArguments
+from hf_vanilla_transformer.data.corpora import Corpus, TextFormat, read_corpora
+from hf_vanilla_transformer.data.examples import example_lengths
+from hf_vanilla_transformer.data.filters import FilterCounts, Filters
+from hf_vanilla_transformer.data.tokenized import Cache, column_lengths, load_tokenized, tokenize_rows
 
+FORMAT, NO_FILTERS = TextFormat(), Filters()
 PAIRS = [(f"word {i} \u2028 ünï", f"Wort {i}") for i in range(5)]
 
 
@@ -45,10 +38,12 @@ class WordTokenizer:
 
 
 @pytest.fixture
-def arguments(tmp_path):
-    def make(**options):
-        cache = {"data_cache_dir": str(tmp_path / "cache"), "use_cpu": True, "disable_tqdm": True}
-        return VanillaTransformerTrainingArguments(output_dir=str(tmp_path / "out"), **{**cache, **options})
+def load(tmp_path):
+    """`load_tokenized` with a cache that is the test's own."""
+
+    def make(corpora, tokenizer, text_format=FORMAT, filters=NO_FILTERS, name="set"):
+        cache = Cache(str(tmp_path / "cache"), show_progress=False)
+        return load_tokenized(corpora, tokenizer, text_format, filters, name, cache)
 
     return make
 
@@ -65,25 +60,6 @@ def write_tsv(path, pairs):
 
 def rows_of(pairs):
     return [{"source": source, "target": target} for source, target in pairs]
-
-
-# Reading several corpora
-
-
-def test_rows_know_their_corpus_and_line(tmp_path, arguments, corpus):
-    second = write_tsv(tmp_path / "second.tsv", [("a", "b")])
-    rows = list(read_corpora([corpus, second, corpus], arguments()))
-    expected = [(0, i + 1) for i in range(5)] + [(1, 1)] + [(2, i + 1) for i in range(5)]
-    assert [(row["corpus"], row["line"]) for row in rows] == expected
-
-
-def test_the_objective_decides_whether_pairs_or_texts_are_read(tmp_path, arguments):
-    (tmp_path / "a.txt").write_text("one\ntwo\n")
-    text = Corpus(path=str(tmp_path / "a.txt"))
-    rows = list(read_corpora([text], arguments(objective="span_corruption")))
-    assert rows == [{"corpus": 0, "line": 1, "source": "one"}, {"corpus": 0, "line": 2, "source": "two"}]
-    with pytest.raises(ValueError, match=r"a\.txt has no pairs"):
-        list(read_corpora([text], arguments()))
 
 
 # Filters
@@ -169,27 +145,22 @@ def test_pairs_that_run_together_alike_are_no_duplicates():
     assert [(row["source"], row["target"]) for row in kept] == [("a b", "c"), ("a", "b c"), ("a b", "d"), ("c", "a b")]
 
 
-def test_filters_come_from_the_arguments(arguments):
-    assert Filters.of(arguments(max_length=9, max_length_ratio=1.5, drop_duplicates=True)) == Filters(9, 1.5, True)
-    assert Filters.of(arguments()) == Filters(256, None, False)
-
-
-def test_the_log_says_what_was_left_out_and_nothing_of_filters_that_are_off(tmp_path, arguments, package_log):
+def test_the_log_says_what_was_left_out_and_nothing_of_filters_that_are_off(tmp_path, load, package_log):
     pairs = [*PAIRS, ("", "x"), ("x", " "), ("w " * 9, "w"), ("w", "w w w"), PAIRS[0]]
     corpus = write_tsv(tmp_path / "train.tsv", pairs)
-    load_tokenized([corpus], WordTokenizerWithState(), arguments(), Filters(9, 1.75, True), "training set")
+    load([corpus], WordTokenizerWithState(), TextFormat(), Filters(9, 1.75, True), "training set")
     assert (
         "training set: 5 of 10 kept; left out: 2 with an empty side, 1 longer than max_length=9 tokens, "
         "1 beyond max_length_ratio=1.75, 1 seen before" in package_log.text
     )
     package_log.clear()
-    load_tokenized([corpus], WordTokenizerWithState(), arguments(), Filters(), "training set")
+    load([corpus], WordTokenizerWithState(), TextFormat(), Filters(), "training set")
     record = package_log.records[-1]
     assert record.getMessage() == "training set: 8 of 10 kept; left out: 2 with an empty side"
     assert record.levelname == "WARNING"
     package_log.clear()
     whole = write_tsv(tmp_path / "whole.tsv", PAIRS)
-    load_tokenized([whole], WordTokenizerWithState(), arguments(), Filters(), "training set")
+    load([whole], WordTokenizerWithState(), TextFormat(), Filters(), "training set")
     assert [record.levelname for record in package_log.records] == ["INFO"]
 
 
@@ -211,19 +182,19 @@ class WordTokenizerWithState(WordTokenizer):
         ([], Filters(), r"no sentence in .*a\.tsv$"),
     ],
 )
-def test_nothing_left_is_an_error_with_the_counts_and_is_not_kept(tmp_path, arguments, pairs, filters, message):
+def test_nothing_left_is_an_error_with_the_counts_and_is_not_kept(tmp_path, load, pairs, filters, message):
     corpus = write_tsv(tmp_path / "a.tsv", pairs)
     for _ in range(2):  # found in the text, and not in what was kept of it
         with pytest.raises(ValueError, match=message):
-            load_tokenized([corpus], WordTokenizerWithState(), arguments(), filters, "set")
+            load([corpus], WordTokenizerWithState(), TextFormat(), filters)
         assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_a_bad_line_is_named_and_nothing_is_kept(tmp_path, arguments):
+def test_a_bad_line_is_named_and_nothing_is_kept(tmp_path, load):
     path = tmp_path / "a.tsv"
     path.write_text("a\tb\nalone\n")
     with pytest.raises(ValueError, match=r"a\.tsv, line 2"):
-        load_tokenized([Corpus(path=str(path))], WordTokenizerWithState(), arguments(), Filters(), "set")
+        load([Corpus(path=str(path))], WordTokenizerWithState())
     assert list((tmp_path / "cache").iterdir()) == []
 
 
@@ -243,41 +214,39 @@ def tokenised(monkeypatch):
     return calls
 
 
-def test_what_is_loaded_is_what_was_read(tokenizer, arguments, corpus):
-    rows = load_tokenized([corpus], tokenizer, arguments(), Filters(), "set")
-    expected = list(tokenize_rows(read_corpora([corpus], arguments()), tokenizer, Filters(), FilterCounts()))
+def test_what_is_loaded_is_what_was_read(tokenizer, load, corpus):
+    rows = load([corpus], tokenizer)
+    expected = list(tokenize_rows(read_corpora([corpus], TextFormat()), tokenizer, Filters(), FilterCounts()))
     assert rows.to_list() == expected
 
 
-def test_monolingual_text_is_loaded_without_targets(tokenizer, arguments, tmp_path):
+def test_monolingual_text_is_loaded_without_targets(tokenizer, load, tmp_path):
     (tmp_path / "a.txt").write_text("one\n\ntwo\n")
-    rows = load_tokenized(
-        [Corpus(path=str(tmp_path / "a.txt"))], tokenizer, arguments(objective="span_corruption"), Filters(), "set"
-    )
+    rows = load([Corpus(path=str(tmp_path / "a.txt"))], tokenizer, TextFormat(monolingual=True))
     assert rows.column_names == ["corpus", "line", "source", "input_ids"]
     assert rows["source"][:] == ["one", "two"]
     assert rows["line"][:] == [1, 3]
 
 
-def test_a_second_load_does_not_tokenise_and_logs_the_same(tokenizer, arguments, tmp_path, tokenised, package_log):
+def test_a_second_load_does_not_tokenise_and_logs_the_same(tokenizer, load, tmp_path, tokenised, package_log):
     corpus = write_tsv(tmp_path / "train.tsv", [*PAIRS, ("", "x")])
-    first = load_tokenized([corpus], tokenizer, arguments(), Filters(), "set")
+    first = load([corpus], tokenizer)
     message = package_log.records[-1].getMessage()
-    second = load_tokenized([corpus], tokenizer, arguments(seed=5, max_tokens=99), Filters(), "set")
+    second = load([corpus], tokenizer)
     assert len(tokenised) == 1
     assert second.to_list() == first.to_list()
     assert package_log.records[-1].getMessage() == message
     assert "5 of 6 kept" in message
 
 
-def test_a_copy_of_the_text_and_another_weight_are_found_too(tokenizer, arguments, tmp_path, corpus, tokenised):
-    load_tokenized([corpus], tokenizer, arguments(), Filters(), "set")
+def test_a_copy_of_the_text_and_another_weight_are_found_too(tokenizer, load, tmp_path, corpus, tokenised):
+    load([corpus], tokenizer)
     copy = Corpus(path=write_tsv(tmp_path / "copy.tsv", PAIRS).path, weight=3)
-    load_tokenized([copy], tokenizer, arguments(), Filters(), "set")
+    load([copy], tokenizer)
     assert len(tokenised) == 1
 
 
-def test_any_change_of_text_tokenizer_filter_or_language_tokenises_anew(tmp_path, tokenizer, arguments, tokenised):
+def test_any_change_of_text_tokenizer_filter_or_language_tokenises_anew(tmp_path, tokenizer, load, tokenised):
     path = tmp_path / "train.jsonl"
     texts = ["".join(json.dumps({"en": a, "de": b, "fr": "x"}) + "\n" for a, b in PAIRS)]
     texts.append(texts[0].replace("word 3", "word 4"))
@@ -285,46 +254,46 @@ def test_any_change_of_text_tokenizer_filter_or_language_tokenises_anew(tmp_path
     other = train_tokenizer(texts=["ein Hund", "a dog"] * 9, vocab_size=262)
     path.write_text(texts[0])
     corpus, filters = Corpus(path=str(path)), Filters(99)
-    loads = [([corpus], tokenizer, arguments(), filters)]
-    loads.append(([corpus, corpus], tokenizer, arguments(), filters))
-    loads.append(([corpus], other, arguments(), filters))
-    loads.append(([corpus], tokenizer, arguments(target_lang="fr"), filters))
-    loads.append(([corpus], tokenizer, arguments(source_lang="de", target_lang="en"), filters))
+    loads = [([corpus], tokenizer, TextFormat(), filters)]
+    loads.append(([corpus, corpus], tokenizer, TextFormat(), filters))
+    loads.append(([corpus], other, TextFormat(), filters))
+    loads.append(([corpus], tokenizer, TextFormat("en", "fr"), filters))
+    loads.append(([corpus], tokenizer, TextFormat("de", "en"), filters))
     for changed in (Filters(98), Filters(None), Filters(99, 3.0), Filters(99, None, True)):
-        loads.append(([corpus], tokenizer, arguments(), changed))
+        loads.append(([corpus], tokenizer, TextFormat(), changed))
     for _ in range(2):
-        for load in loads:
-            load_tokenized(*load, "set")
+        for each in loads:
+            load(*each)
     assert len(tokenised) == len(loads)
     for number, text in enumerate(texts[1:], start=1):
         path.write_text(text)
-        rows = load_tokenized(*loads[0], "set")
+        rows = load(*loads[0])
         assert len(tokenised) == len(loads) + number
         assert len(rows) == text.count("\n")
 
 
-def test_tokenizers_that_differ_only_in_what_a_token_is_to_them_tokenise_anew(tmp_path, tokenizer, arguments):
+def test_tokenizers_that_differ_only_in_what_a_token_is_to_them_tokenise_anew(tmp_path, tokenizer, load):
     corpus = write_tsv(tmp_path / "a.tsv", [("a <x> b", "a")])
     counts = []
     for tokens in ({"mask_token": "<x>"}, {"extra_special_tokens": ["<x>"]}):  # a control token, and one of the text
         other = copy.deepcopy(tokenizer)
         other.add_special_tokens(tokens)
-        rows = load_tokenized([corpus], other, arguments(), Filters(), "set")
+        rows = load([corpus], other)
         counts.append(rows["input_ids"][0].count(other.convert_tokens_to_ids("<x>")))
     assert counts == [0, 1]
 
 
-def test_lines_that_move_from_one_file_to_the_next_are_another_text(tmp_path, tokenizer, arguments):
+def test_lines_that_move_from_one_file_to_the_next_are_another_text(tmp_path, tokenizer, load):
     first, second = tmp_path / "first.txt", tmp_path / "second.txt"
     corpora = [Corpus(path=str(first)), Corpus(path=str(second))]
     for texts in (("a\nb\n", "c\n"), ("a\n", "b\nc\n")):
         for path, text in zip((first, second), texts, strict=True):
             path.write_text(text)
-        rows = load_tokenized(corpora, tokenizer, arguments(objective="span_corruption"), Filters(), "set")
+        rows = load(corpora, tokenizer, TextFormat(monolingual=True), Filters())
         assert rows["corpus"][:] == [0] * texts[0].count("\n") + [1] * texts[1].count("\n")
 
 
-def test_a_dataset_is_kept_by_what_is_in_it(tmp_path, tokenizer, arguments, tokenised, monkeypatch):
+def test_a_dataset_is_kept_by_what_is_in_it(tmp_path, tokenizer, load, tokenised, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
     folder = tmp_path / "dataset"
     folder.mkdir()
@@ -333,17 +302,17 @@ def test_a_dataset_is_kept_by_what_is_in_it(tmp_path, tokenizer, arguments, toke
     (folder / "validation.jsonl").write_text(lines[0])
     corpus = Corpus(dataset=str(folder), split="train")
     for _ in range(2):
-        rows = load_tokenized([corpus], tokenizer, arguments(), Filters(), "set")
+        rows = load([corpus], tokenizer)
         assert rows["source"][:] == [a for a, _ in PAIRS]
         assert rows["line"][:] == list(range(5))
     assert len(tokenised) == 1
     validation = Corpus(dataset=str(folder), split="validation")
-    assert len(load_tokenized([validation], tokenizer, arguments(), Filters(), "set")) == 1
+    assert len(load([validation], tokenizer)) == 1
     (folder / "train.jsonl").write_text("".join(lines[:2]))
-    assert len(load_tokenized([corpus], tokenizer, arguments(), Filters(), "set")) == 2
+    assert len(load([corpus], tokenizer)) == 2
 
 
-def test_what_a_run_left_half_written_is_not_taken_for_whole(tmp_path, tokenizer, arguments, corpus, monkeypatch):
+def test_what_a_run_left_half_written_is_not_taken_for_whole(tmp_path, tokenizer, load, corpus, monkeypatch):
     def dies(*args):
         yield from list(tokenize_rows(*args))[:2]
         raise KeyboardInterrupt
@@ -351,11 +320,11 @@ def test_what_a_run_left_half_written_is_not_taken_for_whole(tmp_path, tokenizer
     with monkeypatch.context() as patch:
         patch.setattr(data, "tokenize_rows", dies)
         with pytest.raises(KeyboardInterrupt):
-            load_tokenized([corpus], tokenizer, arguments(), Filters(), "set")
-    assert len(load_tokenized([corpus], tokenizer, arguments(), Filters(), "set")) == 5
+            load([corpus], tokenizer)
+    assert len(load([corpus], tokenizer)) == 5
 
 
-def test_two_runs_may_write_at_once(tokenizer, arguments, corpus, monkeypatch, tmp_path):
+def test_two_runs_may_write_at_once(tokenizer, load, corpus, monkeypatch, tmp_path):
     barrier, results = threading.Barrier(2, timeout=30), []
 
     def together(*args):
@@ -364,10 +333,9 @@ def test_two_runs_may_write_at_once(tokenizer, arguments, corpus, monkeypatch, t
         return rows
 
     monkeypatch.setattr(data, "tokenize_rows", together)
-    args = arguments()
 
     def run():
-        results.append(load_tokenized([corpus], tokenizer, args, Filters(), "set").to_list())
+        results.append(load([corpus], tokenizer).to_list())
 
     threads = [threading.Thread(target=run) for _ in range(2)]
     for thread in threads:
@@ -392,41 +360,10 @@ def test_lengths_of_a_column_over_several_chunks_and_slices():
     assert column_lengths(rows.select(range(20, 130)), "ids").tolist() == [i % 7 for i in range(20, 130)]
 
 
-def test_lengths_of_what_was_loaded(tmp_path, tokenizer, arguments):
+def test_lengths_of_what_was_loaded(tmp_path, tokenizer, load):
     pairs = [("a" * (1 + i % 11), "b" * (1 + i % 5)) for i in range(2500)]  # more than one chunk of the writer
-    rows = load_tokenized([write_tsv(tmp_path / "a.tsv", pairs)], tokenizer, arguments(), Filters(), "set")
+    rows = load([write_tsv(tmp_path / "a.tsv", pairs)], tokenizer)
     assert column_lengths(rows, "input_ids").tolist() == [len(ids) for ids in rows["input_ids"]]
     sources, targets = example_lengths(rows.to_list())
     np.testing.assert_array_equal(sources, column_lengths(rows, "input_ids"))
     np.testing.assert_array_equal(targets, column_lengths(rows, "labels"))
-
-
-def test_examples_are_the_rows_in_the_order_asked_for(tokenizer, arguments, corpus):
-    rows = load_tokenized([corpus], tokenizer, arguments(), Filters(), "set")
-    examples = TrainingExamples(rows, [corpus])
-    assert len(examples) == 5
-    batch = examples.__getitems__([(7, 4), (7, 0), (7, 4)])
-    assert [example["index"] for example in batch] == [4, 0, 4]
-    for example in batch:
-        row = rows[example["index"]]
-        assert example == {"input_ids": row["input_ids"], "labels": row["labels"], "index": example["index"]}
-
-
-def test_examples_are_made_of_row_epoch_and_index(tokenizer, arguments, corpus):
-    rows = load_tokenized([corpus], tokenizer, arguments(), Filters(), "set")
-
-    def make(row, epoch, index):
-        return {"input_ids": [epoch, index], "labels": [len(row["source"])]}
-
-    batch = TrainingExamples(rows, [corpus], make).__getitems__([(3, 1), (4, 2)])
-    assert [example["input_ids"] for example in batch] == [[3, 1], [4, 2]]
-    assert [example["labels"] for example in batch] == [[len(PAIRS[1][0])], [len(PAIRS[2][0])]]
-    assert [example["index"] for example in batch] == [1, 2]
-
-
-def test_a_row_is_found_again_in_its_file(tmp_path, tokenizer, arguments, corpus):
-    second = write_tsv(tmp_path / "second.tsv", [("", "left out"), ("kept", "behalten")])
-    corpora = [corpus, second]
-    rows = load_tokenized(corpora, tokenizer, arguments(), Filters(), "set")
-    assert TrainingExamples(rows, corpora).where(5) == f"{second.path}, line 2"
-    assert TrainingExamples(rows).where(2) == "corpus 0, line 3"
