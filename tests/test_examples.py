@@ -115,9 +115,32 @@ def test_bpe_dropout_spells_the_same_text_in_other_tokens(tokenizer, load):
             assert tokenizer.decode(example[column], skip_special_tokens=True) == row[side]
             longer += len(example[column]) - len(row[column])
     assert longer > len(rows)
-    sources, targets = planned_lengths(noise, rows, tokenizer)  # those without it
-    assert sources.tolist() == [len(ids) for ids in rows["input_ids"]]
-    assert targets.tolist() == [len(ids) for ids in rows["labels"]]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_bpe_dropout_is_planned_by_the_lengths_of_each_epoch(tokenizer, load, processes):
+    noise = Noise(bpe_dropout=0.5, seed=3)
+    rows = load(noise)
+    make, lengths = example_maker(noise, tokenizer), planned_lengths(noise, rows, tokenizer, processes)
+    for epoch in (0, 5, 0):
+        examples = [make(row, epoch, index) for index, row in enumerate(rows)]
+        sources, targets = lengths(epoch)
+        assert sources.tolist() == [len(example["input_ids"]) for example in examples]
+        assert targets.tolist() == [len(example["labels"]) for example in examples]
+
+
+def test_bpe_dropout_leaves_whole_what_would_not_fit_the_positions(tokenizer, load):
+    free, bound = Noise(bpe_dropout=0.5), Noise(bpe_dropout=0.5, max_positions=16)
+    rows = [row for row in load(free) if max(row["source_length"], row["target_length"]) <= 16]
+    cut, left = 0, 0
+    for index, row in enumerate(rows):
+        first, second = (example_maker(noise, tokenizer)(row, 0, index) for noise in (free, bound))
+        for name in ("input_ids", "labels"):
+            fits = len(first[name]) <= 16
+            assert second[name] == (first[name] if fits else row[name])
+            cut, left = cut + fits, left + (not fits)
+    assert cut > 5
+    assert left > 2
 
 
 @pytest.mark.parametrize("noise", NOISES)

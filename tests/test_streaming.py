@@ -2,16 +2,21 @@
 
 import copy
 import itertools
+import json
 import re
 from collections import Counter
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 
 from hf_vanilla_transformer.data import train_tokenizer
+from hf_vanilla_transformer.data.batching import TokenBatchSampler
 from hf_vanilla_transformer.data.corpora import Corpus, TextFormat
 from hf_vanilla_transformer.data.filters import Filters
-from hf_vanilla_transformer.data.streaming import StreamOptions, TokenBatchStream
+from hf_vanilla_transformer.data.streaming import StreamOptions, TokenBatchStream, corpus_shares
 
 NO_FILTERS = Filters()
 LINES = [f"{'w' * (1 + i % 9)} {i}" for i in range(60)]
@@ -30,7 +35,8 @@ def corpus(path, lines, **options):
 def stream(corpora, tokenizer, make=None, filters=NO_FILTERS, **options):
     """A stream of lists of examples."""
     options = StreamOptions(**{"max_tokens": 40, "shuffle_buffer": 20, **options})
-    return TokenBatchStream(corpora, tokenizer, TextFormat(), filters, options, make, list)
+    shares = corpus_shares(corpora, [each.count_sentences() for each in corpora])
+    return TokenBatchStream(corpora, shares, tokenizer, TextFormat(), filters, options, make, list)
 
 
 def take(batches, sentences):
@@ -105,25 +111,71 @@ def test_the_same_seed_gives_the_same_stream(tmp_path, tokenizer):
     assert take(stream(corpora, tokenizer, seed=1), 150) != first
 
 
-def test_corpora_are_mixed_by_weight_sentence_by_sentence(tmp_path, tokenizer):
+def test_a_weight_is_how_often_a_sentence_counts_as_in_text_in_memory(tmp_path, tokenizer):
+    sizes, weights = {"a": 400, "b": 50, "c": 50}, {"a": 1, "b": 4, "c": 0.5}
     corpora = [
-        corpus(tmp_path / "a.tsv", [f"a {i}" for i in range(7)], weight=3),
-        corpus(tmp_path / "b.tsv", [f"b {i}" for i in range(50)], weight=0.5),
-        corpus(tmp_path / "c.tsv", [f"c {i}" for i in range(50)], weight=1.5),
+        corpus(tmp_path / f"{name}.tsv", [f"{name} {i}" for i in range(sizes[name])], weight=weights[name])
+        for name in sizes
     ]
-    seen = Counter(text[0] for text in texts(take(stream(corpora, tokenizer), 2000), tokenizer))
-    for name, share in (("a", 0.6), ("b", 0.1), ("c", 0.3)):
-        assert seen[name] / seen.total() == pytest.approx(share, abs=0.05)  # five standard deviations
+    seen = Counter(text[0] for text in texts(take(stream(corpora, tokenizer), 2500), tokenizer))
+    # What a sampler takes of the same corpora in memory.
+    each = np.repeat([weights[name] for name in sizes], list(sizes.values()))
+    sampler = TokenBatchSampler(np.full(len(each), 5), np.full(len(each), 5), 40, weights=each)
+    indices = [index for batch in sampler for _, index in batch]
+    epoch = Counter("a" if index < 400 else "b" if index < 450 else "c" for index in indices)
+    for name in sizes:
+        assert seen[name] / seen.total() == pytest.approx(epoch[name] / epoch.total(), abs=0.05)  # five deviations
+
+
+def test_corpora_of_unknown_size_are_not_mixed(tmp_path):
+    known, unknown = Corpus(path="a.tsv"), Corpus(dataset="some/name", split="train")
+    assert corpus_shares([unknown], [None]) == [1.0]
+    with pytest.raises(ValueError, match=r"some/name/train does not say how many sentences it has.*add size=N to it"):
+        corpus_shares([known, unknown], [3, None])
+    assert corpus_shares([replace(known, weight=2), unknown], [30, 40]) == [0.6, 0.4]
 
 
 def test_processes_share_the_sentences(tmp_path, tokenizer):
-    text = [corpus(tmp_path / "a.tsv", LINES), corpus(tmp_path / "b.tsv", [f"b {i}" for i in range(60)])]
+    text = [corpus(tmp_path / "a.tsv", LINES)]
     whole = texts(take(stream(text, tokenizer, shuffle_buffer=1), 120), tokenizer)
     for world_size in (2, 3):
         for rank in range(world_size):
             share = stream(text, tokenizer, shuffle_buffer=1, num_processes=world_size, process_index=rank)
             mine = texts(take(share, 40), tokenizer)
             assert mine == whole[rank::world_size][:40]
+
+
+def jsonl_shards(folder, count):
+    """A folder that `datasets` loads, its lines dealt out to so many files."""
+    folder.mkdir()
+    for number in range(count):
+        rows = [{"en": line, "de": line.upper()} for line in LINES[number::count]]
+        (folder / f"train-{number}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return Corpus(dataset=str(folder), split="train")
+
+
+def parquet_shards(folder, count):
+    folder.mkdir()
+    for number in range(count):
+        rows = [{"translation": {"en": line, "de": line.upper()}} for line in LINES[number::count]]
+        Dataset.from_list(rows).to_parquet(str(folder / f"train-{number:05}-of-{count:05}.parquet"))
+    return Corpus(dataset=str(folder), split="train")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(
+    ("kind", "count"), [("file", 1), (jsonl_shards, 4), (jsonl_shards, 3), (parquet_shards, 1), (parquet_shards, 8)]
+)
+def test_no_sentence_is_lost_or_doubled_in_an_epoch_of_two_processes(tmp_path, tokenizer, kind, count, workers):
+    text = corpus(tmp_path / "a.tsv", LINES) if kind == "file" else kind(tmp_path / "shards", count)
+    seen, parts = Counter(), 2 * max(workers, 1)
+    for rank in range(2):
+        share = stream([text], tokenizer, shuffle_buffer=60 // parts, num_processes=2, process_index=rank)
+        loader = torch.utils.data.DataLoader(share, batch_size=None, num_workers=workers)
+        mine = texts(take(loader, 30), tokenizer)
+        assert len(mine) == 30
+        seen.update(mine)
+    assert seen == Counter(LINES)
 
 
 def test_workers_of_a_loader_share_the_sentences(tmp_path, tokenizer):
@@ -184,13 +236,20 @@ def test_a_bad_line_is_named_when_it_comes(tmp_path, tokenizer):
         next(iter(stream([Corpus(path=str(path))], tokenizer)))
 
 
-def test_processes_share_several_corpora_however_many_batches_each_of_them_shuffles(tmp_path, tokenizer):
-    # More than go through the tokenizer together, before which nothing is shuffled.
-    lines = {name: [f"{name} {'w' * (step * i % 7)} {i}" for i in range(3000)] for name, step in (("a", 2), ("b", 3))}
+def test_every_reader_mixes_its_parts_of_several_corpora(tmp_path, tokenizer):
+    lines = {name: [f"{name} {'w' * (step * i % 7)} {i}" for i in range(300)] for name, step in (("a", 2), ("b", 3))}
     corpora = [corpus(tmp_path / f"{name}.tsv", lines[name]) for name in lines]
     seen = []
     for rank in range(2):
         share = {"num_processes": 2, "process_index": rank}
-        batches = stream(corpora, tokenizer, max_tokens=30, shuffle_buffer=100, **share)
-        seen.append(set(texts(take(batches, 1500), tokenizer)))
+        mine = texts(take(stream(corpora, tokenizer, max_tokens=30, shuffle_buffer=100, **share), 300), tokenizer)
+        seen.append(set(mine))
+        assert Counter(text[0] for text in mine)["a"] == pytest.approx(150, abs=45)  # five deviations
     assert not seen[0] & seen[1]
+    assert seen[0] <= {*lines["a"][::2], *lines["b"][::2]}
+
+
+def test_a_corpus_with_fewer_sentences_than_readers_is_refused(tmp_path, tokenizer):
+    tiny = corpus(tmp_path / "tiny.tsv", LINES[:1])
+    with pytest.raises(ValueError, match=r"no sentence in .*tiny\.tsv for reader 2 of 2"):
+        next(iter(stream([tiny], tokenizer, num_processes=2, process_index=1)))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from huggingface_hub.errors import StrictDataclassError
 
-from ..training import parse_arguments, prepare, summary_lines, train
+from ..training import parse_arguments, prepare, prepare_only, summary_lines, train
 
 
 def run_command(
@@ -32,6 +32,11 @@ def run_command(
         for name in required:
             if not getattr(args, name):
                 raise ValueError(f"{name} is needed; see --help")
+        if args.prepare_only:
+            ready = prepare_only(args)
+            if args.process_index == 0:
+                print(ready)
+            return 0
         result = train(prepare(args), args)
     except (OSError, ValueError, FloatingPointError, StrictDataclassError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -4,7 +4,7 @@ from .arguments import VanillaTransformerTrainingArguments
 from .averaging import average_checkpoints, last_checkpoints
 from .recipes import parse_arguments, read_recipe
 from .report import summary_lines
-from .run import PreparedRun, TrainingResult, prepare, pretrain, train
+from .run import PreparedRun, TrainingResult, prepare, prepare_only, pretrain, train
 from .trainer import VanillaTransformerTrainer
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "last_checkpoints",
     "parse_arguments",
     "prepare",
+    "prepare_only",
     "pretrain",
     "read_recipe",
     "summary_lines",

@@ -87,6 +87,8 @@ def prepare(args: VanillaTransformerTrainingArguments) -> PreparedRun:
         ValueError: data, preset or overrides are not usable; the message says which value, where.
         OSError: a file is missing or cannot be read, or the folder of the run cannot be written.
     """
+    if args.prepare_only:
+        raise ValueError("prepare_only is for the command line; in Python, call training.prepare_only(args)")
     set_seed(args.seed)
     training, validation = corpora_of(args)
     if args.should_save:
@@ -102,6 +104,28 @@ def prepare(args: VanillaTransformerTrainingArguments) -> PreparedRun:
         size = 4 * (sum(weight.numel() for weight in model.parameters()) + 2 * learning)
         prepare_folder(args.output_dir, size, (args.save_total_limit or 2) + 1)
     return PreparedRun(model, text, first_update, checkpoint)
+
+
+def prepare_only(args: VanillaTransformerTrainingArguments) -> str:
+    """Does what of `prepare` takes long and is kept: a tokenizer is trained, text tokenised, batches are planned.
+
+    It can be interrupted and repeated; `prepare` of the same run is soon done then, in any number of processes.
+
+    Args:
+        args: the run.
+
+    Returns:
+        One line that says what is ready.
+
+    Raises:
+        ValueError: data are not usable; the message says which value, where.
+        OSError: a file is missing or cannot be read, or the folder of the run cannot be written.
+    """
+    set_seed(args.seed)
+    training, validation = corpora_of(args)
+    if args.should_save:
+        prepare_folder(args.output_dir)
+    return prepare_text(args, training, validation, _checkpoint(args)).describe()
 
 
 def train(run: PreparedRun, args: VanillaTransformerTrainingArguments) -> TrainingResult:
