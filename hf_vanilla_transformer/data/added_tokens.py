@@ -28,7 +28,8 @@ def add_tokens_to(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[str]) -> 
         if not token.strip():
             raise ValueError(f"{token!r} cannot be a token: it has no visible character")
         if token in vocabulary and token not in known and (text := _decode_token(tokenizer, token)) != token:
-            raise ValueError(f"{token!r} cannot be a token of its own: it is how the vocabulary spells {text!r}")
+            spelled = "part of a character" if "\ufffd" in text else repr(text)
+            raise ValueError(f"{token!r} cannot be a token of its own: it is how the vocabulary spells {spelled}")
     added = tokenizer.add_tokens(list(tokens))
     if isinstance(tokenizer, PreTrainedTokenizerFast) and tokenizer.backend_tokenizer.decoder is not None:
         _decode_added_tokens_as_they_are(tokenizer.backend_tokenizer, tokenizer.get_added_vocab())
