@@ -8,7 +8,7 @@ from pathlib import Path
 from huggingface_hub.errors import StrictDataclassError
 
 from ..inference.pipes import INTERRUPTED, PIPE_CLOSED, send_to_nobody
-from ..training import parse_arguments, prepare, summary_lines, train
+from ..training import parse_arguments, prepare, prepare_only, summary_lines, train
 
 
 def run_command(
@@ -40,6 +40,11 @@ def run_command(
             if not getattr(args, name):
                 raise ValueError(f"{name} is needed; see {program} --help")
         output_dir = args.output_dir
+        if args.prepare_only:
+            ready = prepare_only(args)
+            if args.process_index == 0:
+                print(ready)
+            return 0
         result = train(prepare(args), args)
         if args.process_index == 0:
             if result.interrupted_by is None:

@@ -46,7 +46,7 @@ from .arguments import VanillaTransformerTrainingArguments
 from .averaging import average_checkpoints, last_checkpoints
 from .recipes import parse_arguments, read_recipe
 from .report import summary_lines
-from .run import PreparedRun, TrainingResult, prepare, pretrain, train
+from .run import PreparedRun, TrainingResult, prepare, prepare_only, pretrain, train
 from .trainer import VanillaTransformerTrainer
 
 __all__ = [
@@ -58,6 +58,7 @@ __all__ = [
     "last_checkpoints",
     "parse_arguments",
     "prepare",
+    "prepare_only",
     "pretrain",
     "read_recipe",
     "summary_lines",

@@ -33,8 +33,9 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
         default_factory=list,
         metadata={
             "help": "Corpora, each a .jsonl or .tsv file (.gz too), `source=FILE,target=FILE` of plain text, or "
-            "`dataset=NAME[,config=NAME][,split=NAME]` of the Hub; `weight=2` counts a corpus twice. In a recipe, "
-            "each may be a mapping of these keys. Plain text files by themselves are for span_corruption."
+            "`dataset=NAME[,config=NAME][,split=NAME]` of the Hub; `weight=2` counts each of its sentences twice. "
+            "`size=N` says how many sentences a dataset has, if several corpora are streamed and it does not say. In a "
+            "recipe, each may be a mapping of these keys. Plain text files by themselves are for span_corruption."
         },
     )
     validation_data: list[str] = field(
@@ -67,6 +68,17 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
     )
     data_cache_dir: str | None = field(
         default=None, metadata={"help": "Where tokenised text is kept, by content; default is below datasets' cache."}
+    )
+    preprocessing_workers: int | None = field(
+        default=None,
+        metadata={"help": "Processes that tokenise; default is one for each 100,000 sentences, up to 8 and the cores."},
+    )
+    prepare_only: bool = field(
+        default=False,
+        metadata={
+            "help": "Train the tokenizer, tokenise, plan the batches, and stop: for one process to do before many "
+            "train on much text. Can be interrupted and repeated."
+        },
     )
 
     # How it becomes tokens and batches.
@@ -256,6 +268,8 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
     def _check(self) -> None:
         at_least = dict.fromkeys(("max_tokens", "max_eval_tokens", "max_length", "shuffle_buffer", "average_last"), 1)
         at_least |= dict.fromkeys(("r_drop", "lora_rank", "num_sentinels", "early_stopping_patience"), 0)
+        if self.preprocessing_workers is not None:
+            at_least["preprocessing_workers"] = 1
         for name, lowest in at_least.items():
             if getattr(self, name) < lowest:
                 raise ValueError(f"{name}={getattr(self, name)} is less than {lowest}")

@@ -80,6 +80,27 @@ def build_model(args: VanillaTransformerTrainingArguments, tokenizer: PreTrained
     return model, first_update
 
 
+def learned_positions(args: VanillaTransformerTrainingArguments) -> int | None:
+    """Finds out how long a text the model of a run can take, before there is that model.
+
+    Args:
+        args: the run.
+
+    Returns:
+        How many positions it learns; None for sinusoids, which have no end.
+
+    Raises:
+        ValueError: preset or overrides are not usable.
+        OSError: there is no such model.
+    """
+    overrides = parse_overrides(args.config_overrides)
+    if args.model_name_or_path is None:
+        config = VanillaTransformerConfig.from_preset(args.preset, **overrides)
+    else:
+        config = VanillaTransformerConfig.from_pretrained(args.model_name_or_path, **overrides)
+    return config.num_learned_positions if config.position_encoding == "learned" else None
+
+
 def _freeze(model: Any, names: Sequence[str]) -> None:
     """Stops parts of a model from learning, and says which others stop with them because their weights are tied."""
     for name in names:

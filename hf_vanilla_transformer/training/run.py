@@ -15,7 +15,7 @@ from .arguments import VanillaTransformerTrainingArguments, refuse_data_parallel
 from .checkpoints import prepare_folder
 from .data_setup import PreparedText, corpora_of, prepare_text
 from .final_weights import take_final_weights
-from .model_setup import build_model
+from .model_setup import build_model, learned_positions
 from .ranks import by_main_process
 from .recipes import given_values
 from .report import write_results
@@ -65,8 +65,8 @@ def pretrain(args: VanillaTransformerTrainingArguments) -> TrainingResult:
     """Trains a model on the text that `args` name, and saves it with its tokenizer.
 
     Args:
-        args: the run. With `resume_from_checkpoint` "last", the newest good checkpoint in `output_dir` is gone on
-            with.
+        args: the run. With `resume_from_checkpoint` "last", it is resumed from the newest good checkpoint in
+            `output_dir`.
 
     Returns:
         The model, its tokenizer and its numbers.
@@ -91,13 +91,15 @@ def prepare(args: VanillaTransformerTrainingArguments) -> PreparedRun:
         ValueError: data, preset or overrides are not usable; the message says which value, where.
         OSError: a file is missing or cannot be read, or the folder of the run cannot be written.
     """
+    if args.prepare_only:
+        raise ValueError("prepare_only is for the command line; in Python, call training.prepare_only(args)")
     set_seed(args.seed)
     refuse_data_parallel(args)
     training, validation = corpora_of(args)
     _check_validation(args, bool(validation))
     checkpoint = find_checkpoint(args)
     by_main_process(lambda: _open_folder(args, checkpoint))
-    text = prepare_text(args, training, validation, checkpoint)
+    text = prepare_text(args, training, validation, checkpoint, learned_positions(args))
     model, first_update = build_model(args, text.tokenizer)
     if checkpoint is not None:
         refuse_other_adapters(model, checkpoint)
@@ -111,6 +113,27 @@ def prepare(args: VanillaTransformerTrainingArguments) -> PreparedRun:
     checkpoints = 0 if args.save_strategy == "no" else (args.save_total_limit or 2) + 2
     by_main_process(lambda: prepare_folder(args.output_dir, size, checkpoints))
     return PreparedRun(model, text, first_update, checkpoint)
+
+
+def prepare_only(args: VanillaTransformerTrainingArguments) -> str:
+    """Does what of `prepare` takes long and is kept: a tokenizer is trained, text tokenised, batches are planned.
+
+    It can be interrupted and repeated; `prepare` of the same run is soon done then, in any number of processes.
+
+    Args:
+        args: the run.
+
+    Returns:
+        One line that says what is ready.
+
+    Raises:
+        ValueError: data are not usable; the message says which value, where.
+        OSError: a file is missing or cannot be read, or the folder of the run cannot be written.
+    """
+    set_seed(args.seed)
+    training, validation = corpora_of(args)
+    by_main_process(lambda: prepare_folder(args.output_dir))
+    return prepare_text(args, training, validation, None, learned_positions(args)).describe()
 
 
 def train(run: PreparedRun, args: VanillaTransformerTrainingArguments) -> TrainingResult:
