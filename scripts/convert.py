@@ -1,4 +1,4 @@
-"""Convert a checkpoint of another system to a folder of this package."""
+"""Convert a checkpoint or tokenizer of another system to a folder of this package."""
 
 import sys
 

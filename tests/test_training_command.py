@@ -47,7 +47,7 @@ def test_an_interruption_while_saving_is_one_line(text, tmp_path, capsys, monkey
 
 
 def test_output_that_nobody_reads_is_no_error(text, tmp_path, monkeypatch, capfd):
-    def summary(metrics, output_dir):
+    def summary(*args):
         raise BrokenPipeError
 
     monkeypatch.setattr(command_line, "summary_lines", summary)

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 import torch
 from transformers import Seq2SeqTrainingArguments
 
+from ..data.tokenized import usable_cores
 from .refused_options import refuse_options
 
 Objective = Literal["translation", "span_corruption"]
@@ -15,6 +16,11 @@ FinalWeights = Literal["last", "best", "average", "ema"]
 
 # What an evaluation finds; of the last two, more is better.
 _SCORES = ("loss", "perplexity", "bleu", "chrf")
+
+
+def _loader_workers() -> int:
+    # An accelerator would wait for its batches; without one, workers would take the cores that the model computes on.
+    return 2 if torch.accelerator.is_available() and usable_cores() > 1 else 0
 
 
 @dataclass
@@ -221,6 +227,10 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
     )
     generation_num_beams: int | None = field(
         default=4, metadata={"help": "Beams (§6.1) in evaluation and in the saved generation_config."}
+    )
+    dataloader_num_workers: int = field(
+        default_factory=_loader_workers,
+        metadata={"help": "Processes that make batches ahead; default is 2 beside an accelerator, and none without."},
     )
     dataloader_pin_memory: bool = field(
         default_factory=torch.cuda.is_available, metadata={"help": "Whether batches wait in pinned memory."}

@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
@@ -18,7 +17,7 @@ from ..data.examples import Noise, TrainingExamples, example_maker, planned_leng
 from ..data.filters import Filters
 from ..data.fingerprints import corpus_fingerprint
 from ..data.streaming import StreamOptions, TokenBatchStream, corpus_shares
-from ..data.tokenized import Cache, is_tokenized, load_tokenized, usable_cores
+from ..data.tokenized import Cache, is_tokenized, load_tokenized
 from .arguments import VanillaTransformerTrainingArguments
 from .ranks import by_main_process
 from .tokenizer_setup import prepare_tokenizer
@@ -85,15 +84,6 @@ def corpora_of(args: VanillaTransformerTrainingArguments) -> tuple[list[Corpus],
 def text_format_of(args: VanillaTransformerTrainingArguments) -> TextFormat:
     """How the rows of a run's corpora are taken apart."""
     return TextFormat(args.source_lang, args.target_lang, args.objective == "span_corruption")
-
-
-def default_loader_workers() -> int:
-    """How many worker processes make batches, where nothing is said: 2 beside an accelerator, which would wait else.
-
-    Returns:
-        0 without an accelerator, where workers would take the cores that the model computes on; or with one core.
-    """
-    return 2 if torch.accelerator.is_available() and usable_cores() > 1 else 0
 
 
 def prepare_text(

@@ -142,7 +142,7 @@ class VanillaTransformerTrainer(HubUploads, ValidationOnPairs, Seq2SeqTrainer):
 
     def get_train_dataloader(self) -> torch.utils.data.DataLoader:
         """Makes the loader of this process' share of the batches (§5.1); it is not to be sharded once more."""
-        workers = {"num_workers": self.args.dataloader_num_workers, "pin_memory": self.args.dataloader_pin_memory}
+        workers: dict[str, Any] = {"num_workers": self.args.dataloader_num_workers, "pin_memory": self.args.dataloader_pin_memory}
         if self.train_sampler is None:  # a stream makes batches itself
             return torch.utils.data.DataLoader(self.train_dataset, batch_size=None, **workers)
         return TokenBatchLoader(
