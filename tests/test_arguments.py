@@ -1,11 +1,14 @@
 """The arguments of a run: the paper's values by default, and nothing that cannot work."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 import torch
+from transformers import Seq2SeqTrainingArguments
 
 from hf_vanilla_transformer.training import VanillaTransformerTrainingArguments
+from hf_vanilla_transformer.training.arguments import refuse_data_parallel
 
 
 @pytest.fixture
@@ -161,3 +164,46 @@ def test_values_at_the_edge_of_what_works_are_taken(arguments, options):
     args = arguments(**options)
     for name, value in options.items():
         assert getattr(args, name) == value
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"eval_strategy": "steps", "eval_steps": 30, "save_strategy": "steps", "save_steps": 40},
+        {"eval_strategy": "epoch", "save_strategy": "steps", "save_steps": 40},
+        {"eval_strategy": "steps", "eval_steps": 30, "save_strategy": "epoch"},
+        {"eval_strategy": "no", "save_strategy": "epoch"},
+    ],
+)
+def test_the_best_checkpoint_must_be_one_that_was_evaluated(arguments, options):
+    with pytest.raises(ValueError, match=r"final_weights=best needs ") as raised:
+        arguments(final_weights="best", **options)
+    for name, value in options.items():
+        assert f"{name}={value}" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"eval_strategy": "steps", "eval_steps": 20, "save_strategy": "steps", "save_steps": 40},
+        {"eval_strategy": "epoch", "save_strategy": "epoch"},
+    ],
+)
+def test_checkpoints_at_evaluations_have_a_best_one(arguments, options):
+    assert arguments(final_weights="best", **options).load_best_model_at_end
+
+
+def test_several_gpus_in_one_process_are_refused_with_the_line_that_uses_them():
+    refuse_data_parallel(SimpleNamespace(n_gpu=1))
+    with pytest.raises(ValueError, match="torchrun --nproc-per-node 4 -m hf_vanilla_transformer pretrain"):
+        refuse_data_parallel(SimpleNamespace(n_gpu=4))
+
+
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="is about machines without an accelerator")
+@pytest.mark.parametrize(("world_size", "use_cpu"), [("1", False), ("2", True)])
+def test_processes_of_a_launcher_without_gpus_compute_on_the_cpu_together(monkeypatch, tmp_path, world_size, use_cpu):
+    monkeypatch.setenv("WORLD_SIZE", world_size)
+    # What transformers does next, with a launcher that is not there, is not looked at.
+    monkeypatch.setattr(Seq2SeqTrainingArguments, "__post_init__", lambda self: None)
+    monkeypatch.setattr(VanillaTransformerTrainingArguments, "_check", lambda self: None)
+    assert VanillaTransformerTrainingArguments(output_dir=str(tmp_path)).use_cpu == use_cpu

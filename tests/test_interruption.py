@@ -119,8 +119,17 @@ def test_processes_agree_on_the_update_after_which_they_stop(monkeypatch, mine, 
 
     monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
     callback, control = StopOnSignal(), TrainerControl()
-    callback.signal_number = mine
-    callback.on_step_end(SimpleNamespace(world_size=2, device="cpu"), TrainerState(), control)
+    args = SimpleNamespace(world_size=2, device="cpu")
+    callback.on_train_begin(args, TrainerState(), control)
+    try:
+        if mine is not None:
+            os.kill(os.getpid(), mine)
+        callback.on_pre_optimizer_step(args, TrainerState(), control)
+        if others == 0:
+            os.kill(os.getpid(), signal.SIGTERM)  # heard by this one alone: it counts at the next update
+        callback.on_step_end(args, TrainerState(), control)
+    finally:
+        callback.stop_listening()
     expected = max(mine or 0, others) or None
     assert callback.signal_number == expected
     assert wishes(control) == (expected is not None, False, expected is not None)

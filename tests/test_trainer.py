@@ -5,17 +5,19 @@ import json
 import math
 import textwrap
 from collections import namedtuple
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from training_runs import SHAPE, arguments, write_text
 from transformers import AutoTokenizer
+from transformers.trainer_utils import HPSearchBackend
 
 from hf_vanilla_transformer import VanillaTransformerForConditionalGeneration, training
 from hf_vanilla_transformer.evaluation import label_likelihood
 from hf_vanilla_transformer.inference import translate
-from hf_vanilla_transformer.training import prepare, pretrain, train
+from hf_vanilla_transformer.training import VanillaTransformerTrainer, prepare, pretrain, train
 from hf_vanilla_transformer.training.checkpoints import find_damage, list_checkpoints
 from hf_vanilla_transformer.training.run import _trainer
 
@@ -233,3 +235,42 @@ def test_scores_under_bf16_are_those_of_the_saved_weights(text, tmp_path):
     encode = result.tokenizer
     data = [{"input_ids": encode(row["en"])["input_ids"], "labels": encode(row["de"])["input_ids"]} for row in rows]
     assert result.metrics["final_loss"] == label_likelihood(model, data).nll_per_token
+
+
+@pytest.mark.parametrize("name", ["compute_metrics", "preprocess_logits_for_metrics", "compute_loss_func"])
+def test_what_the_trainer_would_pass_by_is_refused(name):
+    with pytest.raises(ValueError, match=f"`{name}` has no effect in VanillaTransformerTrainer: "):
+        VanillaTransformerTrainer(**{name: lambda *args: None})
+
+
+def test_trials_of_a_search_have_a_folder_each(text, tmp_path):
+    """As optuna drives them: the trainer is told which trial it is, and the values to try."""
+    args = arguments(text, tmp_path, max_steps=2, save_strategy="steps", save_steps=1, eval_strategy="no")
+    run = prepare(args)
+    trainer = _trainer(run, args)
+    trainer.model_init = lambda trial: VanillaTransformerForConditionalGeneration(run.model.config)
+    trainer.hp_search_backend, trainer.hp_name = HPSearchBackend.OPTUNA, None
+    trainer.hp_space = lambda trial: trial.params
+    for number, rate in enumerate((0.1, 0.2)):
+        trainer.train(trial=SimpleNamespace(number=number, params={"learning_rate": rate}))
+        assert trainer.optimizer.defaults["lr"] == rate
+    for number in (0, 1):
+        assert steps_of(tmp_path / f"run-{number}") == [1, 2]
+    assert list_checkpoints(tmp_path) == []
+
+
+def steps_of(folder):
+    checkpoints = list_checkpoints(folder)
+    assert all(find_damage(checkpoint) is None for checkpoint in checkpoints)
+    return [int(checkpoint.name.partition("-")[2]) for checkpoint in checkpoints]
+
+
+def test_a_second_training_of_one_trainer_starts_its_moving_average_anew(text, tmp_path):
+    options = {"final_weights": "ema", "ema_decay": 0.5, "max_steps": 2, "eval_strategy": "no", "save_strategy": "no"}
+    args = arguments(text, tmp_path, **options)
+    trainer = _trainer(prepare(args), args)
+    trainer.train()
+    first = trainer.moving_average
+    trainer.train()
+    assert trainer.moving_average is not first
+    assert trainer.moving_average.updates == 2

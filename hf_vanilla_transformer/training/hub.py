@@ -126,9 +126,9 @@ class HubUploads(Seq2SeqTrainer):
             The commit, or a future of it; None for all processes but the first.
         """
         token = token or self.args.hub_token
+        self.args.hub_private_repo = kwargs.pop("private", self.args.hub_private_repo)
         if self.hub_model_id is None:
-            self.init_hf_repo(token=token, private=kwargs.pop("private", None))
-        kwargs.pop("private", None)
+            self.init_hf_repo(token=token)
         if not self.is_world_process_zero():
             return None
         self.callback_handler.on_push_begin(self.args, self.state, self.control)

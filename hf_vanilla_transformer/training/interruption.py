@@ -17,23 +17,40 @@ class StopOnSignal(TrainerCallback):
     """
 
     def __init__(self) -> None:
-        self.signal_number: int | None = None
+        self._heard: int | None = None  # by this process
+        self._agreed: int | None = None  # by one of several processes, known to all
+        self._is_alone = True
         self._previous: dict[int, Any] = {}
+
+    @property
+    def signal_number(self) -> int | None:
+        """The signal that stops the run; of several processes, the one that all of them know of."""
+        return self._heard if self._is_alone else self._agreed
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Listens, where Python allows it: in the main thread."""
+        self._is_alone = args.world_size == 1
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._previous[number] = signal.signal(number, self._remember)
 
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Has all processes agree on whether a signal came.
+
+        Here, since the trainer has just waited for the norm of the gradient: nothing is left on the device that this
+        would wait for.
+        """
+        if not self._is_alone:
+            number = torch.tensor(self._heard or 0, device=args.device)
+            torch.distributed.all_reduce(number, op=torch.distributed.ReduceOp.MAX)
+            self._agreed = int(number) or None
+
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Has a checkpoint saved, and the run end, if a signal came."""
-        if args.world_size > 1:
-            number = torch.tensor(self.signal_number or 0, device=args.device)
-            torch.distributed.all_reduce(number, op=torch.distributed.ReduceOp.MAX)
-            self.signal_number = int(number) or None
         if self.signal_number is not None:
             control.should_save = control.should_training_stop = True
             control.should_evaluate = False  # whoever asks to stop may not wait that long
@@ -58,6 +75,6 @@ class StopOnSignal(TrainerCallback):
         self._previous = {}
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
-        if self.signal_number is not None and number == signal.SIGINT:
+        if self._heard is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.signal_number = number
+        self._heard = number

@@ -125,12 +125,13 @@ class RunIdentity:
         return RunIdentity(self.settings, before.run_id)
 
 
-def find_checkpoint(args: VanillaTransformerTrainingArguments) -> Path | None:
+def find_checkpoint(given: str | Path | bool | None, output_dir: str | Path) -> Path | None:
     """Finds what a run is to be resumed from; all processes find the same, and one of them reads.
 
     Args:
-        args: the run. `resume_from_checkpoint` is a folder; "last" (or "true"), the newest good checkpoint in
-            `output_dir`; or "auto", that if there is one, and else a fresh start.
+        given: a checkpoint's folder; "last" (or True), the newest good checkpoint in `output_dir`; "auto", that if
+            there is one, and else a fresh start; or None (or False) for a fresh start.
+        output_dir: folder of the run.
 
     Returns:
         The checkpoint; None for a fresh start.
@@ -138,10 +139,10 @@ def find_checkpoint(args: VanillaTransformerTrainingArguments) -> Path | None:
     Raises:
         ValueError: there is none, it is damaged, or it has no state of the optimizer.
     """
-    return by_main_process(lambda: _find_checkpoint(args.resume_from_checkpoint, args.output_dir))
+    return by_main_process(lambda: _find_checkpoint(given, output_dir))
 
 
-def _find_checkpoint(given: Any, output_dir: str) -> Path | None:
+def _find_checkpoint(given: str | Path | bool | None, output_dir: str | Path) -> Path | None:
     if given in (None, False, "false", "False"):
         return None
     if given in (*_LAST, "auto"):
@@ -158,7 +159,7 @@ def _find_checkpoint(given: Any, output_dir: str) -> Path | None:
                 )
             return None
     else:
-        checkpoint = Path(given)
+        checkpoint = Path(str(given))
         damage = find_damage(checkpoint)
         if damage is not None:
             raise ValueError(f"resume_from_checkpoint={given}: {damage}; give another, last or auto")

@@ -97,7 +97,7 @@ def prepare(args: VanillaTransformerTrainingArguments) -> PreparedRun:
     refuse_data_parallel(args)
     training, validation = corpora_of(args)
     _check_validation(args, bool(validation))
-    checkpoint = find_checkpoint(args)
+    checkpoint = find_checkpoint(args.resume_from_checkpoint, args.output_dir)
     by_main_process(lambda: _open_folder(args, checkpoint))
     text = prepare_text(args, training, validation, checkpoint, learned_positions(args))
     model, first_update = build_model(args, text.tokenizer)

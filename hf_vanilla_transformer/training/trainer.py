@@ -31,7 +31,7 @@ from .moving_average import MovingAverage, refuse_divided_weights
 from .progress import PlainLines, ProgressBar
 from .r_drop import r_drop_divergence
 from .ranks import by_main_process
-from .resuming import RunIdentity, claim_folder
+from .resuming import RunIdentity, claim_folder, find_checkpoint
 from .schedule import inverse_sqrt_schedule
 from .validation import ValidationOnPairs
 
@@ -114,7 +114,8 @@ class VanillaTransformerTrainer(HubUploads, ValidationOnPairs, Seq2SeqTrainer):
         """Trains, in a folder that has no other run in it, or goes on where a checkpoint of this run was written.
 
         Args:
-            resume_from_checkpoint: the checkpoint's folder; None for a fresh start.
+            resume_from_checkpoint: the checkpoint's folder; True or "last" for the newest good one in `output_dir`,
+                "auto" for that if there is one; None for a fresh start.
             trial: of a hyper-parameter search, as in transformers.
             ignore_keys_for_eval: as in transformers.
 
@@ -122,11 +123,12 @@ class VanillaTransformerTrainer(HubUploads, ValidationOnPairs, Seq2SeqTrainer):
             As in transformers.
 
         Raises:
-            ValueError: there is another run in `output_dir`, or settings that must not change have changed.
+            ValueError: there is another run in `output_dir`; there is no such checkpoint, or it is damaged; or settings
+                that must not change have changed.
             FloatingPointError: a loss or gradient is not finite.
             OSError: a checkpoint could not be written.
         """
-        checkpoint = Path(resume_from_checkpoint) if isinstance(resume_from_checkpoint, str) else None
+        checkpoint = find_checkpoint(resume_from_checkpoint, self.args.output_dir)
         identity = RunIdentity.of(self.args, self.data_fingerprint, self.processing_class)
         self.identity = identity if checkpoint is None else identity.resumed_from(checkpoint)
         if trial is None:
@@ -136,13 +138,14 @@ class VanillaTransformerTrainer(HubUploads, ValidationOnPairs, Seq2SeqTrainer):
         self._loss_sum.zero_()
         self._sums.zero_()
         self._started = self._window_started = time.perf_counter()
-        return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
+        return super().train(None if checkpoint is None else str(checkpoint), trial, ignore_keys_for_eval)
 
     # Batches, schedule, loss
 
     def get_train_dataloader(self) -> torch.utils.data.DataLoader:
         """Makes the loader of this process' share of the batches (§5.1); it is not to be sharded once more."""
-        workers: dict[str, Any] = {"num_workers": self.args.dataloader_num_workers, "pin_memory": self.args.dataloader_pin_memory}
+        args = self.args
+        workers: dict[str, Any] = {"num_workers": args.dataloader_num_workers, "pin_memory": args.dataloader_pin_memory}
         if self.train_sampler is None:  # a stream makes batches itself
             return torch.utils.data.DataLoader(self.train_dataset, batch_size=None, **workers)
         return TokenBatchLoader(

@@ -30,6 +30,8 @@ export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=240
 # Without it, the processes of a second attempt may read the addresses of the first from the launcher.
 export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
 export OMP_NUM_THREADS=4
+# Since SLURM 22.05, srun does not take over --cpus-per-task of the job by itself.
+export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-32}"
 head_node=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 
 # Signals the job's steps, not this shell. srun itself, if it got SIGTERM, would kill instead of passing it on.

@@ -1,0 +1,62 @@
+"""What one process does for all: the others get its result, or its error, and do nothing themselves."""
+
+import pytest
+import torch
+from torch import nn
+
+from hf_vanilla_transformer.training import ranks
+
+
+class Processes:
+    """Stands for accelerate's state of one of two processes; what the first sends is kept for the second."""
+
+    num_processes = 2
+    sent = None
+
+    def __init__(self, is_main_process):
+        self.is_main_process = is_main_process
+
+    def broadcast(self, outcome, from_process):
+        assert from_process == 0
+        if self.is_main_process:
+            Processes.sent = outcome
+        return Processes.sent
+
+
+def by_both(monkeypatch, work):
+    """What two processes get of `work`, the first of them first."""
+    for is_main in (True, False):
+        state = Processes(is_main)
+        monkeypatch.setattr(ranks, "PartialState", lambda state=state: state)
+        monkeypatch.setattr(ranks, "broadcast_object_list", state.broadcast)
+        try:
+            yield ranks.by_main_process(work)
+        except (OSError, ValueError) as error:
+            yield error
+
+
+def test_one_process_works_and_all_have_the_result(monkeypatch):
+    calls = []
+
+    def work():
+        calls.append(1)
+        return "found"
+
+    assert list(by_both(monkeypatch, work)) == ["found", "found"]
+    assert calls == [1]
+
+
+@pytest.mark.parametrize("error", [ValueError("wrong"), FileNotFoundError("gone")])
+def test_an_error_of_one_is_the_error_of_all_so_that_none_waits(monkeypatch, error):
+    def work():
+        raise error
+
+    assert [type(each) for each in by_both(monkeypatch, work)] == [type(error), type(error)]
+
+
+def test_a_single_process_just_works():
+    assert ranks.by_main_process(lambda: 7) == 7
+    model = nn.Linear(2, 2)
+    before = model.weight.clone()
+    ranks.broadcast_weights(model)
+    assert torch.equal(model.weight, before)

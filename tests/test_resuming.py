@@ -1,0 +1,185 @@
+"""Resuming: which checkpoint, of which run, and what must not have changed; folders are never mixed."""
+
+import json
+import shutil
+
+import pytest
+from training_runs import arguments, assert_same_end, options, write_text
+
+from hf_vanilla_transformer.data import train_tokenizer
+from hf_vanilla_transformer.training import prepare, pretrain
+from hf_vanilla_transformer.training.averaging import average_weights
+from hf_vanilla_transformer.training.checkpoints import list_checkpoints
+from hf_vanilla_transformer.training.resuming import RUN_FILE, RunIdentity, claim_folder, find_checkpoint
+
+SAVING = {"save_strategy": "steps", "save_steps": 2, "eval_strategy": "no", "save_total_limit": 9}
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    return write_text(tmp_path_factory.mktemp("text"))
+
+
+@pytest.fixture(scope="module")
+def stopped(text, tmp_path_factory):
+    """A run that came to update 4 of 6, with checkpoints 2 and 4."""
+    output_dir = tmp_path_factory.mktemp("stopped") / "run"
+    pretrain(arguments(text, output_dir, **SAVING, max_steps=4))
+    return output_dir
+
+
+@pytest.fixture
+def copy_of_stopped(stopped, tmp_path):
+    return shutil.copytree(stopped, tmp_path / "run")
+
+
+def names(folder):
+    return [path.name for path in list_checkpoints(folder)]
+
+
+# Which checkpoint
+
+
+@pytest.mark.parametrize("given", ["last", "true", "True", True, "auto"])
+def test_the_newest_good_checkpoint_has_several_names(stopped, given):
+    assert find_checkpoint(given, stopped) == stopped / "checkpoint-4"
+
+
+@pytest.mark.parametrize("given", [None, False, "false"])
+def test_without_a_wish_a_run_starts_afresh(stopped, given):
+    assert find_checkpoint(given, stopped) is None
+
+
+def test_last_of_nothing_stops_and_auto_starts_afresh(tmp_path):
+    with pytest.raises(ValueError, match=r"resume_from_checkpoint=last: there is no checkpoint in .* give auto"):
+        find_checkpoint("last", tmp_path)
+    assert find_checkpoint("auto", tmp_path) is None
+
+
+@pytest.mark.parametrize("given", ["last", "auto"])
+def test_where_all_are_damaged_nothing_starts_afresh_over_them(copy_of_stopped, given):
+    for checkpoint in list_checkpoints(copy_of_stopped):
+        (checkpoint / "optimizer.pt").write_bytes(b"")
+    with pytest.raises(ValueError, match="all 2 checkpoints in .* are damaged"):
+        find_checkpoint(given, copy_of_stopped)
+
+
+def test_a_folder_that_is_no_checkpoint_is_refused(stopped, tmp_path):
+    with pytest.raises(ValueError, match=r"seal\.json cannot be read"):
+        find_checkpoint(str(tmp_path), stopped)
+
+
+def test_checkpoints_without_an_optimizer_are_no_place_to_resume_from(text, tmp_path):
+    pretrain(arguments(text, tmp_path, **SAVING, max_steps=2, save_only_model=True))
+    with pytest.raises(ValueError, match=r"no state of the optimizer \(save_only_model\)"):
+        find_checkpoint("last", tmp_path)
+
+
+# What must not change
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"learning_rate": 0.5}, "learning_rate was"),
+        ({"warmup_steps": 9}, "warmup_steps was 4"),
+        ({"lr_scheduler_type": "constant"}, "lr_scheduler_type was 'inverse_sqrt', now 'constant'"),
+        ({"optim": "adafactor"}, "optim was"),
+        ({"adam_beta2": 0.9}, "adam_beta2 was 0.98, now 0.9"),
+        ({"weight_decay": 0.1}, "weight_decay was 0.0, now 0.1"),
+        ({"max_tokens": 99}, "max_tokens was 64, now 99"),
+        ({"gradient_accumulation_steps": 2}, "processes x gradient_accumulation_steps was 1, now 2"),
+        ({"vocab_size": 290}, "vocab_size was 300, now 290"),
+        ({"seed": 7}, "seed was 42, now 7"),
+        ({"max_length": 9}, "max_length was 256, now 9"),
+        ({"bpe_dropout": 0.1}, "bpe_dropout was 0.0, now 0.1"),
+        ({"config_overrides": ["dropout=0.5"]}, "config_overrides was"),
+        ({"frozen_modules": ["model.encoder.layers"]}, "frozen_modules was"),
+        ({"final_weights": "ema"}, "final_weights=ema was False, now True"),
+    ],
+)
+def test_what_a_resumed_run_would_ignore_or_misread_is_refused_with_both_values(text, stopped, changes, named):
+    values = {**options(text, stopped), **SAVING, "max_steps": 6, "resume_from_checkpoint": "last"}
+    output_dir = values.pop("output_dir")
+    before = sorted(stopped.rglob("*"))
+    with pytest.raises(ValueError, match="cannot be resumed from with other settings") as raised:
+        prepare(arguments(text, output_dir, **{**values, **changes}))
+    assert named in str(raised.value)
+    assert sorted(stopped.rglob("*")) == before  # nothing was touched
+
+
+def test_other_text_is_refused(text, stopped, tmp_path):
+    other = write_text(tmp_path, pairs=81)
+    with pytest.raises(ValueError, match="training text was '"):
+        prepare(arguments(other, stopped, **SAVING, max_steps=6, resume_from_checkpoint="last"))
+
+
+def test_the_same_text_in_another_place_is_the_same(text, stopped, tmp_path):
+    shutil.copytree(text, tmp_path / "moved")
+    run = prepare(arguments(tmp_path / "moved", stopped, **SAVING, max_steps=6, resume_from_checkpoint="last"))
+    assert run.checkpoint == stopped / "checkpoint-4"
+
+
+def test_other_settings_may_change_and_count(text, copy_of_stopped):
+    changes = {"max_grad_norm": 1.0, "r_drop": 0.5, "logging_steps": 2, "average_last": 2}
+    result = pretrain(
+        arguments(text, copy_of_stopped, **{**SAVING, **changes}, max_steps=6, resume_from_checkpoint="last")
+    )
+    assert result.metrics["updates"] == 6
+    assert [entry["step"] for entry in result.history if "loss" in entry][-1] == 6
+
+
+def test_another_tokenizer_is_another_run(text, stopped):
+    args = arguments(text, stopped, **SAVING)
+    args.learning_rate = 0.125  # as `prepare` computes it of d_model=16 and 4 updates of warm-up
+    own = train_tokenizer(texts=["red dog"], vocab_size=262, min_frequency=1)
+    with pytest.raises(ValueError, match="tokenizer was '"):
+        RunIdentity.of(args, None, own).resumed_from(stopped / "checkpoint-4")
+
+
+# Whose folder
+
+
+def test_a_fresh_run_in_a_used_folder_is_refused_before_anything_is_touched(text, stopped):
+    before = {path: path.stat().st_mtime_ns for path in stopped.rglob("*") if path.is_file()}
+    with pytest.raises(ValueError, match=r"output_dir=.* is of an earlier run\. Resume with .*--overwrite_output_dir"):
+        pretrain(arguments(text, stopped, **SAVING, max_steps=2))
+    assert {path: path.stat().st_mtime_ns for path in stopped.rglob("*") if path.is_file()} == before
+
+
+def test_a_folder_is_overwritten_when_that_is_asked_for(text, copy_of_stopped, package_log):
+    pretrain(arguments(text, copy_of_stopped, **SAVING, max_steps=2, seed=3, overwrite_output_dir=True))
+    assert names(copy_of_stopped) == ["checkpoint-2"]
+    assert "removed checkpoint-2, checkpoint-4, results.json, model.safetensors" in package_log.text
+
+
+def test_newer_checkpoints_than_the_one_resumed_from_are_not_mixed_with_new_ones(text, stopped, copy_of_stopped):
+    older = str(copy_of_stopped / "checkpoint-2")
+    values = {**SAVING, "max_steps": 6, "resume_from_checkpoint": older}
+    with pytest.raises(ValueError, match="checkpoint-4 is of another run, or of updates after checkpoint-2"):
+        prepare(arguments(text, copy_of_stopped, **values))
+    pretrain(arguments(text, copy_of_stopped, **values, overwrite_output_dir=True))
+    assert names(copy_of_stopped) == ["checkpoint-2", "checkpoint-4", "checkpoint-6"]
+
+
+def test_a_finished_run_is_kept_from_a_fresh_one_too(text, tmp_path):
+    pretrain(arguments(text, tmp_path, max_steps=1, save_strategy="no", eval_strategy="no"))
+    with pytest.raises(ValueError, match=r"model\.safetensors is of an earlier run|results\.json is of an earlier run"):
+        claim_folder(tmp_path, None)
+
+
+def test_checkpoints_of_two_runs_have_no_average(text, stopped, copy_of_stopped):
+    average_weights(list_checkpoints(stopped))
+    other = copy_of_stopped / "checkpoint-2"
+    identity = json.loads((other / RUN_FILE).read_text())
+    (other / RUN_FILE).write_text(json.dumps({**identity, "run_id": "another"}))
+    with pytest.raises(ValueError, match="not all of one run"):
+        average_weights([other, copy_of_stopped / "checkpoint-4"])
+
+
+def test_resumed_from_a_name_is_resumed_from_the_folder(text, copy_of_stopped, tmp_path):
+    """Through the trainer itself as well, which takes True for the last."""
+    again = shutil.copytree(copy_of_stopped, tmp_path / "again")
+    for output_dir, given in ((copy_of_stopped, "auto"), (again, str(again / "checkpoint-4"))):
+        pretrain(arguments(text, output_dir, **SAVING, max_steps=6, resume_from_checkpoint=given))
+    assert_same_end(copy_of_stopped, again)

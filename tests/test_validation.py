@@ -1,0 +1,97 @@
+"""Scores of the trainer: of one set or several, of predictions, and the same for any number of processes."""
+
+import math
+
+import pytest
+import torch
+from sacrebleu.metrics import BLEU
+from training_runs import arguments, write_text
+
+from hf_vanilla_transformer.training import prepare
+from hf_vanilla_transformer.training.run import _trainer
+from hf_vanilla_transformer.training.validation import validation_scores
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    return write_text(tmp_path_factory.mktemp("text"))
+
+
+@pytest.fixture(scope="module")
+def trainer(text, tmp_path_factory):
+    return _trainer(prepare(arguments(text, tmp_path_factory.mktemp("run"))), arguments(text, text / "run"))
+
+
+def test_the_loss_is_the_mean_over_tokens_whatever_the_batches(trainer):
+    rows, model = trainer.eval_dataset, trainer.model.eval()
+    nll = tokens = 0.0
+    with torch.no_grad():
+        for row in rows:
+            labels = torch.tensor([row["labels"]])
+            logits = model(
+                input_ids=torch.tensor([row["input_ids"]]), attention_mask=torch.ones(1, len(row["input_ids"])),
+                labels=labels, return_logits=True,
+            ).logits  # fmt: skip
+            nll -= float(logits.double().log_softmax(-1).gather(-1, labels[..., None]).sum())
+            tokens += labels.numel()
+    for batch_tokens in (1, 37, 4096):
+        metrics = validation_scores(model, trainer.processing_class, rows, batch_tokens, translations=False).metrics
+        assert metrics == {"loss": pytest.approx(nll / tokens), "perplexity": pytest.approx(math.exp(nll / tokens))}
+
+
+def test_each_of_two_processes_does_a_part_and_both_have_the_whole(trainer, monkeypatch):
+    whole = trainer.scores(trainer.eval_dataset)
+    parts = {}
+
+    def gather_for(part):
+        def gather(items):
+            # What this process has, and what the other one had at the same call.
+            parts.setdefault(part, []).append(items)
+            other = parts.get(1 - part, [])
+            number = len(parts[part]) - 1
+            return [*items, *(other[number] if number < len(other) else [])]
+
+        return gather
+
+    found = {}
+    for part in (0, 1, 0):
+        parts.pop(part, None)
+        monkeypatch.setattr("hf_vanilla_transformer.training.validation.gather_object", gather_for(part))
+        try:
+            found[part] = validation_scores(
+                trainer.model, trainer.processing_class, trainer.eval_dataset, 4096, (part, 2), num_beams=2
+            ).metrics
+        except KeyError:
+            assert part == 0, "the first time, the other part is not there yet"
+    assert found[0] == pytest.approx(whole)
+    assert found[1] == pytest.approx(whole)
+
+
+def test_several_sets_are_told_apart_by_name(trainer):
+    rows = trainer.eval_dataset
+    sets = {"all": rows, "some": rows.select(range(2))}
+    metrics = trainer.evaluate(sets)
+    assert metrics["eval_all_loss"] == pytest.approx(trainer.evaluate(rows)["eval_loss"])
+    assert metrics["eval_some_bleu"] == pytest.approx(trainer.evaluate(sets["some"])["eval_bleu"])
+
+
+def test_predictions_are_token_ids_of_the_translations_that_are_scored(trainer):
+    rows, tokenizer = trainer.eval_dataset, trainer.processing_class
+    found = trainer.predict(rows)
+    assert found.predictions.shape[0] == found.label_ids.shape[0] == len(rows)
+    texts = tokenizer.batch_decode(found.predictions, skip_special_tokens=True)
+    expected = BLEU().corpus_score(texts, [rows["target"]]).score
+    assert found.metrics["test_bleu"] == pytest.approx(expected)
+    assert found.metrics["test_loss"] == pytest.approx(trainer.evaluate(rows)["eval_loss"])
+    for row, labels in zip(rows, found.label_ids):
+        assert labels[labels != -100].tolist() == row["labels"]
+    with pytest.raises(ValueError, match="no source and no target"):
+        trainer.predict(rows.remove_columns(["source", "target"]))
+
+
+def test_the_mode_of_every_part_is_left_as_it_was(trainer):
+    trainer.model.train()
+    trainer.model.model.encoder.eval()
+    before = [part.training for part in trainer.model.modules()]
+    trainer.scores(trainer.eval_dataset, translations=False)
+    assert [part.training for part in trainer.model.modules()] == before
