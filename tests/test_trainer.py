@@ -5,7 +5,6 @@ import json
 import math
 import textwrap
 from collections import namedtuple
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -243,6 +242,10 @@ def test_what_the_trainer_would_pass_by_is_refused(name):
         VanillaTransformerTrainer(**{name: lambda *args: None})
 
 
+class Trial(dict):
+    """Stands for optuna's trial: values by name, and which trial it is."""
+
+
 def test_trials_of_a_search_have_a_folder_each(text, tmp_path):
     """As optuna drives them: the trainer is told which trial it is, and the values to try."""
     args = arguments(text, tmp_path, max_steps=2, save_strategy="steps", save_steps=1, eval_strategy="no")
@@ -250,9 +253,11 @@ def test_trials_of_a_search_have_a_folder_each(text, tmp_path):
     trainer = _trainer(run, args)
     trainer.model_init = lambda trial: VanillaTransformerForConditionalGeneration(run.model.config)
     trainer.hp_search_backend, trainer.hp_name = HPSearchBackend.OPTUNA, None
-    trainer.hp_space = lambda trial: trial.params
+    trainer.hp_space = dict
     for number, rate in enumerate((0.1, 0.2)):
-        trainer.train(trial=SimpleNamespace(number=number, params={"learning_rate": rate}))
+        trial = Trial(learning_rate=rate)
+        trial.number = number
+        trainer.train(trial=trial)
         assert trainer.optimizer.defaults["lr"] == rate
     for number in (0, 1):
         assert steps_of(tmp_path / f"run-{number}") == [1, 2]
