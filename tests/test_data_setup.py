@@ -138,6 +138,21 @@ def test_nothing_is_longer_than_the_positions_that_a_model_has_learned(text, tmp
     assert any(("stream" if streaming else "training set") in line for line in said)
 
 
+def test_holes_that_need_more_positions_than_the_model_has_are_refused(tmp_path):
+    lines = write_lines(tmp_path / "a.txt", ["a b c d e f g h i j"])
+    task = {"objective": "span_corruption", "num_sentinels": 9, "noise_density": 0.9, "mean_span_length": 1.0}
+    args = arguments(tmp_path, tmp_path / "run", train_data=[lines], validation_data=[], **task)
+    sampler = prepared(args).train_sampler
+    longest = int(max(sampler.source_lengths.max(), sampler.target_lengths.max()))
+    assert len(prepared(args, max_positions=longest).train_set) == 1
+    tokens = int(prepared(args).train_set.rows["source_length"][0])
+    assert tokens < longest
+    with pytest.raises(
+        ValueError, match=rf"noise_density=0\.9 .*makes {longest} tokens of a text, more than the model's"
+    ):
+        prepared(args, max_positions=longest - 1)
+
+
 def test_a_header_is_named_and_still_learned(text, tmp_path, package_log):
     path = write_lines(tmp_path / "a.tsv", ["en\tde", "a b\tc d"])
     args = arguments(text, tmp_path / "run", train_data=[path])
