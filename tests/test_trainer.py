@@ -256,7 +256,7 @@ def test_trials_of_a_search_have_a_folder_each(text, tmp_path):
     trainer.hp_space = dict
     for number, rate in enumerate((0.1, 0.2)):
         trial = Trial(learning_rate=rate)
-        trial.number = number
+        trial.number, trial.params = number, dict(trial)
         trainer.train(trial=trial)
         assert trainer.optimizer.defaults["lr"] == rate
     for number in (0, 1):

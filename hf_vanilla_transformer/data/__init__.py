@@ -1,16 +1,20 @@
 """From files to batches: text is read, counted, cut into tokens, disturbed where that is wanted, and stacked.
 
-A sentence pair goes down this list once, on its way to the loss:
+A sentence pair goes down this list once, on its way from a file to the loss:
 
-    text_files      bytes of a file -> lines, whatever is wrong with them named by line
-    corpora         lines, TSV, jsonl, datasets of the Hub -> rows with `source` and `target`
-    tokenization    (beforehand) text -> one vocabulary for both languages, §5.1
-    filters         which rows are left out, and how many
-    tokenized       rows -> token ids, kept by content in a memory-mapped dataset
-    span_corruption, bpe_dropout    the noise that is made anew for each epoch
-    examples        row and epoch -> `input_ids` and `labels`
-    batching        examples of like length -> batches by tokens, §5.1, shared out among processes
-    streaming       all of that on the way, for text that is too large to be kept
+    text_files      bytes -> lines; what is wrong with one is named by file and line
+    corpora         lines of text, TSV, jsonl, rows of datasets -> rows with `source` and `target`
+    text_to_ids     (in the root) text -> token ids that end with </s>, by the tokenizer of the run
+    tokenized       rows -> ids, lengths and a hash of the text, kept by content and tokenizer, memory-mapped
+    filters         lengths and hashes -> which rows are kept, and how many are not for which reason
+    examples        row and epoch -> `input_ids` and `labels`: as they are, or with noise made anew by
+                    bpe_dropout or span_corruption; and how long they will be
+    batching        lengths -> which examples are a batch (§5.1), the same on all processes, and whose it is;
+                    examples -> padded tensors, which the trainer hands to the model and its loss
+
+streaming goes the same way for text that is too large to be kept, a buffer of sentences at a time. Beforehand,
+tokenization learns one vocabulary for both languages (§5.1), and added_tokens adds to one; fingerprints tell by what
+kept text and tokenizers are found again.
 
 Nothing here knows of training arguments: each part is given a small dataclass of its own (`Corpus`, `TextFormat`,
 `Filters`, `Cache`, `Noise`, `StreamOptions`).

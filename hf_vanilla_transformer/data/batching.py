@@ -237,25 +237,28 @@ def padded_batch(examples: Sequence[dict[str, Any]], pad_token_id: int | None) -
     """Pads sentences on their right and stacks them.
 
     Args:
-        examples: each with `input_ids` and, all or none, `labels`: lists of token ids. Other keys are left out.
+        examples: each with `input_ids` and, all or none, `labels`: lists or arrays of token ids. Other keys are left
+            out.
         pad_token_id: the id of `<pad>`; with None, 0 stands in the masked places.
 
     Returns:
         `input_ids` and `attention_mask` (B, S), and `labels` (B, T) with -100 as padding.
     """
     sources = [example["input_ids"] for example in examples]
-    batch = {
-        "input_ids": _padded(sources, pad_token_id or 0),
-        "attention_mask": _padded([[1] * len(source) for source in sources], 0),
-    }
+    input_ids, attention_mask = _padded(sources, pad_token_id or 0)
+    batch = {"input_ids": input_ids, "attention_mask": attention_mask.long()}
     if "labels" in examples[0]:
-        batch["labels"] = _padded([example["labels"] for example in examples], IGNORED_LABEL)
+        batch["labels"], _ = _padded([example["labels"] for example in examples], IGNORED_LABEL)
     return batch
 
 
-def _padded(rows: Sequence[Sequence[int]], padding: int) -> torch.Tensor:
-    length = max(len(row) for row in rows)
-    return torch.tensor([[*row, *[padding] * (length - len(row))] for row in rows], dtype=torch.long)
+def _padded(rows: Sequence[Sequence[int] | np.ndarray], padding: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows of one length (B, L), and where they have what the given ones have."""
+    lengths = np.array([len(row) for row in rows])
+    given = np.arange(lengths.max()) < lengths[:, None]
+    padded = np.full(given.shape, padding, dtype=np.int64)
+    padded[given] = np.concatenate(rows)
+    return torch.from_numpy(padded), torch.from_numpy(given)
 
 
 def collate(examples: list[dict[str, Any]], pad_token_id: int | None) -> dict[str, torch.Tensor]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -168,7 +169,8 @@ class TrainingExamples(torch.utils.data.Dataset):
 
     def __init__(self, rows: Dataset, corpora: Sequence[Corpus] = (), make: MakeExample | None = None) -> None:
         self.rows, self.corpora, self.make = rows, corpora, make
-        self._ids = rows if make is not None else rows.select_columns(["input_ids", "labels"])
+        # Without the text, and not as Python numbers one by one: batches are made while a device waits for them.
+        self._ids = None if make is not None else rows.select_columns(["input_ids", "labels"]).with_format("arrow")
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -195,19 +197,28 @@ class TrainingExamples(torch.utils.data.Dataset):
             keys: (epoch, index) of each, as a `TokenBatchSampler` gives them.
 
         Returns:
-            `input_ids`, `labels` and `index` of each.
+            `input_ids` and `labels`, lists or arrays, and `index` of each.
         """
         indices = [index for _, index in keys]
         if self.make is None:
-            columns = self._ids[indices]
+            assert self._ids is not None
+            table = self._ids[indices]
+            sides = (_arrays(table.column(name)) for name in ("input_ids", "labels"))
             return [
                 {"input_ids": source, "labels": target, "index": index}
-                for source, target, index in zip(columns["input_ids"], columns["labels"], indices, strict=True)
+                for source, target, index in zip(*sides, indices, strict=True)
             ]
         rows = _as_rows(self.rows[indices])
         return [
             {**self.make(row, epoch, index), "index": index} for row, (epoch, index) in zip(rows, keys, strict=True)
         ]
+
+
+def _arrays(column: Any) -> list[np.ndarray]:
+    """The lists of an Arrow column as arrays, which share its memory."""
+    lists = column.combine_chunks()
+    values, bounds = lists.values.to_numpy(zero_copy_only=False), lists.offsets.to_numpy().tolist()
+    return [values[start:stop] for start, stop in pairwise(bounds)]
 
 
 def example_lengths(examples: Sequence[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:

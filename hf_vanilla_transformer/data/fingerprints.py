@@ -30,7 +30,14 @@ def corpus_fingerprint(corpus: Corpus) -> str:
     """
     if corpus.dataset is not None:
         builder = load_dataset_builder(corpus.dataset, corpus.config)
-        content = [builder.hash, builder.config_id, str(builder.info.version), corpus.split]
+        content = [
+            corpus.dataset,
+            corpus.config,
+            builder.hash,
+            builder.config_id,
+            str(builder.info.version),
+            corpus.split,
+        ]
     else:
         # One a file: text that moves from one file to the next is another text. Two spellings of a name are one, but
         # for how such a file is taken apart.

@@ -217,19 +217,20 @@ def _write_corpus(
     for side in texts:
         ids, length = _SIDES[side]
         made |= {ids: ListOf(Value("int32")), length: Value("int32")}
-    rows.map(
-        _encode_chunk,
-        batched=True,
-        batch_size=CHUNK,
-        with_rank=True,
-        input_columns=list(texts),
-        features=Features({**features, **made}),
-        fn_kwargs={"sides": list(texts), "tokenizer": tokenizer},
-        num_proc=processes_for(len(rows), processes),
-        cache_file_name=str(folder / "rows.arrow"),
-        new_fingerprint="rows",
-        desc=f"Tokenising {corpus.name}",
-    )
+    number = processes_for(len(rows), processes)
+    with _one_thread_for_tokenizers(number is not None):
+        rows.map(
+            _encode_chunk,
+            batched=True,
+            batch_size=CHUNK,
+            input_columns=list(texts),
+            features=Features({**features, **made}),
+            fn_kwargs={"sides": list(texts), "tokenizer": tokenizer},
+            num_proc=number,
+            cache_file_name=str(folder / "rows.arrow"),
+            new_fingerprint="rows",
+            desc=f"Tokenising {corpus.name}",
+        )
 
 
 def _read_corpus(corpus: Corpus, text_format: TextFormat) -> Iterator[Row]:
@@ -241,10 +242,7 @@ def _read_corpus(corpus: Corpus, text_format: TextFormat) -> Iterator[Row]:
         raise ValueError(f"no sentence in {corpus.name}")
 
 
-def _encode_chunk(*columns: Any, sides: list[str], tokenizer: PreTrainedTokenizerBase) -> dict[str, list[Any]]:
-    *texts, rank = columns
-    if rank is not None:
-        os.environ["TOKENIZERS_PARALLELISM"] = "false"  # there is a process for every core already
+def _encode_chunk(*texts: Sequence[str], sides: list[str], tokenizer: PreTrainedTokenizerBase) -> dict[str, list[Any]]:
     made = encode_columns(dict(zip(sides, texts, strict=True)), tokenizer)
     # As arrays they are written in half the time of lists.
     return made | {
@@ -253,8 +251,9 @@ def _encode_chunk(*columns: Any, sides: list[str], tokenizer: PreTrainedTokenize
 
 
 def usable_cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """How many cores this process may use: its share of them, where a launcher started several processes here."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)), 1)
 
 
 def processes_for(sentences: int, wanted: int | None) -> int | None:
@@ -276,6 +275,22 @@ def processes_for(sentences: int, wanted: int | None) -> int | None:
 def _hash_text(text: str) -> int:
     # Eight bytes a pair, not its text. Of 40 million pairs, two different ones are equal with a chance of 1 in 20,000.
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little", signed=True)
+
+
+@contextmanager
+def _one_thread_for_tokenizers(wanted: bool) -> Iterator[None]:
+    """Keeps `tokenizers` from starting threads in each of several processes, and from warning of it at each fork."""
+    name = "TOKENIZERS_PARALLELISM"
+    before = os.environ.get(name)
+    if wanted:
+        os.environ[name] = "false"
+    try:
+        yield
+    finally:
+        if wanted and before is None:
+            del os.environ[name]
+        elif wanted:
+            os.environ[name] = str(before)
 
 
 @contextmanager

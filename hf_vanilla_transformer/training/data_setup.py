@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -153,7 +154,6 @@ def prepare_text(
             _warn_of_long_waiting(args, training, tokenizer, text_format, cache, prints)
             rows = load_tokenized(training, tokenizer, text_format, filters, "training set", cache, prints)
             train_set = TrainingExamples(rows, training, make)
-            sampler = _sampler(args, noise, rows, training, tokenizer)
         validation_set = None
         if validation:
             # A score should not depend on what training had no room for, but on what the model has.
@@ -165,7 +165,13 @@ def prepare_text(
                 validation_set = validation_set.remove_columns("source_length").map(
                     lambda row, index: make(row, 0, index), with_indices=True, load_from_cache_file=False
                 )
-    fingerprint = hashlib.sha256(json.dumps([prints, [corpus.weight for corpus in training]]).encode()).hexdigest()[:16]
+    if isinstance(train_set, TrainingExamples):  # by all processes at once, none waiting for another
+        sampler = _sampler(args, noise, train_set.rows, training, tokenizer)
+    if args.dataloader_num_workers:
+        # Otherwise `tokenizers` warns at each start of a worker that its threads do not survive a fork.
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    shaped_by = json.dumps([prints, [corpus.weight for corpus in training]])
+    fingerprint = hashlib.sha256(shaped_by.encode()).hexdigest()[:16]
     return PreparedText(tokenizer, train_set, sampler, validation_set, fingerprint)
 
 
@@ -213,6 +219,13 @@ def _sampler(
 ) -> TokenBatchSampler:
     lengths = planned_lengths(noise, rows, tokenizer, args.preprocessing_workers)
     sources, targets = lengths(0) if callable(lengths) else lengths
+    longest = max(sources.max(), targets.max())
+    if noise.max_positions is not None and longest > noise.max_positions:
+        raise ValueError(
+            f"with noise_density={noise.noise_density} and mean_span_length={noise.mean_span_length}, span_corruption "
+            f"makes {longest} tokens of a text, more than the model's {noise.max_positions} learned positions; lower "
+            "noise_density or max_length"
+        )
     weights = np.array([corpus.weight for corpus in corpora], dtype=np.float64)
     return TokenBatchSampler(
         sources,
