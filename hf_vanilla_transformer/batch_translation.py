@@ -160,7 +160,7 @@ def _with_details(
     log_probs, attention = forced_pass(
         model, inputs["input_ids"], inputs["attention_mask"], output.sequences[:, :-1], labels, alignments
     )
-    totals = log_probs.double().sum(1).tolist()
+    totals = log_probs.cpu().double().sum(1).tolist()  # mps has no float64
     ranked = getattr(output, "sequences_scores", None)
     ranked = totals if ranked is None else ranked.tolist()
     hidden = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}

@@ -34,12 +34,20 @@ class VanillaTransformerSeq2SeqModelOutput(AnswersToBothCacheNames, Seq2SeqModel
 class VanillaTransformerSeq2SeqLMOutput(AnswersToBothCacheNames, Seq2SeqLMOutput):
     """What `VanillaTransformerForConditionalGeneration` returns: transformers' output and one number more.
 
+    `logits` is None, and no item of it, where the model was called in train mode with labels and without
+    `return_logits=True`: the loss is then computed without ever holding the (B, T, V) logits.
+
     Args:
         nll_loss: scalar, the loss without label smoothing (§5.4): exp(nll_loss) is the perplexity of the labels. Given
             with labels, divided as the loss is; carries no gradient. In eval mode `loss` is the same number.
     """
 
     nll_loss: torch.Tensor | None = None
+
+    def __getitem__(self, key: Any) -> Any:
+        if key == "logits" and key not in self:
+            raise KeyError("logits were not computed, as in training on labels; call the model with return_logits=True")
+        return super().__getitem__(key)
 
 
 class VanillaTransformerModel(VanillaTransformerPreTrainedModel):
@@ -241,7 +249,8 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
             num_items_in_batch: what the summed loss is divided by: the number of labels in the whole batch, where
                 this is one of several micro-batches or processes. Left out, the number of labels here.
             return_logits: whether to compute the (B, T, V) logits. By default, unless training on labels, when the
-                loss is computed without ever holding them.
+                loss is computed without ever holding them. A `compute_loss` of one's own that reads `outputs.logits`
+                needs True.
             **kwargs: as in `VanillaTransformerModel`.
 
         Returns:

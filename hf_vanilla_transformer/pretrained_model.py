@@ -7,9 +7,12 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
+from transformers.utils import logging
 
 from .configuration_vanilla_transformer import VanillaTransformerConfig
 from .embeddings import LearnedPositions, with_scale
+
+logger = logging.get_logger(__name__)
 
 # Which class each Auto class is to find in a folder that has the code in it, by file and name.
 AUTO_MAP = {
@@ -129,15 +132,48 @@ class VanillaTransformerPreTrainedModel(PreTrainedModel):
             decoder.embed_tokens = self._get_resized_embeddings(decoder.embed_tokens, size, mean_resizing=mean_resizing)
         return embeddings
 
+    @torch.no_grad()
+    def untie_embeddings(self) -> None:
+        """§3.4 undone: gives embeddings and projection a matrix each, equal at first, and has the config say so.
+
+        Needed before they are to differ: before adapters of one of them are merged, for example.
+        """
+        seen = set()
+        for part in self.modules():
+            weight = part._parameters.get("weight")
+            if weight is not None and id(weight) in seen:
+                part.weight = nn.Parameter(weight.clone(), requires_grad=weight.requires_grad)
+            seen.add(id(weight))
+        self.config.tie_word_embeddings = False
+        for part in self.modules():
+            if isinstance(part, PreTrainedModel):
+                part.all_tied_weights_keys = {}
+
+    def _is_partly_tied(self) -> bool:
+        """Whether embeddings are tied otherwise than the config says, as after merging peft's `modules_to_save`."""
+        weights = dict(self.named_parameters(remove_duplicate=False))
+        for pair in (self._tied_weights_keys or {}).items():
+            first, second = (weights.get(name) for name in pair)
+            # Copies that are equal are somebody's way of placing a model on devices, and what is on none has no values.
+            if first is second and first is not None and not self.config.tie_word_embeddings:
+                return True
+            if self.config.tie_word_embeddings and _differ(first, second):
+                return True
+        return False
+
     def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
         """Saves config and weights; after `register_for_auto_class()` also the code, of all classes and the pipeline.
 
         transformers itself would name only the classes that were registered, though the code of all is there.
+        Embeddings of which only some are tied are untied, with a warning: a reader ties all of them or none.
 
         Args:
             *args: as in transformers.
             **kwargs: likewise.
         """
+        if self._is_partly_tied():
+            logger.warning("not all embeddings are tied any more, so they are saved with tie_word_embeddings=False")
+            self.untie_embeddings()
         if self._auto_class is not None:
             self.config.auto_map = {**AUTO_MAP, **(getattr(self.config, "auto_map", None) or {})}
             self.config.custom_pipelines = copy.deepcopy(CUSTOM_PIPELINES)  # transformers changes it
@@ -156,3 +192,10 @@ class VanillaTransformerPreTrainedModel(PreTrainedModel):
         ids = torch.tensor([[top, top, top, eos], [top, eos, pad, pad]], device=self.device)
         mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]], device=self.device)
         return {"input_ids": ids, "attention_mask": mask, "decoder_input_ids": ids}
+
+
+def _differ(first: torch.Tensor | None, second: torch.Tensor | None) -> bool:
+    if first is None or second is None or first is second:
+        return False
+    is_comparable = first.device == second.device and first.device.type != "meta" and first.shape == second.shape
+    return is_comparable and type(first) is type(second) is nn.Parameter and not torch.equal(first, second)

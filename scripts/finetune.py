@@ -1,4 +1,4 @@
-"""Go on with a model of this package: new text, a fresh or continued schedule, frozen parts, adapters, new tokens."""
+"""Train a model of this package further: new text, fresh or continued schedule, frozen parts, adapters, new tokens."""
 
 import sys
 

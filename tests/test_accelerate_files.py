@@ -89,7 +89,7 @@ def test_commands_in_comments_are_commands(path):
     assert (PROJECT / parsed.config_file).resolve() == path
     words = [word for word in parsed.training_script_args if word != "RECIPE.yaml"]
     words = [str(PROJECT / word) if word.endswith(".yaml") else word for word in words]
-    assert parse_arguments([*words, "--use_cpu", "true"]).output_dir
+    assert parse_arguments([*words, "--use_cpu", "true", "--output_dir", "as_the_recipe_says"])
 
 
 def test_slurm_starts_torchrun_on_four_machines_of_eight(tmp_path):
@@ -112,7 +112,7 @@ def test_slurm_starts_torchrun_on_four_machines_of_eight(tmp_path):
     assert (args.rdzv_backend, args.rdzv_endpoint, args.rdzv_id) == ("c10d", "first-node:29500", "17")
     assert (PROJECT / args.training_script).exists()
     run = parse_arguments([str(PROJECT / args.training_script_args[0]), *args.training_script_args[1:]])
-    assert (run.max_tokens, run.resume_from_checkpoint) == (781, "last")
+    assert (run.max_tokens, run.resume_from_checkpoint) == (781, "auto")
     directives = dict(re.findall(r"^#SBATCH --([\w-]+)=(\S+)", script.read_text(), re.MULTILINE))
     assert (directives["nodes"], directives["gpus-per-node"], directives["signal"]) == ("4", "8", "B:USR1@300")
     assert subprocess.run(["bash", script], env=environment, capture_output=True).returncode == 2, "no recipe"

@@ -1,4 +1,4 @@
-"""§6.1 averaged checkpoints, against sums in numpy; the moving average, against its formula."""
+"""§6.1 averaged checkpoints, against sums in numpy."""
 
 import json
 
@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
 from transformers import AutoModelForSeq2SeqLM
 
 from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
 from hf_vanilla_transformer.training import average_checkpoints, last_checkpoints
-from hf_vanilla_transformer.training.averaging import MovingAverage, average_weights
+from hf_vanilla_transformer.training.averaging import average_weights
 from hf_vanilla_transformer.training.checkpoints import publish_checkpoint, writing_folder
 
 
@@ -126,11 +125,12 @@ def test_fewer_than_asked_for_are_taken_with_a_warning(tmp_path, package_log):
     assert "has 2 checkpoints instead of 5; these are averaged" in package_log.text
 
 
-def test_damaged_ones_are_left_out_and_named(tmp_path, package_log):
+def test_damaged_ones_are_left_out_and_named_and_no_older_one_takes_their_place(tmp_path, package_log):
     for step in (10, 20, 30):
         publish(tmp_path, step, 1.0)
     (tmp_path / "checkpoint-20" / "model.safetensors").write_bytes(b"")
-    assert steps(last_checkpoints(tmp_path, 2)) == [10, 30]
+    assert steps(last_checkpoints(tmp_path, 2)) == [30]
+    assert steps(last_checkpoints(tmp_path, 3)) == [10, 30]
     assert "checkpoint-20 is damaged and left out of the average: model.safetensors has 0 bytes" in package_log.text
 
 
@@ -140,81 +140,3 @@ def test_none_at_all_is_an_error(tmp_path):
     publish(tmp_path, 10, 0.5)
     with pytest.raises(ValueError, match="has no checkpoint, by epoch, to average"):
         last_checkpoints(tmp_path, 3, by="epoch")
-
-
-# The moving average
-
-
-def step(model):
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter))
-
-
-@pytest.mark.parametrize("decay", [0.0, 0.5, 0.99, 1.0])
-def test_the_moving_average_follows_its_formula(decay):
-    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
-    average = MovingAverage(model, decay)
-    expected = {name: weight.detach().double().clone() for name, weight in model.named_parameters()}
-    for _ in range(20):
-        step(model)
-        average.update(model)
-        for name, weight in model.named_parameters():
-            expected[name] = decay * expected[name] + (1 - decay) * weight.detach().double()
-    assert average.weights.keys() == expected.keys()
-    for name, weight in average.weights.items():
-        torch.testing.assert_close(weight.double(), expected[name], rtol=1e-5, atol=1e-6)
-
-
-def test_the_average_does_not_change_with_the_model():
-    model = nn.Linear(3, 4)
-    average = MovingAverage(model, 0.9)
-    before = {name: weight.clone() for name, weight in average.weights.items()}
-    step(model)
-    assert all(torch.equal(average.weights[name], before[name]) for name in before)
-
-
-def test_the_average_is_applied_for_a_while_and_the_weights_come_back():
-    model = nn.Linear(3, 4)
-    average = MovingAverage(model, 0.5)
-    step(model)
-    average.update(model)
-    own = {name: weight.detach().clone() for name, weight in model.named_parameters()}
-    with average.applied_to(model):
-        for name, weight in model.named_parameters():
-            assert torch.equal(weight, average.weights[name])
-            assert not torch.equal(weight, own[name])
-    assert all(torch.equal(weight, own[name]) for name, weight in model.named_parameters())
-    with pytest.raises(RuntimeError, match="while evaluating"), average.applied_to(model):
-        raise RuntimeError("while evaluating")
-    assert all(torch.equal(weight, own[name]) for name, weight in model.named_parameters())
-    average.copy_to(model)
-    assert all(torch.equal(weight, average.weights[name]) for name, weight in model.named_parameters())
-    assert all(weight.requires_grad for weight in model.parameters())
-
-
-def test_the_average_is_saved_and_goes_on_as_if_it_had_not_been(tmp_path):
-    model = nn.Linear(3, 4)
-    average = MovingAverage(model, 0.5)
-    step(model)
-    average.update(model)
-    average.save(tmp_path / "average.safetensors")
-    again = MovingAverage(model, 0.5)
-    again.load(tmp_path / "average.safetensors")
-    for _ in range(2):
-        assert all(torch.equal(average.weights[name], again.weights[name]) for name in average.weights)
-        step(model)
-        average.update(model)
-        again.update(model)
-
-
-def test_tied_weights_are_averaged_once(tmp_path):
-    config = VanillaTransformerConfig.from_preset("tiny", vocab_size=50, d_model=16, num_heads=2, d_ff=16)
-    model = VanillaTransformerForConditionalGeneration(config)
-    average = MovingAverage(model, 0.5)
-    assert average.weights.keys() == dict(model.named_parameters()).keys()
-    step(model)
-    average.update(model)
-    with average.applied_to(model):
-        assert model.get_input_embeddings().weight is model.get_output_embeddings().weight
-    average.save(tmp_path / "average.safetensors")

@@ -2,11 +2,12 @@
 
 import gzip
 import json
+from functools import partial
 
 import datasets
 import pytest
 
-from hf_vanilla_transformer.data.corpora import Corpus
+from hf_vanilla_transformer.data.corpora import Corpus, Share, TextFormat, read_corpora
 
 # A line separator that is no line end in a text file; letters beyond ASCII; blanks to be kept.
 PAIRS = [(f" word {i} \u2028 ünï", f"Wort {i} 漢") for i in range(5)]
@@ -76,15 +77,15 @@ def test_blank_lines_of_jsonl_are_passed_over_and_counted_as_lines(tmp_path):
     assert [row["line"] for row in Corpus(path=path).read_pairs("en", "de")] == [1, 4]
 
 
-@pytest.mark.parametrize("streaming", [False, True])
-def test_a_dataset_folder_gives_the_pairs_of_its_split(tmp_path, streaming):
+@pytest.mark.parametrize("share", [None, Share()])
+def test_a_dataset_folder_gives_the_pairs_of_its_split(tmp_path, share):
     folder = tmp_path / "dataset"
     folder.mkdir()
     write(folder / "train.jsonl", "".join(nested(pair) + "\n" for pair in PAIRS))
     write(folder / "validation.jsonl", nested(PAIRS[3]) + "\n")
-    rows = list(Corpus(dataset=str(folder), split="train").read_pairs("en", "de", streaming))
+    rows = list(Corpus(dataset=str(folder), split="train").read_pairs("en", "de", share))
     assert rows == [{"line": i, "source": pair[0], "target": pair[1]} for i, pair in enumerate(PAIRS)]
-    rows = list(Corpus(dataset=str(folder), split="validation").read_pairs("en", "de", streaming))
+    rows = list(Corpus(dataset=str(folder), split="validation").read_pairs("en", "de", share))
     assert [(row["source"], row["target"]) for row in rows] == [PAIRS[3]]
 
 
@@ -93,15 +94,60 @@ def test_what_a_dataset_is_asked_for(monkeypatch):
 
     def load(name, config, split, streaming):
         asked.append((name, config, split, streaming))
-        return [{"en": "a", "de": "b"}]
+        rows = datasets.Dataset.from_list([{"en": "a", "de": "b"}])
+        return rows.to_iterable_dataset() if streaming else rows
 
     monkeypatch.setattr("hf_vanilla_transformer.data.corpora.load_dataset", load)
     corpus = Corpus(dataset="some/name", config="de-en", split="test")
-    assert list(corpus.read_pairs("en", "de", streaming=True)) == [{"line": 0, "source": "a", "target": "b"}]
+    assert list(corpus.read_pairs("en", "de", Share())) == [{"line": 0, "source": "a", "target": "b"}]
     assert list(corpus.read_pairs("de", "en")) == [{"line": 0, "source": "b", "target": "a"}]
     assert asked == [("some/name", "de-en", "test", True), ("some/name", "de-en", "test", False)]
     with pytest.raises(ValueError, match=r"some/name/de-en/test, row 0: .*'fr', got None; there are: en, de\. Set"):
         list(corpus.read_pairs("fr", "de"))
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "texts"])
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_shares_of_a_file_are_its_lines_dealt_out(tmp_path, kind, count):
+    if kind == "texts":
+        whole = Corpus(path=write(tmp_path / "a.txt", one_side(0))).read_texts
+    else:
+        whole = partial(Corpus(**KINDS[kind](tmp_path)).read_pairs, "en", "de")
+    for index in range(count):
+        assert list(whole(share=Share(index, count))) == list(whole())[index::count]
+
+
+def test_sentences_are_counted_without_keeping_them(tmp_path):
+    for kind in KINDS:
+        (tmp_path / kind).mkdir()
+        for zipped in (False, True):
+            assert Corpus(**KINDS[kind](tmp_path / kind, zipped)).count_sentences() == 5
+    assert Corpus(path=write(tmp_path / "a.jsonl", nested(PAIRS[0]) + "\n\n\n")).count_sentences() == 1
+    assert Corpus(path=write(tmp_path / "a.txt", "a\n\n\n")).count_sentences() == 3
+    assert Corpus(dataset="some/name", split="train", size=7).count_sentences() == 7
+    folder = tmp_path / "dataset"
+    folder.mkdir()
+    write(folder / "train.jsonl", nested(PAIRS[0]) + "\n")
+    assert Corpus(dataset=str(folder), split="train").count_sentences() is None  # it does not say
+    assert len(list(Corpus(dataset=str(folder), split="train").read_pairs("en", "de"))) == 1
+    assert Corpus(dataset=str(folder), split="train").count_sentences() == 1  # known since it was loaded
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [("en\tde", True), ("source\ttarget", True), ("EN\tDE", True), ("pt-br\tzh_Hans", True), ("src\ttgt", True)]
+    + [("eng\tdeu", True), ("Yes.\tJa.", False), ("A dog\tde", False), ("en\ten", False), ("en", False), ("", False)],
+)
+def test_a_header_of_a_tsv_is_noticed_and_still_read(tmp_path, line, named):
+    corpus = Corpus(path=write(tmp_path / "a.tsv.gz", f"{line}\na\tb\n", zipped=True))
+    message = corpus.header(TextFormat("eng", "deu"))
+    if named:
+        first, second = line.lower().split("\t")
+        assert f"a.tsv.gz, line 1: {first!r} and {second!r} look like names of columns" in message
+        assert len(list(corpus.read_pairs("en", "de"))) == 2
+    else:
+        assert message is None
+    assert Corpus(path=write(tmp_path / "a.jsonl", line + "\n")).header(TextFormat()) is None
 
 
 @pytest.mark.parametrize("zipped", [False, True], ids=["plain", "gzip"])
@@ -263,3 +309,22 @@ def test_a_corpus_as_options_and_recipes_name_it(description, corpus):
 def test_descriptions_that_name_no_corpus_are_refused(description, message):
     with pytest.raises(ValueError, match=message):
         Corpus.parse(description)
+
+
+# Several corpora
+
+
+def test_rows_know_their_corpus_and_line(tmp_path):
+    first = Corpus(path=write(tmp_path / "first.tsv", "".join("\t".join(pair) + "\n" for pair in PAIRS)))
+    second = Corpus(path=write(tmp_path / "second.tsv", "a\tb\n"))
+    rows = list(read_corpora([first, second, first], TextFormat()))
+    expected = [(0, i + 1) for i in range(5)] + [(1, 1)] + [(2, i + 1) for i in range(5)]
+    assert [(row["corpus"], row["line"]) for row in rows] == expected
+
+
+def test_the_format_decides_whether_pairs_or_texts_are_read(tmp_path):
+    text = Corpus(path=write(tmp_path / "a.txt", "one\ntwo\n"))
+    rows = list(read_corpora([text], TextFormat(monolingual=True)))
+    assert rows == [{"corpus": 0, "line": 1, "source": "one"}, {"corpus": 0, "line": 2, "source": "two"}]
+    with pytest.raises(ValueError, match=r"a\.txt has no pairs"):
+        list(read_corpora([text], TextFormat()))

@@ -77,7 +77,7 @@ def test_two_processes_learn_what_one_learns_of_the_same_global_batches(text, tm
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_worker_that_dies_is_restarted_and_the_run_ends_bit_identical(rank, two_processes, text, tmp_path):
     """Takes about half a minute."""
-    values = options(text, tmp_path, **RUN, resume_from_checkpoint="last")
+    values = options(text, tmp_path, **RUN, resume_from_checkpoint="auto")
     killed = False
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     with start(torchrun(values, restarts=3), seconds=900, **pipes) as launcher:
@@ -95,7 +95,7 @@ def test_two_processes_killed_ten_times_end_bit_identical(two_processes, text, t
     """Takes about four minutes."""
     generator = random.Random(time.time())
     for trial in range(5):
-        values = options(text, tmp_path / str(trial), **RUN, resume_from_checkpoint="last")
+        values = options(text, tmp_path / str(trial), **RUN, resume_from_checkpoint="auto")
         for _ in range(2):
             pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
             with start(torchrun(values), seconds=900, **pipes) as launcher:
@@ -121,6 +121,6 @@ def test_a_signal_stops_both_processes_after_the_same_update(two_processes, text
         assert launcher.wait() == 0
     update = int(list_checkpoints(tmp_path)[-1].name.split("-")[1])
     assert f"Stopped after update {update}" in said
-    run_to_end(torchrun(options(text, tmp_path, **RUN, resume_from_checkpoint="last")))
+    run_to_end(torchrun(options(text, tmp_path, **RUN, resume_from_checkpoint="auto")))
     for name, weight in load_file(two_processes / "model.safetensors").items():
         assert weight.equal(load_file(tmp_path / "model.safetensors")[name]), name

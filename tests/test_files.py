@@ -1,13 +1,9 @@
-"""The loop that writes lines: the bar, interruptions, and models that do not go together."""
+"""The loop that writes lines: the bar, and interruptions."""
 
 import io
 
-import pytest
-from test_translation_pipeline import build
-
-from hf_vanilla_transformer.data import train_tokenizer
 from hf_vanilla_transformer.inference import files as files_module
-from hf_vanilla_transformer.inference import load_translator, open_output, write_lines
+from hf_vanilla_transformer.inference import write_lines
 
 
 class Terminal(io.StringIO):
@@ -41,18 +37,3 @@ def test_a_bar_is_shown_on_a_terminal_with_the_total_if_known(monkeypatch):
     assert "2/2" not in shown()
     assert shown(quiet=True, total=2) == ""
     assert "2/2" not in shown(output=Terminal(), total=2)  # it would be mixed with the translations
-
-
-def test_a_file_is_written_as_utf_8_with_plain_line_ends(tmp_path):
-    with open_output(tmp_path / "out") as output:
-        write_lines([["ü\r"], ["1", "2"]], output, quiet=True)
-    assert (tmp_path / "out").read_bytes() == "ü\r\n1\n2\n".encode()
-
-
-def test_models_of_different_vocabularies_are_no_ensemble(tmp_path):
-    for name, texts in (("one", ["aa ab"] * 9), ("two", ["cc cd"] * 9)):
-        tokenizer = train_tokenizer(texts=texts, vocab_size=262)
-        build(len(tokenizer)).save_pretrained(tmp_path / name)
-        tokenizer.save_pretrained(tmp_path / name)
-    with pytest.raises(ValueError, match=r"two and .*one differ"):
-        load_translator([tmp_path / "one", tmp_path / "two"])

@@ -15,7 +15,7 @@ from hf_vanilla_transformer.publishing import save_self_contained
 
 PACKAGE = Path(hf_vanilla_transformer.__file__).parent
 PROJECT = PACKAGE.parent
-ROOT_FILES = sorted(path for path in PACKAGE.glob("*.py") if path.name != "__init__.py")
+ROOT_FILES = sorted(path for path in PACKAGE.glob("*.py") if path.name not in ("__init__.py", "__main__.py"))
 ALL_FILES = sorted(PACKAGE.rglob("*.py"))
 SCRIPTS = sorted((PROJECT / "scripts").glob("*.py"))
 

@@ -106,6 +106,38 @@ def test_what_an_adapter_of_an_embedding_learns_is_multiplied_as_well():
     torch.testing.assert_close(adapted(**inputs).logits, model(**inputs).logits, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("modules", [["lm_head"], ["embed_tokens"], ["embed_tokens", "lm_head"]], ids=" ".join)
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`")
+def test_tied_embeddings_that_learn_as_copies_are_saved_untied(modules, tmp_path):
+    """peft's `modules_to_save` learns copies of what is tied; saved as tied, one of three would be missing or wrong."""
+    adapted = get_peft_model(
+        random_model(), LoraConfig(**seq2seq(r=4, target_modules=["q_proj"], modules_to_save=modules))
+    )
+    train(adapted)
+    expected = adapted(**batch()).logits
+    merged = adapted.merge_and_unload()
+    merged.save_pretrained(tmp_path)
+    loaded = AutoModelForSeq2SeqLM.from_pretrained(tmp_path).eval()
+    torch.testing.assert_close(loaded(**batch()).logits, expected, rtol=0, atol=2e-5)
+    assert loaded.config.tie_word_embeddings is False
+
+
+def test_untied_embeddings_are_equal_at_first_and_independent(tmp_path):
+    model, inputs = random_model(), batch()
+    expected = model(**inputs).logits
+    model.untie_embeddings()
+    assert torch.equal(model(**inputs).logits, expected)
+    assert len(dict(model.named_parameters())) == len(dict(random_model().named_parameters())) + 2
+    with torch.no_grad():
+        model.lm_head.weight += 1
+    model.tie_weights()  # which does nothing now
+    expected = model(**inputs).logits
+    model.resize_token_embeddings(SMALL["vocab_size"] + 1)
+    model.save_pretrained(tmp_path)
+    loaded = AutoModelForSeq2SeqLM.from_pretrained(tmp_path).eval()
+    torch.testing.assert_close(loaded(**inputs).logits[..., :-1], expected, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("options", [{"num_beams": 1}, {"num_beams": 3, "gnmt_length_penalty": 0.0}])
 def test_prefix_tuning_trains_and_decodes_or_is_refused_by_name(options):
     """A prefix is a cache of keys and values that nobody computed from tokens."""

@@ -1,8 +1,10 @@
-"""What a run begins with: overrides as they are written. Models and what of them learns: test_pretraining.py."""
+"""What a run begins with: overrides as they are written, and which parts of a model learn."""
 
 import pytest
+from training_runs import arguments
 
-from hf_vanilla_transformer.training.model_setup import parse_overrides
+from hf_vanilla_transformer.data import train_tokenizer
+from hf_vanilla_transformer.training.model_setup import build_model, parse_overrides
 
 
 def test_overrides_are_literals_or_strings_or_mappings_and_otherwise_refused():
@@ -16,3 +18,46 @@ def test_overrides_are_literals_or_strings_or_mappings_and_otherwise_refused():
     assert parse_overrides({"dropout": 0.2}) == parse_overrides([{"dropout": 0.2}]) == {"dropout": 0.2}
     with pytest.raises(ValueError, match="'dropout' is not of the form NAME=VALUE"):
         parse_overrides(["dropout"])
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer(texts=["red dog RED DOG"], vocab_size=265, min_frequency=1)
+
+
+def built(tokenizer, folder, **options):
+    return build_model(arguments(folder, folder / "run", **options), tokenizer)[0]
+
+
+def test_parts_that_are_frozen_by_being_tied_are_named(tokenizer, tmp_path, package_log):
+    model = built(tokenizer, tmp_path, frozen_modules=["model.encoder"])
+    assert "model.decoder.embed_tokens and lm_head do not learn either" in package_log.text
+    assert "name model.encoder.layers" in package_log.text
+    frozen = {name for name, weight in model.named_parameters(remove_duplicate=False) if not weight.requires_grad}
+    also = {"lm_head.weight", "model.decoder.embed_tokens.weight"}
+    assert frozen == also | {f"model.encoder.{name}" for name, _ in model.model.encoder.named_parameters()}
+
+
+@pytest.mark.parametrize("changes", [{"frozen_modules": ["model.encoder.layers"]}, {"frozen_modules": []}])
+def test_nothing_is_said_where_nothing_else_is_frozen(changes, tokenizer, tmp_path, package_log):
+    model = built(tokenizer, tmp_path, **changes)
+    assert "do not learn" not in package_log.text
+    assert all(weight.requires_grad for name, weight in model.named_parameters() if ".encoder.layers." not in name)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"frozen_modules": ["model"]}, "^frozen_modules=model leaves nothing to learn; name fewer parts$"),
+        ({"frozen_modules": ["encoder"]}, "frozen_modules: the model has no 'encoder'"),
+        ({"frozen_modules": ["model.encoder"], "new_tokens": ["<2de>"]}, "new tokens do not learn in a frozen embedd"),
+        (
+            {"frozen_modules": ["model.encoder.layers", "model.decoder.layers"], "lora_rank": 2},
+            "nothing is left to learn",
+        ),
+    ],
+)
+def test_parts_that_leave_nothing_to_learn_are_refused_in_one_line(options, message, tokenizer, tmp_path):
+    with pytest.raises(ValueError, match=message) as raised:
+        built(tokenizer, tmp_path, **options)
+    assert "\n" not in str(raised.value)

@@ -179,7 +179,7 @@ def test_tags_are_one_token_and_what_looks_like_a_control_token_is_text(tokenize
     hook = encoder.register_forward_pre_hook(
         lambda _, args, kwargs: inputs.append(kwargs["input_ids"]), with_kwargs=True
     )
-    scores = list(score_pairs(model, tokenizer, pairs, batch_tokens=1))
+    scores = [score for pair in pairs for score in score_pairs(model, tokenizer, [pair])]
     hook.remove()
     for score, ids, (source, target) in zip(scores, inputs, pairs, strict=True):
         assert (score.tokens[0], score.tokens[-1]) == ("<2de>", "</s>")

@@ -8,11 +8,11 @@ from subprocess import PIPE
 import pytest
 from child_processes import start
 
-from hf_vanilla_transformer.inference import filters, run_as_filter
+from hf_vanilla_transformer.inference import pipes, run_as_filter
 
 PROGRAM = """
 import sys
-from filters import run_as_filter
+from pipes import run_as_filter
 def work():
     print("ready", flush=True)
     for line in sys.stdin:
@@ -24,7 +24,7 @@ sys.exit(run_as_filter(work, "program"))
 @pytest.fixture
 def process():
     """In the folder of the module, which needs nothing of the package: importing that would take seconds."""
-    command, folder = [sys.executable, "-c", PROGRAM], Path(filters.__file__).parent
+    command, folder = [sys.executable, "-c", PROGRAM], Path(pipes.__file__).parent
     with start(command, cwd=folder, stdin=PIPE, stdout=PIPE, stderr=PIPE) as process:
         assert process.stdout.readline() == b"ready\n"
         yield process

@@ -8,8 +8,8 @@ import yaml
 
 from hf_vanilla_transformer import VanillaTransformerConfig
 from hf_vanilla_transformer.data.corpora import Corpus
-from hf_vanilla_transformer.training import parse_arguments, pretrain, read_recipe
-from hf_vanilla_transformer.training.model_setup import parse_overrides
+from hf_vanilla_transformer.training import parse_arguments, pretrain, read_recipe, refused_options
+from hf_vanilla_transformer.training.config_overrides import parse_overrides
 from hf_vanilla_transformer.training.schedule import peak_learning_rate
 
 RECIPES = sorted((Path(__file__).resolve().parents[1] / "hf_vanilla_transformer" / "recipes").glob("*.yaml"))
@@ -77,9 +77,10 @@ def test_a_recipe_names_real_options_and_does_not_contradict_itself(path):
         assert args.eval_steps <= args.max_steps
         assert args.warmup_steps < args.max_steps
     assert path.stem == Path(args.output_dir).name
-    assert (
-        f"hf_vanilla_transformer/recipes/{path.name}" in path.read_text(encoding="utf-8") or path.stem == "quickstart"
-    )
+    verb = "" if path.stem == "quickstart" else "pretrain "
+    text = path.read_text(encoding="utf-8")
+    assert re.search(rf"^#.* `?(vanilla-transformer|-m hf_vanilla_transformer) {verb}{path.stem}\b", text, re.MULTILINE)
+    assert "scripts/" not in text, "who has the package only has no scripts"
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=stem)
@@ -185,3 +186,14 @@ def test_the_paper_recipes_differ_only_where_the_paper_does():
         *("preset", "config_overrides", "max_steps"),
         *("eval_steps", "save_steps", "save_total_limit", "average_last"),
     }
+
+
+def test_one_recipe_shows_who_gets_the_log_and_how_to_upload(monkeypatch):
+    path = next(path for path in RECIPES if path.stem == "multi30k-en-de-tiny")
+    assert {"report_to", "push_to_hub", "hub_model_id", "hub_strategy"} <= set(read_recipe(path))
+    assert (load(path).report_to, load(path).push_to_hub) == ([], False), "nobody is told unless it is asked for"
+    monkeypatch.setattr(refused_options, "get_available_reporting_integrations", lambda: ["tensorboard"])
+    flags = ["--report_to", "tensorboard", "--push_to_hub", "--hub_model_id", "me/mine", "--use_cpu", "true"]
+    args = parse_arguments([str(path), *flags])
+    assert (args.report_to, args.push_to_hub, args.hub_model_id) == (["tensorboard"], True, "me/mine")
+    assert args.hub_strategy == "end"

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import sys
 import warnings
 
 import matplotlib.image
@@ -19,6 +20,7 @@ HISTORY = [
 ]
 METRICS = {
     "parameters": 1_834_567,
+    "learned_parameters": 1_834_567,
     "updates": 6000,
     "train_runtime": 2100.0,
     "tokens_per_second": 7654.3,
@@ -38,6 +40,23 @@ def test_results_are_json_with_everything_in_them(tmp_path):
     expected = {"metrics": METRICS, "arguments": {"max_tokens": 4096, "output_dir": "ä"}, "history": HISTORY}
     assert results == expected
     assert matplotlib.image.imread(tmp_path / "curves.png").ndim == 3
+
+
+def test_results_hold_no_secrets_at_any_depth(tmp_path):
+    secrets = {"hub_token": "hf_1", "push_to_hub_token": "hf_2", "API_KEY": "3", "smtp_password": "4", "a_secret": "5"}
+    harmless = {"new_tokens": ["<2de>"], "max_tokens": 7, "keyword": "k"}
+    nested = {"accelerator_config": {**secrets, "split_batches": False}, "train_data": [{"dataset": "d", **secrets}]}
+    write_results(tmp_path, {**secrets, **harmless, **nested}, METRICS, [])
+    expected = {**harmless, "accelerator_config": {"split_batches": False}, "train_data": [{"dataset": "d"}]}
+    assert json.loads((tmp_path / "results.json").read_text())["arguments"] == expected
+
+
+def test_without_matplotlib_there_are_results_and_no_curves(tmp_path, monkeypatch, package_log):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)  # as if it could not be found
+    write_results(tmp_path, {}, METRICS, HISTORY)
+    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
+    (record,) = package_log.records
+    assert "curves.png is not drawn: matplotlib is not installed" in record.message
 
 
 def drawn(history, tmp_path, monkeypatch):
@@ -82,14 +101,15 @@ def test_any_log_can_be_drawn_without_a_warning(tmp_path, history):
 def test_the_summary_has_three_lines_and_the_command_to_try_the_model():
     lines = summary_lines(METRICS, "runs/tiny")
     assert lines[0] == (
-        "Trained 1,834,567 parameters for 6,000 updates in 35.0 min, 7,654 target tokens a second, 4.3% padding."
+        "Trained 1,834,567 parameters for 6,000 updates in 35.0 min, 7,654 target tokens per second, 4.3% padding."
     )
     assert lines[1] == (
-        "Validation (average of 8 checkpoints): 1.234 nats a token, perplexity 3.44, BLEU 36.12 (BLEU|v:2), chrF 60.46."
+        "Validation (average of 8 checkpoints): 1.234 nats per token, perplexity 3.44, BLEU 36.12 (BLEU|v:2), "
+        "chrF 60.46."
     )
     assert len(lines) == 3
     command = shlex.split(lines[2].removeprefix("Try it: "))
-    assert command[:2] == ["python", "scripts/translate.py"]
+    assert command[:2] == ["vanilla-transformer", "translate"]
     assert command[command.index("--model") + 1] == "runs/tiny"
 
 
@@ -99,9 +119,22 @@ def test_a_folder_with_a_blank_is_one_word_of_the_command():
 
 
 def test_the_summary_leaves_out_what_there_is_not():
-    few = {name: METRICS[name] for name in ("parameters", "updates", "train_runtime")}
+    few = {name: METRICS[name] for name in ("parameters", "learned_parameters", "updates", "train_runtime")}
     lines = summary_lines(few, "out")
     assert lines[0] == "Trained 1,834,567 parameters for 6,000 updates in 35.0 min."
     assert lines[1] == "No validation text, no scores: give validation_data."
     without_text = {**few, "final_weights": "last update", "final_loss": 1.5, "final_perplexity": 4.48}
-    assert summary_lines(without_text, "out")[1] == ("Validation (last update): 1.500 nats a token, perplexity 4.48.")
+    assert summary_lines(without_text, "out")[1] == ("Validation (last update): 1.500 nats per token, perplexity 4.48.")
+
+
+def test_the_summary_says_how_many_parameters_learned_of_how_many():
+    line = summary_lines({**METRICS, "learned_parameters": 2048}, "out")[0]
+    assert line.startswith("Trained 2,048 of 1,834,567 parameters for 6,000 updates")
+
+
+def test_after_span_corruption_the_summary_says_how_to_learn_to_translate():
+    line = summary_lines(METRICS, "my runs/x/", "span_corruption")[2]
+    command = shlex.split(line.removeprefix("Go on: "))
+    assert command[:2] == ["vanilla-transformer", "finetune"]
+    assert command[command.index("--model_name_or_path") + 1] == "my runs/x/"
+    assert command[command.index("--output_dir") + 1] == "my runs/x-finetuned"

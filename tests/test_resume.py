@@ -106,14 +106,14 @@ def kill_three_times(start, values, generator):
 
 
 def test_a_run_killed_at_random_moments_ends_bit_identical(start, uninterrupted, text, tmp_path):
-    values = options(text, tmp_path, **KILLED, resume_from_checkpoint="last")
+    values = options(text, tmp_path, **KILLED, resume_from_checkpoint="auto")
     kill_three_times(start, values, random.Random(time.time()))
     assert_same_end(uninterrupted, tmp_path)
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before the rename", "after the rename"])
 def test_a_run_killed_while_it_publishes_a_checkpoint_ends_bit_identical(start, uninterrupted, text, tmp_path, after):
-    values = options(text, tmp_path, **KILLED, resume_from_checkpoint="last")
+    values = options(text, tmp_path, **KILLED, resume_from_checkpoint="auto")
     assert exit_code(start(values, kill_at=(4, after))) == -signal.SIGKILL
     assert last_good_checkpoint(tmp_path).name == ("checkpoint-12" if after else "checkpoint-9")
     run_whole(start, values)
@@ -127,7 +127,7 @@ def test_a_run_killed_thirty_times_ends_bit_identical(start, uninterrupted, text
     generator = random.Random(time.time())
     for trial in range(10):
         output_dir = tmp_path / str(trial)
-        values = options(text, output_dir, **KILLED, resume_from_checkpoint="last")
+        values = options(text, output_dir, **KILLED, resume_from_checkpoint="auto")
         in_a_save += kill_three_times(start, values, generator)
         assert_same_end(uninterrupted, output_dir)
     print(f"survived 30 kills, {in_a_save} of them during a save")
@@ -142,7 +142,7 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(start, uninterrupted, tex
         file.write(b"damage")
     assert last_good_checkpoint(tmp_path).name == "checkpoint-9"
     assert f"{newest} is damaged and passed over: optimizer.pt has changed" in caplog.text
-    run_whole(start, options(text, tmp_path, **KILLED, resume_from_checkpoint="last"))
+    run_whole(start, options(text, tmp_path, **KILLED, resume_from_checkpoint="auto"))
     assert_same_end(uninterrupted, tmp_path)
     with open(list_checkpoints(tmp_path)[-1] / "optimizer.pt", "ab") as file:
         file.write(b"!")
@@ -165,7 +165,7 @@ def test_a_signal_saves_says_how_to_resume_and_exits(number, code, start, uninte
     update = int(saved.name.split("-")[1])
     assert f"Stopped after update {update}; everything is saved in {tmp_path}" in said
     assert "--resume_from_checkpoint last" in said
-    run_whole(start, options(text, tmp_path, **KILLED, resume_from_checkpoint="last"))
+    run_whole(start, options(text, tmp_path, **KILLED, resume_from_checkpoint="auto"))
     first, second = uninterrupted, tmp_path
     # The log has lines of its own where the run was stopped; everything else is the same.
     from safetensors.torch import load_file

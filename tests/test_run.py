@@ -96,7 +96,7 @@ def test_section_6_1_the_saved_model_is_the_average_of_the_last_checkpoints_and_
     checkpoints = list_checkpoints(output_dir)
     assert len(checkpoints) == 2
     assert_weights_equal(weights_of(output_dir), average_weights(checkpoints))
-    assert result.metrics["final_weights"] == "average of 2 checkpoints"
+    assert result.metrics["final_weights"].startswith("average of 2 checkpoints: loss ")
     rows = validation_rows(text)
     data = [
         {"input_ids": result.tokenizer(row["en"])["input_ids"], "labels": result.tokenizer(row["de"])["input_ids"]}
@@ -168,7 +168,14 @@ def test_best_weights_are_those_of_the_best_evaluation_and_patience_ends_the_run
 def test_the_moving_average_is_what_its_formula_says_and_what_is_scored_and_saved(text, tmp_path):
     decay = 0.8
     args = arguments(
-        text, tmp_path, final_weights="ema", ema_decay=decay, max_steps=4, save_strategy="steps", save_steps=1
+        text,
+        tmp_path,
+        final_weights="ema",
+        ema_decay=decay,
+        max_steps=4,
+        save_strategy="steps",
+        save_steps=1,
+        keep_worse_average=True,
     )
     args.save_total_limit = 9
     run = prepare(args)
@@ -176,13 +183,13 @@ def test_the_moving_average_is_what_its_formula_says_and_what_is_scored_and_save
     result = train(run, args)
     checkpoints = list_checkpoints(tmp_path)
     assert len(checkpoints) == 4
-    for checkpoint in checkpoints:
-        weights = weights_of(checkpoint)
-        average = {name: decay * old + (1 - decay) * weights[name] for name, old in average.items()}
+    for update, checkpoint in enumerate(checkpoints, 1):
+        weights, stays = weights_of(checkpoint), min(decay, (1 + update) / (10 + update))
+        average = {name: stays * old + (1 - stays) * weights[name] for name, old in average.items()}
     saved = weights_of(tmp_path)
     for name, expected in average.items():
         torch.testing.assert_close(saved[name], expected, atol=1e-6, rtol=1e-5)
-    assert result.metrics["final_weights"] == "moving average, decay 0.8"
+    assert result.metrics["final_weights"].startswith("moving average, decay 0.8, though worse: loss ")
     # A run that is resumed goes on with the average too.
     interrupted = tmp_path / "interrupted"
     pretrain(arguments(text, interrupted, **{**_ema(decay), "max_steps": 2}))
@@ -193,7 +200,7 @@ def test_the_moving_average_is_what_its_formula_says_and_what_is_scored_and_save
 
 def _ema(decay):
     steps = {"max_steps": 4, "save_strategy": "steps", "save_steps": 1}
-    return {"final_weights": "ema", "ema_decay": decay, "num_train_epochs": 2, **steps}
+    return {"final_weights": "ema", "ema_decay": decay, "keep_worse_average": True, "num_train_epochs": 2, **steps}
 
 
 def test_a_given_tokenizer_is_used_and_without_validation_there_is_no_evaluation(text, tmp_path):
@@ -328,8 +335,12 @@ def test_frozen_parts_stay_as_they_were_and_the_others_do_not(run, text, tmp_pat
             or "lm_head" in name
         )
         assert torch.equal(weight, result.model.state_dict()[name]) == is_frozen, name
+    frozen_parts = sum(weight.numel() for name, weight in tuned.model.named_parameters() if not weight.requires_grad)
+    assert (
+        tuned.metrics["learned_parameters"] == tuned.metrics["parameters"] - frozen_parts < result.metrics["parameters"]
+    )
     with pytest.raises(ValueError, match=r"frozen_modules: the model has no 'encoder'"):
-        prepare(arguments(text, tmp_path, model_name_or_path=str(output_dir), frozen_modules=["encoder"]))
+        prepare(arguments(text, tmp_path / "two", model_name_or_path=str(output_dir), frozen_modules=["encoder"]))
 
 
 def test_adapters_alone_learn_and_the_saved_model_has_them_merged(run, text, tmp_path):
@@ -347,6 +358,10 @@ def test_adapters_alone_learn_and_the_saved_model_has_them_merged(run, text, tmp
     for name, weight in adapted.state_dict().items():
         torch.testing.assert_close(weight, after[name], atol=1e-6, rtol=1e-5)
     assert tuned.metrics["final_loss"] < result.metrics["final_loss"] + 1
+    adapters = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    learned = sum(weight.numel() for weight in adapters.values())
+    assert tuned.metrics["learned_parameters"] == learned
+    assert tuned.metrics["parameters"] == result.metrics["parameters"] + learned
 
 
 def test_new_tokens_extend_tokenizer_and_model(run, text, tmp_path):

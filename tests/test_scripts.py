@@ -78,7 +78,7 @@ def test_pretrain_ends_with_a_summary_of_what_it_saved(trained):
     assert f"{metrics['updates']} updates" in parameters
     assert f"perplexity {metrics['final_perplexity']:.2f}" in scores
     assert metrics["signatures"]["bleu"] in scores
-    assert next_step == f'Try it: python scripts/translate.py --model {folder} "..."'
+    assert next_step == f'Try it: vanilla-transformer translate --model {folder} "..."'
 
 
 def test_average_checkpoints_says_which_and_writes_a_model(trained, tmp_path):
@@ -281,7 +281,7 @@ def test_evaluate_compares_a_model_with_a_file_and_writes_everything(trained, tm
             b"",
             "`d_model`=30",
         ),
-        ("pretrain.py", ["--output_dir", "{out}", "--source_file", "x"], b"", "unrecognized arguments: --source_file"),
+        ("pretrain.py", ["--output_dir", "{out}", "--source_file", "x"], b"", "unknown option --source_file"),
         ("pretrain.py", ["nothing.yaml"], b"", "nothing.yaml"),
         ("finetune.py", ["--output_dir", "{out}", "--train_data", "{jsonl}"], b"", "model_name_or_path is needed"),
         ("average_checkpoints.py", ["{out}", "--output_dir", "{out}"], b"", "has no checkpoint"),
@@ -306,7 +306,7 @@ def test_evaluate_compares_a_model_with_a_file_and_writes_everything(trained, tm
         ),
         ("evaluate.py", ["--translations", "nothing.txt", "--references", "{jsonl}"], b"", "no file nothing.txt"),
         ("evaluate.py", ["--translations", "{jsonl}", "--references", "{jsonl}.two"], b"", "train.jsonl has 1 lines"),
-        ("evaluate.py", ["--model", "{trained}", "--references", "{jsonl}"], b"", "--model needs --source"),
+        ("evaluate.py", ["--model", "{trained}", "--references", "{jsonl}"], b"", "a model needs --source"),
         (
             "evaluate.py",
             ["--translations", "{jsonl}", "--references", "{jsonl}", "--baseline", "{trained}"],

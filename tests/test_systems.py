@@ -75,7 +75,7 @@ def folder(tmp_path_factory):
 def test_a_model_translates_and_says_how_probable_all_references_are(folder):
     folder, model, tokenizer = folder
     sources, references = ["a b", "", "c c c"], [["A B", "A", "C"], ["B", "B B", ""]]
-    system = system_of_model(str(folder), sources, references, num_beams=2, batch_size=2, batch_tokens=9)
+    system = system_of_model(str(folder), sources, references, num_beams=2, batch_tokens=9)
     made = translate(model, tokenizer, sources, num_beams=2)
     assert system.translations == [" ".join(text.splitlines()) for text in made]
     totals = ScoreTotals()

@@ -211,3 +211,20 @@ def test_aligned_files_are_read_whole_and_unequal_ones_refused_with_their_names(
     short = write(tmp_path / "short", "a\n")
     with pytest.raises(ValueError, match="one has 2 lines.*short has 1 lines"):
         read_aligned([str(one), str(short)])
+
+
+def test_bad_lines_may_be_read_as_empty_ones_and_keep_their_numbers(tmp_path):
+    path, bad = tmp_path / "text", []
+    path.write_bytes(b"\xff\n\xef\xbb\xbf\ngood\nnul\0\nb\xc3\r\nlast")
+    note = lambda number, error: bad.append((number, str(error).split(": ")[1]))  # noqa: E731
+    lines = list(read_lines(path, on_error=note))
+    assert lines == ["", "\ufeff", "good", "", "", "last"]
+    assert [number for number, _ in bad] == [1, 4, 5]
+    assert [what.split(" at byte")[0] for _, what in bad] == ["not UTF-8", "NUL byte", "not UTF-8"]
+    assert count_lines(path, on_error=note) == 6
+
+    def refuse(number, error):
+        raise KeyError(number)
+
+    with pytest.raises(KeyError, match="1"):
+        next(read_lines(path, on_error=refuse))

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from hf_vanilla_transformer import VanillaTransformerConfig
-from hf_vanilla_transformer.data import train_tokenizer
+from hf_vanilla_transformer.data import TextFormat, train_tokenizer
 from hf_vanilla_transformer.data.tokenization import (
     SPECIAL_TOKENS,
     save_tokenizer,
@@ -747,8 +747,8 @@ def test_script_trains_a_tokenizer_that_its_summary_describes(tmp_path):
     for fact in (
         "Vocabulary: 300 tokens",
         f"{len(CORPUS)} lines in 2 file",
-        f"{statistics.tokens_per_word:.2f} tokens a word",
-        f"{statistics.tokens_per_line:.1f} a line",
+        f"{statistics.tokens_per_word:.2f} tokens per word",
+        f"{statistics.tokens_per_line:.1f} per line",
         f"AutoTokenizer.from_pretrained({str(folder)!r})",
     ):
         assert fact in output.stdout
@@ -806,10 +806,38 @@ def test_script_help_says_what_each_model_loses_and_has_an_example_that_parses(m
         "<unk>",
     ):
         assert word in text
-    (example,) = re.findall(r"python scripts/train_tokenizer\.py (.*)", text)
-    options = re.findall(r"--\w+", example)
+    examples = re.findall(r"^ +vanilla-transformer train-tokenizer (.*)", text, re.MULTILINE)
+    options = {option for example in examples for option in re.findall(r"--\w+", example)}
     assert options
-    assert set(options) <= set(re.findall(r"^  (--\w+)", text, re.MULTILINE))
+    assert options <= set(re.findall(r"^  (--\w+)", text, re.MULTILINE))
+
+
+def test_pairs_in_jsonl_and_tsv_teach_their_text_and_no_syntax(tmp_path):
+    pairs = [(f"{word} one", f"{word} zwei") for word in ["dog", "cat", "bird"]] * 3
+    sides = [side for pair in pairs for side in pair]
+    (tmp_path / "plain").write_text("".join(f"{side}\n" for side in sides))
+    rows = [json.dumps({"translation": {"en": source, "xx": target}}) for source, target in pairs]
+    (tmp_path / "pairs.jsonl.gz").write_bytes(gzip.compress("\n".join(rows).encode()))
+    (tmp_path / "pairs.tsv").write_text("".join(f"{source}\t{target}\n" for source, target in pairs))
+    (tmp_path / "texts.jsonl").write_text("".join(json.dumps({"text": side}) + "\n" for side in sides))
+    formats = {"pairs.jsonl.gz": TextFormat("en", "xx"), "pairs.tsv": TextFormat()}
+    formats["texts.jsonl"] = TextFormat(monolingual=True)
+    expected = train_tokenizer(files=tmp_path / "plain", vocab_size=290)
+    for name, text_format in formats.items():
+        found = train_tokenizer(files=tmp_path / name, vocab_size=290, text_format=text_format)
+        assert found.backend_tokenizer.to_str() == expected.backend_tokenizer.to_str(), name
+        statistics = tokenizer_statistics(found, tmp_path / name, text_format=text_format)
+        assert (statistics.lines, statistics.files) == (len(sides), 1)
+        assert statistics.tokens_per_word == tokenizer_statistics(expected, tmp_path / "plain").tokens_per_word
+    with pytest.raises(ValueError, match=r"pairs\.jsonl\.gz, line 1: .*'de'.*Set source_lang and target_lang"):
+        train_tokenizer(files=tmp_path / "pairs.jsonl.gz", vocab_size=290)
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.csv.gz", "a.parquet", "a.tmx"])
+def test_files_whose_syntax_would_be_learned_are_refused(tmp_path, name):
+    (tmp_path / name).write_text("a dog\n" * 9)
+    with pytest.raises(ValueError, match=f"{name}: neither plain text.*nor .jsonl or .tsv; convert it"):
+        train_tokenizer(files=tmp_path / name, vocab_size=290)
 
 
 def test_real_sentences_come_back_as_they_were(multi30k, tmp_path):

@@ -3,15 +3,18 @@
 import errno
 import json
 import math
+import textwrap
 from collections import namedtuple
 
 import pytest
 import torch
 import torch.nn.functional as F
 from training_runs import SHAPE, arguments, write_text
+from transformers import AutoTokenizer
 
-from hf_vanilla_transformer import VanillaTransformerForConditionalGeneration
+from hf_vanilla_transformer import VanillaTransformerForConditionalGeneration, training
 from hf_vanilla_transformer.evaluation import label_likelihood
+from hf_vanilla_transformer.inference import translate
 from hf_vanilla_transformer.training import prepare, pretrain, train
 from hf_vanilla_transformer.training.checkpoints import find_damage, list_checkpoints
 from hf_vanilla_transformer.training.run import _trainer
@@ -53,14 +56,44 @@ def test_r_drop_is_the_mean_loss_of_two_dropouts_plus_alpha_times_their_divergen
     torch.testing.assert_close(loss, (smoothed + alpha * divergence) / kept.sum())
 
 
+def test_a_loss_of_ones_own_finds_out_how_to_get_logits(text, tmp_path):
+    trainer, batch = trainer_and_batch(text, tmp_path)
+    batch.pop("index")
+    outputs = trainer.model.train()(**batch)
+    assert outputs.logits is None
+    assert "logits" not in outputs
+    with pytest.raises(KeyError, match="call the model with return_logits=True"):
+        outputs["logits"]
+    asked = trainer.model(**batch, return_logits=True)
+    assert asked["logits"] is asked.logits
+    assert asked.logits.shape[:2] == batch["labels"].shape
+    loss = {"label_smoothing_factor": 0.1}
+    with pytest.raises(ValueError, match=r"label_smoothing_factor=0\.1 has no effect"):
+        trainer_and_batch(text, tmp_path, **loss)
+
+
+def test_the_example_with_data_of_ones_own_runs_as_it_is_printed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    example = textwrap.dedent(training.__doc__.partition("does:\n")[2])
+    found = {}
+    exec(compile(example, "example", "exec"), found)
+    assert [entry["step"] for entry in found["trainer"].state.log_history if "nll" in entry] == [10, 20]
+    assert found["scores"].keys() >= {"eval_loss", "eval_perplexity", "eval_bleu", "eval_chrf"}
+    model = VanillaTransformerForConditionalGeneration.from_pretrained("runs/own")
+    tokenizer = AutoTokenizer.from_pretrained("runs/own")
+    assert len(list(translate(model, tokenizer, ["a red dog"]))) == 1
+    assert label_likelihood(model, found["rows"]).nll_per_token == pytest.approx(found["scores"]["eval_loss"], rel=1e-5)
+    assert found["trainer"].train_dataset.where(1) == "row 1"
+
+
 def test_the_log_has_unsmoothed_loss_perplexity_padding_and_speed(text, tmp_path):
     options = {"config_overrides": [f"{name}={value}" for name, value in {**SHAPE, "dropout": 0.0}.items()]}
     args = arguments(text, tmp_path, max_steps=2, eval_strategy="no", **options)
     run = prepare(args)
-    batches = list(run.train_sampler)[:2]
+    batches = list(run.text.train_sampler)[:2]
     expected = []
     for keys in batches:
-        rows = run.train_set.__getitems__(keys)
+        rows = run.text.train_set.__getitems__(keys)
         sources, targets = ([row[name] for row in rows] for name in ("input_ids", "labels"))
         useful = sum(map(len, sources)) + sum(map(len, targets))
         expected.append(1 - useful / (len(rows) * (max(map(len, sources)) + max(map(len, targets)))))
@@ -69,7 +102,7 @@ def test_the_log_has_unsmoothed_loss_perplexity_padding_and_speed(text, tmp_path
     entries = [entry for entry in result.history if "loss" in entry]
     assert [entry["padding"] for entry in entries] == pytest.approx(expected)
     run.model.load_state_dict(before)
-    rows = run.train_set.__getitems__(batches[0])
+    rows = run.text.train_set.__getitems__(batches[0])
     nll = tokens = 0.0
     for row in rows:  # one by one, by the definition
         logits = run.model(torch.tensor([row["input_ids"]]), labels=torch.tensor([row["labels"]]), return_logits=True)
@@ -120,7 +153,7 @@ def test_what_is_not_finite_stops_the_run_and_says_where(what, text, tmp_path, m
 
     poison.calls = 0
     run.model.register_forward_hook(poison)
-    expected = [index for _, index in list(run.train_sampler)[4]]
+    expected = [index for _, index in list(run.text.train_sampler)[4]]
     with pytest.raises(FloatingPointError) as raised:
         train(run, args)
     message = str(raised.value)
@@ -162,7 +195,7 @@ def test_a_disk_that_fills_up_costs_nothing_but_that_checkpoint(text, tmp_path, 
 def test_too_small_a_disk_is_found_before_training(text, tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage(10**6, 10**6 - 1000, 1000))
-    with pytest.raises(OSError, match=r"GB left, but 3 checkpoints of .* GB need"):
+    with pytest.raises(OSError, match=r"GB left, but 4 checkpoints of .* GB need"):
         prepare(arguments(text, tmp_path))
 
 

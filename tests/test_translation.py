@@ -164,6 +164,17 @@ def test_a_batch_of_nothing_is_refused(model, tokenizer, name):
         next(translate(model, tokenizer, ["a"], **{name: 0}))
 
 
+@pytest.mark.parametrize("value", [0, -3, 2.5])
+def test_a_number_of_beams_that_is_none_is_refused(model, tokenizer, value):
+    with pytest.raises(ValueError, match=f"`num_beams`={value} is not allowed"):
+        next(translate(model, tokenizer, ["a"], num_beams=value))
+    config = copy.deepcopy(model.generation_config)
+    config.num_beams = value
+    for function in (translate, translate_with_details):
+        with pytest.raises(ValueError, match=f"`num_beams`={value} is not allowed"):
+            next(function(model, tokenizer, ["a"], generation_config=config))
+
+
 def test_more_than_one_translation_is_not_silently_dropped(model, tokenizer):
     for function in (translate, translate_with_details):
         with pytest.raises(ValueError, match="`num_return_sequences`=2"):

@@ -1,25 +1,46 @@
 """Average the weights of the last checkpoints of a run (section 6.1: 5 of base, 20 of big) into one model."""
 
 import argparse
-import sys
+import shlex
+from collections.abc import Sequence
 
+from ..inference.pipes import run_as_filter
 from ..training import average_checkpoints, last_checkpoints
+from ..training.command_line import OneLineParser
+
+EXAMPLE = """
+example:
+  vanilla-transformer average runs/en-de --last 5 --output_dir runs/en-de-average
+
+Runs average their checkpoints by themselves in the end, unless final_weights says otherwise.
+"""
 
 
-def main() -> int:
-    """Reads which checkpoints, averages them, and says where the model is."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
+    """Reads which checkpoints, averages them, and says where the model is.
+
+    Args:
+        argv: the words after the program's name; None for those of this process.
+        prog: what to call the program in messages; None for its file name.
+
+    Returns:
+        The exit status, as of `run_as_filter`.
+    """
+    parser = OneLineParser(
+        prog, description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run", help="folder of a run, with its checkpoints")
-    parser.add_argument("--last", type=int, default=5, help="how many checkpoints (%(default)s)")
-    parser.add_argument("--by", choices=("step", "epoch"), default="step", help="any, or those at the end of an epoch")
-    parser.add_argument("--output_dir", required=True, help="where the averaged model is written")
-    args = parser.parse_args()
-    try:
+    parser.add_argument("--last", type=int, default=5, metavar="N", help="how many checkpoints (default: %(default)s)")
+    parser.add_argument(
+        "--by", choices=("step", "epoch"), default="step", help="any, or those at the end of an epoch (default: step)"
+    )
+    parser.add_argument("--output_dir", required=True, metavar="DIR", help="where the averaged model is written")
+    args = parser.parse_args(argv)
+
+    def work() -> None:
         checkpoints = last_checkpoints(args.run, args.last, args.by)
         average_checkpoints(checkpoints, args.output_dir)
-    except (OSError, ValueError) as error:
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
-        return 2
-    print(f"Averaged {len(checkpoints)} checkpoints: {', '.join(path.name for path in checkpoints)}")
-    print(f'Try it: python scripts/translate.py --model {args.output_dir} "..."')
-    return 0
+        print(f"Averaged {len(checkpoints)} checkpoints: {', '.join(path.name for path in checkpoints)}")
+        print(f'Try it: vanilla-transformer translate --model {shlex.quote(args.output_dir)} "..."')
+
+    return run_as_filter(work, parser.prog)

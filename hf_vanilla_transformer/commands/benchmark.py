@@ -1,50 +1,106 @@
 """Compare speed and memory with a peer doing the same work, in turns; prints medians and their ratio."""
 
 import argparse
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 
+from ..inference.pipes import run_as_filter
 from ..lab.benchmarks import WORKLOADS, compare_loss, compare_train_step
 from ..lab.decode_benchmark import Cell, compare_decoding
 from ..lab.train_benchmark import compare_training
+from ..training.command_line import OneLineParser
+
+EXAMPLES = """
+examples:
+  vanilla-transformer benchmark train-step --sizes tiny
+  vanilla-transformer benchmark train --turns 2 --train_data source=train.en,target=train.de
+  vanilla-transformer benchmark decode --sizes tiny --batch_sizes 1 32 --num_beams 1 4
+
+Close other programs first: timings are noisy.
+"""
 
 
-def main() -> int:
-    """Reads what to compare, and prints the comparison."""
-    parser = argparse.ArgumentParser(description=__doc__, epilog="Close other programs first: timings are noisy.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    train_step = commands.add_parser("train-step", help="forward and backward, against MarianMTModel")
+def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
+    """Reads what to compare, and prints the comparison.
+
+    Args:
+        argv: the words after the program's name; None for those of this process.
+        prog: what to call the program in messages; None for its file name.
+
+    Returns:
+        The exit status, as of `run_as_filter`.
+    """
+    parser = make_parser(prog)
+    args = parser.parse_args(argv)
+
+    def work() -> None:
+        print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+        for lines in COMPARISONS[args.command](args):
+            print("\n".join(lines), end="\n\n", flush=True)
+
+    return run_as_filter(work, parser.prog)
+
+
+def make_parser(prog: str | None) -> OneLineParser:
+    """Makes the parser of what can be compared.
+
+    Args:
+        prog: what to call the program in messages; None for its file name.
+
+    Returns:
+        The parser, whose `command` is a key of `COMPARISONS`.
+    """
+    style: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter, "epilog": EXAMPLES}
+    parser = OneLineParser(prog, description=__doc__, **style)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="WHAT")
+
+    def add(name: str, text: str) -> OneLineParser:
+        return commands.add_parser(name, help=text, description=f"Compare {text}.", **style)
+
+    train_step = add("train-step", "forward and backward, against MarianMTModel")
     train_step.add_argument("--sizes", nargs="+", choices=WORKLOADS, default=["tiny", "base"], help="work to compare")
-    loss = commands.add_parser("loss", help="projection and label-smoothed loss, against F.cross_entropy")
-    train = commands.add_parser("train", help="training end to end, against MarianMT with transformers' trainer")
+    loss = add("loss", "projection and label-smoothed loss, against F.cross_entropy")
+    train = add("train", "training end to end, against MarianMT with transformers' trainer")
     train.add_argument("--train_data", nargs="+", required=True, help="pairs, such as source=train.en,target=train.de")
-    train.add_argument("--turns", type=int, default=3, help="measured epochs of each program (%(default)s)")
-    train.add_argument("--sentences", type=int, default=6400, help="pairs to train on (%(default)s)")
-    decode = commands.add_parser("decode", help="greedy and beam search, against MarianMTModel and CTranslate2")
-    decode.add_argument(
-        "--sizes", nargs="+", choices=["tiny", "base"], default=["tiny", "base"], help="models to decode"
-    )
+    train.add_argument("--turns", type=int, default=3, help="measured epochs of each program (default: %(default)s)")
+    train.add_argument("--sentences", type=int, default=6400, help="pairs to train on (default: %(default)s)")
+    decode = add("decode", "greedy and beam search, against MarianMTModel and CTranslate2")
+    sizes = ["tiny", "base"]
+    decode.add_argument("--sizes", nargs="+", choices=sizes, default=sizes, help="models to decode (default: both)")
     decode.add_argument("--batch_sizes", nargs="+", type=int, default=[1, 32], help="sentences decoded together")
     decode.add_argument("--num_beams", nargs="+", type=int, default=[1, 4], help="beams; 1 is greedy")
-    decode.add_argument("--steps", type=int, default=20, help="tokens of each translation (%(default)s)")
-    decode.add_argument("--repeats", type=int, default=5, help="turns of each program (%(default)s)")
+    decode.add_argument("--steps", type=int, default=20, help="tokens of each translation (default: %(default)s)")
+    decode.add_argument("--repeats", type=int, default=5, help="turns of each program (default: %(default)s)")
     for command in (train_step, loss):
-        command.add_argument("--repeats", type=int, default=10, help="measured steps of each program (%(default)s)")
-    args = parser.parse_args()
+        command.add_argument("--repeats", type=int, default=10, help="measured steps of each program (default: 10)")
+    return parser
 
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
-    if args.command == "loss":
-        print("\n".join(compare_loss(args.repeats).lines()))
-    elif args.command == "train":
-        print("\n".join(compare_training(args.train_data, turns=args.turns, sentences=args.sentences).lines()))
-    elif args.command == "decode":
-        for size in args.sizes:
-            for batch_size in args.batch_sizes:
-                for num_beams in args.num_beams:
-                    cell = Cell(size, batch_size, num_beams, steps=args.steps)
-                    comparison = compare_decoding(cell, args.repeats)
-                    print("\n".join(comparison.lines()), end="\n\n", flush=True)
-    else:
-        for size in args.sizes:
-            print("\n".join(compare_train_step(size, args.repeats).lines()), end="\n\n")
-    return 0
+
+def _train_step(args: argparse.Namespace) -> Iterator[list[str]]:
+    for size in args.sizes:
+        yield compare_train_step(size, args.repeats).lines()
+
+
+def _loss(args: argparse.Namespace) -> Iterator[list[str]]:
+    yield compare_loss(args.repeats).lines()
+
+
+def _train(args: argparse.Namespace) -> Iterator[list[str]]:
+    yield compare_training(args.train_data, turns=args.turns, sentences=args.sentences).lines()
+
+
+def _decode(args: argparse.Namespace) -> Iterator[list[str]]:
+    for size in args.sizes:
+        for batch_size in args.batch_sizes:
+            for num_beams in args.num_beams:
+                yield compare_decoding(Cell(size, batch_size, num_beams, steps=args.steps), args.repeats).lines()
+
+
+COMPARISONS: dict[str, Callable[[argparse.Namespace], Iterator[list[str]]]] = {
+    "train-step": _train_step,
+    "loss": _loss,
+    "train": _train,
+    "decode": _decode,
+}

@@ -1,23 +1,52 @@
 """Train a small Transformer to read dates, in about a minute on two cores, without data and without network."""
 
 import argparse
-from pathlib import Path
+import shlex
+from collections.abc import Sequence
 
+from ..inference.pipes import run_as_filter
 from ..lab.quickstart import quickstart
+from ..training.command_line import OneLineParser
+
+EXAMPLE = """
+examples:
+  vanilla-transformer quickstart
+  vanilla-transformer quickstart --output_dir runs/dates --train_pairs 5000
+"""
 
 
-def main() -> int:
-    """Runs the quickstart; fails if the reloaded model is not the saved one."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output_dir", default="runs/quickstart", help="where the model is saved (%(default)s)")
-    parser.add_argument("--train_pairs", type=int, default=20000, help="dates to learn from (%(default)s)")
-    parser.add_argument(
-        "--recipe",
-        default=Path(__file__).parents[1] / "recipes" / "quickstart.yaml",
-        help="how it is trained (%(default)s)",
+def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
+    """Runs the quickstart; fails if the reloaded model is not the saved one.
+
+    Args:
+        argv: the words after the program's name; None for those of this process.
+        prog: what to call the program in messages; None for its file name.
+
+    Returns:
+        The exit status, as of `run_as_filter`; 1 if the reloaded model is another than the saved one.
+    """
+    parser = OneLineParser(
+        prog, description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    args = parser.parse_args()
-    result = quickstart(args.recipe, args.output_dir, train_pairs=args.train_pairs)
-    print(f"Done in {result.seconds:.0f} s: {result.exact_match:.1%} of {result.held_out} unseen dates exactly right.")
-    print(f'Try it: python scripts/translate.py --model {args.output_dir} "the second of June, twenty thirty-five"')
-    return 0 if result.reload_is_equal else 1
+    parser.add_argument(
+        "--output_dir", default="runs/quickstart", metavar="DIR", help="where the model is saved (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--train_pairs", type=int, default=20000, metavar="N", help="dates to learn from (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--recipe", default="quickstart", help="how it is trained: a recipe by name or file (default: %(default)s)"
+    )
+    args = parser.parse_args(argv)
+    is_equal = True
+
+    def work() -> None:
+        nonlocal is_equal
+        result = quickstart(args.recipe, args.output_dir, train_pairs=args.train_pairs)
+        is_equal = result.reload_is_equal
+        exact = f"{result.exact_match:.1%} of {result.held_out} unseen dates exactly right"
+        print(f"Done in {result.seconds:.0f} s: {exact}.")
+        folder = shlex.quote(args.output_dir)
+        print(f'Try it: vanilla-transformer translate --model {folder} "the second of June, twenty thirty-five"')
+
+    return run_as_filter(work, parser.prog) or (0 if is_equal else 1)

@@ -11,12 +11,17 @@ written in a text is text.
 
 import argparse
 import sys
+from collections.abc import Sequence
 
+from ..data.corpora import TextFormat
 from ..data.tokenization import tokenizer_statistics, train_tokenizer
+from ..inference.pipes import run_as_filter
+from ..training.command_line import OneLineParser
 
 EXAMPLE = """
-example, one vocabulary for English and German:
-  python scripts/train_tokenizer.py --files train.en train.de.gz --vocab_size 8000 --output_dir runs/tokenizer
+examples, one vocabulary for English and German:
+  vanilla-transformer train-tokenizer --files train.en train.de.gz --vocab_size 8000 --output_dir runs/tokenizer
+  vanilla-transformer train-tokenizer --files train.jsonl --source_lang en --target_lang de --output_dir runs/tokenizer
 
 then, in Python:
   from transformers import AutoTokenizer
@@ -27,33 +32,35 @@ A small corpus wants a small vocabulary: 8,000 for 29,000 sentence pairs; the pa
 """
 
 
-def main() -> int:
-    """Reads the options, trains and saves the tokenizer, and says what came of it."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
+    """Reads the options, trains and saves the tokenizer, and says what came of it.
+
+    Args:
+        argv: the words after the program's name; None for those of this process.
+        prog: what to call the program in messages; None for its file name.
+
+    Returns:
+        The exit status, as of `run_as_filter`.
+    """
+    parser = OneLineParser(
+        prog, description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--files",
-        nargs="+",
-        required=True,
-        metavar="F",
-        help="UTF-8 text of both languages, one sentence a line; .gz too",
-    )
-    parser.add_argument(
-        "--vocab_size", type=int, default=37000, metavar="N", help="tokens in the vocabulary (default: %(default)s)"
-    )
-    parser.add_argument("--model", default="bpe", help="bpe or wordpiece, see above (default: %(default)s)")
-    parser.add_argument("--lowercase", action="store_true", help="lower-case all text; decoding then gives lower case")
-    parser.add_argument(
-        "--num_sentinels",
-        type=int,
-        default=0,
-        metavar="N",
-        help="special tokens <sentinel_0> ... to add, for pretraining by span corruption; 100 will do",
-    )
-    parser.add_argument("--output_dir", required=True, metavar="DIR", help="folder to save the tokenizer in")
-    args = parser.parse_args()
-    try:
+    add = parser.add_argument
+    files = "text of both languages: UTF-8, one sentence a line, or .jsonl or .tsv files of pairs; .gz too"
+    add("--files", nargs="+", required=True, metavar="F", help=files)
+    add("--source_lang", default="en", metavar="KEY", help="key of the source in .jsonl rows (default: %(default)s)")
+    add("--target_lang", default="de", metavar="KEY", help="key of the target in .jsonl rows (default: %(default)s)")
+    add("--monolingual", action="store_true", help='.jsonl rows are {"text": "..."} rather than pairs')
+    add("--vocab_size", type=int, default=37000, metavar="N", help="tokens in the vocabulary (default: %(default)s)")
+    add("--model", default="bpe", metavar="NAME", help="bpe or wordpiece, see above (default: %(default)s)")
+    add("--lowercase", action="store_true", help="lower-case all text; decoding then gives lower case")
+    sentinels = "special tokens <sentinel_0> ... to add, for pretraining by span corruption; 100 will do"
+    add("--num_sentinels", type=int, default=0, metavar="N", help=sentinels)
+    add("--output_dir", required=True, metavar="DIR", help="folder to save the tokenizer in")
+    args = parser.parse_args(argv)
+
+    def work() -> None:
+        text_format = TextFormat(args.source_lang, args.target_lang, args.monolingual)
         tokenizer = train_tokenizer(
             files=args.files,
             vocab_size=args.vocab_size,
@@ -62,17 +69,16 @@ def main() -> int:
             num_sentinels=args.num_sentinels,
             output_dir=args.output_dir,
             show_progress=sys.stderr.isatty(),  # elsewhere the bars come out as empty lines
+            text_format=text_format,
         )
-        statistics = tokenizer_statistics(tokenizer, args.files)
-    except (OSError, ValueError) as error:
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
-        return 2
-    print(f"Vocabulary: {len(tokenizer):,} tokens, {args.vocab_size:,} asked for")
-    print(f"Read:       {statistics.lines:,} lines in {statistics.files} file(s)")
-    print(
-        f"Fertility:  {statistics.tokens_per_word:.2f} tokens a word, {statistics.tokens_per_line:.1f} a line "
-        f"(without </s>; mean of {statistics.sampled_lines:,} lines)"
-    )
-    print(f"Saved in:   {args.output_dir}")
-    print(f"Load with:  AutoTokenizer.from_pretrained({args.output_dir!r})")
-    return 0
+        statistics = tokenizer_statistics(tokenizer, args.files, text_format=text_format)
+        print(f"Vocabulary: {len(tokenizer):,} tokens, {args.vocab_size:,} asked for")
+        print(f"Read:       {statistics.lines:,} lines in {statistics.files} file(s)")
+        print(
+            f"Fertility:  {statistics.tokens_per_word:.2f} tokens per word, {statistics.tokens_per_line:.1f} per line "
+            f"(without </s>; mean of {statistics.sampled_lines:,} lines)"
+        )
+        print(f"Saved in:   {args.output_dir}")
+        print(f"Load with:  AutoTokenizer.from_pretrained({args.output_dir!r})")
+
+    return run_as_filter(work, parser.prog)

@@ -3,14 +3,17 @@
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from huggingface_hub.errors import StrictDataclassError
 
-from ..training import parse_arguments, prepare, summary_lines, train
+from ..inference.pipes import INTERRUPTED, PIPE_CLOSED, send_to_nobody
+from ..training import parse_arguments, prepare, prepare_only, summary_lines, train
 
 
 def run_command(
     argv: Sequence[str] | None = None,
+    prog: str | None = None,
     description: str | None = None,
     epilog: str | None = None,
     required: Sequence[str] = (),
@@ -19,28 +22,44 @@ def run_command(
 
     Args:
         argv: the words after the program's name; None for those of this process.
+        prog: what to call the program in messages; None for its file name.
         description: what `--help` begins with.
         epilog: what `--help` ends with.
-        required: arguments that have to be given.
+        required: options that have to be given.
 
     Returns:
-        The exit status: 0 for a run that ended or was stopped by SIGTERM, 130 for one stopped by SIGINT, 2 for
-        arguments, data or a folder that are not usable, 1 for a loss that is not finite.
+        The exit status: 0 for a run that ended or was stopped by SIGTERM, 130 for one stopped by SIGINT, 141 where
+        whoever reads the output has gone, 2 for arguments, data or a folder that are not usable, 1 for a loss that is
+        not finite.
     """
+    program = prog or Path(sys.argv[0]).name
+    output_dir = None
     try:
-        args = parse_arguments(argv, description, epilog)
+        args = parse_arguments(argv, description, epilog, prog)
         for name in required:
             if not getattr(args, name):
-                raise ValueError(f"{name} is needed; see --help")
+                raise ValueError(f"{name} is needed; see {program} --help")
+        output_dir = args.output_dir
+        if args.prepare_only:
+            ready = prepare_only(args)
+            if args.process_index == 0:
+                print(ready)
+            return 0
         result = train(prepare(args), args)
-    except (OSError, ValueError, FloatingPointError, StrictDataclassError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1 if isinstance(error, FloatingPointError) else 2
-    if result.interrupted_by is not None:
         if args.process_index == 0:
-            print(f"Stopped after update {result.metrics['updates']}; everything is saved in {args.output_dir}.")
-            print("To go on, repeat the command with --resume_from_checkpoint last")
-        return 130 if result.interrupted_by == signal.SIGINT else 0
-    if args.process_index == 0:
-        print("\n".join(summary_lines(result.metrics, args.output_dir)))
-    return 0
+            if result.interrupted_by is None:
+                print("\n".join(summary_lines(result.metrics, args.output_dir, args.objective)), flush=True)
+            else:
+                print(f"Stopped after update {result.metrics['updates']}; everything is saved in {args.output_dir}.")
+                print("To go on, repeat the command with --resume_from_checkpoint last", flush=True)
+    except BrokenPipeError:
+        send_to_nobody(sys.stdout)
+        return PIPE_CLOSED
+    except KeyboardInterrupt:
+        where = f"; the checkpoints in {output_dir} that are there are whole" if output_dir else ""
+        print(f"{program}: interrupted before it could save{where}", file=sys.stderr)
+        return INTERRUPTED
+    except (OSError, ValueError, FloatingPointError, StrictDataclassError) as error:
+        print(f"{program}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1 if isinstance(error, FloatingPointError) else 2
+    return INTERRUPTED if result.interrupted_by == signal.SIGINT else 0

@@ -2,97 +2,149 @@
 
 import argparse
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ..data.text_files import count_lines, decode_lines, read_lines
-from ..inference import load_translator, open_output, translated_lines, write_lines
+from ..inference import BadLines, load_translator, open_output, translated_lines, write_lines
 
 EXAMPLES = """
 examples:
-  python scripts/translate.py --model runs/en-de "A dog runs." "A man sleeps."
-  python scripts/translate.py --model runs/en-de --file test.en > test.de
-  cat test.en | python scripts/translate.py --model runs/en-de --num_beams 1
-  python scripts/translate.py --ensemble runs/en-de-1 runs/en-de-2 --nbest 4 --scores --file test.en
+  vanilla-transformer translate --model runs/en-de "A dog runs." "A man sleeps."
+  vanilla-transformer translate --model runs/en-de --file test.en > test.de
+  cat test.en | vanilla-transformer translate --model runs/en-de --num_beams 1
+  vanilla-transformer translate --ensemble runs/en-de-1 runs/en-de-2 --nbest 4 --scores --file test.en
+  vanilla-transformer translate --ensemble runs/en-de-1 runs/en-de-2 -- "A dog runs."
 
-input: lines of UTF-8 that end at a line feed and nowhere else, of any length. Empty lines stay empty lines. A line is
-never cut: a model with sinusoids decodes it whole, however long it is; a model with learned positions, if it has more
-tokens than those, in pieces (cut after sentences, else between words), whose translations are joined, and standard
-error says how many. How long a translation may be, the model's generation_config says: 50 tokens more than its source
-(max_extra_tokens), for a model of this package.
+input: lines of UTF-8 text of any length; only a line feed ends a line. Empty lines stay empty. A line is never cut: a
+model with sinusoids decodes it whole. If it has more tokens than a model has learned positions, it is translated in
+pieces (split after sentences, else between words), which are joined; standard error says how many. The model's
+generation_config limits the length of translations: for models of this package, to 50 tokens more than the source has
+(max_extra_tokens).
 
-output: one line for each line, the translation; line breaks in it become spaces. With --nbest above 1, --scores or
---alignments, lines have columns separated by tabs, those that were asked for in this order:
-  index         number of the input line, from 0 (--nbest above 1; its N lines follow each other, the best first)
-  score         by which the search ranked it: log-probability over length penalty (--scores)
-  log-prob      of the whole translation with its end, in nats (--scores)
-  translation   tabs in it become spaces
-  alignment     0-0 1-2 ...: source token and target token, from 0, for each target token the source token that the
-                last decoder layer but one attends to most (--alignments), then the tokens themselves,
-  source tokens    separated by spaces, and
-  target tokens    likewise
+A line that is not UTF-8 stops the program (default). With --on_error skip it is translated as an empty line instead, so
+that line N stays line N; at the end, standard error says how many there were.
 
-exit status: 0; 2 for input or options that cannot be used; 130 after Ctrl-C, when everything done has been written;
-141 where the output was closed, as by "| head -1".
+output: for each line its translation, in one line; line breaks in it become spaces. With --nbest above 1, --scores or
+--alignments, lines have columns separated by tabs. Those that were requested are, in this order:
+  index            number of the input line, from 0 (--nbest above 1; its N lines follow each other, the best first)
+  score            by which the beam search ranked it: log-probability divided by the length penalty (--scores)
+  log-prob         log-probability of the whole translation, its end included, in nats (--scores)
+  translation      tabs in it become spaces
+  alignment        0-0 1-2 ...: source token and target token, from 0; for each target token the source token that the
+                   last decoder layer but one attends to most (--alignments)
+  source tokens    separated by spaces (--alignments)
+  target tokens    separated by spaces (--alignments)
+
+--output FILE is written as FILE.partial and renamed when it is complete. After Ctrl-C, FILE has the lines that were
+translated. After an error, an earlier FILE stays as it was, and FILE.partial has the lines that were translated.
+
+exit status: 0; 2 for input or options that cannot be used; 130 after Ctrl-C, when all finished translations have been
+written; 141 if the output was closed, as by "| head -1".
 """
 
 
-def parse_arguments() -> argparse.Namespace:
-    """Reads the options."""
+def parse_arguments(argv: Sequence[str] | None, prog: str | None) -> argparse.Namespace:
+    """Reads the options.
+
+    Args:
+        argv: the words after the program's name; None for those of this process.
+        prog: what to call the program in messages; None for the name by which it was started.
+
+    Returns:
+        The options, and `prog`.
+    """
     parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=prog, description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("sentences", nargs="*", help="what to translate; without it, standard input is read")
+    add("sentences", nargs="*", help="sentences to translate; without them or --file, standard input is read")
     models = parser.add_mutually_exclusive_group(required=True)
     models.add_argument("--model", help="folder (or Hub name) of a trained model and its tokenizer")
-    models.add_argument("--ensemble", nargs="+", metavar="FOLDER", help="of several, whose probabilities are averaged")
+    models.add_argument(
+        "--ensemble", nargs="+", metavar="FOLDER", help="or several models, whose probabilities are averaged"
+    )
     add("--file", type=Path, help="translate the lines of this file (.gz too)")
-    add("--output", type=Path, help="write to this file instead of standard output")
+    add("--output", type=Path, help="write to this file instead of standard output; an earlier file stays until all is "
+        "translated")  # fmt: skip
     add("--nbest", type=int, default=1, metavar="N", help="translations of each line (default: 1)")
     add("--scores", action="store_true", help="write the score and the log-probability of each translation")
-    add("--alignments", action="store_true", help="write tokens, and which token comes from which")
-    add("--batch_size", type=int, default=32, help="sentences decoded at a time (default: 32)")
-    add("--batch_tokens", type=int, help="source tokens decoded at a time, in place of --batch_size")
-    add("--read_ahead", type=int, help="lines read before the first is translated (default: 32 batches; 1: each line "
-        "is answered at once, as it is where standard input is a terminal)")  # fmt: skip
-    add("--num_beams", type=int, help="beams of the search; default is the model's own, or --nbest if that is more")
-    add("--device", default="cpu", help="where to compute: cpu, cuda, mps (default: cpu)")
-    add("--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"], help="default: as saved")
+    add("--alignments", action="store_true", help="write tokens and their alignments")
+    batches = parser.add_mutually_exclusive_group()
+    batches.add_argument("--batch_size", type=int, default=32, help="sentences decoded at a time (default: 32)")
+    batches.add_argument("--batch_tokens", type=int, help="or source tokens decoded at a time, padding included")
+    add("--read_ahead", type=int, help="lines read before the first is translated (default: 32 batches; 1 if standard "
+        "input is a terminal)")  # fmt: skip
+    add("--num_beams", type=int, help="beams of the search (default: the model's own, or --nbest if that is more)")
+    add("--device", default="auto", help="cpu, cuda or mps (default: auto, the best there is)")
+    add(
+        "--dtype",
+        default="auto",
+        choices=["auto", "float32", "bfloat16", "float16"],
+        help="of the weights (default: as saved)",
+    )
+    add(
+        "--on_error",
+        default="stop",
+        choices=["stop", "skip"],
+        help="what to do about a line that is not UTF-8",
+    )
     add("--quiet", action="store_true", help="no progress bar, and no summary at the end")
-    args = parser.parse_args()
+    args = parser.parse_args(argv, argparse.Namespace(prog=parser.prog))
     if args.sentences and args.file:
         parser.error("give either sentences or --file, and not both")
     if args.file and args.output and args.output.exists() and args.output.samefile(args.file):
-        parser.error(f"--output {args.output} is the file to translate; it would be emptied before it is read")
+        parser.error(f"--output {args.output} is the file to translate; its translations would replace it")
     return args
 
 
-def main() -> int:
-    """Translates what the options name, and prints a line for each line."""
-    args = parse_arguments()
+def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
+    """Translates what the options name, and prints a line for each line.
+
+    Args:
+        argv: the words after the program's name; None for those of this process.
+        prog: what to call the program in messages; None for the name by which it was started.
+
+    Returns:
+        The exit status.
+    """
+    args = parse_arguments(argv, prog)
+    bad_lines = BadLines(args.on_error)
     options = {name: getattr(args, name) for name in ("nbest", "scores", "alignments", "batch_size", "batch_tokens")}
     if args.num_beams is not None:
         options["num_beams"] = args.num_beams
     try:
-        lines, total = read_input(args)
+        lines, total = read_input(args, bad_lines)
         model, tokenizer = load_translator(args.ensemble or [args.model], args.device, args.dtype)
         with open_output(args.output) as output:
             translations = translated_lines(model, tokenizer, lines, read_ahead=args.read_ahead, **options)
-            return write_lines(translations, output, total, args.quiet)
+            status = write_lines(translations, output, total, args.quiet)
+        bad_lines.report()
+        return status
     except KeyboardInterrupt:
         return 130
     except (OSError, ValueError) as error:
-        print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
+        print(f"{args.prog}: error: {error}{sentence_hint(args)}", file=sys.stderr)
         return 2
 
 
-def read_input(args: argparse.Namespace) -> tuple[Iterable[str], int | None]:
+def sentence_hint(args: argparse.Namespace) -> str:
+    """Returns advice if the last folder of an ensemble may be meant as a sentence; else the empty string."""
+    if args.sentences or not args.ensemble or Path(args.ensemble[-1]).exists():
+        return ""
+    return (
+        f". If {args.ensemble[-1]!r} is a sentence to translate, put -- before it: --ensemble FOLDER FOLDER -- SENTENCE"
+    )
+
+
+def read_input(args: argparse.Namespace, bad_lines: BadLines) -> tuple[Iterable[str], int | None]:
     """Returns the lines to translate, and how many there are where that is known and somebody is shown it."""
     if args.sentences:
         return args.sentences, len(args.sentences)
     if args.file is None:
-        args.read_ahead = args.read_ahead or (1 if sys.stdin.isatty() else None)
-        return decode_lines(sys.stdin.buffer, "standard input", allow_nul=True), None
+        if args.read_ahead is None and sys.stdin.isatty():
+            args.read_ahead = 1
+        return decode_lines(sys.stdin.buffer, "standard input", allow_nul=True, on_error=bad_lines), None
     is_shown = sys.stderr.isatty() and not args.quiet
-    return read_lines(args.file, allow_nul=True), count_lines(args.file, allow_nul=True) if is_shown else None
+    total = count_lines(args.file, allow_nul=True, on_error=bad_lines) if is_shown else None
+    return read_lines(args.file, allow_nul=True, on_error=bad_lines), total

@@ -1,6 +1,7 @@
 """§5.1 batches by tokens: sentences of like length together, so that little of a batch is padding."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,12 +43,34 @@ def plan_batches(
             cuts.append(index)
             start, widest = index, max(source, target)
     batches = [order[a:b] for a, b in zip(cuts, [*cuts[1:], len(order)], strict=True)]
-    return _multiple_of(batches, longest, multiple)
+    return _halved(batches, longest, math.ceil(len(batches) / multiple) * multiple)
 
 
-def _multiple_of(batches: list[np.ndarray], longest: np.ndarray, multiple: int) -> list[np.ndarray]:
+def plan_number_of_batches(
+    source_lengths: np.ndarray, target_lengths: np.ndarray, max_tokens: int, number: int
+) -> list[np.ndarray]:
+    """As `plan_batches`, but makes a given number of batches: fuller ones where they would be more.
+
+    Args:
+        source_lengths: tokens of each source.
+        target_lengths: tokens of each target.
+        max_tokens: the most tokens of a side of a batch. Where the number does not suffice, as few more as will do.
+        number: how many batches to make.
+
+    Returns:
+        Indices of pairs, one array a batch.
+    """
+    batches = plan_batches(source_lengths, target_lengths, max_tokens)
+    while len(batches) > number:
+        max_tokens = math.ceil(max_tokens * len(batches) / number)
+        batches = plan_batches(source_lengths, target_lengths, max_tokens)
+    return _halved(batches, np.maximum(source_lengths, target_lengths), number)
+
+
+def _halved(batches: list[np.ndarray], longest: np.ndarray, number: int) -> list[np.ndarray]:
+    """Halves the largest batches until there are so many."""
     sizes = [len(batch) * int(longest[batch].max()) for batch in batches]
-    while len(batches) % multiple:
+    while len(batches) < number:
         largest = max(range(len(batches)), key=lambda index: sizes[index] if len(batches[index]) > 1 else -1)
         batch = batches[largest]
         half = len(batch) // 2
@@ -63,7 +86,8 @@ class TokenBatchSampler:
 
     A corpus of weight w is in an epoch floor(w) times whole; of the rest, one sentence is drawn out of each group of
     like lengths. Which pairs stand together changes from epoch to epoch only among those of equal lengths, so that the
-    batches need planning once and their number never changes. Their order is shuffled.
+    batches need planning once and their number never changes. Where lengths are others in each epoch, each is planned
+    by itself, and has as many batches as epoch 0. Their order is shuffled.
 
     There is no `batch_size` attribute: accelerate would leave out batches of another size.
 
@@ -76,6 +100,7 @@ class TokenBatchSampler:
         num_processes: processes that share the batches.
         process_index: which of them this is.
         accumulation_steps: batches a process adds up before an update.
+        lengths_in_epoch: the lengths in each epoch, where they change; the first two are then those of epoch 0.
     """
 
     def __init__(
@@ -88,9 +113,11 @@ class TokenBatchSampler:
         num_processes: int = 1,
         process_index: int = 0,
         accumulation_steps: int = 1,
+        lengths_in_epoch: Callable[[int], tuple[np.ndarray, np.ndarray]] | None = None,
     ) -> None:
         self.source_lengths, self.target_lengths = np.asarray(source_lengths), np.asarray(target_lengths)
         self.seed, self.num_processes, self.process_index = seed, num_processes, process_index
+        self.max_tokens, self.lengths_in_epoch = max_tokens, lengths_in_epoch
         self.epoch = 0
         weights = np.ones(len(self.source_lengths)) if weights is None else weights
         # Slots are places in an epoch: a pair is in as many as its weight says, or shares one with others.
@@ -127,9 +154,12 @@ class TokenBatchSampler:
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         """Yields the batches of this process: (epoch, index) of each pair."""
         random = np.random.default_rng((self.seed, self.epoch))
-        slots = self._pairs_in_slots(random)
+        slots, batches = self._pairs_in_slots(random), self._batches
+        if self.lengths_in_epoch is not None:
+            sources, targets = self.lengths_in_epoch(self.epoch)
+            batches = plan_number_of_batches(sources[slots], targets[slots], self.max_tokens, len(batches))
         for position in random.permutation(len(self._batches)).reshape(-1, self.num_processes)[:, self.process_index]:
-            yield [(self.epoch, int(index)) for index in slots[self._batches[position]]]
+            yield [(self.epoch, int(index)) for index in slots[batches[position]]]
 
     def _pairs_in_slots(self, random: np.random.Generator) -> np.ndarray:
         drawn = [group[random.integers(len(group))] for group in self._shared]
@@ -249,6 +279,7 @@ __all__ = [
     "collate",
     "padded_batch",
     "plan_batches",
+    "plan_number_of_batches",
     "sorted_batches",
     "token_batches",
 ]

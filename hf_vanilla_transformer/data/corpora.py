@@ -3,18 +3,26 @@
 import difflib
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from itertools import zip_longest
+from itertools import islice, zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from datasets import load_dataset
+from datasets import load_dataset, load_dataset_builder
+from datasets.distributed import split_dataset_by_node
 
-from .text_files import read_lines, require_text_file
+from .text_files import OnError, read_lines, require_text_file
 
 # `line` is the line in the file, from 1, or the row of a dataset, from 0; a monolingual row has no `target`.
 Row = dict[str, Any]
+
+_T = TypeVar("_T")
+# What the columns of a table of sentence pairs are called.
+_COLUMN_NAMES = {"source", "target", "src", "tgt", "trg", "input", "output", "sentence", "translation", "reference"}
+_LANGUAGE = re.compile(r"[a-z]{2}([-_][a-z]{2,4})?")
+_ROWS_AT_ONCE = 1000  # of a dataset that is streamed
 
 
 @dataclass(frozen=True)
@@ -33,6 +41,22 @@ class TextFormat:
 
 
 @dataclass(frozen=True)
+class Share:
+    """Which part of a corpus a reader gets, where several share it out: together they read each sentence once.
+
+    Of files, it is every `count`-th sentence. Of a dataset, it is whole shards where their number is a multiple of
+    `count`, so that each is downloaded by one reader, or else every `count`-th row.
+
+    Args:
+        index: which of the readers it is, from 0.
+        count: how many readers there are.
+    """
+
+    index: int = 0
+    count: int = 1
+
+
+@dataclass(frozen=True)
 class Corpus:
     """One body of text: a file, two parallel files, or a dataset.
 
@@ -43,10 +67,11 @@ class Corpus:
         dataset: name of a dataset on the Hub, or a folder that `datasets` can load.
         config: its configuration.
         split: its split.
-        weight: how often the corpus counts in an epoch: 2 is twice, 0.5 every other sentence.
+        weight: how many times each of its sentences counts in an epoch: 2 is twice, 0.5 every other sentence.
+        size: how many sentences a dataset has, where several corpora are streamed and its description does not say.
 
     Raises:
-        ValueError: not exactly one kind of text is named, or the weight is no number above 0.
+        ValueError: not exactly one kind of text is named, or weight or size are no numbers above 0.
     """
 
     path: str | None = None
@@ -56,6 +81,7 @@ class Corpus:
     config: str | None = None
     split: str | None = None
     weight: float = 1.0
+    size: int | None = None
 
     def __post_init__(self) -> None:
         named = [name for name in ("path", "source", "dataset") if getattr(self, name)]
@@ -63,6 +89,8 @@ class Corpus:
             raise ValueError(f"a corpus is a path, a source with its target, or a dataset; got {self}")
         if not 0 < self.weight < math.inf:
             raise ValueError(f"the weight of a corpus is a number above 0; got {self}")
+        if self.size is not None and (self.size < 1 or self.dataset is None):
+            raise ValueError(f"the size of a corpus is a number of sentences, and only for a dataset; got {self}")
 
     @classmethod
     def parse(cls, description: "str | Mapping[str, Any] | Corpus") -> "Corpus":
@@ -91,9 +119,10 @@ class Corpus:
                 hint = f"; did you mean {close[0]}?" if close else f"; a corpus has: {', '.join(names)}"
                 raise ValueError(f"{key!r} is no key of a corpus, in {dict(description)}{hint}")
         given = {key: value for key, value in description.items() if value is not None}  # YAML's `key:` is None
-        texts = {key: str(value) for key, value in given.items() if key != "weight"}
+        texts = {key: str(value) for key, value in given.items() if key not in ("weight", "size")}
         try:
-            return cls(weight=float(given.get("weight", 1.0)), **texts)
+            size = int(given["size"]) if "size" in given else None
+            return cls(weight=float(given.get("weight", 1.0)), size=size, **texts)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{dict(description)}: {error}") from error
 
@@ -109,13 +138,13 @@ class Corpus:
         """The files that it is read from; none for a dataset."""
         return [path for path in (self.path, self.source, self.target) if path is not None]
 
-    def read_pairs(self, source_lang: str, target_lang: str, streaming: bool = False) -> Iterator[Row]:
+    def read_pairs(self, source_lang: str, target_lang: str, share: Share | None = None) -> Iterator[Row]:
         """Reads sentence pairs in their order.
 
         Args:
             source_lang: key of the source in jsonl and dataset rows.
             target_lang: key of the target.
-            streaming: whether a dataset is to be read without being downloaded first.
+            share: which part to read, a dataset without downloading it first; None for the whole.
 
         Yields:
             `line`, `source` and `target`.
@@ -125,26 +154,26 @@ class Corpus:
             ValueError: a line or row is not what it should be; the message names file and line.
         """
         if self.source is not None and self.target is not None:
-            return parallel_lines(self.source, self.target)
+            return _part(parallel_lines(self.source, self.target), share)
         if self.dataset is not None:
-            rows = self._dataset_rows(streaming)
+            rows = self._dataset_rows(share)
             return (_pair(row, number, f"{self.name}, row {number}", source_lang, target_lang) for number, row in rows)
         assert self.path is not None
         kind = _kind(self.path)
         if kind == ".tsv":
-            return tab_separated(read_lines(self.path), self.path)
+            return _part(tab_separated(read_lines(self.path), self.path), share)
         if kind == ".jsonl":
-            rows = _json_rows(self.path)
+            rows = _part(_json_rows(self.path), share)
             return (_pair(row, number, f"{self.path}, line {number}", source_lang, target_lang) for number, row in rows)
         raise ValueError(
             f"{self.path} has no pairs: give a .jsonl or .tsv file, or source=FILE,target=FILE for plain text"
         )
 
-    def read_texts(self, streaming: bool = False) -> Iterator[Row]:
+    def read_texts(self, share: Share | None = None) -> Iterator[Row]:
         """Reads monolingual text: plain lines, or the key `text` of jsonl and dataset rows.
 
         Args:
-            streaming: whether a dataset is to be read without being downloaded first.
+            share: as in `read_pairs`.
 
         Yields:
             `line` and `source`.
@@ -159,11 +188,31 @@ class Corpus:
                 "name each file as a corpus of its own"
             )
         if self.dataset is not None:
-            return (_text(row, number, f"{self.name}, row {number}") for number, row in self._dataset_rows(streaming))
+            return (_text(row, number, f"{self.name}, row {number}") for number, row in self._dataset_rows(share))
         assert self.path is not None
         if _kind(self.path) == ".jsonl":
-            return (_text(row, number, f"{self.path}, line {number}") for number, row in _json_rows(self.path))
-        return ({"line": number, "source": line} for number, line in enumerate(read_lines(self.path), start=1))
+            rows = _part(_json_rows(self.path), share)
+            return (_text(row, number, f"{self.path}, line {number}") for number, row in rows)
+        lines = _part(enumerate(read_lines(self.path), start=1), share)
+        return ({"line": number, "source": line} for number, line in lines)
+
+    def count_sentences(self) -> int | None:
+        """Counts the sentences without keeping any: the lines of a file, or what a dataset says of itself.
+
+        Returns:
+            Their number; None for a dataset that does not say, and has no `size` given.
+
+        Raises:
+            ValueError: as `read_lines`.
+        """
+        if self.dataset is None:
+            path = self.files[0]
+            # A blank line is a sentence that is filtered, but in jsonl none.
+            return sum(1 for line in read_lines(path) if _kind(path) != ".jsonl" or line.strip())
+        if self.size is not None:
+            return self.size
+        split = (load_dataset_builder(self.dataset, self.config).info.splits or {}).get(self.split)
+        return None if split is None else split.num_examples
 
     def check(self) -> None:
         """Refuses files that cannot be read, before anything long begins.
@@ -175,18 +224,46 @@ class Corpus:
         for path in self.files:
             require_text_file(path)
 
-    def _dataset_rows(self, streaming: bool) -> Iterator[tuple[int, Any]]:
-        rows = load_dataset(self.dataset, self.config, split=self.split, streaming=streaming)
-        return enumerate(rows)
+    def header(self, text_format: TextFormat) -> str | None:
+        """Looks whether the first line of a .tsv file names its columns, which would be learned as a pair.
+
+        Args:
+            text_format: the languages that may be named.
+
+        Returns:
+            What to say of it; None where the line is none, or this is no .tsv file.
+        """
+        if self.path is None or _kind(self.path) != ".tsv":
+            return None
+        names = {*_COLUMN_NAMES, text_format.source_lang.lower(), text_format.target_lang.lower()}
+        cells = [cell.strip().lower() for cell in next(read_lines(self.path), "").split("\t")]
+        if len(cells) != 2 or cells[0] == cells[1] or not all(c in names or _LANGUAGE.fullmatch(c) for c in cells):
+            return None
+        return (
+            f"{self.path}, line 1: {cells[0]!r} and {cells[1]!r} look like names of columns; they are learned as a "
+            "sentence pair. Remove the line if it is none"
+        )
+
+    def _dataset_rows(self, share: Share | None) -> Iterator[tuple[int, Any]]:
+        rows = load_dataset(self.dataset, self.config, split=self.split, streaming=share is not None)
+        if share is None:
+            return enumerate(rows)
+        rows = split_dataset_by_node(rows, rank=share.index, world_size=share.count)
+        # Plain iteration would share the rows out once more among the workers of a loader.
+        return enumerate(
+            dict(zip(columns, values, strict=True))
+            for columns in rows.iter(batch_size=_ROWS_AT_ONCE)
+            for values in zip(*columns.values(), strict=True)
+        )
 
 
-def read_corpora(corpora: Sequence[Corpus], text_format: TextFormat, streaming: bool = False) -> Iterator[Row]:
+def read_corpora(corpora: Sequence[Corpus], text_format: TextFormat, share: Share | None = None) -> Iterator[Row]:
     """Reads corpora one after the other: pairs, or monolingual text.
 
     Args:
         corpora: what to read.
         text_format: how their rows are taken apart.
-        streaming: whether datasets of the Hub are to be read without downloading them first.
+        share: which part of each to read, datasets without downloading them first; None for the whole.
 
     Yields:
         `corpus` (its number), `line`, `source` and, of pairs, `target`.
@@ -196,23 +273,28 @@ def read_corpora(corpora: Sequence[Corpus], text_format: TextFormat, streaming: 
     """
     for number, corpus in enumerate(corpora):
         if text_format.monolingual:
-            rows = corpus.read_texts(streaming)
+            rows = corpus.read_texts(share)
         else:
-            rows = corpus.read_pairs(text_format.source_lang, text_format.target_lang, streaming)
+            rows = corpus.read_pairs(text_format.source_lang, text_format.target_lang, share)
         for row in rows:
             yield {"corpus": number, **row}
+
+
+def _part(rows: Iterable[_T], share: Share | None) -> Iterator[_T]:
+    return iter(rows) if share is None else islice(rows, share.index, None, share.count)
 
 
 def _kind(path: str) -> str:
     return Path(path.removesuffix(".gz")).suffix
 
 
-def parallel_lines(source_path: str, target_path: str) -> Iterator[Row]:
+def parallel_lines(source_path: str, target_path: str, on_error: OnError | None = None) -> Iterator[Row]:
     """Reads two files of which line N of one translates line N of the other, side by side.
 
     Args:
         source_path: plain text, one sentence a line.
         target_path: likewise.
+        on_error: as in `read_lines`.
 
     Yields:
         `line`, `source` and `target`.
@@ -221,7 +303,7 @@ def parallel_lines(source_path: str, target_path: str) -> Iterator[Row]:
         FileNotFoundError: there is no such file.
         ValueError: one file ends before the other, or a line is no text; the message names file and line.
     """
-    sources, targets = read_lines(source_path), read_lines(target_path)
+    sources, targets = (read_lines(path, on_error=on_error) for path in (source_path, target_path))
     for number, (source, target) in enumerate(zip_longest(sources, targets), start=1):
         if source is None or target is None:
             short, long = (source_path, target_path) if source is None else (target_path, source_path)
@@ -233,12 +315,14 @@ def parallel_lines(source_path: str, target_path: str) -> Iterator[Row]:
         yield {"line": number, "source": source, "target": target}
 
 
-def tab_separated(lines: Iterable[str], name: str) -> Iterator[Row]:
+def tab_separated(lines: Iterable[str], name: str, on_error: OnError | None = None) -> Iterator[Row]:
     """Takes lines of SOURCE<tab>TARGET apart.
 
     Args:
         lines: without their ends.
         name: what to call the text in messages.
+        on_error: called for each line that has not two columns, with its number, from 1, and what is wrong; if it
+            returns, the line is a pair of empty texts. None raises the error.
 
     Yields:
         `line`, `source` and `target`.
@@ -249,7 +333,11 @@ def tab_separated(lines: Iterable[str], name: str) -> Iterator[Row]:
     for number, line in enumerate(lines, start=1):
         columns = line.split("\t")
         if len(columns) != 2:
-            raise ValueError(f"{name}, line {number}: expected SOURCE<tab>TARGET, got {len(columns)} columns")
+            error = ValueError(f"{name}, line {number}: expected SOURCE<tab>TARGET, got {len(columns)} columns")
+            if on_error is None:
+                raise error
+            on_error(number, error)
+            columns = ["", ""]
         yield {"line": number, "source": columns[0], "target": columns[1]}
 
 

@@ -11,10 +11,10 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from .batching import plan_batches
-from .corpora import Corpus, Row, TextFormat, read_corpora
+from .corpora import Corpus, Row, Share, TextFormat, read_corpora
 from .examples import MakeExample, example_lengths
 from .filters import FilterCounts, Filters
-from .tokenized import tokenize_rows
+from .tokenized import CHUNK, encode_columns
 
 logger = logging.get_logger(__name__)
 
@@ -38,18 +38,44 @@ class StreamOptions:
     process_index: int = 0
 
 
+def corpus_shares(corpora: Sequence[Corpus], sizes: Sequence[int | None]) -> list[float]:
+    """How large a part of a stream each corpus is: its weight times its size, as in an epoch of text in memory.
+
+    Args:
+        corpora: with their weights.
+        sizes: sentences of each; None where it is not known.
+
+    Returns:
+        Shares that add up to 1.
+
+    Raises:
+        ValueError: several corpora are to be mixed, and the size of one is not known.
+    """
+    if len(corpora) == 1:
+        return [1.0]
+    for corpus, size in zip(corpora, sizes, strict=True):
+        if size is None:
+            raise ValueError(
+                f"{corpus.name} does not say how many sentences it has, on which its part of a stream of "
+                f"{len(corpora)} corpora depends; add size=N to it"
+            )
+    counts = [corpus.weight * (size or 0) for corpus, size in zip(corpora, sizes, strict=True)]
+    return [count / sum(counts) for count in counts]
+
+
 class TokenBatchStream(torch.utils.data.IterableDataset):
     """An endless stream of batches by tokens (§5.1), of text that is read, filtered and tokenised on the way.
 
-    Corpora are mixed sentence by sentence, in the proportion of their weights, each from its beginning again when it
-    ends. `shuffle_buffer` examples at a time are put into batches by length, which come out shuffled. The same seed
-    gives the same stream; processes and loader workers share the sentences out among themselves.
+    Processes and loader workers share the sentences of each corpus out among themselves, and each of them mixes its
+    parts sentence by sentence in the given proportion, a part from its beginning again when it ends. `shuffle_buffer`
+    examples at a time are put into batches by length, which come out shuffled. The same seed gives the same stream.
 
     Args:
         corpora: what to read.
+        shares: how large a part of the stream each is, as `corpus_shares` has it.
         tokenizer: ends every side with `</s>`.
         text_format: how rows are taken apart.
-        filters: what to leave out.
+        filters: what to leave out; duplicates cannot be.
         options: how batches are made.
         make: as in `TrainingExamples`.
         collate: makes a batch of examples.
@@ -58,6 +84,7 @@ class TokenBatchStream(torch.utils.data.IterableDataset):
     def __init__(
         self,
         corpora: Sequence[Corpus],
+        shares: Sequence[float],
         tokenizer: PreTrainedTokenizerBase,
         text_format: TextFormat,
         filters: Filters,
@@ -65,7 +92,8 @@ class TokenBatchStream(torch.utils.data.IterableDataset):
         make: MakeExample | None,
         collate: Any,
     ) -> None:
-        self.corpora, self.tokenizer, self.text_format = corpora, tokenizer, text_format
+        self.corpora, self.shares = corpora, shares
+        self.tokenizer, self.text_format = tokenizer, text_format
         self.filters, self.options = filters, options
         self.make, self.collate = make, collate
 
@@ -75,10 +103,14 @@ class TokenBatchStream(torch.utils.data.IterableDataset):
         Raises:
             ValueError: nothing is left of a corpus after filtering; or as `read_corpora`.
         """
-        filters, options, counts = self.filters, self.options, FilterCounts()
-        # Two generators: all processes mix the corpora alike, however many batches each of them shuffles.
-        mixing, shuffling = np.random.default_rng((options.seed, 0)), np.random.default_rng((options.seed, 1))
-        rows = tokenize_rows(self._rows(mixing, counts), self.tokenizer, filters, counts)
+        worker = torch.utils.data.get_worker_info()
+        workers, number = (worker.num_workers, worker.id) if worker else (1, 0)
+        options = self.options
+        mine = Share(options.process_index * workers + number, options.num_processes * workers)
+        counts = [FilterCounts() for _ in self.corpora]
+        # Two generators: how sentences are mixed does not depend on how many batches were shuffled before.
+        mixing, shuffling = (np.random.default_rng((options.seed, use, mine.index)) for use in range(2))
+        rows = self._mixed([self._endless(number, mine, counts) for number in range(len(self.corpora))], mixing)
         read = 0
         while True:
             buffer = []
@@ -86,35 +118,40 @@ class TokenBatchStream(torch.utils.data.IterableDataset):
                 made = row if self.make is None else {**row, **self.make(row, 0, index)}
                 buffer.append({"input_ids": made["input_ids"], "labels": made["labels"], "index": index})
             read += len(buffer)
-            (logger.warning if counts.kept < counts.read else logger.info)(counts.describe("stream", filters))
+            whole = sum(counts, start=FilterCounts())
+            (logger.warning if whole.kept < whole.read else logger.info)(self.filters.describe("stream", whole))
             sources, targets = example_lengths(buffer)
             batches = plan_batches(sources, targets, options.max_tokens)
             for position in shuffling.permutation(len(batches)):
                 yield self.collate([buffer[index] for index in batches[position]])
 
-    def _rows(self, random: np.random.Generator, counts: FilterCounts) -> Iterator[Row]:
-        """The sentences of this process, and of this worker of its loader."""
-        worker = torch.utils.data.get_worker_info()
-        workers, number = (worker.num_workers, worker.id) if worker else (1, 0)
-        shares = self.options.num_processes * workers
-        mine = self.options.process_index * workers + number
-        streams = [self._endless(number, counts) for number in range(len(self.corpora))]
-        weights = np.array([corpus.weight for corpus in self.corpora])
-        limits = np.cumsum(weights / weights.sum())
-        mixed = (next(streams[int(np.searchsorted(limits[:-1], random.random(), "right"))]) for _ in itertools.count())
-        return itertools.islice(mixed, mine, None, shares)
+    def _mixed(self, streams: list[Iterator[Row]], random: np.random.Generator) -> Iterator[Row]:
+        limits = np.cumsum(self.shares)[:-1]
+        while True:
+            for draw in random.random(CHUNK):
+                yield next(streams[int(np.searchsorted(limits, draw, "right"))])
 
-    def _endless(self, number: int, counts: FilterCounts) -> Iterator[Row]:
+    def _endless(self, number: int, mine: Share, counts: list[FilterCounts]) -> Iterator[Row]:
+        """The rows of a corpus that are this reader's and are kept, with their ids, again and again."""
         corpus = self.corpora[number]
         while True:
-            rows = 0
-            for row in read_corpora([corpus], self.text_format, streaming=True):
-                rows += 1
-                yield {**row, "corpus": number}
-            if not rows:
-                raise ValueError(f"no sentence in {corpus.name}")
-            if not counts.kept and counts.read >= rows:
-                raise ValueError(f"nothing is left to learn from. {counts.describe(corpus.name, self.filters)}")
+            before = counts[number]
+            rows = read_corpora([corpus], self.text_format, mine)
+            while chunk := list(itertools.islice(rows, CHUNK)):
+                columns = {name: [row[name] for row in chunk] for name in chunk[0]}
+                made = encode_columns(
+                    {side: columns[side] for side in ("source", "target") if side in columns}, self.tokenizer
+                )
+                lengths = [np.array(made[name]) for name in ("source_length", "target_length") if name in made]
+                kept, more = self.filters.apply(lengths, np.array(made["blank"]))
+                counts[number] += more  # before any of them is handed on: they add up whenever they are looked at
+                ids = [name for name in ("input_ids", "labels") if name in made]
+                yield from ({**chunk[row], **{name: made[name][row] for name in ids}} for row in kept)
+            if counts[number].read == before.read:
+                part = "" if mine.count == 1 else f" for reader {mine.index + 1} of {mine.count}"
+                raise ValueError(f"no sentence in {corpus.name}{part}")
+            if counts[number].kept == before.kept:
+                raise ValueError(f"nothing is left to learn from. {self.filters.describe(corpus.name, counts[number])}")
 
 
-__all__ = ["StreamOptions", "TokenBatchStream"]
+__all__ = ["StreamOptions", "TokenBatchStream", "corpus_shares"]

@@ -6,14 +6,18 @@ import hashlib
 import io
 import os
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _UTF8_BOM = "\ufeff"
 
+# What is to become of a line that is no text: its number, from 1, and what is wrong. It raises, or the line is read as
+# an empty one.
+OnError = Callable[[int, ValueError], None]
 
-def read_lines(path: str | Path, allow_nul: bool = False) -> Iterator[str]:
+
+def read_lines(path: str | Path, allow_nul: bool = False, on_error: OnError | None = None) -> Iterator[str]:
     r"""Reads the lines of a UTF-8 text file one at a time, in memory for one line.
 
     A line ends at "\n" or "\r\n" and nowhere else. Python's own text mode also ends one at a lone "\r", and
@@ -23,6 +27,8 @@ def read_lines(path: str | Path, allow_nul: bool = False) -> Iterator[str]:
     Args:
         path: the file. Whether it is gzip is told by its first bytes, not by its name.
         allow_nul: whether NUL bytes are text like any other, and not a sign of something else.
+        on_error: called for each line that is not UTF-8 or has a NUL byte that is not allowed; if it returns, the line
+            is read as an empty one. None raises the error. Damaged gzip data are always an error.
 
     Yields:
         Each line without its end, and the first without a byte order mark.
@@ -39,19 +45,20 @@ def read_lines(path: str | Path, allow_nul: bool = False) -> Iterator[str]:
         stream = io.BufferedReader(gzip.GzipFile(fileobj=file)) if is_gzip else file
         count = 0
         try:
-            for line in decode_lines(stream, str(path), allow_nul):
+            for line in decode_lines(stream, str(path), allow_nul, on_error):
                 count += 1
                 yield line
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise ValueError(f"{path}, after line {count}: damaged or truncated gzip data ({error})") from error
 
 
-def count_lines(path: str | Path, allow_nul: bool = False) -> int | None:
+def count_lines(path: str | Path, allow_nul: bool = False, on_error: OnError | None = None) -> int | None:
     """Counts the lines that `read_lines` would read, or returns None for what can only be read once, such as a pipe.
 
     Args:
         path: the file.
         allow_nul: as in `read_lines`.
+        on_error: likewise.
 
     Returns:
         The number of lines.
@@ -62,16 +69,19 @@ def count_lines(path: str | Path, allow_nul: bool = False) -> int | None:
         ValueError: likewise.
     """
     require_text_file(path)
-    return sum(1 for _ in read_lines(path, allow_nul)) if Path(path).is_file() else None
+    return sum(1 for _ in read_lines(path, allow_nul, on_error)) if Path(path).is_file() else None
 
 
-def decode_lines(raw_lines: Iterable[bytes], name: str, allow_nul: bool = False) -> Iterator[str]:
+def decode_lines(
+    raw_lines: Iterable[bytes], name: str, allow_nul: bool = False, on_error: OnError | None = None
+) -> Iterator[str]:
     r"""Decodes the lines of a binary stream, such as `sys.stdin.buffer`, as `read_lines` those of a file.
 
     Args:
         raw_lines: each with its "\n", but for the last.
         name: what to call the stream in messages.
         allow_nul: as in `read_lines`.
+        on_error: likewise.
 
     Yields:
         Each line without its end, and the first without a byte order mark.
@@ -80,7 +90,13 @@ def decode_lines(raw_lines: Iterable[bytes], name: str, allow_nul: bool = False)
         ValueError: a line is not UTF-8 or has a NUL byte that is not allowed; the message names stream, line and byte.
     """
     for number, raw_line in enumerate(raw_lines, start=1):
-        line = _decode(raw_line, f"{name}, line {number}", allow_nul)
+        try:
+            line = _decode(raw_line, f"{name}, line {number}", allow_nul)
+        except ValueError as error:
+            if on_error is None:
+                raise
+            on_error(number, error)
+            line = ""
         if number == 1 and line.startswith(_UTF8_BOM):
             line = line[1:]
             if not line:  # a file of nothing but the mark has no line
@@ -151,4 +167,4 @@ def _decode(raw_line: bytes, where: str, allow_nul: bool) -> str:
         ) from error
 
 
-__all__ = ["count_lines", "decode_lines", "hash_file", "read_aligned", "read_lines", "require_text_file"]
+__all__ = ["OnError", "count_lines", "decode_lines", "hash_file", "read_aligned", "read_lines", "require_text_file"]

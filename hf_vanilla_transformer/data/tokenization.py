@@ -13,12 +13,18 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.utils import logging
 
 from ..text_to_ids import BOS, EOS, PAD, SENTINEL, SPECIAL_TOKENS, UNK, text_to_ids
+from .corpora import Corpus, TextFormat, read_corpora
 from .text_files import read_lines, require_text_file
 
 logger = logging.get_logger(__name__)
 
 _CONTINUATION = "##"
 _LONGEST_WORDPIECE_WORD = 100  # characters
+
+# Files that are text to look at, but of which the syntax would be learned too.
+_NOT_PLAIN = {".json", ".csv", ".xml", ".tmx", ".parquet", ".arrow", ".zip", ".bz2", ".xz", ".zst"}
+
+_PAIRS = TextFormat()
 
 # Reads the training text from its beginning, and may be called again.
 _Corpus = Callable[[], Iterator[str]]
@@ -36,6 +42,7 @@ def train_tokenizer(
     num_sentinels: int = 0,
     output_dir: str | Path | None = None,
     show_progress: bool = False,
+    text_format: TextFormat = _PAIRS,
 ) -> PreTrainedTokenizerFast:
     """Learns one vocabulary from the text of both languages (§5.1), and makes a transformers tokenizer of it.
 
@@ -55,7 +62,8 @@ def train_tokenizer(
     training text has not, or more than 100 characters, becomes `<unk>`, which decoding skips.
 
     Args:
-        files: text files, plain or gzip, read line by line. Source and target files together.
+        files: text files, plain or gzip, read line by line. Source and target files together. Of .jsonl and .tsv
+            files, both sides of each pair are read, as `text_format` says.
         texts: instead of files, strings; an iterator will do. "wordpiece", which reads them twice, holds them in
             memory.
         vocab_size: tokens to learn, with the special ones.
@@ -68,6 +76,7 @@ def train_tokenizer(
             4 on. They count in `vocab_size`, and `text_to_ids` makes none of any text.
         output_dir: a folder to save the tokenizer in, for `AutoTokenizer.from_pretrained`.
         show_progress: whether to show progress bars.
+        text_format: how the rows of .jsonl and .tsv files are taken apart.
 
     Returns:
         The tokenizer. Where the text has fewer tokens to learn than `vocab_size`, a warning says so, and the
@@ -92,7 +101,7 @@ def train_tokenizer(
     if num_sentinels < 0:
         raise ValueError(f"`num_sentinels`={num_sentinels} is negative")
     special_tokens = [*SPECIAL_TOKENS, *map(SENTINEL.format, range(num_sentinels))]
-    corpus = _corpus(files, texts, model)
+    corpus = _corpus(files, texts, model, text_format)
     backend = _TRAINERS[model](corpus, vocab_size, special_tokens, lowercase, min_frequency, show_progress)
     learned = backend.get_vocab_size()
     if learned < vocab_size:
@@ -161,14 +170,18 @@ class TokenizerStatistics:
 
 
 def tokenizer_statistics(
-    tokenizer: PreTrainedTokenizerBase, files: str | Path | Iterable[str | Path], sample_size: int = 1000
+    tokenizer: PreTrainedTokenizerBase,
+    files: str | Path | Iterable[str | Path],
+    sample_size: int = 1000,
+    text_format: TextFormat = _PAIRS,
 ) -> TokenizerStatistics:
     """Measures a tokenizer on a random sample of lines, the same sample each time.
 
     Args:
         tokenizer: what to measure.
-        files: text files, plain or gzip.
+        files: as of `train_tokenizer`.
         sample_size: the most lines to measure on.
+        text_format: how the rows of .jsonl and .tsv files are taken apart.
 
     Returns:
         The numbers.
@@ -180,7 +193,7 @@ def tokenizer_statistics(
     draw = random.Random(0)
     sample: list[str] = []
     lines = non_blank = 0
-    for line in _lines(paths):
+    for line in _lines(paths, text_format):
         lines += 1
         if line.strip():
             # Reservoir sampling: each non-blank line so far is in the sample with equal probability.
@@ -310,11 +323,13 @@ def _wrap(backend: Tokenizer, special_tokens: list[str], model_max_length: int |
     )
 
 
-def _corpus(files: str | Path | Iterable[str | Path] | None, texts: Iterable[str] | None, model: str) -> _Corpus:
+def _corpus(
+    files: str | Path | Iterable[str | Path] | None, texts: Iterable[str] | None, model: str, text_format: TextFormat
+) -> _Corpus:
     if (files is None) == (texts is None):
         raise ValueError("give the training text either as `files` or as `texts`, and not both")
     if files is not None:
-        return partial(_lines, _paths(files))
+        return partial(_lines, _paths(files), text_format)
     assert texts is not None
     if isinstance(texts, str):
         raise TypeError("`texts` is one string; give a list or an iterator of strings")
@@ -330,13 +345,27 @@ def _paths(files: str | Path | Iterable[str | Path]) -> list[Path]:
         require_text_file(path)
         if not path.is_file():
             raise ValueError(f"{path}: not a regular file; it is read more than once, which a pipe cannot be")
+        if _suffix(path) in _NOT_PLAIN:
+            raise ValueError(f"{path}: neither plain text, one sentence a line, nor .jsonl or .tsv; convert it to one")
     return paths
 
 
-def _lines(paths: list[Path]) -> Iterator[str]:
+def _suffix(path: Path) -> str:
+    return Path(str(path).removesuffix(".gz")).suffix
+
+
+def _texts(path: Path, text_format: TextFormat) -> Iterator[str]:
+    if _suffix(path) not in (".jsonl", ".tsv"):
+        yield from read_lines(path)
+        return
+    for row in read_corpora([Corpus(path=str(path))], text_format):
+        yield from (row[side] for side in ("source", "target") if side in row)
+
+
+def _lines(paths: list[Path], text_format: TextFormat) -> Iterator[str]:
     for path in paths:
         count, has_text = 0, False
-        for line in read_lines(path):
+        for line in _texts(path, text_format):
             count += 1
             has_text = has_text or bool(line.strip())
             yield line

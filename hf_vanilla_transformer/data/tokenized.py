@@ -1,103 +1,82 @@
-"""From text to token ids: filtered with a count of everything left out, tokenised once, kept by content."""
+"""From text to token ids: each corpus is tokenised once and kept by its content, and filtered when it is used."""
 
 import hashlib
-import itertools
 import json
 import os
-import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
-from datasets import Dataset, Features, Value
+from datasets import Dataset, Features, Value, concatenate_datasets
 from datasets import Sequence as ListOf
-from datasets.arrow_writer import ArrowWriter
-from tqdm.auto import tqdm
+from datasets.exceptions import DatasetGenerationError
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from ..text_to_ids import text_to_ids
 from .corpora import Corpus, Row, TextFormat, read_corpora
-from .filters import FilterCounts, Filters
-from .text_files import hash_file
+from .filters import Filters
+from .fingerprints import corpus_fingerprint, tokenizer_fingerprint
 
 logger = logging.get_logger(__name__)
 
 # Sentences that go through the tokenizer together.
-_CHUNK = 1000
+CHUNK = 1000
+# Fewer sentences are tokenised sooner than another process is started.
+_SENTENCES_WORTH_A_PROCESS = 100_000
+_MOST_PROCESSES = 8
 # Part of the name under which tokenised text is kept; a new number makes older ones unknown.
-_CACHE_VERSION = 2
+_CACHE_VERSION = 3
 
-_PAIR_FEATURES = Features(
-    {
-        "corpus": Value("int32"),
-        "line": Value("int64"),
-        "source": Value("string"),
-        "target": Value("string"),
-        "input_ids": ListOf(Value("int32")),
-        "labels": ListOf(Value("int32")),
-    }
-)
-_TEXT_FEATURES = Features({name: _PAIR_FEATURES[name] for name in ("corpus", "line", "source", "input_ids")})
+_SIDES = {"source": ("input_ids", "source_length"), "target": ("labels", "target_length")}
 
 
 @dataclass(frozen=True)
 class Cache:
-    """Where tokenised text is kept.
+    """Where tokenised text is kept, and how it gets there.
 
     Args:
         folder: None for one below that of `datasets`.
         show_progress: whether to show a progress bar while it is filled.
+        processes: how many tokenise at once; None for as many as the text is worth, up to 8.
     """
 
     folder: str | None = None
     show_progress: bool = True
+    processes: int | None = None
+
+    @property
+    def root(self) -> Path:
+        """The folder that has one folder for each tokenised corpus."""
+        return Path(self.folder or Path(datasets.config.HF_DATASETS_CACHE) / "hf_vanilla_transformer")
 
 
-def tokenize_rows(
-    rows: Iterable[Row], tokenizer: PreTrainedTokenizerBase, filters: Filters, counts: FilterCounts
-) -> Iterator[Row]:
-    """Adds token ids to rows, and leaves out those that a filter wants out.
+def encode_columns(columns: Mapping[str, Sequence[str]], tokenizer: PreTrainedTokenizerBase) -> dict[str, list[Any]]:
+    """Makes token ids of text, and what the filters look at.
 
     Args:
-        rows: with `source` and, of pairs, `target`.
+        columns: `source` and, of pairs, `target`: the texts.
         tokenizer: ends every side with `</s>`.
-        filters: what to leave out.
-        counts: counts on.
 
-    Yields:
-        Rows with `input_ids` and, of pairs, `labels`.
+    Returns:
+        `input_ids` and `source_length`; of pairs, `labels` and `target_length`; `blank`, whether a side has no visible
+        character; and `text_hash`, equal for equal texts.
     """
-    seen: set[bytes] = set()
-    iterator = iter(rows)
-    while chunk := list(itertools.islice(iterator, _CHUNK)):
-        counts.read += len(chunk)
-        full = [row for row in chunk if all(row[side].strip() for side in _sides(row))]
-        counts.empty += len(chunk) - len(full)
-        if filters.drop_duplicates:
-            new = [row for row in full if _is_new(row, seen)]
-            counts.duplicate += len(full) - len(new)
-            full = new
-        if not full:
-            continue
-        columns = {"input_ids": text_to_ids(tokenizer, [row["source"] for row in full])}
-        if "target" in full[0]:
-            columns["labels"] = text_to_ids(tokenizer, [row["target"] for row in full], as_target=True)
-        kept = []
-        for index, row in enumerate(full):
-            ids = {name: column[index] for name, column in columns.items()}
-            lengths = [len(side) for side in ids.values()]
-            if filters.max_length is not None and max(lengths) > filters.max_length:
-                counts.too_long += 1
-            elif filters.max_length_ratio is not None and max(lengths) > filters.max_length_ratio * min(lengths):
-                counts.unequal += 1
-            else:
-                kept.append({**row, **ids})
-        counts.kept += len(kept)  # before any of them is handed on: the counts add up whenever they are looked at
-        yield from kept
+    sides = [side for side in _SIDES if side in columns]
+    made: dict[str, list[Any]] = {}
+    for side in sides:
+        ids, length = _SIDES[side]
+        made[ids] = text_to_ids(tokenizer, columns[side], as_target=side == "target")
+        made[length] = [len(each) for each in made[ids]]
+    rows = list(zip(*(columns[side] for side in sides), strict=True))
+    made["blank"] = [not all(text.strip() for text in row) for row in rows]
+    made["text_hash"] = [_hash_text("\0".join(row)) for row in rows]
+    return made
 
 
 def load_tokenized(
@@ -107,10 +86,12 @@ def load_tokenized(
     filters: Filters,
     name: str,
     cache: Cache = Cache(),
+    fingerprints: Sequence[str] | None = None,
 ) -> Dataset:
-    """Tokenises corpora into a memory-mapped dataset, or finds it where an earlier run kept it.
+    """Tokenises corpora into a memory-mapped dataset, or finds each where an earlier run kept it.
 
-    It is kept under a hash of the text, the tokenizer and the filters, so that it cannot be stale.
+    A corpus is kept under a hash of its text, the tokenizer and the format, so that it cannot be stale, and neither
+    other filters nor other corpora beside it make it new.
 
     Args:
         corpora: what to read.
@@ -119,113 +100,209 @@ def load_tokenized(
         filters: what to leave out.
         name: what to call the text in the log.
         cache: where it is kept.
+        fingerprints: `corpus_fingerprint` of each corpus, where they are known.
 
     Returns:
-        `corpus`, `line`, `source`, `input_ids` and, of pairs, `target` and `labels`.
+        `corpus`, `line`, `source`, `input_ids` and `source_length` and, of pairs, `target`, `labels` and
+        `target_length`.
 
     Raises:
-        ValueError: a line is not what it should be, with file and line; or nothing is left, with the counts.
+        ValueError: a line is not what it should be, with file and line; a corpus has no text; or nothing is left,
+            with the counts.
     """
     for corpus in corpora:
         corpus.check()
-    root = Path(cache.folder or Path(datasets.config.HF_DATASETS_CACHE) / "hf_vanilla_transformer")
-    key = _cache_key(corpora, tokenizer, text_format, filters)
-    folder = root / key
-    if not (folder / "counts.json").exists():
-        _write_tokenized(folder, corpora, tokenizer, text_format, filters, name, cache.show_progress)
-    counts = FilterCounts(**json.loads((folder / "counts.json").read_text(encoding="utf-8")))
-    message = counts.describe(name, filters)
+    known, parts = tokenizer_fingerprint(tokenizer), []
+    for number, corpus in enumerate(corpora):
+        fingerprint = corpus_fingerprint(corpus) if fingerprints is None else fingerprints[number]
+        rows = _load_corpus(corpus, fingerprint, known, tokenizer, text_format, cache)
+        if np.all(rows.with_format("numpy")["blank"][:]):
+            what = "lines are blank" if text_format.monolingual else "pairs have an empty side"
+            raise ValueError(f"nothing to learn from in {corpus.name}: all of its {len(rows)} {what}")
+        parts.append(rows.add_column("corpus", np.full(len(rows), number, dtype=np.int32)))
+    whole = concatenate_datasets(parts)
+    numbers = whole.with_format("numpy")
+    hashes = numbers["text_hash"][:] if filters.drop_duplicates else None
+    kept, counts = filters.apply(
+        [lengths for lengths in row_lengths(whole) if len(lengths)], numbers["blank"][:], hashes
+    )
+    message = filters.describe(name, counts)
     if not counts.kept:
-        shutil.rmtree(folder)
-        raise ValueError(
-            f"nothing is left to learn from in {', '.join(corpus.name for corpus in corpora)}. {message}"
-            if counts.read
-            else f"no sentence in {', '.join(corpus.name for corpus in corpora)}"
-        )
+        names = ", ".join(corpus.name for corpus in corpora)
+        raise ValueError(f"nothing is left to learn from in {names}. {message}")
     (logger.warning if counts.kept < counts.read else logger.info)(message)
-    return Dataset.from_file(str(folder / "rows.arrow"))
+    whole = whole.remove_columns(["blank", "text_hash"])
+    return whole if counts.kept == counts.read else whole.select(kept)
 
 
-def _write_tokenized(
-    folder: Path,
-    corpora: Sequence[Corpus],
-    tokenizer: PreTrainedTokenizerBase,
-    text_format: TextFormat,
-    filters: Filters,
-    name: str,
-    show_progress: bool,
-) -> None:
-    counts = FilterCounts()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    # Whole or not at all, also beside another run that does the same: written elsewhere, then renamed.
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        written = Path(scratch) / "rows"
-        written.mkdir()
-        features = _TEXT_FEATURES if text_format.monolingual else _PAIR_FEATURES
-        rows = tokenize_rows(read_corpora(corpora, text_format), tokenizer, filters, counts)
-        with ArrowWriter(path=str(written / "rows.arrow"), features=features) as writer:
-            for row in tqdm(rows, desc=f"Tokenising {name}", unit=" sentences", disable=not show_progress):
-                writer.write(row)
-            writer.finalize()
-        (written / "counts.json").write_text(json.dumps(asdict(counts)), encoding="utf-8")
-        try:
-            os.rename(written, folder)
-        except OSError:
-            if not (folder / "counts.json").exists():
-                raise
-
-
-def _cache_key(
-    corpora: Sequence[Corpus],
-    tokenizer: PreTrainedTokenizerBase,
-    text_format: TextFormat,
-    filters: Filters,
-) -> str:
-    digest = hashlib.sha256()
-    for corpus in corpora:
-        if corpus.dataset is not None:
-            splits = datasets.load_dataset(corpus.dataset, corpus.config, split=corpus.split)
-            digest.update(splits._fingerprint.encode())
-        for path in corpus.files:
-            # One a file: text that moves from one file to the next is another text.
-            digest.update(hash_file(path).encode())
-        # Two spellings of one file read alike, but for how they are taken apart.
-        digest.update(json.dumps([Path(path).suffixes for path in corpus.files]).encode())
-    digest.update(tokenizer.backend_tokenizer.to_str().encode())
-    # Which of the added tokens are read from text, and what is put around either side, is not all in there.
-    probe = [" ".join(sorted(tokenizer.get_added_vocab()))]
-    digest.update(json.dumps([text_to_ids(tokenizer, probe, as_target) for as_target in (False, True)]).encode())
-    what = [asdict(text_format), asdict(filters), _CACHE_VERSION]
-    digest.update(json.dumps(what).encode())
-    return digest.hexdigest()[:32]
-
-
-def _sides(row: Row) -> tuple[str, ...]:
-    return ("source", "target") if "target" in row else ("source",)
-
-
-def _is_new(row: Row, seen: set[bytes]) -> bool:
-    # Sixteen bytes a pair, not its text: a corpus of millions fits in memory.
-    text = "\0".join(row[side] for side in _sides(row))
-    key = hashlib.blake2b(text.encode(), digest_size=16).digest()
-    if key in seen:
-        return False
-    seen.add(key)
-    return True
-
-
-def column_lengths(rows: Dataset, column: str) -> np.ndarray:
-    """How many tokens each row of a column of lists has, without reading the tokens.
+def row_lengths(rows: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """How many tokens each row has, without reading the tokens.
 
     Args:
-        rows: a dataset.
-        column: a column of lists.
+        rows: as `load_tokenized` returns them, or some of them.
 
     Returns:
-        One number a row.
+        Tokens of each source, and of each target; none where there are no targets.
     """
-    chunks = rows.data.column(column).chunks
-    return np.concatenate([np.diff(chunk.offsets.to_numpy()) for chunk in chunks]).astype(np.int64)
+    numbers = rows.with_format("numpy")
+    columns = [name for _, name in _SIDES.values()]
+    sources, targets = (
+        np.asarray(numbers[name][:] if name in rows.column_names else [], dtype=np.int64) for name in columns
+    )
+    return sources, targets
 
 
-__all__ = ["Cache", "column_lengths", "load_tokenized", "tokenize_rows"]
+def is_tokenized(fingerprint: str, tokenizer: PreTrainedTokenizerBase, text_format: TextFormat, cache: Cache) -> bool:
+    """Says whether a corpus was tokenised before, so that `load_tokenized` will soon be done with it.
+
+    Args:
+        fingerprint: `corpus_fingerprint` of the corpus.
+        tokenizer: as for `load_tokenized`.
+        text_format: likewise.
+        cache: likewise.
+    """
+    return _folder(fingerprint, tokenizer_fingerprint(tokenizer), text_format, cache).exists()
+
+
+def _folder(fingerprint: str, tokenizer_key: str, text_format: TextFormat, cache: Cache) -> Path:
+    what = json.dumps([fingerprint, tokenizer_key, asdict(text_format), _CACHE_VERSION])
+    return cache.root / hashlib.sha256(what.encode()).hexdigest()[:32]
+
+
+def _load_corpus(
+    corpus: Corpus,
+    fingerprint: str,
+    tokenizer_key: str,
+    tokenizer: PreTrainedTokenizerBase,
+    text_format: TextFormat,
+    cache: Cache,
+) -> Dataset:
+    folder = _folder(fingerprint, tokenizer_key, text_format, cache)
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        # Whole or not at all, also beside another run that does the same: written elsewhere, then renamed.
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix="unfinished-") as scratch:
+            (written := Path(scratch) / "rows").mkdir()
+            with without_progress_bars(not cache.show_progress):
+                _write_corpus(written, Path(scratch), corpus, tokenizer, text_format, cache.processes)
+            try:
+                os.rename(written, folder)
+            except OSError:
+                if not folder.exists():
+                    raise
+    return concatenate_datasets([Dataset.from_file(str(path)) for path in sorted(folder.glob("*.arrow"))])
+
+
+def _write_corpus(
+    folder: Path,
+    scratch: Path,
+    corpus: Corpus,
+    tokenizer: PreTrainedTokenizerBase,
+    text_format: TextFormat,
+    processes: int | None,
+) -> None:
+    texts = {side: Value("string") for side in (["source"] if text_format.monolingual else ["source", "target"])}
+    features = Features({"line": Value("int64"), **texts})
+    try:
+        rows = Dataset.from_generator(
+            _read_corpus,
+            features=features,
+            cache_dir=str(scratch / "text"),
+            gen_kwargs={"corpus": corpus, "text_format": text_format},
+        )
+    except DatasetGenerationError as error:
+        # `datasets` says that something went wrong; its cause says what, in which line of which file.
+        raise error.__cause__ or error from None
+    made = {"blank": Value("bool"), "text_hash": Value("int64")}
+    for side in texts:
+        ids, length = _SIDES[side]
+        made |= {ids: ListOf(Value("int32")), length: Value("int32")}
+    rows.map(
+        _encode_chunk,
+        batched=True,
+        batch_size=CHUNK,
+        with_rank=True,
+        input_columns=list(texts),
+        features=Features({**features, **made}),
+        fn_kwargs={"sides": list(texts), "tokenizer": tokenizer},
+        num_proc=processes_for(len(rows), processes),
+        cache_file_name=str(folder / "rows.arrow"),
+        new_fingerprint="rows",
+        desc=f"Tokenising {corpus.name}",
+    )
+
+
+def _read_corpus(corpus: Corpus, text_format: TextFormat) -> Iterator[Row]:
+    row = None
+    for row in read_corpora([corpus], text_format):
+        del row["corpus"]
+        yield row
+    if row is None:
+        raise ValueError(f"no sentence in {corpus.name}")
+
+
+def _encode_chunk(*columns: Any, sides: list[str], tokenizer: PreTrainedTokenizerBase) -> dict[str, list[Any]]:
+    *texts, rank = columns
+    if rank is not None:
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"  # there is a process for every core already
+    made = encode_columns(dict(zip(sides, texts, strict=True)), tokenizer)
+    # As arrays they are written in half the time of lists.
+    return made | {
+        ids: [np.asarray(each, dtype=np.int32) for each in made[ids]] for ids, _ in _SIDES.values() if ids in made
+    }
+
+
+def usable_cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def processes_for(sentences: int, wanted: int | None) -> int | None:
+    """How many processes go through sentences together.
+
+    Args:
+        sentences: how many there are.
+        wanted: how many processes are wanted; None for as many as have enough to do, up to 8 and the cores there are.
+
+    Returns:
+        Their number as `datasets` has it: None for this process alone.
+    """
+    if wanted is None:
+        wanted = min(_MOST_PROCESSES, usable_cores(), sentences // _SENTENCES_WORTH_A_PROCESS)
+    number = min(wanted, sentences)
+    return number if number > 1 else None
+
+
+def _hash_text(text: str) -> int:
+    # Eight bytes a pair, not its text. Of 40 million pairs, two different ones are equal with a chance of 1 in 20,000.
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little", signed=True)
+
+
+@contextmanager
+def without_progress_bars(hidden: bool = True) -> Iterator[None]:
+    """Hides the progress bars of `datasets` for a while.
+
+    Args:
+        hidden: False leaves them as they are.
+    """
+    were_shown = datasets.utils.logging.is_progress_bar_enabled()
+    if hidden:
+        datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if were_shown:
+            datasets.enable_progress_bars()
+
+
+__all__ = [
+    "CHUNK",
+    "Cache",
+    "encode_columns",
+    "is_tokenized",
+    "load_tokenized",
+    "processes_for",
+    "row_lengths",
+    "usable_cores",
+    "without_progress_bars",
+]

@@ -1,7 +1,7 @@
-"""The text that papers on Multi30k and the like score: in lower case, punctuation normalised, cut by Moses' tokeniser.
+"""Text as papers on Multi30k score it: in lower case, with punctuation normalised, tokenised by Moses.
 
-Scores of it are comparable with published ones of that kind, and with no others; BLEU is computed on it with
-`tokenize="none"`.
+Scores of such text can be compared with published scores of the same kind, and with no others. BLEU of it is computed
+with `tokenize="none"`.
 """
 
 from collections.abc import Iterable
@@ -10,14 +10,14 @@ from typing import Any
 
 
 def moses_lowercased(sentences: Iterable[str], language: str) -> list[str]:
-    """Lowers case, normalises punctuation and tokenises, as Moses' scripts do in this order.
+    """Lowercases text, normalises its punctuation and tokenises it, in this order, as Moses' scripts do.
 
     Args:
         sentences: raw text.
-        language: of the text, such as `de`; punctuation and abbreviations are a language's own.
+        language: of the text, such as `de`; rules for punctuation and abbreviations depend on it.
 
     Returns:
-        Words and marks with spaces between them, some marks escaped as in XML, one string a sentence.
+        For each sentence its words and punctuation marks, separated by spaces; some marks are escaped as in XML.
 
     Raises:
         ValueError: sacremoses is not installed.
@@ -31,13 +31,13 @@ def moses_lowercased(sentences: Iterable[str], language: str) -> list[str]:
 
 
 def moses_description(language: str) -> str:
-    """Says what `moses_lowercased` does, to be quoted next to scores.
+    """Describes `moses_lowercased`, to be quoted next to scores.
 
     Args:
-        language: as there.
+        language: of the text.
 
     Returns:
-        Like a sacrebleu signature.
+        A description in the style of sacrebleu's signatures.
 
     Raises:
         ValueError: sacremoses is not installed.
@@ -49,4 +49,4 @@ def _sacremoses() -> Any:
     try:
         return import_module("sacremoses")
     except ImportError as error:
-        raise ValueError("text as Moses cuts it needs sacremoses: pip install sacremoses") from error
+        raise ValueError("Moses' tokenisation needs sacremoses: pip install sacremoses") from error

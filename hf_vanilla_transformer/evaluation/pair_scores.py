@@ -23,11 +23,11 @@ class PairScore:
     """How probable a model finds one translation of one source.
 
     Args:
-        tokens: of the translation, as the tokenizer has them, `</s>` at the end.
-        token_log_probs: of each token, given the source and the tokens before it; natural logarithms.
+        tokens: tokens of the translation, `</s>` at the end.
+        token_log_probs: log-probability of each token, given the source and the tokens before it, in nats.
         num_characters: Unicode characters of the translation, its end counted as one.
-        has_empty_side: whether source or translation has no visible character. Such a pair is scored like any other:
-            what is left to predict, or to translate, is `</s>`.
+        has_empty_side: whether source or translation has no visible character. Such a pair is scored like any other;
+            the only token of an empty text is `</s>`.
     """
 
     tokens: tuple[str, ...]
@@ -37,38 +37,38 @@ class PairScore:
 
     @property
     def log_prob(self) -> float:
-        """Of the whole translation: the sum over its tokens, in nats, at most 0."""
+        """Log-probability of the whole translation: the sum over its tokens, in nats, at most 0."""
         return math.fsum(self.token_log_probs)
 
     @property
     def num_tokens(self) -> int:
-        """How many tokens were predicted."""
+        """Number of tokens, `</s>` included."""
         return len(self.tokens)
 
     @property
     def nats_per_token(self) -> float:
-        """Minus the mean log-probability of its tokens."""
+        """Negative mean log-probability of its tokens."""
         return LabelLikelihood(-self.log_prob, self.num_tokens).nll_per_token
 
     @property
     def perplexity(self) -> float:
-        """exp(nats a token)."""
+        """exp(nats per token)."""
         return LabelLikelihood(-self.log_prob, self.num_tokens).perplexity
 
     @property
     def nats_per_character(self) -> float:
-        """Comparable between models with different vocabularies, which nats a token are not."""
+        """Negative log-probability per character: unlike nats per token, comparable between vocabularies."""
         return -self.log_prob / self.num_characters
 
     def to_line(self, per_token: bool = False) -> str:
         r"""Writes the score as tab-separated columns.
 
         Args:
-            per_token: whether to add a column of `token:log-probability`, one space between them. White space in a
-                token, which few tokenizers make, is written as its code: `\u0020`.
+            per_token: whether to add a column of `token:log-probability`, separated by spaces. White space in a token,
+                which few tokenizers make, is written as its code: `\u0020`.
 
         Returns:
-            Log-probability, number of tokens, nats a token; without an end of line.
+            Log-probability, number of tokens, nats per token; without an end of line.
         """
         columns = [f"{self.log_prob:.6f}", str(self.num_tokens), f"{self.nats_per_token:.6f}"]
         if per_token:
@@ -78,10 +78,10 @@ class PairScore:
         return "\t".join(columns)
 
     def to_json(self) -> str:
-        """Writes the score, its tokens and what is derived of them as one line of JSON.
+        """Writes all fields and properties as one line of JSON.
 
         Returns:
-            An object; no figure is rounded. An infinite one is `Infinity`, as Python reads it.
+            An object; numbers are not rounded. An infinite one is written as `Infinity`, which Python's reader accepts.
         """
         derived = ("log_prob", "num_tokens", "nats_per_token", "perplexity", "nats_per_character")
         return json.dumps({**{name: getattr(self, name) for name in derived}, **asdict(self)}, ensure_ascii=False)
@@ -89,14 +89,14 @@ class PairScore:
 
 @dataclass
 class ScoreTotals:
-    """Sums over pairs, counted on one by one.
+    """Sums over pairs, to which one pair at a time is added.
 
     Args:
-        num_pairs: how many there were.
-        num_tokens: of all translations.
-        num_characters: likewise, the end of each counted as one.
-        num_empty: pairs with an empty side, which are among the others.
-        nll: minus the log-probability of all translations, in nats.
+        num_pairs: number of pairs.
+        num_tokens: number of tokens of all translations.
+        num_characters: number of characters of all translations, the end of each counted as one.
+        num_empty: how many of the pairs have an empty side.
+        nll: negative log-probability of all translations, in nats.
     """
 
     num_pairs: int = 0
@@ -106,10 +106,10 @@ class ScoreTotals:
     nll: float = 0.0
 
     def add(self, score: PairScore) -> None:
-        """Counts one pair.
+        """Adds one pair.
 
         Args:
-            score: the pair.
+            score: of the pair.
         """
         self.num_pairs += 1
         self.num_tokens += score.num_tokens
@@ -119,30 +119,30 @@ class ScoreTotals:
 
     @property
     def nats_per_token(self) -> float:
-        """Over all tokens, so that long sentences weigh what they are long."""
+        """Negative mean log-probability of all tokens, so that sentences have weight by their length."""
         return LabelLikelihood(self.nll, self.num_tokens).nll_per_token
 
     @property
     def perplexity(self) -> float:
-        """exp(nats a token)."""
+        """exp(nats per token)."""
         return LabelLikelihood(self.nll, self.num_tokens).perplexity
 
     @property
     def nats_per_character(self) -> float:
-        """Over all characters."""
+        """Negative log-probability per character, over all characters."""
         return self.nll / max(self.num_characters, 1)
 
     def as_dict(self) -> dict[str, float]:
-        """The sums and what is derived of them, by name."""
+        """Returns all fields and properties by name."""
         derived = ("nats_per_token", "perplexity", "nats_per_character")
         return {**asdict(self), **{name: getattr(self, name) for name in derived}}
 
     def describe(self) -> str:
-        """One line for people."""
+        """Describes the totals in one line of text."""
         empty = f" ({self.num_empty} with an empty side)" if self.num_empty else ""
         return (
-            f"{self.num_pairs} pairs{empty}, {self.num_tokens} tokens: {self.nats_per_token:.4f} nats a token, "
-            f"perplexity {self.perplexity:.3f}, {self.nats_per_character:.4f} nats a character"
+            f"{self.num_pairs} pairs{empty}, {self.num_tokens} tokens: {self.nats_per_token:.4f} nats per token, "
+            f"perplexity {self.perplexity:.3f}, {self.nats_per_character:.4f} nats per character"
         )
 
 
@@ -159,21 +159,21 @@ def score_pairs(
     Args:
         model: a sequence-to-sequence model, or an ensemble; in eval mode.
         tokenizer: its tokenizer.
-        pairs: source and translation each; may be a stream.
-        batch_tokens: tokens of a side that are scored at a time, padding among them; a longer sentence stands alone.
-        read_ahead: pairs that are read together and sorted by length: little padding, bounded memory, and still a
-            stream. With 1, each is answered before the next is asked for.
+        pairs: of source and translation; may be a stream.
+        batch_tokens: tokens of a side that are scored at a time, padding included; a longer sentence is scored alone.
+        read_ahead: pairs that are read and sorted by length together. With 1, each pair is scored before the next one
+            is read.
 
     Yields:
         A score for every pair, empty ones too.
 
     Raises:
-        ValueError: the model is in training mode; `batch_tokens` or `read_ahead` is less than 1; a source has no token
-            at all, not even `</s>`; or a side has more tokens than the model has learned positions.
+        ValueError: the model is in training mode; `batch_tokens` or `read_ahead` is less than 1; a source has no token,
+            not even `</s>`; or a side has more tokens than the model has learned positions.
     """
     for name, value in (("batch_tokens", batch_tokens), ("read_ahead", read_ahead)):
         if value < 1:
-            raise ValueError(f"`{name}`={value}; allowed: an integer of at least 1")
+            raise ValueError(f"`{name}`={value} is not allowed; allowed: an integer of at least 1")
     refuse_training_mode(model)
     stream, num_read = iter(pairs), 0
     while window := list(islice(stream, read_ahead)):
@@ -193,17 +193,17 @@ def _score_window(
     if [] in sources:
         raise ValueError(
             f"pair {num_before + sources.index([])} (from 0): the tokenizer makes no token of the source, so there is "
-            "nothing to translate; use one that ends a text with a token, or leave the pair out"
+            "nothing to translate; use a tokenizer that adds </s>, or leave out the pair"
         )
     limit = max_source_length(model)
     for index, sides in enumerate(zip(sources, labels, strict=True)):
         if limit is not None and max(map(len, sides)) > limit:
             raise ValueError(
                 f"pair {num_before + index} (from 0) has {len(sides[0])} and {len(sides[1])} tokens, but the model has "
-                f"{limit} learned positions; leave the pair out, or score with a model that has sinusoids"
+                f"{limit} learned positions; leave out the pair, or score with a model that has sinusoids"
             )
     log_probs: list[tuple[float, ...]] = [()] * len(window)
-    # A tokenizer that ends no text makes nothing of an empty translation, and nothing is certain.
+    # Without </s>, an empty translation has no token, and its log-probability is 0.
     indices = [index for index, ids in enumerate(labels) if ids]
     lengths = [max(len(sources[index]), len(labels[index])) for index in indices]
     for batch_indices in token_batches(lengths, batch_tokens):

@@ -1,4 +1,4 @@
-"""BLEU, chrF and TER of translations, by sacrebleu, with the signatures that say what was computed."""
+"""BLEU, chrF and TER of translations, by sacrebleu, with their signatures."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,10 @@ from itertools import zip_longest
 from sacrebleu.metrics import BLEU, CHRF, TER
 from sacrebleu.metrics.base import Metric
 
-# Of each translation: one reference, or several.
+# Tokenisers that sacrebleu recommends for languages in which spaces do not separate words.
+_TOKENIZERS = {"zh": "zh", "ja": "ja-mecab", "ko": "ko-mecab"}
+
+# One reference for each translation, or several for each.
 References = Sequence[str] | Sequence[Sequence[str]]
 
 
@@ -17,10 +20,10 @@ class TranslationScores:
 
     Args:
         bleu: from 0 to 100.
-        bleu_signature: how sacrebleu computed it; to be quoted next to the number.
+        bleu_signature: how sacrebleu computed it; to be quoted with the number.
         chrf: character n-gram F-score, from 0 to 100.
         chrf_signature: likewise.
-        ter: translation edit rate: edits in 100 words of reference, the fewer the better; None if not asked for.
+        ter: translation edit rate: edits per 100 words of reference, the fewer the better; None if not computed.
         ter_signature: likewise.
     """
 
@@ -39,20 +42,20 @@ def score_translations(
     lowercase: bool = False,
     tokenize: str = "13a",
 ) -> TranslationScores:
-    """Compares translations with what they should be.
+    """Scores translations by their references.
 
     Args:
-        translations: detokenised text, one sentence an entry.
-        references: of each translation, one or a sequence of several.
+        translations: detokenised sentences.
+        references: for each translation, one or a sequence of several.
         ter: whether to compute TER too, which takes many times as long as the rest.
-        lowercase: whether case is not to count; in sacrebleu's TER it never does.
-        tokenize: sacrebleu's name of what cuts text into the words of BLEU; "none" for text that is cut already.
+        lowercase: whether to ignore case; sacrebleu's TER always ignores it.
+        tokenize: name of sacrebleu's tokeniser for BLEU; "none" for text that is tokenised.
 
     Returns:
         The scores of all translations together.
 
     Raises:
-        ValueError: there is no translation, not one reference or more for each, or no such tokeniser.
+        ValueError: there is no translation, a translation has no reference, or there is no such tokeniser.
     """
     metrics = make_metrics(ter, lowercase, tokenize)
     streams = reference_streams(translations, references)
@@ -68,19 +71,19 @@ def make_metrics(ter: bool = False, lowercase: bool = False, tokenize: str = "13
     """Builds sacrebleu's metrics.
 
     Args:
-        ter: as in `score_translations`; and so are the others.
-        lowercase: whether case is not to count.
-        tokenize: what cuts text into the words of BLEU.
+        ter: as in `score_translations`, and so are the others.
+        lowercase: whether to ignore case.
+        tokenize: name of the tokeniser for BLEU.
 
     Returns:
-        `bleu`, `chrf` and, if asked for, `ter`.
+        `bleu`, `chrf` and, on request, `ter`.
 
     Raises:
-        ValueError: there is no such tokeniser (the message names those there are), or it is not installed.
+        ValueError: there is no such tokeniser (the message names all), or it is not installed.
     """
     if tokenize not in BLEU.TOKENIZERS:
         raise ValueError(f"`tokenize`={tokenize!r}, but sacrebleu has: {', '.join(sorted(BLEU.TOKENIZERS))}")
-    # `force` only says that text which looks tokenised is meant to be so.
+    # `force` only silences a warning about text that looks tokenised.
     try:
         bleu = BLEU(lowercase=lowercase, tokenize=tokenize, force=tokenize == "none")
     except RuntimeError as error:  # what it needs is not installed
@@ -89,18 +92,30 @@ def make_metrics(ter: bool = False, lowercase: bool = False, tokenize: str = "13
     return {**metrics, "ter": TER()} if ter else metrics
 
 
-def reference_streams(translations: Sequence[str], references: References) -> list[list[str | None]]:
-    """Turns the references of each translation into what sacrebleu wants: whole texts, each with one a translation.
+def default_tokenizer(language: str | None) -> str:
+    """Returns the tokeniser that sacrebleu uses for a language by default.
 
     Args:
-        translations: what is to be compared.
-        references: of each translation, one or a sequence of several; of some, there may be more than of others.
+        language: such as `de`; None if it is unknown.
 
     Returns:
-        As many texts as a translation has references at most, None where there is no more.
+        A value of `tokenize`.
+    """
+    return _TOKENIZERS.get(language or "", "13a")
+
+
+def reference_streams(translations: Sequence[str], references: References) -> list[list[str | None]]:
+    """Turns the references of each translation into those of sacrebleu: whole texts, one reference of each in a text.
+
+    Args:
+        translations: the translations.
+        references: for each translation, one or a sequence of several; their number may differ.
+
+    Returns:
+        As many texts as a translation has references at most, with None where it has fewer.
 
     Raises:
-        ValueError: there is no translation, or not one reference or more for each.
+        ValueError: there is no translation, or a translation has no reference.
     """
     if len(translations) != len(references) or not references:
         raise ValueError(

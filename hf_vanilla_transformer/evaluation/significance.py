@@ -1,4 +1,4 @@
-"""Whether two systems differ, or one was only luckier: paired bootstrap resampling (Koehn, 2004)."""
+"""Whether the difference between two systems is significant: paired bootstrap resampling (Koehn, 2004)."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -14,17 +14,17 @@ _SEED_VARIABLE = "SACREBLEU_SEED"
 
 @dataclass(frozen=True)
 class PairedComparison:
-    """One metric of two systems on the same sentences, over many draws of sentences with replacement.
+    """One metric of two systems on the same sentences, over many samples of sentences with replacement.
 
     Args:
-        score: of the system, on all sentences.
-        mean: of the system, over the draws.
-        interval: half the width of the interval around `mean` that holds 95 % of the draws.
-        baseline_score: of the baseline.
-        baseline_mean: likewise.
-        baseline_interval: likewise.
-        p_value: how often, if the two were equally good, the draws would differ more than the systems do. Of
-            systems that say the same, sacrebleu gives the least value there is, which means nothing.
+        score: score of the system on all sentences.
+        mean: mean score of the system over the samples.
+        interval: half the width of the interval around `mean` that holds 95 % of the samples.
+        baseline_score: score of the baseline on all sentences.
+        baseline_mean: mean score of the baseline.
+        baseline_interval: half the width of its interval.
+        p_value: the probability that samples differ more than the systems do, if both are equally good. For equal
+            translations sacrebleu returns the least value there is, which means nothing.
         signature: of metric and test.
     """
 
@@ -52,23 +52,23 @@ def paired_bootstrap(
 
     Args:
         translations: of the system.
-        baseline: of the other, on the same sentences.
-        references: as in `score_translations`; and so are the three that follow.
+        baseline: translations of the same sentences by the other system.
+        references: as in `score_translations`, and so are the next three.
         ter: whether to compare TER too.
-        lowercase: whether case is not to count.
-        tokenize: what cuts text into the words of BLEU.
-        num_resamples: how often sentences are drawn.
-        seed: of the draws. sacrebleu's own is 12345.
+        lowercase: whether to ignore case.
+        tokenize: name of the tokeniser for BLEU.
+        num_resamples: number of samples.
+        seed: of the samples; the default is sacrebleu's.
 
     Returns:
-        By the names of the metrics, as in `TranslationScores`.
+        The comparison for each metric, by its name in `TranslationScores`.
 
     Raises:
         ValueError: the numbers of sentences differ or are 0, or an option is out of its range.
     """
     for name, value in (("num_resamples", num_resamples), ("seed", seed)):
-        if value < 1:  # 0 resamples are sacrebleu's word for 1000; and its seed 0 is no seed
-            raise ValueError(f"`{name}`={value}; allowed: an integer of at least 1")
+        if value < 1:  # sacrebleu takes 0 resamples for 1000, and seed 0 for no seed
+            raise ValueError(f"`{name}`={value} is not allowed; allowed: an integer of at least 1")
     if len(baseline) != len(translations):
         raise ValueError(
             f"{len(translations)} translations cannot be compared with {len(baseline)} of the baseline; "
@@ -82,7 +82,7 @@ def paired_bootstrap(
     comparisons = {}
     for name, metric in test.metrics.items():
         other, own = results[name]
-        # sacrebleu calls its metrics BLEU, chrF2 and TER.
+        # sacrebleu's own names for its metrics are BLEU, chrF2 and TER.
         comparisons[type(metric).__name__.lower()] = PairedComparison(
             score=own.score,
             mean=float(own.mean),
@@ -98,7 +98,7 @@ def paired_bootstrap(
 
 @contextmanager
 def _sacrebleu_seed(seed: int) -> Iterator[None]:
-    """The environment is the only way to give sacrebleu's test a seed."""
+    """Sets the seed of sacrebleu's test, which it reads from the environment only."""
     before = os.environ.get(_SEED_VARIABLE)
     os.environ[_SEED_VARIABLE] = str(seed)
     try:

@@ -19,12 +19,12 @@ _TITLES = {"bleu": "BLEU", "chrf": "chrF", "ter": "TER"}
 
 @dataclass(frozen=True)
 class System:
-    """What a system made of a text.
+    """The translations of a text by one system.
 
     Args:
-        name: what to call it.
-        translations: detokenised, one a sentence.
-        likelihood: how probable it finds the references, all of them; None where there is no model to ask.
+        name: of the system.
+        translations: detokenised, one for each sentence.
+        likelihood: how probable the system finds all references; None if it is not a model.
     """
 
     name: str
@@ -36,38 +36,38 @@ def system_of_model(
     name: str,
     sources: Sequence[str],
     references: Sequence[Sequence[str]],
-    device: str = "cpu",
+    device: str = "auto",
     dtype: str = "auto",
     batch_tokens: int = 4096,
     **translation_options: Any,
 ) -> System:
-    """Has a model translate, and asks it what it thinks of the references.
+    """Translates with a model, and scores the references by it.
 
     Args:
         name: folder (or Hub name) of the model and its tokenizer.
         sources: sentences.
-        references: whole texts, each with one translation a sentence.
-        device: where to compute.
-        dtype: of the weights; "auto" for that in which they are saved.
-        batch_tokens: tokens of a side that are scored at a time.
+        references: whole texts, each with one translation for each sentence.
+        device: where to compute; "auto" for the best device there is.
+        dtype: of the weights; "auto" for the one in which they are saved.
+        batch_tokens: tokens of a side that are translated or scored at a time, padding included.
         **translation_options: for `translate()` and so for `generate()`, such as `num_beams`.
 
     Returns:
-        Translations, each without line breaks, and likelihood; without it, and with a warning, where a reference cannot
-        be scored.
+        Translations, each without line breaks, and likelihood. If a reference cannot be scored, a warning says why, and
+        the likelihood is None.
 
     Raises:
         OSError: there is no such model.
         ValueError: an option is out of its range.
     """
     model, tokenizer = load_translator([name], device, dtype)
-    translations = list(translate(model, tokenizer, sources, **translation_options))
+    translations = list(translate(model, tokenizer, sources, batch_tokens=batch_tokens, **translation_options))
     totals = ScoreTotals()
     try:
         for text in references:
             for score in score_pairs(model, tokenizer, zip(sources, text, strict=True), batch_tokens):
                 totals.add(score)
-    except ValueError as error:  # which is no reason to lose the translations
+    except ValueError as error:  # the translations are still of use
         logger.warning(f"no perplexity of {name}: {error}")
         return System(name, translations)
     return System(name, translations, totals)
@@ -83,24 +83,27 @@ def compare_systems(
     moses_language: str | None = None,
     num_resamples: int = 1000,
     seed: int = 12345,
+    test_set: str | None = None,
 ) -> dict[str, Any]:
     """Scores one system, or two and the difference between them.
 
     Args:
-        system: what is to be scored.
-        baseline: what to test it against; None for nothing.
-        references: whole texts, each with one translation a sentence.
+        system: the system to score.
+        baseline: a system to compare it with; None for none.
+        references: whole texts, each with one translation for each sentence.
         ter: whether to compute TER too.
-        lowercase: whether case is not to count.
-        tokenize: sacrebleu's name of what cuts text into the words of BLEU.
-        moses_language: score what `moses_lowercased` makes of all texts, which are in this language, with
-            `tokenize="none"`; None leaves them as they are.
-        num_resamples: of the paired bootstrap test, which there is with a baseline.
-        seed: of its draws.
+        lowercase: whether to ignore case.
+        tokenize: name of sacrebleu's tokeniser for BLEU.
+        moses_language: language of the texts, which are then changed by `moses_lowercased` and scored with
+            `tokenize="none"`; None to score them as they are.
+        num_resamples: samples of the paired bootstrap test, which is done if there is a baseline.
+        seed: of its samples.
+        test_set: name of the text, if it has one.
 
     Returns:
-        To be written as JSON: `sentences`, `references` (how many a sentence has), `text` (what was done to it, or
-        None), `systems` (`name`, `scores`, and `likelihood` or None, each) and `paired_bootstrap`, by metric, or None.
+        To be written as JSON: `test_set`, `sentences`, `references` (how many each sentence has), `text` (what was
+        done to it, or None), `systems` (`name`, `scores`, and `likelihood` or None, each) and `paired_bootstrap`, by
+        metric, or None.
 
     Raises:
         ValueError: the numbers of sentences differ or are 0, an option is out of its range, or `moses_language` is
@@ -120,6 +123,7 @@ def compare_systems(
         comparisons = paired_bootstrap(texts[0], texts[1], by_sentence, **options_of_test)
         tested = {name: asdict(comparison) for name, comparison in comparisons.items()}
     return {
+        "test_set": test_set,
         "sentences": len(by_sentence),
         "references": len(references),
         "text": None if moses_language is None else moses_description(moses_language),
@@ -136,20 +140,20 @@ def compare_systems(
 
 
 def comparison_table(comparison: dict[str, Any]) -> str:
-    """Writes for people what `compare_systems` found.
+    """Formats the result of `compare_systems` as a table.
 
     Args:
-        comparison: as it returns it.
+        comparison: the result.
 
     Returns:
-        Some lines.
+        Several lines of text.
     """
     first = comparison["systems"][0]["scores"]
     metrics = [name for name in _TITLES if first[name] is not None]
     rows = [["", *(_TITLES[name] for name in metrics)]]
     has_likelihood = any(system["likelihood"] for system in comparison["systems"])
     if has_likelihood:
-        rows[0] += ["perplexity", "nats a character"]
+        rows[0] += ["perplexity", "nats per character"]
     for system in comparison["systems"]:
         row = [system["name"], *(f"{system['scores'][name]:.2f}" for name in metrics)]
         if likelihood := system["likelihood"]:
@@ -157,9 +161,11 @@ def comparison_table(comparison: dict[str, Any]) -> str:
         rows.append(row + ["-"] * (len(rows[0]) - len(row)))
     lines = _aligned(rows)
     if tested := comparison["paired_bootstrap"]:
-        lines += ["", "Paired bootstrap of the two: mean and 95 % interval of the draws, p-value of the difference"]
+        lines += ["", "Paired bootstrap of the two: mean and 95 % interval of the samples, p-value of the difference"]
         lines += _aligned([[_TITLES[name], *_test_cells(one)] for name, one in tested.items()])
     lines.append("")
+    if comparison["test_set"]:
+        lines.append(f"Test set: {comparison['test_set']}, {comparison['sentences']} sentences")
     if comparison["text"]:
         lines.append(f"Text: {comparison['text']}")
     for name in metrics:
@@ -170,7 +176,7 @@ def comparison_table(comparison: dict[str, Any]) -> str:
 
 def _test_cells(comparison: dict[str, Any]) -> list[str]:
     own, other = ((comparison[f"{which}mean"], comparison[f"{which}interval"]) for which in ("", "baseline_"))
-    # No draw of two equal texts differs, which sacrebleu takes for significant.
+    # Samples of two equal texts never differ, which sacrebleu takes for significant.
     is_equal = own == other and comparison["score"] == comparison["baseline_score"]
     p_value = "the same" if is_equal else f"p = {comparison['p_value']:.4f}"
     return [f"{own[0]:.2f} ± {own[1]:.2f}", f"{other[0]:.2f} ± {other[1]:.2f}", p_value]

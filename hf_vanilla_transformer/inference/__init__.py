@@ -1,14 +1,20 @@
-"""Translating with a trained model, or several: sentences, files and streams."""
+"""Translating sentences, files and streams with a trained model or an ensemble."""
 
 from ..batch_translation import Translation
+from .bad_lines import BadLines
+from .devices import choose_device
 from .ensemble import EnsembleForConditionalGeneration
-from .files import load_translator, open_output, translated_lines, write_lines
+from .files import translated_lines, write_lines
+from .loading import load_translator
+from .outputs import open_output
 from .pipes import run_as_filter
 from .translation import translate, translate_with_details
 
 __all__ = [
+    "BadLines",
     "EnsembleForConditionalGeneration",
     "Translation",
+    "choose_device",
     "load_translator",
     "open_output",
     "run_as_filter",

@@ -21,18 +21,18 @@ from ..modeling_vanilla_transformer import VanillaTransformerForConditionalGener
 from ..pretrained_model import VanillaTransformerPreTrainedModel
 from ..self_check import check_untested_transformers
 
-# Another of these would give a token id another meaning.
+# Fields of the config that give token ids their meaning.
 _SAME = ("vocab_size", "pad_token_id", "eos_token_id", "decoder_start_token_id")
 
 
 class EnsembleForConditionalGeneration(VanillaTransformerPreTrainedModel, PaperGenerationMixin):
     """Models of one vocabulary as one model: p(token) is the arithmetic mean of their probabilities for it.
 
-    `generate()` takes what it takes for one model, but for assisted decoding. The `generation_config` is a copy of the
-    first model's. The models may differ in everything but the vocabulary.
+    `generate()` takes the arguments that it takes for one model, except those of assisted decoding. The
+    `generation_config` is a copy of the first model's. The models may differ in everything except the vocabulary.
 
     Args:
-        models: at least one; they are used as they are, and not copied.
+        models: at least one; they are not copied.
 
     Raises:
         ValueError: there is no model, or their vocabularies differ.
@@ -59,7 +59,7 @@ class EnsembleForConditionalGeneration(VanillaTransformerPreTrainedModel, PaperG
         self.encoder: nn.Module = _Encoders([model.get_encoder() for model in models])
 
     def get_encoder(self, modality: str | None = None) -> nn.Module:
-        """Returns what encodes a source for all models: their outputs side by side, (B, S, sum of D)."""
+        """Returns the encoders of all models as one, whose output is theirs side by side: (B, S, sum of D)."""
         return self.encoder
 
     @strict_forward
@@ -79,19 +79,18 @@ class EnsembleForConditionalGeneration(VanillaTransformerPreTrainedModel, PaperG
             input_ids: (B, S) source tokens, or `encoder_outputs`.
             attention_mask: (B, S), non-zero for tokens.
             decoder_input_ids: (B, T).
-            encoder_outputs: what `get_encoder()` returned.
+            encoder_outputs: of `get_encoder()`.
             output_attentions: whether to return `cross_attentions`.
             use_cache: must not be True; `generate()` has caches of its own.
-            **kwargs: `return_dict`, which can only be True. Any other is refused.
+            **kwargs: `return_dict`, which can only be True. Any other argument is refused.
 
         Returns:
             `logits` (B, T, V): the logarithms of the averaged probabilities. `cross_attentions`, on request: one
-            tensor (B, 1, T, S), the mean over the members of what `alignment_attention` takes from each, since they
-            need not have the same layers.
+            tensor (B, 1, T, S), the mean of `alignment_attention` over the models, which may differ in their layers.
 
         Raises:
-            TypeError: an argument is not known.
-            ValueError: a cache or hidden states are asked for, which several models do not have in common.
+            TypeError: an argument is unknown.
+            ValueError: a cache or hidden states are requested, which several models do not have in common.
         """
         asked = {
             "use_cache=True": use_cache,
@@ -101,7 +100,7 @@ class EnsembleForConditionalGeneration(VanillaTransformerPreTrainedModel, PaperG
         }
         for argument, is_asked in asked.items():
             if is_asked:
-                raise ValueError(f"an ensemble does not support {argument}; ask its models one by one")
+                raise ValueError(f"an ensemble does not support {argument}; call its models one by one")
         if encoder_outputs is None:
             encoder_outputs = self.encoder(input_ids=input_ids, attention_mask=attention_mask)
         outputs = [
@@ -123,7 +122,7 @@ class EnsembleForConditionalGeneration(VanillaTransformerPreTrainedModel, PaperG
         )
 
     def prepare_inputs_for_generation(self, input_ids: torch.Tensor, **kwargs: Any) -> dict[str, Any]:
-        """Where `generate()` asks for more than logits, it calls `forward`, which has no cache: on whole prefixes."""
+        """Prepares `forward` for `generate()` where that needs more than logits: without a cache, on whole prefixes."""
         names = ("attention_mask", "encoder_outputs", "output_attentions", "output_hidden_states")
         return {
             "decoder_input_ids": input_ids,
@@ -148,7 +147,7 @@ class EnsembleForConditionalGeneration(VanillaTransformerPreTrainedModel, PaperG
         return _EnsembleSteps(steps)
 
     def _assisted_decoding(self, *args: Any, **kwargs: Any) -> Any:
-        raise NotImplementedError("an ensemble does not do assisted decoding; leave the assistant away")
+        raise NotImplementedError("an ensemble does not support assisted decoding; leave out the assistant")
 
     def _by_model(
         self, encoder_hidden_states: torch.Tensor
@@ -194,7 +193,7 @@ def average_probabilities(logits: Sequence[torch.Tensor]) -> torch.Tensor:
     """The logarithm of the mean of the models' probabilities.
 
     Args:
-        logits: of each model, (..., V).
+        logits: (..., V), of each model.
 
     Returns:
         (..., V) log-probabilities in float32.

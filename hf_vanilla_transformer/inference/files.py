@@ -3,60 +3,14 @@
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, TextIO
 
 from tqdm import tqdm
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..batch_translation import Translation
-from .ensemble import EnsembleForConditionalGeneration
-from .pipes import INTERRUPTED, PIPE_CLOSED, send_to_nobody, write_plain_lines
+from .pipes import INTERRUPTED, PIPE_CLOSED, send_to_nobody
 from .translation import translate_with_details
-
-
-def load_translator(
-    folders: Sequence[str | Path], device: str = "cpu", dtype: str = "auto"
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Loads a model and its tokenizer, or several models as an ensemble.
-
-    Args:
-        folders: of a checkpoint each, or its name on the Hub.
-        device: where to compute, such as "cpu" or "cuda".
-        dtype: of the weights, such as "bfloat16"; "auto" leaves them as they were saved.
-
-    Returns:
-        The model, in eval mode, and the tokenizer of the first.
-
-    Raises:
-        OSError: there is no such checkpoint.
-        ValueError: the device cannot be used, or the models or their tokenizers do not have one vocabulary.
-    """
-    models, tokenizers = [], []
-    for folder in folders:
-        with _without_loading_bar():
-            model = AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=dtype, trust_remote_code=False)
-        try:
-            models.append(model.to(device).eval())
-        except (RuntimeError, AssertionError) as error:
-            raise ValueError(f"`device`={device!r} cannot be used: {error}") from error
-        tokenizers.append(AutoTokenizer.from_pretrained(folder, trust_remote_code=False))
-        if tokenizers[-1].get_vocab() != tokenizers[0].get_vocab():
-            raise ValueError(f"the tokenizers of {folder} and {folders[0]} differ; an ensemble has one vocabulary")
-    return models[0] if len(models) == 1 else EnsembleForConditionalGeneration(models).eval(), tokenizers[0]
-
-
-@contextmanager
-def _without_loading_bar() -> Iterator[None]:
-    was_enabled = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            logging.enable_progress_bar()
 
 
 def translated_lines(
@@ -70,11 +24,10 @@ def translated_lines(
 ) -> Iterator[list[str]]:
     r"""Translates lines into lines.
 
-    With `nbest` 1 and nothing else asked for, a line is the translation. Otherwise it has columns, separated by tabs:
-    with `nbest` above 1 the number of the input line, from 0; with `scores`, score and log-probability; the
-    translation, whose own tabs become spaces; with `alignments`, pairs such as "0-0 1-2" of a source token and a token
-    of the translation, counted from 0 ("Pharaoh" format), the source's tokens, and the translation's tokens, separated
-    by spaces.
+    With `nbest` 1, no scores and no alignments, a line is the translation. Otherwise it has columns, separated by tabs:
+    with `nbest` above 1, the number of the input line, from 0; with `scores`, the score and the log-probability; the
+    translation, in which tabs become spaces; with `alignments`, pairs such as "0-0 1-2" of a source token and a target
+    token, counted from 0 ("Pharaoh" format), the source tokens, and the target tokens, each separated by spaces.
 
     Args:
         model: as in `translate_with_details`, and so are the next five.
@@ -86,7 +39,7 @@ def translated_lines(
         **options: `batch_size`, `batch_tokens`, `read_ahead`, and arguments of `generate()`.
 
     Yields:
-        For each line its `nbest` lines, without line ends.
+        For each input line its `nbest` output lines, without line ends.
 
     Raises:
         TypeError: as in `translate_with_details`.
@@ -114,43 +67,22 @@ def _line(prefix: list[str], translation: Translation) -> str:
     return "\t".join(column.replace("\t", " ") for column in columns)
 
 
-@contextmanager
-def open_output(path: str | Path | None) -> Iterator[TextIO]:
-    r"""Opens a file to write, or standard output, as UTF-8 with "\n" as the end of a line.
-
-    Args:
-        path: the file; None for standard output.
-
-    Yields:
-        The stream. A file is closed afterwards.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    if path is None:
-        write_plain_lines()
-        yield sys.stdout
-    else:
-        with open(path, "w", encoding="utf-8", newline="\n") as file:
-            yield file
-
-
 def write_lines(
     translations: Iterable[Sequence[str]], output: TextIO, total: int | None = None, quiet: bool = False
 ) -> int:
-    """Writes lines as they come, and says on standard error how far it is and in the end what was done.
+    """Writes lines as they come, with a progress bar and a summary on standard error.
 
-    A progress bar is there only where standard error is a terminal and `output` is none.
+    The progress bar is shown only if standard error is a terminal and `output` is not.
 
     Args:
-        translations: for each sentence its lines, as `translated_lines` gives them.
+        translations: for each sentence its lines, as `translated_lines` yields them.
         output: where to write; flushed after each sentence.
         total: how many sentences there are, if that is known.
-        quiet: whether to say nothing.
+        quiet: whether to leave out the bar and the summary.
 
     Returns:
-        The exit status: 0, 130 after Ctrl-C, when everything that was done has been written, or 141 where nobody reads
-        the output any more.
+        The exit status: 0; 130 after Ctrl-C, when all finished translations have been written; or 141 if the reader of
+        the output has closed it.
     """
     start, count, status = time.perf_counter(), 0, 0
     with tqdm(total=total, unit=" sentences", disable=True if quiet or output.isatty() else None) as bar:

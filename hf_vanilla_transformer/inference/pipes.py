@@ -1,4 +1,4 @@
-"""What a program in a pipe owes its neighbours: one line for what is wrong, and no traceback when it is cut off."""
+"""Programs in a pipe: errors in one line, exit statuses as shells expect them, no traceback when a reader leaves."""
 
 import io
 import os
@@ -6,21 +6,21 @@ import sys
 from collections.abc import Callable
 from typing import TextIO
 
-# What a shell says of programs that end by these signals.
+# Exit statuses by which shells report programs that were ended by SIGINT and SIGPIPE.
 INTERRUPTED = 128 + 2
 PIPE_CLOSED = 128 + 13
 
 
 def run_as_filter(work: Callable[[], None], program: str) -> int:
-    r"""Does the work of a program, and turns whatever stops it into an exit status.
+    r"""Runs a program, and turns whatever stops it into an exit status.
 
     Args:
         work: reads, and prints to standard output, which is UTF-8 with "\n" as the end of a line on every system.
-        program: what to call it in messages.
+        program: its name in messages.
 
     Returns:
-        0; 2 after an error in what was given, which is said on standard error; 130 after Ctrl-C; 141 where whoever
-        reads the output has gone.
+        0; 2 after an error in options or input, which is written to standard error; 130 after Ctrl-C; 141 if the reader
+        of the output has closed it.
     """
     write_plain_lines()
     try:
@@ -47,7 +47,7 @@ def write_plain_lines() -> None:
 
 
 def send_to_nobody(stream: TextIO) -> None:
-    """Sends to nobody what is still to come where nobody reads any more: Python flushes once more on its way out.
+    """Redirects a stream that nobody reads any more to the null device: Python flushes it once more when it exits.
 
     Args:
         stream: has a file descriptor.

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -14,10 +15,10 @@ from ..source_pieces import max_source_length, source_pieces
 
 logger = logging.get_logger(__name__)
 
-# So many batches are read ahead and sorted by length together: little padding, bounded memory, and still a stream.
+# Batches that are read ahead and sorted by length together: little padding, bounded memory, and still a stream.
 _BATCHES_READ_AHEAD = 32
-# Of a text that is not tokenised yet, so many characters are taken for a token.
-_CHARACTERS_A_TOKEN = 4
+# An estimate, for text that is not tokenised yet.
+_CHARACTERS_PER_TOKEN = 4
 
 
 def translate(
@@ -31,31 +32,30 @@ def translate(
 ) -> Iterator[str]:
     """Translates sentences of any length, and yields one translation for each, in their order.
 
-    A sentence without a visible character is not worth asking the model for: it comes back as the empty string. A
-    translation is one line: line breaks of any kind in what the model says become spaces. How long a translation may
-    be, the model's `generation_config` says; where it has neither `max_extra_tokens` nor a limit of its own, 50 tokens
-    more than the longest source of the batch. No sentence is cut: those that have more tokens than the model has
-    learned positions are translated in pieces, and the log says how many they are.
+    The translation of a sentence without a visible character is the empty string; the model is not asked. A translation
+    is one line: line breaks of any kind in the model's output become spaces. The model's `generation_config` limits the
+    length of a translation; if it has neither `max_extra_tokens` nor another limit, the limit is 50 tokens more than
+    the longest source of the batch. No sentence is cut: those that have more tokens than the model has learned
+    positions are translated in pieces, and the log says how many.
 
     Args:
-        model: a sequence-to-sequence model; used in eval mode, and left in the mode it was in.
+        model: a sequence-to-sequence model, or an ensemble; in eval mode.
         tokenizer: its tokenizer.
-        sentences: text; may be a stream, which is read some thousand sentences ahead.
+        sentences: text; may be a stream, of which `read_ahead` sentences are read at a time.
         batch_size: sentences decoded at a time.
-        batch_tokens: source tokens decoded at a time, padding among them, in place of `batch_size`: many short
-            sentences or few long ones.
-        read_ahead: sentences read ahead, which are sorted by length together. By default as many as make some 32
-            batches; 1 translates each as soon as it is there.
-        **generation_options: for `model.generate()`, such as `num_beams`; the model's own `generation_config` says
-            the rest.
+        batch_tokens: source tokens decoded at a time, padding included, instead of `batch_size` sentences.
+        read_ahead: sentences that are read and sorted by length together. The default is enough for about 32 batches;
+            with 1, each sentence is translated before the next one is read.
+        **generation_options: for `model.generate()`, such as `num_beams`; others are taken from the model's
+            `generation_config`.
 
     Yields:
         Translations without special tokens.
 
     Raises:
-        TypeError: a sentence is no string.
-        ValueError: `batch_size`, `batch_tokens` or `read_ahead` is less than 1, a sentence is not valid Unicode, or
-            more than one translation is asked for.
+        TypeError: a sentence is not a string.
+        ValueError: the model is in training mode; `batch_size`, `batch_tokens`, `read_ahead` or `num_beams` is less
+            than 1; a sentence is not valid Unicode; or more than one translation of each is requested.
     """
     options = _search_options(model, generation_options, 1)
     batching = (batch_size, batch_tokens, read_ahead)
@@ -75,29 +75,29 @@ def translate_with_details(
     alignments: bool = True,
     **generation_options: Any,
 ) -> Iterator[list[Translation]]:
-    """Translates as `translate` does, and tells more: n-best lists, scores, tokens and their alignments.
+    """Translates as `translate` does, and returns more: n-best lists, scores, tokens and their alignments.
 
-    Details take one more pass of the decoder over what was found. Of an ensemble, probabilities and attention are the
-    means over its members.
+    Scores and alignments take one more pass of the decoder over the translations. For an ensemble, probabilities and
+    attention are means over its members.
 
     Args:
         model: as in `translate`, and so are the five that follow.
         tokenizer: its tokenizer.
         sentences: text.
         batch_size: sentences decoded at a time.
-        batch_tokens: source tokens decoded at a time, in place of `batch_size`.
+        batch_tokens: source tokens decoded at a time, instead of `batch_size` sentences.
         read_ahead: sentences read ahead.
-        nbest: translations of each sentence. There are at least as many beams, unless `num_beams` says otherwise.
-        scores: whether they get `score` and `log_prob`.
-        alignments: whether they get `source_tokens`, `tokens` and `alignment`.
+        nbest: translations of each sentence. Unless `num_beams` is given, at least as many beams are used.
+        scores: whether translations get `score` and `log_prob`.
+        alignments: whether translations get `source_tokens`, `tokens` and `alignment`.
         **generation_options: for `model.generate()`.
 
     Yields:
         For each sentence a list of `nbest` translations, the best first.
 
     Raises:
-        TypeError: a sentence is no string.
-        ValueError: as in `translate`, or `nbest` is less than 1 or more than `num_beams`.
+        TypeError: a sentence is not a string.
+        ValueError: as in `translate`; or `nbest` is less than 1 or more than `num_beams`.
     """
     _require_positive("nbest", nbest)
     options = _search_options(model, generation_options, nbest)
@@ -137,19 +137,20 @@ def _translate(
 
 
 def _search_options(model: PreTrainedModel, options: dict[str, Any], nbest: int) -> dict[str, Any]:
-    """Adds to the options of `generate()` what finds `nbest` translations, and nothing that is so already."""
+    """Adds to the options of `generate()` what `nbest` translations need and neither they nor the config have."""
     if options.get("num_return_sequences", nbest) != nbest:
         raise ValueError(
-            f"`num_return_sequences`={options['num_return_sequences']}, but this yields {nbest} translations a "
-            "sentence; ask translate_with_details() for more, by `nbest`"
+            f"`num_return_sequences`={options['num_return_sequences']}, but this function yields {nbest} per "
+            "sentence; for more, call translate_with_details() with `nbest`"
         )
     options, config = dict(options), options.get("generation_config") or model.generation_config
+    _require_positive("num_beams", options.get("num_beams", config.num_beams))
     if (config.num_return_sequences or 1) != nbest:
         options["num_return_sequences"] = nbest
     if nbest > (options.get("num_beams", config.num_beams) or 1) and not options.get("do_sample", config.do_sample):
         if "num_beams" in options:
             raise ValueError(
-                f"`nbest`={nbest} is more than `num_beams`={options['num_beams']} find; give at least as many beams"
+                f"`nbest`={nbest} is more than `num_beams`={options['num_beams']}; give at least as many beams"
             )
         options["num_beams"] = nbest
     return options
@@ -158,7 +159,7 @@ def _search_options(model: PreTrainedModel, options: dict[str, Any], nbest: int)
 def _windows(
     sentences: Iterable[str], batch_size: int, batch_tokens: int | None, read_ahead: int | None
 ) -> Iterator[list[str]]:
-    """So many sentences as are sorted together: `read_ahead`, or what makes about 32 batches of either kind."""
+    """Yields the sentences that are sorted together: `read_ahead`, or enough for about 32 batches of either kind."""
     limit = (batch_size if batch_tokens is None else batch_tokens) * _BATCHES_READ_AHEAD
     window: list[str] = []
     size = 0
@@ -167,7 +168,7 @@ def _windows(
         if read_ahead is not None:
             is_full = len(window) >= read_ahead
         else:
-            size += 1 if batch_tokens is None else 1 + len(sentence) // _CHARACTERS_A_TOKEN
+            size += 1 if batch_tokens is None else 1 + len(sentence) // _CHARACTERS_PER_TOKEN
             is_full = size >= limit
         if is_full:
             yield window
@@ -182,5 +183,5 @@ def _in_one_line(translation: Translation) -> Translation:
 
 
 def _require_positive(name: str, value: int | None) -> None:
-    if value is not None and value < 1:
-        raise ValueError(f"`{name}`={value} is not allowed; allowed: an integer of at least 1")
+    if value is not None and (not isinstance(value, Integral) or value < 1):
+        raise ValueError(f"`{name}`={value!r} is not allowed; allowed: an integer of at least 1")

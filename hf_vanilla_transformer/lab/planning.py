@@ -1,5 +1,6 @@
 """What a run of training takes, before it is started: parameters, arithmetic, memory and time, by formula."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,8 +16,10 @@ UTILISATION = 0.35
 SCALING = {1: 1.0, 8: 0.9, 256: 0.75}  # what share of their sum so many GPUs reach
 SENTENCE_LENGTH = 30  # tokens of a source, and of a target
 TOKENS_A_GPU = 3125
-# Seconds of forward and backward on two cores, fp32, as README.md has them: `scripts/benchmark.py train-step`.
+# Seconds of forward and backward on two cores, fp32, as README.md has them: `vanilla-transformer benchmark train-step`.
 MEASURED_SECONDS = {"tiny": 0.601, "base": 2.544}
+# Where matrices are narrower than this, as those of `tiny` are, no GPU comes near the assumed share of its peak.
+SMALLEST_WIDTH = 512
 # Numbers in the logits that the loss makes at a time, elsewhere than on a CPU.
 LOGITS_AT_A_TIME = 2**26
 
@@ -31,7 +34,6 @@ class Plan:
         vocab_size: V.
         updates: of the weights.
         tokens: source tokens, and target tokens, of an update.
-        measured: the measured workload that its time on two cores is derived from.
         overrides: fields of the config that differ from the preset.
         flops_in_paper: training cost in the paper's Table 2.
     """
@@ -41,7 +43,6 @@ class Plan:
     vocab_size: int
     updates: int
     tokens: int
-    measured: str = "base"
     overrides: dict[str, Any] = field(default_factory=dict)
     flops_in_paper: float | None = None
 
@@ -58,7 +59,7 @@ class Plan:
 
 _LARGE = {"d_model": 2048, "d_ff": 8192, "num_heads": 32, "num_encoder_layers": 12, "num_decoder_layers": 12}
 PLANS = (
-    Plan("multi30k-en-de-tiny", "tiny", 4000, 30 * 176, 3072, measured="tiny"),
+    Plan("multi30k-en-de-tiny", "tiny", 4000, 30 * 176, 3072),
     Plan("wmt14-en-de-base", "base", 37000, 100_000, 25_000, flops_in_paper=3.3e18),
     Plan("wmt14-en-de-big", "big", 37000, 300_000, 25_000, flops_in_paper=2.3e19),
     Plan("beyond: 12 + 12 layers, D 2048", "big", 37000, 50_000, 400_000, overrides=_LARGE),
@@ -191,12 +192,30 @@ def seconds_on_gpus(flops: float, gpu: str, count: int) -> float:
     Args:
         flops: operations.
         gpu: a key of `PEAK_FLOPS`.
-        count: a key of `SCALING`.
+        count: how many.
 
     Returns:
         Seconds.
     """
-    return flops / (PEAK_FLOPS[gpu] * UTILISATION * count * SCALING[count])
+    return flops / (PEAK_FLOPS[gpu] * UTILISATION * count * scaling(count))
+
+
+def scaling(count: int) -> float:
+    """What share of their sum so many GPUs are taken to reach: between those of `SCALING`, by doublings.
+
+    Args:
+        count: how many GPUs, from 1.
+
+    Returns:
+        A share, from 0 to 1; beyond the largest of `SCALING`, that of the largest.
+    """
+    known = sorted(SCALING)
+    above = next((each for each in known if each >= count), known[-1])
+    below = max((each for each in known if each <= count), default=known[0])
+    if above <= below:
+        return SCALING[min(above, below)]
+    position = math.log(count / below) / math.log(above / below)
+    return SCALING[below] + position * (SCALING[above] - SCALING[below])
 
 
 def seconds_on_two_cores(plan: Plan) -> float:
@@ -208,10 +227,27 @@ def seconds_on_two_cores(plan: Plan) -> float:
     Returns:
         Seconds, without optimizer, evaluation and checkpoints.
     """
-    work = WORKLOADS[plan.measured]
-    config = VanillaTransformerConfig.from_preset(work.preset, vocab_size=work.vocab_size)
-    done = training_flops(config, work.sentences, work.length, work.length)
-    return plan.flops * MEASURED_SECONDS[plan.measured] / done
+    return seconds_of_flops_on_two_cores(plan.flops, plan.config)
+
+
+def seconds_of_flops_on_two_cores(flops: float, config: VanillaTransformerConfig) -> float:
+    """Scales the measured step of the model that is nearest in width.
+
+    Args:
+        flops: operations.
+        config: the shape of the model that needs them.
+
+    Returns:
+        Seconds.
+    """
+    work = {name: WORKLOADS[name] for name in MEASURED_SECONDS}
+    configs = {
+        name: VanillaTransformerConfig.from_preset(each.preset, vocab_size=each.vocab_size)
+        for name, each in work.items()
+    }
+    nearest = min(configs, key=lambda name: abs(math.log(configs[name].d_model / config.d_model)))
+    done = training_flops(configs[nearest], work[nearest].sentences, work[nearest].length, work[nearest].length)
+    return flops * MEASURED_SECONDS[nearest] / done
 
 
 def plan_table() -> str:
@@ -220,7 +256,7 @@ def plan_table() -> str:
     Returns:
         Markdown: what is assumed, then work, memory and time of every run, a table each.
     """
-    return "\n\n".join("\n".join(_table(*rows)) for rows in (_assumptions(), _work(), _memory(), _time()))
+    return "\n\n".join("\n".join(format_table(*rows)) for rows in (_assumptions(), _work(), _memory(), _time()))
 
 
 def _assumptions() -> list[list[str]]:
@@ -289,21 +325,37 @@ def _time() -> list[list[str]]:
     columns = [(gpu, count) for gpu in PEAK_FLOPS for count in SCALING]
     rows = [["Run", *(f"{count} {gpu}" for gpu, count in columns), "updates on 256", "two cores"]]
     for plan in PLANS:
-        # Where matrices are as small as those of `tiny`, no GPU comes near the assumed share of its peak.
-        fills_gpus = plan.config.d_model >= 512
-        times = [_duration(seconds_on_gpus(plan.flops, *column)) if fills_gpus else "-" for column in columns]
+        fills_gpus = plan.config.d_model >= SMALLEST_WIDTH
+        times = [format_duration(seconds_on_gpus(plan.flops, *column)) if fills_gpus else "-" for column in columns]
         updates = f"{plan.updates * plan.tokens / (256 * TOKENS_A_GPU):,.0f}" if fills_gpus else "-"
-        rows.append([plan.name, *times, updates, _duration(seconds_on_two_cores(plan))])
+        rows.append([plan.name, *times, updates, format_duration(seconds_on_two_cores(plan))])
     return rows
 
 
-def _duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
+    """Writes a length of time with the unit that suits it.
+
+    Args:
+        seconds: the time.
+
+    Returns:
+        Such as "2.4 hours".
+    """
     for unit, size in (("years", 365 * 86400), ("days", 86400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 1.5 * size:
             return f"{seconds / size:,.1f} {unit}"
     return f"{seconds:.2g} seconds"
 
 
-def _table(header: list[str], *rows: list[str]) -> list[str]:
+def format_table(header: list[str], *rows: list[str]) -> list[str]:
+    """Writes rows as a table of Markdown.
+
+    Args:
+        header: what stands above the columns.
+        *rows: a cell a column.
+
+    Returns:
+        The lines.
+    """
     ruler = ["---"] * len(header)
     return [f"| {' | '.join(cells)} |" for cells in (header, ruler, *rows)]

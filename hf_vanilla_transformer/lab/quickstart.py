@@ -26,7 +26,7 @@ class QuickstartResult:
     """What the quickstart found.
 
     Args:
-        losses: the training loss (nats a token, label-smoothed) over the run.
+        losses: the training loss (nats per token, label-smoothed) over the run.
         exact_match: share of held-out dates that were translated without any mistake.
         held_out: how many there were.
         reload_is_equal: whether the saved and reloaded model gives bit-equal logits and the same translations.
@@ -50,7 +50,7 @@ def quickstart(
     """Trains a small model to read dates, tests it on dates it has not seen, saves it, and reloads it.
 
     Args:
-        recipe: how it is trained, but for the text and the folder.
+        recipe: how it is trained, but for the text and the folder: a recipe by name or file.
         output_dir: where the text, the model and its tokenizer are written.
         train_pairs: dates to learn from.
         held_out: dates to be tested on.
@@ -58,8 +58,14 @@ def quickstart(
 
     Returns:
         The numbers.
+
+    Raises:
+        ValueError: there are no pairs to learn from or to be tested on, or more than there are dates.
+        KeyboardInterrupt: the training was stopped by a signal; `say` was told what is saved.
     """
     started = time.perf_counter()
+    if train_pairs < 1 or held_out < 1:
+        raise ValueError(f"train_pairs={train_pairs} and held_out={held_out}: there must be a pair at least of each")
     train_data, test_data = date_pairs(held_out, train_pairs)
     example = train_data[0]
     say(f"1. Made {len(train_data):,} training pairs, such as {example['source']!r} -> {example['target']!r}")
@@ -70,15 +76,21 @@ def quickstart(
     text.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
     arguments = parse_arguments([str(recipe), "--output_dir", str(output_dir), "--train_data", str(text)])
+    say("2. Training a tokenizer on them ...")
     run = prepare(arguments)
     tokenizer = run.text.tokenizer
-    say(f"2. Trained a tokenizer: {len(tokenizer)} tokens, {tokenizer.tokenize(example['source'])}")
+    say(f"   {len(tokenizer)} tokens, {tokenizer.tokenize(example['source'])}")
 
-    say(f"3. Training {sum(weight.numel() for weight in run.model.parameters()):,} parameters as {recipe} says ...")
+    parameters = sum(weight.numel() for weight in run.model.parameters())
+    say(f"3. Training {parameters:,} parameters by the recipe {recipe} ...")
     result = train(run, arguments)
+    if result.interrupted_by is not None:
+        updates = result.metrics["updates"]
+        say(f"   Stopped after update {updates}; {output_dir}/checkpoint-{updates} has everything up to there.")
+        raise KeyboardInterrupt
     model = result.model
     losses = [entry["loss"] for entry in result.history if "loss" in entry]
-    say(f"   loss {losses[0]:.2f} -> {losses[-1]:.2f} nats a token, in {result.metrics['train_runtime']:.0f} s")
+    say(f"   loss {losses[0]:.2f} -> {losses[-1]:.2f} nats per token, in {result.metrics['train_runtime']:.0f} s")
 
     sources, targets = [pair["source"] for pair in test_data], [pair["target"] for pair in test_data]
     translations = list(translate(model, tokenizer, sources, batch_size=100))

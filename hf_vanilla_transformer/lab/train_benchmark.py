@@ -23,7 +23,7 @@ from ..data.batching import TokenBatchSampler, collate
 from ..data.corpora import Corpus, TextFormat, read_corpora
 from ..data.examples import TrainingExamples
 from ..data.filters import Filters
-from ..data.tokenized import Cache, column_lengths, load_tokenized
+from ..data.tokenized import Cache, load_tokenized, row_lengths
 from ..modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
 from ..training import VanillaTransformerTrainer, VanillaTransformerTrainingArguments
 from .benchmarks import marian_like
@@ -106,9 +106,10 @@ def compare_training(
         tokenizer = train_tokenizer(texts=texts, vocab_size=vocab_size)
         rows = load_tokenized(parsed, tokenizer, TextFormat(), Filters(), "training set", Cache(folder)).shuffle(seed=0)
         rows = rows.select(range(min(sentences, len(rows)))).flatten_indices()
-        useful = int(column_lengths(rows, "labels").sum())
+        sources, targets = row_lengths(rows)
+        useful = int(targets.sum())
         config = VanillaTransformerConfig.from_preset(preset, vocab_size=len(tokenizer), dropout=0.1)
-        sampler = TokenBatchSampler(column_lengths(rows, "input_ids"), column_lengths(rows, "labels"), max_tokens)
+        sampler = TokenBatchSampler(sources, targets, max_tokens)
         programs = {
             OURS: _ours(config, args(), rows, sampler, tokenizer),
             OURS_BF16: _ours(config, args(bf16=True), rows, sampler, tokenizer),

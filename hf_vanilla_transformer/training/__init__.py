@@ -1,10 +1,52 @@
-"""§5 training: the arguments of a run, its recipe, the trainer, checkpoints one can trust, and what a run leaves."""
+"""§5 training: the arguments of a run, its recipe, the trainer, checkpoints one can trust, and what a run leaves.
+
+`pretrain(args)` does all of it, from files to a saved model. With data and a loop of one's own, the trainer alone does:
+
+    from functools import partial
+
+    from datasets import Dataset
+
+    from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
+    from hf_vanilla_transformer.data import train_tokenizer
+    from hf_vanilla_transformer.data.batching import TokenBatchSampler, collate
+    from hf_vanilla_transformer.data.examples import TrainingExamples, example_lengths
+    from hf_vanilla_transformer.training import VanillaTransformerTrainer, VanillaTransformerTrainingArguments
+
+    pairs = [("a red dog", "ein roter Hund"), ("a blue cat", "eine blaue Katze"), ("a dog", "ein Hund")]
+    tokenizer = train_tokenizer(texts=[text for pair in pairs for text in pair], vocab_size=300)
+    rows = [
+        {
+            "source": source,
+            "target": target,
+            "input_ids": tokenizer(source)["input_ids"],
+            "labels": tokenizer(text_target=target)["input_ids"],
+        }
+        for source, target in pairs
+    ]
+    config = VanillaTransformerConfig.from_preset("tiny", vocab_size=len(tokenizer))
+    args = VanillaTransformerTrainingArguments(
+        output_dir="runs/own", max_steps=20, warmup_steps=10, learning_rate=1e-3, eval_strategy="no",
+        save_strategy="no", final_weights="last", logging_steps=10,
+    )
+    trainer = VanillaTransformerTrainer(
+        model=VanillaTransformerForConditionalGeneration(config),
+        args=args,
+        train_dataset=TrainingExamples(Dataset.from_list(rows)),
+        train_sampler=TokenBatchSampler(*example_lengths(rows), max_tokens=256),
+        data_collator=partial(collate, pad_token_id=tokenizer.pad_token_id),
+        eval_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+    )
+    trainer.train()
+    scores = trainer.evaluate()
+    trainer.save_model()
+"""
 
 from .arguments import VanillaTransformerTrainingArguments
 from .averaging import average_checkpoints, last_checkpoints
 from .recipes import parse_arguments, read_recipe
 from .report import summary_lines
-from .run import PreparedRun, TrainingResult, prepare, pretrain, train
+from .run import PreparedRun, TrainingResult, prepare, prepare_only, pretrain, train
 from .trainer import VanillaTransformerTrainer
 
 __all__ = [
@@ -16,6 +58,7 @@ __all__ = [
     "last_checkpoints",
     "parse_arguments",
     "prepare",
+    "prepare_only",
     "pretrain",
     "read_recipe",
     "summary_lines",

@@ -1,11 +1,14 @@
 """Everything that describes a training run, in one dataclass: data, tokenizer, model and transformers' own options."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Literal, get_args
 
 import torch
 from transformers import Seq2SeqTrainingArguments
+
+from .refused_options import refuse_options
 
 Objective = Literal["translation", "span_corruption"]
 FinalWeights = Literal["last", "best", "average", "ema"]
@@ -18,8 +21,8 @@ _SCORES = ("loss", "perplexity", "bleu", "chrf")
 class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
     """One run of training: data, tokenizer, model, and transformers' options with the paper's values as defaults.
 
-    Every field is described by the `help` in its metadata, which is what `scripts/pretrain.py --help` prints. Those
-    that are not listed here are transformers' own.
+    Every field is described by the `help` in its metadata, which is what `vanilla-transformer pretrain --help` prints.
+    Those that are not listed here are transformers' own.
 
     Raises:
         ValueError: two values contradict each other, or one is out of range; the message says which.
@@ -30,8 +33,9 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
         default_factory=list,
         metadata={
             "help": "Corpora, each a .jsonl or .tsv file (.gz too), `source=FILE,target=FILE` of plain text, or "
-            "`dataset=NAME[,config=NAME][,split=NAME]` of the Hub; `weight=2` counts a corpus twice. In a recipe, "
-            "each may be a mapping of these keys. Plain text files by themselves are for span_corruption."
+            "`dataset=NAME[,config=NAME][,split=NAME]` of the Hub; `weight=2` counts each of its sentences twice. "
+            "`size=N` says how many sentences a dataset has, if several corpora are streamed and it does not say. In a "
+            "recipe, each may be a mapping of these keys. Plain text files by themselves are for span_corruption."
         },
     )
     validation_data: list[str] = field(
@@ -65,6 +69,17 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
     data_cache_dir: str | None = field(
         default=None, metadata={"help": "Where tokenised text is kept, by content; default is below datasets' cache."}
     )
+    preprocessing_workers: int | None = field(
+        default=None,
+        metadata={"help": "Processes that tokenise; default is one for each 100,000 sentences, up to 8 and the cores."},
+    )
+    prepare_only: bool = field(
+        default=False,
+        metadata={
+            "help": "Train the tokenizer, tokenise, plan the batches, and stop: for one process to do before many "
+            "train on much text. Can be interrupted and repeated."
+        },
+    )
 
     # How it becomes tokens and batches.
     tokenizer_name_or_path: str | None = field(
@@ -79,6 +94,10 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
     max_tokens: int = field(
         default=25_000,
         metadata={"help": "Source tokens, and target tokens, of a batch on one device, padding included (§5.1)."},
+    )
+    max_eval_tokens: int = field(
+        default=4096,
+        metadata={"help": "Tokens of a side that evaluation scores or translates at a time, padding included."},
     )
     bpe_dropout: float = field(
         default=0.0, metadata={"help": "Probability of leaving out a merge while training (Provilkov et al., 2020)."}
@@ -99,9 +118,16 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
         metadata={"help": "Fields of a new model's config that differ from the preset: dropout=0.2 norm_position=pre"},
     )
     frozen_modules: list[str] = field(
-        default_factory=list, metadata={"help": "Parts that do not learn, by name: model.encoder lm_head"}
+        default_factory=list,
+        metadata={
+            "help": "Parts that do not learn, by name: model.encoder.layers freezes the layers of the encoder; "
+            "model.encoder has the embedding too, and with it whatever is tied to it. They get no adapters either."
+        },
     )
-    lora_rank: int = field(default=0, metadata={"help": "Rank of LoRA adapters, which then alone learn; 0 is off."})
+    lora_rank: int = field(
+        default=0,
+        metadata={"help": "Rank of LoRA adapters; then nothing else learns but rows of new_tokens. 0 is off."},
+    )
     lora_modules: list[str] = field(
         default_factory=lambda: ["q_proj", "v_proj"], metadata={"help": "Projections that get a LoRA adapter."}
     )
@@ -126,6 +152,13 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
     average_last: int = field(
         default=5, metadata={"help": "Checkpoints in the average: 5 for base, 20 for big (§6.1)."}
     )
+    keep_worse_average: bool = field(
+        default=False,
+        metadata={
+            "help": "Keep an average (or ema) even where it is worse on the validation set than the last update, which "
+            "otherwise is kept then."
+        },
+    )
     early_stopping_patience: int = field(
         default=0, metadata={"help": "Stop after so many evaluations without a better metric_for_best_model; 0 is off."}
     )
@@ -149,11 +182,13 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
     per_device_train_batch_size: int = field(
         default=1, metadata={"help": "Not used: batches are made by max_tokens, of as many sentences as fit."}
     )
-    per_device_eval_batch_size: int = field(default=64, metadata={"help": "Sentence pairs a batch in evaluation."})
+    per_device_eval_batch_size: int = field(
+        default=8, metadata={"help": "Not used: batches in evaluation are made by max_eval_tokens."}
+    )
     metric_for_best_model: str | None = field(
         default="loss",
         metadata={
-            "help": "Validation score of the best checkpoint: loss (nats a token, without label smoothing), "
+            "help": "Validation score of the best checkpoint: loss (nats per token, without label smoothing), "
             "perplexity, bleu or chrf."
         },
     )
@@ -164,7 +199,21 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
         default="epoch", metadata={"help": "When to save a checkpoint: epoch, steps (every save_steps) or no."}
     )
     save_total_limit: int | None = field(
-        default=None, metadata={"help": "Checkpoints to keep; default is 2, or average_last if they are averaged."}
+        default=None,
+        metadata={
+            "help": "Checkpoints to keep, the best one on top; default is 2, or average_last if they are averaged."
+        },
+    )
+    resume_from_checkpoint: str | None = field(
+        default=None,
+        metadata={
+            "help": "What to resume from: a checkpoint's folder; last, the newest good one in output_dir; or auto, "
+            "that if there is one and else a fresh start."
+        },
+    )
+    overwrite_output_dir: bool = field(
+        default=False,
+        metadata={"help": "Remove the checkpoints and results of another run in output_dir, which else is refused."},
     )
     logging_steps: float = field(default=100, metadata={"help": "Updates between two lines of the log."})
     logging_nan_inf_filter: bool = field(
@@ -189,17 +238,38 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
         if self.final_weights == "best":
             self.load_best_model_at_end = True
         if getattr(self, "greater_is_better", None) is None and self.metric_for_best_model is not None:
-            self.greater_is_better = self.metric_for_best_model.removeprefix("eval_") in _SCORES[2:]
+            self.greater_is_better = self.metric_for_best_model.rpartition("_")[2] in _SCORES[2:]
         if self.save_total_limit is None:
             self.save_total_limit = max(2, self.average_last if self.final_weights == "average" else 0)
-        if self.bf16 and not torch.accelerator.is_available():
-            self.use_cpu = True  # without it, transformers takes bf16 for a wish that no device can fulfil
+        if not torch.accelerator.is_available() and (self.bf16 or int(os.environ.get("WORLD_SIZE", "1")) > 1):
+            # Without it, transformers takes bf16 for a wish that no device can fulfil, and the processes of a launcher
+            # for runs of their own.
+            self.use_cpu = True
+        self._check_intervals()
         super().__post_init__()
         self._check()
 
+    def _check_intervals(self) -> None:
+        """The best checkpoint is one that was evaluated: refused here, since transformers names another option."""
+        if self.final_weights != "best":
+            return
+        evaluated, saved = (str(getattr(each, "value", each)) for each in (self.eval_strategy, self.save_strategy))
+        values = f"eval_strategy={evaluated}, eval_steps={self.eval_steps}, save_strategy={saved}, "
+        values += f"save_steps={self.save_steps}"
+        if saved == "best":
+            return
+        if evaluated != saved or evaluated == "no":
+            raise ValueError(
+                f"final_weights=best needs checkpoints at evaluations: both by steps or epoch; got {values}"
+            )
+        if saved == "steps" and self.save_steps % (self.eval_steps or self.logging_steps):
+            raise ValueError(f"final_weights=best needs save_steps that are a multiple of eval_steps; got {values}")
+
     def _check(self) -> None:
-        at_least = {"max_tokens": 1, "max_length": 1, "shuffle_buffer": 1, "average_last": 1, "r_drop": 0}
-        at_least |= {"lora_rank": 0, "num_sentinels": 0, "early_stopping_patience": 0}
+        at_least = dict.fromkeys(("max_tokens", "max_eval_tokens", "max_length", "shuffle_buffer", "average_last"), 1)
+        at_least |= dict.fromkeys(("r_drop", "lora_rank", "num_sentinels", "early_stopping_patience"), 0)
+        if self.preprocessing_workers is not None:
+            at_least["preprocessing_workers"] = 1
         for name, lowest in at_least.items():
             if getattr(self, name) < lowest:
                 raise ValueError(f"{name}={getattr(self, name)} is less than {lowest}")
@@ -209,9 +279,9 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
         for name, allowed in (("objective", Objective), ("final_weights", FinalWeights)):
             if getattr(self, name) not in get_args(allowed):
                 raise ValueError(f"{name}={getattr(self, name)!r} is none of {', '.join(get_args(allowed))}")
-        metric = (self.metric_for_best_model or "loss").removeprefix("eval_")
+        metric = (self.metric_for_best_model or "loss").removeprefix("eval_").rpartition("_")[2]
         if metric not in _SCORES:
-            raise ValueError(f"metric_for_best_model={metric!r} is none of {', '.join(_SCORES)}")
+            raise ValueError(f"metric_for_best_model={self.metric_for_best_model!r} is none of {', '.join(_SCORES)}")
         if self.max_length_ratio is not None and self.max_length_ratio < 1:
             raise ValueError(f"max_length_ratio={self.max_length_ratio} is less than 1, which no pair satisfies")
         if self.final_weights == "average" and (self.save_total_limit or 0) < self.average_last:
@@ -236,3 +306,23 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
             )
         if self.objective == "span_corruption" and self.bpe_dropout:
             raise ValueError("bpe_dropout is for translation; span_corruption has noise of its own")
+        refuse_options(self)
+
+
+def refuse_data_parallel(args: Seq2SeqTrainingArguments) -> None:
+    """Refuses several GPUs in one process, which would make batches of other sizes, and learn something else.
+
+    Args:
+        args: the run.
+
+    Raises:
+        ValueError: there are several GPUs and no launcher; the message says how to use all of them, or one.
+    """
+    if args.n_gpu > 1:
+        raise ValueError(
+            f"there are {args.n_gpu} GPUs and one process. To use all: torchrun --nproc-per-node {args.n_gpu} "
+            "-m hf_vanilla_transformer pretrain ...; to use one: CUDA_VISIBLE_DEVICES=0"
+        )
+
+
+__all__ = ["VanillaTransformerTrainingArguments", "refuse_data_parallel"]

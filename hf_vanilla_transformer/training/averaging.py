@@ -1,19 +1,19 @@
-"""§6.1 averaged checkpoints: the mean of the last ones of a run, and a moving average as an alternative."""
+"""§6.1 averaged checkpoints: the mean of the last ones of a run."""
 
 import json
+import math
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils import SAFE_WEIGHTS_NAME, logging
 
 from .checkpoints import find_damage, list_checkpoints
+from .resuming import RunIdentity
 
 logger = logging.get_logger(__name__)
 
@@ -32,7 +32,8 @@ def average_checkpoints(checkpoints: Sequence[str | Path], output_dir: str | Pat
         The averaged weights by name.
 
     Raises:
-        ValueError: there is none, or their weights differ in names or shapes; the message says which and where.
+        ValueError: there is none, they are of different runs, or their weights differ in names or shapes; the message
+            says which and where.
     """
     weights = average_weights(checkpoints)
     folder = Path(output_dir)
@@ -58,6 +59,10 @@ def average_weights(checkpoints: Sequence[str | Path]) -> dict[str, torch.Tensor
     """
     if not checkpoints:
         raise ValueError("there is no checkpoint to average")
+    runs = [RunIdentity.read(Path(checkpoint)) for checkpoint in checkpoints]
+    if len({run.run_id if run else None for run in runs}) > 1:
+        names = ", ".join(str(checkpoint) for checkpoint in checkpoints)
+        raise ValueError(f"these checkpoints are not all of one run, so their average means nothing: {names}")
     sums: dict[str, torch.Tensor] = {}
     for checkpoint in checkpoints:
         last = load_file(Path(checkpoint) / SAFE_WEIGHTS_NAME)
@@ -79,93 +84,32 @@ def last_checkpoints(output_dir: str | Path, count: int, by: Literal["step", "ep
         by: "step" takes any, "epoch" those that were written at the end of an epoch.
 
     Returns:
-        Folders, the oldest first; as many as there are, if fewer, with a warning.
+        Folders, the oldest first. They are fewer, with a warning, if there are no more, or if one of them is damaged:
+        an older one in its place, such as an old best one, would not be one of the last.
 
     Raises:
         ValueError: there is none, or none are asked for.
     """
     if count < 1:
         raise ValueError(f"{count} checkpoints have no average; take at least 1")
+    found = [path for path in list_checkpoints(output_dir) if by == "step" or _epoch(path).is_integer()]
     checkpoints = []
-    for checkpoint in list_checkpoints(output_dir):
+    for checkpoint in found[-count:]:
         damage = find_damage(checkpoint)
-        if damage is not None:
-            logger.warning(f"{checkpoint} is damaged and left out of the average: {damage}")
-        elif by == "step" or float(_epoch(checkpoint)).is_integer():
+        if damage is None:
             checkpoints.append(checkpoint)
+        else:
+            logger.warning(f"{checkpoint} is damaged and left out of the average: {damage}")
     if not checkpoints:
         raise ValueError(f"{output_dir} has no checkpoint, by {by}, to average")
     if len(checkpoints) < count:
         logger.warning(f"{output_dir} has {len(checkpoints)} checkpoints instead of {count}; these are averaged")
-    return checkpoints[-count:]
-
-
-class MovingAverage:
-    """An exponential moving average of a model's weights: average = decay * average + (1 - decay) * weights.
-
-    Args:
-        model: whose weights at this time are the first average.
-        decay: the share of the average that stays at an update.
-    """
-
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self._update = get_ema_multi_avg_fn(decay)
-        self.weights = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-
-    @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        """Takes the weights after an update into the average.
-
-        Args:
-            model: the one that learns.
-        """
-        self._update(list(self.weights.values()), [parameter.detach() for parameter in model.parameters()], 1)
-
-    @contextmanager
-    def applied_to(self, model: nn.Module) -> Iterator[None]:
-        """Gives a model the averaged weights for as long as this lasts.
-
-        Args:
-            model: the one that learns.
-        """
-        own = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-        self.copy_to(model)
-        try:
-            yield
-        finally:
-            _copy(own, model)
-
-    def copy_to(self, model: nn.Module) -> None:
-        """Gives a model the averaged weights.
-
-        Args:
-            model: the one that learned.
-        """
-        _copy(self.weights, model)
-
-    def save(self, path: str | Path) -> None:
-        """Writes the average as safetensors.
-
-        Args:
-            path: the file.
-        """
-        save_file({name: weight.contiguous() for name, weight in self.weights.items()}, path)
-
-    def load(self, path: str | Path) -> None:
-        """Reads what `save` wrote.
-
-        Args:
-            path: the file.
-        """
-        for name, weight in load_file(path).items():
-            self.weights[name].copy_(weight)
-
-
-@torch.no_grad()
-def _copy(weights: dict[str, torch.Tensor], model: nn.Module) -> None:
-    for name, parameter in model.named_parameters():
-        parameter.copy_(weights[name])
+    return checkpoints
 
 
 def _epoch(checkpoint: Path) -> float:
-    return json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))["epoch"]
+    try:
+        state = json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+        return float(state["epoch"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return math.nan  # at the end of no epoch that is known

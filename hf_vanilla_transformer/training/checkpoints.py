@@ -1,5 +1,6 @@
 """Checkpoints that appear whole or not at all: sealed with a list of what they hold, checked before use."""
 
+import errno
 import json
 import os
 import re
@@ -9,12 +10,11 @@ from pathlib import Path
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
+from ..data.seals import SEAL, find_damage
 from ..data.text_files import hash_file
 
 logger = logging.get_logger(__name__)
 
-# Names every file of a checkpoint with its size and its hash; written last.
-SEAL = "seal.json"
 # Folders in which a checkpoint is written, or taken away, out of the sight of whoever looks for checkpoints.
 _WRITING, _REMOVING = ".writing", ".removing"
 
@@ -57,34 +57,6 @@ def publish_checkpoint(written: Path, output_dir: str | Path) -> Path:
     return checkpoint
 
 
-def find_damage(checkpoint: str | Path) -> str | None:
-    """Compares a checkpoint with its seal.
-
-    Args:
-        checkpoint: a folder that `publish_checkpoint` made.
-
-    Returns:
-        None if all is well; else what is wrong.
-    """
-    checkpoint = Path(checkpoint)
-    try:
-        seal = json.loads((checkpoint / SEAL).read_text(encoding="utf-8"))
-        contents = [(name, each["bytes"], each["sha256"]) for name, each in seal.items()]
-    except (OSError, ValueError, AttributeError, LookupError, TypeError) as error:  # no JSON, or JSON of another kind
-        return f"its {SEAL} cannot be read ({type(error).__name__}: {error})"
-    if not contents:
-        return f"its {SEAL} names no file"
-    for name, size, digest in contents:
-        path = checkpoint / name
-        if not path.is_file():
-            return f"{name} is missing"
-        if path.stat().st_size != size:
-            return f"{name} has {path.stat().st_size} bytes instead of {size}"
-        if hash_file(path) != digest:
-            return f"{name} has changed since it was written"
-    return None
-
-
 def list_checkpoints(output_dir: str | Path) -> list[Path]:
     """Finds the checkpoints of a run.
 
@@ -121,13 +93,12 @@ def rotate_checkpoints(output_dir: str | Path, keep: int, best: str | None = Non
 
     Args:
         output_dir: folder of the run.
-        keep: how many stay, the best included.
-        best: one that stays in any case.
+        keep: how many of the newest stay, at least 1.
+        best: one that stays on top of these, if it is not among them.
     """
-    checkpoints = list_checkpoints(output_dir)
-    old = [path for path in checkpoints[:-1] if best is None or path.resolve() != Path(best).resolve()]
-    for checkpoint in old[: max(len(checkpoints) - keep, 0)]:
-        remove_checkpoint(checkpoint)
+    for checkpoint in list_checkpoints(output_dir)[:-keep]:
+        if best is None or checkpoint.resolve() != Path(best).resolve():
+            remove_checkpoint(checkpoint)
 
 
 def remove_checkpoint(checkpoint: Path) -> None:
@@ -178,5 +149,9 @@ def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        # Some network and user-space file systems cannot do this, least of all with folders.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
+            raise
     finally:
         os.close(descriptor)

@@ -1,26 +1,32 @@
 """What the arguments of a run say to `data`: its corpora, tokenizer, examples and batches."""
 
+import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from datasets import Dataset
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from ..data.batching import TokenBatchSampler, collate
-from ..data.corpora import Corpus, TextFormat, read_corpora
+from ..data.corpora import Corpus, TextFormat
 from ..data.examples import Noise, TrainingExamples, example_maker, planned_lengths
 from ..data.filters import Filters
-from ..data.streaming import StreamOptions, TokenBatchStream
-from ..data.text_files import hash_file
-from ..data.tokenization import save_tokenizer, train_tokenizer
-from ..data.tokenized import Cache, load_tokenized
+from ..data.fingerprints import corpus_fingerprint
+from ..data.streaming import StreamOptions, TokenBatchStream, corpus_shares
+from ..data.tokenized import Cache, is_tokenized, load_tokenized, usable_cores
 from .arguments import VanillaTransformerTrainingArguments
+from .ranks import by_main_process
+from .tokenizer_setup import prepare_tokenizer
 
 logger = logging.get_logger(__name__)
+
+# Files of this many bytes take minutes to tokenise, which is long for processes that wait for it.
+_LARGE = 500_000_000
 
 
 @dataclass(frozen=True)
@@ -32,12 +38,24 @@ class PreparedText:
         train_set: examples, or a stream of batches.
         train_sampler: makes the batches of `train_set`; None for a stream.
         validation_set: tokenised; None where there is no validation text.
+        fingerprint: what the training text is recognised by when the run is resumed; None where it is not known.
     """
 
     tokenizer: PreTrainedTokenizerBase
     train_set: TrainingExamples | TokenBatchStream
     train_sampler: TokenBatchSampler | None
     validation_set: Dataset | None
+    fingerprint: str | None = None
+
+    def describe(self) -> str:
+        """One line for whoever prepared it: what is ready."""
+        parts = [f"a tokenizer of {len(self.tokenizer):,} tokens"]
+        if isinstance(self.train_set, TrainingExamples) and self.train_sampler is not None:
+            batches = len(self.train_sampler) * self.train_sampler.num_processes
+            parts.append(f"{len(self.train_set):,} training examples in {batches:,} batches an epoch")
+        if self.validation_set is not None:
+            parts.append(f"{len(self.validation_set):,} for validation")
+        return f"Ready: {', '.join(parts)}"
 
 
 def corpora_of(args: VanillaTransformerTrainingArguments) -> tuple[list[Corpus], list[Corpus]]:
@@ -59,6 +77,8 @@ def corpora_of(args: VanillaTransformerTrainingArguments) -> tuple[list[Corpus],
     validation = [_with_split(Corpus.parse(each), "validation") for each in args.validation_data]
     for corpus in [*training, *validation]:
         corpus.check()
+        if corpus.size is not None and not (args.streaming and corpus in training):
+            raise ValueError(f"{corpus.name}: size is for training text that is streamed; leave it away here")
     return training, validation
 
 
@@ -67,19 +87,32 @@ def text_format_of(args: VanillaTransformerTrainingArguments) -> TextFormat:
     return TextFormat(args.source_lang, args.target_lang, args.objective == "span_corruption")
 
 
+def default_loader_workers() -> int:
+    """How many worker processes make batches, where nothing is said: 2 beside an accelerator, which would wait else.
+
+    Returns:
+        0 without an accelerator, where workers would take the cores that the model computes on; or with one core.
+    """
+    return 2 if torch.accelerator.is_available() and usable_cores() > 1 else 0
+
+
 def prepare_text(
     args: VanillaTransformerTrainingArguments,
     training: list[Corpus],
     validation: list[Corpus],
     checkpoint: Path | None,
+    max_positions: int | None = None,
 ) -> PreparedText:
     """Gets or trains the tokenizer of a run, tokenises its text, and plans its batches.
+
+    Whatever takes long is kept, whole or not at all: it can be interrupted and called again, and is soon done then.
 
     Args:
         args: the run.
         training: as `corpora_of` returns them.
         validation: likewise.
         checkpoint: what the run is resumed from, which has a tokenizer; None for a fresh start.
+        max_positions: how many positions the model has learned; None where it takes any number.
 
     Returns:
         Everything that training reads.
@@ -89,17 +122,26 @@ def prepare_text(
         OSError: a file cannot be read.
     """
     text_format = text_format_of(args)
-    filters = Filters(args.max_length, args.max_length_ratio, args.drop_duplicates)
-    cache = Cache(args.data_cache_dir, show_progress=not args.disable_tqdm)
+    filters = Filters(args.max_length, args.max_length_ratio, args.drop_duplicates, max_positions)
+    cache = Cache(args.data_cache_dir, not args.disable_tqdm, args.preprocessing_workers)
     noise = Noise(
         bpe_dropout=args.bpe_dropout,
         span_corruption=args.objective == "span_corruption",
         noise_density=args.noise_density,
         mean_span_length=args.mean_span_length,
         seed=args.seed,
+        max_positions=max_positions,
     )
+    if args.process_index == 0:
+        for corpus in [*training, *validation]:
+            if header := corpus.header(text_format):
+                logger.warning(header)
+    # Text is read for these by one process, and the others are told.
+    prints = by_main_process(lambda: [corpus_fingerprint(corpus) for corpus in training])
+    validation_prints = by_main_process(lambda: [corpus_fingerprint(corpus) for corpus in validation])
+    sizes = by_main_process(lambda: _sizes(args, training))
     with args.main_process_first(local=False, desc="reading and tokenising text"):
-        tokenizer = _tokenizer(args, training, checkpoint)
+        tokenizer = prepare_tokenizer(args, training, text_format, prints, sizes, checkpoint)
         make = example_maker(noise, tokenizer)
         train_set: TrainingExamples | TokenBatchStream
         sampler = None
@@ -107,27 +149,69 @@ def prepare_text(
             options = StreamOptions(
                 args.max_tokens, args.shuffle_buffer, args.seed, args.world_size, args.process_index
             )
-            batch = partial(collate, pad_token_id=tokenizer.pad_token_id)
-            train_set = TokenBatchStream(training, tokenizer, text_format, filters, options, make, batch)
+            train_set = TokenBatchStream(
+                training,
+                corpus_shares(training, sizes),
+                tokenizer,
+                text_format,
+                filters,
+                options,
+                make,
+                partial(collate, pad_token_id=tokenizer.pad_token_id),
+            )
         else:
-            rows = load_tokenized(training, tokenizer, text_format, filters, "training set", cache)
+            _warn_of_long_waiting(args, training, tokenizer, text_format, cache, prints)
+            rows = load_tokenized(training, tokenizer, text_format, filters, "training set", cache, prints)
             train_set = TrainingExamples(rows, training, make)
             sampler = _sampler(args, noise, rows, training, tokenizer)
         validation_set = None
         if validation:
-            # A score should not depend on what training had no room for.
-            validation_set = load_tokenized(validation, tokenizer, text_format, Filters(), "validation set", cache)
+            # A score should not depend on what training had no room for, but on what the model has.
+            only = Filters(max_positions=max_positions)
+            validation_set = load_tokenized(
+                validation, tokenizer, text_format, only, "validation set", cache, validation_prints
+            )
             if noise.span_corruption and make is not None:  # the same holes at every evaluation
-                validation_set = validation_set.map(
+                validation_set = validation_set.remove_columns("source_length").map(
                     lambda row, index: make(row, 0, index), with_indices=True, load_from_cache_file=False
                 )
-    return PreparedText(tokenizer, train_set, sampler, validation_set)
+    fingerprint = hashlib.sha256(json.dumps([prints, [corpus.weight for corpus in training]]).encode()).hexdigest()[:16]
+    return PreparedText(tokenizer, train_set, sampler, validation_set, fingerprint)
 
 
 def _with_split(corpus: Corpus, split: str) -> Corpus:
-    if corpus.dataset is None or corpus.split is not None:
-        return corpus
-    return Corpus(dataset=corpus.dataset, config=corpus.config, split=split, weight=corpus.weight)
+    return corpus if corpus.dataset is None or corpus.split is not None else replace(corpus, split=split)
+
+
+def _sizes(args: VanillaTransformerTrainingArguments, corpora: list[Corpus]) -> list[int | None]:
+    """Counts sentences where it matters how many there are: where several corpora are mixed."""
+    if args.streaming and len(corpora) > 1:
+        return [corpus.count_sentences() for corpus in corpora]
+    return [None] * len(corpora)
+
+
+def _warn_of_long_waiting(
+    args: VanillaTransformerTrainingArguments,
+    corpora: list[Corpus],
+    tokenizer: PreTrainedTokenizerBase,
+    text_format: TextFormat,
+    cache: Cache,
+    fingerprints: list[str],
+) -> None:
+    if args.world_size == 1 or args.process_index:
+        return
+    new = [
+        corpus
+        for corpus, fingerprint in zip(corpora, fingerprints, strict=True)
+        if not is_tokenized(fingerprint, tokenizer, text_format, cache)
+    ]
+    size = sum(Path(path).stat().st_size for corpus in new for path in corpus.files)
+    if size > _LARGE or any(corpus.dataset is not None for corpus in new):
+        logger.warning(
+            f"{args.world_size} processes wait while one tokenises {', '.join(corpus.name for corpus in new)}; they "
+            f"give up after ddp_timeout={args.ddp_timeout} seconds. To do it beforehand, run the same in one process "
+            "with --prepare_only true"
+        )
 
 
 def _sampler(
@@ -137,8 +221,9 @@ def _sampler(
     corpora: list[Corpus],
     tokenizer: PreTrainedTokenizerBase,
 ) -> TokenBatchSampler:
-    sources, targets = planned_lengths(noise, rows, tokenizer)
-    weights = torch.tensor([corpus.weight for corpus in corpora], dtype=torch.float64).numpy()
+    lengths = planned_lengths(noise, rows, tokenizer, args.preprocessing_workers)
+    sources, targets = lengths(0) if callable(lengths) else lengths
+    weights = np.array([corpus.weight for corpus in corpora], dtype=np.float64)
     return TokenBatchSampler(
         sources,
         targets,
@@ -148,33 +233,5 @@ def _sampler(
         num_processes=args.world_size,
         process_index=args.process_index,
         accumulation_steps=args.gradient_accumulation_steps,
+        lengths_in_epoch=lengths if callable(lengths) else None,
     )
-
-
-def _tokenizer(
-    args: VanillaTransformerTrainingArguments, corpora: list[Corpus], checkpoint: Path | None
-) -> PreTrainedTokenizerBase:
-    given = checkpoint or args.tokenizer_name_or_path or args.model_name_or_path
-    if given is None:
-        # Kept by the run, so that its other processes, and itself if it is resumed, have the same.
-        folder = Path(args.output_dir) / "tokenizer"
-        datasets = [corpus.name for corpus in corpora if corpus.dataset is not None]
-        contents = [hash_file(path) for corpus in corpora for path in corpus.files]
-        key = json.dumps([args.vocab_size, args.num_sentinels, *datasets, *contents])
-        stamp = folder / "made_from.txt"
-        if not stamp.exists() or stamp.read_text() != key:
-            texts = (
-                row[side]
-                for row in read_corpora(corpora, text_format_of(args))
-                for side in ("source", "target")
-                if side in row
-            )
-            tokenizer = train_tokenizer(texts=texts, vocab_size=args.vocab_size, num_sentinels=args.num_sentinels)
-            save_tokenizer(tokenizer, folder)
-            stamp.write_text(key)
-        given = folder
-    tokenizer = AutoTokenizer.from_pretrained(given, trust_remote_code=False)
-    if args.new_tokens and checkpoint is None:
-        added = tokenizer.add_tokens(args.new_tokens)
-        logger.info(f"{added} of {len(args.new_tokens)} new_tokens were added; the others were there")
-    return tokenizer

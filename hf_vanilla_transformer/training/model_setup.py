@@ -1,18 +1,23 @@
 """What a run begins with: a new model of some shape, or a trained one with parts frozen, adapted or extended."""
 
-import ast
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase
 from transformers.trainer import TRAINER_STATE_NAME
+from transformers.utils import logging
+from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME
 
 from ..configuration_vanilla_transformer import VanillaTransformerConfig
 from ..modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
+from .adapters import add_adapters
 from .arguments import VanillaTransformerTrainingArguments
+from .config_overrides import parse_overrides
+
+logger = logging.get_logger(__name__)
 
 
 def build_model(args: VanillaTransformerTrainingArguments, tokenizer: PreTrainedTokenizerBase) -> tuple[Any, int]:
@@ -31,10 +36,18 @@ def build_model(args: VanillaTransformerTrainingArguments, tokenizer: PreTrained
     """
     overrides = parse_overrides(args.config_overrides)
     first_update = 0
+    new_rows = set(tokenizer.convert_tokens_to_ids(args.new_tokens))
     if args.model_name_or_path is not None:
+        if (Path(args.model_name_or_path) / ADAPTER_CONFIG_NAME).exists():
+            raise ValueError(
+                f"model_name_or_path={args.model_name_or_path} is an adapter without its model; go on with the folder "
+                "of a finished run, which has the merged model, or resume a run with resume_from_checkpoint"
+            )
         model = VanillaTransformerForConditionalGeneration.from_pretrained(
             args.model_name_or_path, dtype=torch.float32, **overrides
         )
+        # Tokens that the model did not have, and those that are found in spare rows of its embedding.
+        new_rows |= set(range(model.config.vocab_size, len(tokenizer)))
         if len(tokenizer) > model.config.vocab_size:
             model.resize_token_embeddings(len(tokenizer))
         if args.continue_schedule:
@@ -49,28 +62,65 @@ def build_model(args: VanillaTransformerTrainingArguments, tokenizer: PreTrained
         config = VanillaTransformerConfig.from_preset(
             args.preset, **{"vocab_size": len(tokenizer), **special_tokens, **overrides}
         )
+        if config.vocab_size < len(tokenizer):
+            raise ValueError(
+                f"config_overrides: vocab_size={config.vocab_size} is less than the {len(tokenizer)} tokens of the "
+                "tokenizer; leave it out, or train a smaller tokenizer with --vocab_size"
+            )
         model = VanillaTransformerForConditionalGeneration(config)
         model.generation_config.num_beams = args.generation_num_beams or 1
-    for name in args.frozen_modules:
+    _freeze(model, args.frozen_modules)
+    if new_rows and not model.get_input_embeddings().weight.requires_grad:
+        raise ValueError(
+            f"new tokens do not learn in a frozen embedding, which frozen_modules={' '.join(args.frozen_modules)} has; "
+            "to freeze the layers alone, name model.encoder.layers or model.decoder.layers"
+        )
+    if args.lora_rank:
+        model = add_adapters(model, args.lora_rank, args.lora_modules, sorted(new_rows), args.frozen_modules)
+    return model, first_update
+
+
+def learned_positions(args: VanillaTransformerTrainingArguments) -> int | None:
+    """Finds out how long a text the model of a run can take, before there is that model.
+
+    Args:
+        args: the run.
+
+    Returns:
+        How many positions it learns; None for sinusoids, which have no end.
+
+    Raises:
+        ValueError: preset or overrides are not usable.
+        OSError: there is no such model.
+    """
+    overrides = parse_overrides(args.config_overrides)
+    if args.model_name_or_path is None:
+        config = VanillaTransformerConfig.from_preset(args.preset, **overrides)
+    else:
+        config = VanillaTransformerConfig.from_pretrained(args.model_name_or_path, **overrides)
+    return config.num_learned_positions if config.position_encoding == "learned" else None
+
+
+def _freeze(model: Any, names: Sequence[str]) -> None:
+    """Stops parts of a model from learning, and says which others stop with them because their weights are tied."""
+    for name in names:
         try:
             model.get_submodule(name).requires_grad_(False)
         except AttributeError as error:
             raise ValueError(f"frozen_modules: the model has no {name!r}; name parts such as model.encoder") from error
-    return (_with_adapters(model, args) if args.lora_rank else model), first_update
-
-
-def _with_adapters(model: Any, args: VanillaTransformerTrainingArguments) -> Any:
-    try:
-        from peft import LoraConfig, TaskType, get_peft_model
-    except ImportError as error:
-        raise ValueError("lora_rank needs peft: pip install peft") from error
-    config = LoraConfig(
-        task_type=TaskType.SEQ_2_SEQ_LM,
-        r=args.lora_rank,
-        lora_alpha=2 * args.lora_rank,
-        target_modules=args.lora_modules,
-    )
-    return get_peft_model(model, config)
+    if not any(weight.requires_grad for weight in model.parameters()):
+        raise ValueError(f"frozen_modules={' '.join(names)} leaves nothing to learn; name fewer parts")
+    prefixes = tuple(f"{name}." for name in names)
+    also = [
+        name.removesuffix(".weight")
+        for name, weight in model.named_parameters(remove_duplicate=False)
+        if names and not weight.requires_grad and not name.startswith(prefixes)
+    ]
+    if also:
+        logger.warning(
+            f"frozen_modules: {' and '.join(also)} do not learn either, since their weights are those of an embedding "
+            "in a frozen part; to freeze the layers of the encoder alone, name model.encoder.layers"
+        )
 
 
 def _updates_done(folder: str) -> int:
@@ -85,30 +135,3 @@ def _updates_done(folder: str) -> int:
     raise ValueError(
         f"continue_schedule: {folder} has neither {TRAINER_STATE_NAME} nor results.json, which say where it stopped"
     )
-
-
-def parse_overrides(overrides: Sequence[Any]) -> dict[str, Any]:
-    """Reads `["dropout=0.2", "norm_position=pre"]` as the keyword arguments of a config.
-
-    Args:
-        overrides: NAME=VALUE each, the value a Python literal, or else a string; or, in recipes, mappings.
-
-    Returns:
-        Values by name.
-
-    Raises:
-        ValueError: one has no "=".
-    """
-    values: dict[str, Any] = {}
-    for override in [overrides] if isinstance(overrides, Mapping) else overrides:
-        if isinstance(override, Mapping):
-            values |= override
-            continue
-        name, separator, text = override.partition("=")
-        if not separator:
-            raise ValueError(f"{override!r} is not of the form NAME=VALUE, such as norm_position=pre")
-        try:
-            values[name] = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            values[name] = text
-    return values

@@ -1,65 +1,105 @@
-"""A run as a file: YAML whose keys are the training arguments, and flags that override it."""
+"""A run as a file: YAML whose keys are the training arguments, found by name or path, and flags that override it."""
 
-import argparse
-import difflib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import yaml
-from transformers import HfArgumentParser
 from transformers.trainer_pt_utils import AcceleratorConfig
 
 from ..data.text_files import read_lines
 from .arguments import VanillaTransformerTrainingArguments
+from .command_line import RunParser
+from .refused_options import REFUSED
+from .suggestions import did_you_mean
+
+RECIPES = Path(__file__).parents[1] / "recipes"
 
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false"}
 
+# What is given here decides what would otherwise come of the options behind it.
+_DECIDES = {
+    "model_name_or_path": ("preset", "vocab_size", "num_sentinels"),
+    "tokenizer_name_or_path": ("vocab_size", "num_sentinels"),
+}
 
-def read_recipe(path: str | Path) -> dict[str, Any]:
-    """Reads a recipe, and refuses what is no argument of a run.
+
+def recipe_names() -> list[str]:
+    """Lists the recipes that come with the package, by name."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def find_recipe(name_or_path: str | Path) -> Path:
+    """Finds a recipe: a file if there is one of this name, else one of those that come with the package.
 
     Args:
-        path: a YAML file, a mapping of `VanillaTransformerTrainingArguments`' fields.
+        name_or_path: such as `multi30k-en-de-tiny`, or `mine/recipe.yaml`.
+
+    Returns:
+        The file.
+
+    Raises:
+        FileNotFoundError: there is neither; the message lists the names.
+    """
+    path, names = Path(name_or_path), recipe_names()
+    if path.exists() and not path.is_dir():
+        return path
+    if str(name_or_path) in names:
+        return RECIPES / f"{name_or_path}.yaml"
+    hint = did_you_mean(path.name.removesuffix(".yaml"), names).removesuffix("?")
+    raise FileNotFoundError(
+        f"there is no file and no recipe {str(name_or_path)!r}{hint}; the recipes are {', '.join(names)}"
+    )
+
+
+def read_recipe(name_or_path: str | Path) -> dict[str, Any]:
+    """Reads a recipe, and refuses what is no option of a run.
+
+    Args:
+        name_or_path: as for `find_recipe`; a mapping of `VanillaTransformerTrainingArguments`' fields.
 
     Returns:
         Its values by name.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: there is no such recipe.
         ValueError: it is no mapping, a key is unknown or there twice, or a value is not of its type; the message
             names file and line.
     """
+    path = find_recipe(name_or_path)
     text = "\n".join(read_lines(path))
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ValueError(f"{path} is no YAML: {error}") from error
+        raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict) or root is None:
         raise ValueError(f"{path}: expected `key: value` lines, got {values!r:.100}")
     names = {field.name for field in fields(VanillaTransformerTrainingArguments) if field.init}
     hints = get_type_hints(VanillaTransformerTrainingArguments)
     seen: set[str] = set()
-    for key, _ in root.value:
+    for key, node in root.value:
         where = f"{path}, line {key.start_mark.line + 1}"
         if key.value not in names:
-            close = difflib.get_close_matches(key.value, names, n=1)
-            raise ValueError(
-                f"{where}: {key.value!r} is no argument" + (f"; did you mean {close[0]}?" if close else "")
-            )
+            instead = REFUSED.get(str(key.value))
+            hint = f": {instead[1]}" if instead else did_you_mean(key.value, names)
+            raise ValueError(f"{where}: unknown option {key.value!r}{hint}")
         if key.value in seen:
             raise ValueError(f"{where}: {key.value} was given before")
         seen.add(key.value)
-        values[key.value] = _converted(values[key.value], hints[key.value], f"{where}: {key.value}")
+        value = _as_written(values[key.value], node, hints[key.value])
+        values[key.value] = _converted(value, hints[key.value], f"{where}: {key.value}")
     return values
 
 
 def parse_arguments(
-    argv: Sequence[str] | None = None, description: str | None = None, epilog: str | None = None
+    argv: Sequence[str] | None = None,
+    description: str | None = None,
+    epilog: str | None = None,
+    prog: str | None = None,
 ) -> VanillaTransformerTrainingArguments:
     """Reads a command line: an optional recipe first, then flags, which override it.
 
@@ -67,31 +107,23 @@ def parse_arguments(
         argv: the words after the program's name; None for those of this process.
         description: what `--help` begins with.
         epilog: what `--help` ends with.
+        prog: what to call the program; None for its file name.
 
     Returns:
         The arguments of the run.
 
     Raises:
-        ValueError: as `read_recipe`, or values that do not fit together.
-        SystemExit: a flag is unknown, or help was asked for.
+        ValueError: as `read_recipe`; there is no `output_dir`; or values do not fit together.
+        SystemExit: a flag is unknown or its value of the wrong kind, or help was asked for.
     """
-    parser = HfArgumentParser(
-        VanillaTransformerTrainingArguments,
-        description=description,
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "recipe", nargs="?", help="A YAML file of the options below; comes first, and flags override it."
-    )
     words = sys.argv[1:] if argv is None else list(argv)
-    comes_first = bool(words) and not words[0].startswith("-")
-    if comes_first:  # before flags are read, for they override it
-        parser.set_defaults(**read_recipe(words[0]))
-    values = vars(parser.parse_args(words))
-    if values.pop("recipe") is not None and not comes_first:
-        parser.error("the recipe comes first, before all flags")
+    recipe: dict[str, Any] = {}
+    if words and not words[0].startswith("-"):
+        recipe = read_recipe(words.pop(0))
+    flags = RunParser(recipe, prog, description, epilog).given(words)
+    values = _settled(recipe, flags)
+    if not values.get("output_dir"):
+        raise ValueError("output_dir is needed: the folder that the run is written to, such as --output_dir runs/mine")
     return VanillaTransformerTrainingArguments(**values)
 
 
@@ -116,9 +148,41 @@ def given_values(args: VanillaTransformerTrainingArguments) -> dict[str, Any]:
     return values
 
 
+def _settled(recipe: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
+    """Puts flags over the recipe, and refuses what a model or tokenizer that is given makes void.
+
+    A flag overrides what the recipe says about the same matter: `--model_name_or_path` the preset of a recipe.
+    """
+    values = recipe | flags
+    for decides, others in _DECIDES.items():
+        if values.get(decides) is None:
+            continue
+        # What stands where `decides` stands, or overrides it.
+        rivals = flags if decides in flags else values
+        if void := [name for name in others if name in rivals]:
+            raise ValueError(
+                f"{' and '.join(void)} would have no effect: {decides}={values[decides]} brings its own; "
+                "leave out the one or the other"
+            )
+        values = {name: value for name, value in values.items() if name not in others}
+    return values
+
+
+def _as_written(value: Any, node: yaml.Node, hint: Any) -> Any:
+    """The word itself where YAML 1.1 takes `no`, `off` or `on` for a boolean, and the option is text."""
+    kinds = set(_kinds(hint))
+    if isinstance(value, bool) and str in kinds and bool not in kinds and node.value.lower() not in ("true", "false"):
+        return node.value.lower()
+    return value
+
+
+def _kinds(hint: Any) -> Iterator[Any]:
+    yield from get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+
+
 def _converted(value: Any, hint: Any, where: str) -> Any:
     """Makes numbers of what YAML takes for text, such as 5e-3, and refuses what is none."""
-    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    kinds = list(_kinds(hint))
     kind, *others = [each for each in kinds if each is not NoneType]
     if others or kind not in _KINDS or (value is None and NoneType in kinds):
         return value

@@ -1,30 +1,41 @@
 """What a run leaves to look at: its numbers as JSON, its curves as a picture, three lines to read."""
 
+import importlib.util
 import json
+import re
 import shlex
 from pathlib import Path
 from typing import Any
 
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
+
 # The clock's part of the log: everything else is the same in two runs of one recipe.
 CLOCK = {"tokens_per_second", "minutes", "eval_runtime", "final_runtime", "train_runtime"}
 CLOCK |= {"train_samples_per_second", "train_steps_per_second"}
+# Names of arguments such as hub_token: whatever ends like this is a secret. (`new_tokens` does not.)
+_SECRET = re.compile(r"(token|password|secret|key)$", re.IGNORECASE)
 
 
 def write_results(
     output_dir: str | Path, arguments: dict[str, Any], metrics: dict[str, Any], history: list[dict[str, Any]]
 ) -> None:
-    """Writes `results.json` and `curves.png`.
+    """Writes `results.json`; and `curves.png`, if matplotlib is installed.
 
     Args:
         output_dir: folder of the run.
-        arguments: what was given.
+        arguments: what was given; tokens, passwords and the like are left out.
         metrics: what came of it.
         history: the log, one entry a line.
     """
-    results = {"metrics": metrics, "arguments": arguments, "history": history}
+    results = {"metrics": metrics, "arguments": _without_secrets(arguments), "history": history}
     path = Path(output_dir) / "results.json"
     path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    plot_curves(history, Path(output_dir) / "curves.png")
+    if importlib.util.find_spec("matplotlib") is None:
+        logger.warning("curves.png is not drawn: matplotlib is not installed (pip install matplotlib)")
+    else:
+        plot_curves(history, Path(output_dir) / "curves.png")
 
 
 def plot_curves(history: list[dict[str, Any]], path: str | Path) -> None:
@@ -42,7 +53,7 @@ def plot_curves(history: list[dict[str, Any]], path: str | Path) -> None:
     FigureCanvasAgg(figure)
     losses, scores, optimizer = figure.subplots(1, 3)
     _draw(losses, history, {"loss": "training, smoothed", "nll": "training", "eval_loss": "validation"})
-    losses.set(title="nats a token", xlabel="updates")
+    losses.set(title="nats per token", xlabel="updates")
     _draw(scores, history, {"eval_bleu": "BLEU", "eval_chrf": "chrF"})
     scores.set(title="validation scores", xlabel="updates")
     _draw(optimizer, history, {"learning_rate": "learning rate", "grad_norm": "norm of the gradient"})
@@ -50,24 +61,26 @@ def plot_curves(history: list[dict[str, Any]], path: str | Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def summary_lines(metrics: dict[str, Any], output_dir: str) -> list[str]:
-    """Says in three lines what a run did, what came of it, and how to try it.
+def summary_lines(metrics: dict[str, Any], output_dir: str, objective: str = "translation") -> list[str]:
+    """Says in three lines what a run did, what came of it, and what to do next.
 
     Args:
         metrics: as in `results.json`.
         output_dir: folder of the run.
+        objective: of the run; a model that has learned span corruption does not translate yet.
 
     Returns:
         The lines.
     """
-    minutes = metrics["train_runtime"] / 60
+    minutes, learned = metrics["train_runtime"] / 60, metrics["learned_parameters"]
+    share = "" if learned == metrics["parameters"] else f" of {metrics['parameters']:,}"
     lines = [
-        f"Trained {metrics['parameters']:,} parameters for {metrics['updates']:,} updates in {minutes:.1f} min"
-        + (f", {metrics['tokens_per_second']:,.0f} target tokens a second" if "tokens_per_second" in metrics else "")
+        f"Trained {learned:,}{share} parameters for {metrics['updates']:,} updates in {minutes:.1f} min"
+        + (f", {metrics['tokens_per_second']:,.0f} target tokens per second" if "tokens_per_second" in metrics else "")
         + (f", {metrics['padding']:.1%} padding." if "padding" in metrics else ".")
     ]
     if "final_loss" in metrics:
-        line = f"Validation ({metrics['final_weights']}): {metrics['final_loss']:.3f} nats a token, "
+        line = f"Validation ({metrics['final_weights']}): {metrics['final_loss']:.3f} nats per token, "
         line += f"perplexity {metrics['final_perplexity']:.2f}"
         if "final_bleu" in metrics:
             line += f", BLEU {metrics['final_bleu']:.2f} ({metrics['signatures']['bleu']})"
@@ -75,7 +88,18 @@ def summary_lines(metrics: dict[str, Any], output_dir: str) -> list[str]:
         lines.append(line + ".")
     else:
         lines.append("No validation text, no scores: give validation_data.")
-    return [*lines, f'Try it: python scripts/translate.py --model {shlex.quote(output_dir)} "..."']
+    folder = shlex.quote(output_dir)
+    if objective == "span_corruption":
+        next_step = f"Go on: vanilla-transformer finetune --model_name_or_path {folder} --train_data PAIRS"
+        return [*lines, f"{next_step} --output_dir {shlex.quote(output_dir.rstrip('/') + '-finetuned')}"]
+    return [*lines, f'Try it: vanilla-transformer translate --model {folder} "..."']
+
+
+def _without_secrets(value: Any) -> Any:
+    """Leaves out what nobody else should read, at any depth: results travel with a model."""
+    if isinstance(value, dict):
+        return {name: _without_secrets(each) for name, each in value.items() if not _SECRET.search(name)}
+    return [_without_secrets(each) for each in value] if isinstance(value, list) else value
 
 
 def _draw(axes: Any, history: list[dict[str, Any]], names: dict[str, str]) -> None:

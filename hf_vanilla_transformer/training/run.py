@@ -10,15 +10,19 @@ from transformers import PreTrainedTokenizerBase, set_seed
 
 from ..data.batching import collate
 from ..data.tokenization import save_tokenizer
-from .arguments import VanillaTransformerTrainingArguments
-from .averaging import average_weights, last_checkpoints
-from .checkpoints import find_damage, last_good_checkpoint, prepare_folder
+from .adapters import merge_adapters, refuse_other_adapters, save_adapter
+from .arguments import VanillaTransformerTrainingArguments, refuse_data_parallel
+from .checkpoints import prepare_folder
 from .data_setup import PreparedText, corpora_of, prepare_text
-from .model_setup import build_model
+from .final_weights import take_final_weights
+from .model_setup import build_model, learned_positions
+from .ranks import by_main_process
 from .recipes import given_values
 from .report import write_results
+from .resuming import RunIdentity, claim_folder, find_checkpoint
 from .schedule import peak_learning_rate
 from .trainer import VanillaTransformerTrainer
+from .validation import SCORES
 
 
 @dataclass(frozen=True)
@@ -61,8 +65,8 @@ def pretrain(args: VanillaTransformerTrainingArguments) -> TrainingResult:
     """Trains a model on the text that `args` name, and saves it with its tokenizer.
 
     Args:
-        args: the run. With `resume_from_checkpoint` "last", the newest good checkpoint in `output_dir` is gone on
-            with.
+        args: the run. With `resume_from_checkpoint` "last", it is resumed from the newest good checkpoint in
+            `output_dir`.
 
     Returns:
         The model, its tokenizer and its numbers.
@@ -87,21 +91,49 @@ def prepare(args: VanillaTransformerTrainingArguments) -> PreparedRun:
         ValueError: data, preset or overrides are not usable; the message says which value, where.
         OSError: a file is missing or cannot be read, or the folder of the run cannot be written.
     """
+    if args.prepare_only:
+        raise ValueError("prepare_only is for the command line; in Python, call training.prepare_only(args)")
     set_seed(args.seed)
+    refuse_data_parallel(args)
     training, validation = corpora_of(args)
-    if args.should_save:
-        prepare_folder(args.output_dir)
-    checkpoint = _checkpoint(args)
-    text = prepare_text(args, training, validation, checkpoint)
+    _check_validation(args, bool(validation))
+    checkpoint = find_checkpoint(args)
+    by_main_process(lambda: _open_folder(args, checkpoint))
+    text = prepare_text(args, training, validation, checkpoint, learned_positions(args))
     model, first_update = build_model(args, text.tokenizer)
+    if checkpoint is not None:
+        refuse_other_adapters(model, checkpoint)
     if args.learning_rate is None:
         args.learning_rate = peak_learning_rate(model.config.d_model, int(args.warmup_steps))
-    if args.should_save:
-        # Weights, and Adam's two moments for those that learn.
-        learning = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
-        size = 4 * (sum(weight.numel() for weight in model.parameters()) + 2 * learning)
-        prepare_folder(args.output_dir, size, (args.save_total_limit or 2) + 1)
+    if checkpoint is not None:
+        RunIdentity.of(args, text.fingerprint, text.tokenizer).resumed_from(checkpoint)
+    # Weights, and Adam's two moments for those that learn; as many as stay, the best one, and one that is written.
+    learning = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    size = 4 * (sum(weight.numel() for weight in model.parameters()) + 2 * learning)
+    checkpoints = 0 if args.save_strategy == "no" else (args.save_total_limit or 2) + 2
+    by_main_process(lambda: prepare_folder(args.output_dir, size, checkpoints))
     return PreparedRun(model, text, first_update, checkpoint)
+
+
+def prepare_only(args: VanillaTransformerTrainingArguments) -> str:
+    """Does what of `prepare` takes long and is kept: a tokenizer is trained, text tokenised, batches are planned.
+
+    It can be interrupted and repeated; `prepare` of the same run is soon done then, in any number of processes.
+
+    Args:
+        args: the run.
+
+    Returns:
+        One line that says what is ready.
+
+    Raises:
+        ValueError: data are not usable; the message says which value, where.
+        OSError: a file is missing or cannot be read, or the folder of the run cannot be written.
+    """
+    set_seed(args.seed)
+    training, validation = corpora_of(args)
+    by_main_process(lambda: prepare_folder(args.output_dir))
+    return prepare_text(args, training, validation, None, learned_positions(args)).describe()
 
 
 def train(run: PreparedRun, args: VanillaTransformerTrainingArguments) -> TrainingResult:
@@ -115,16 +147,11 @@ def train(run: PreparedRun, args: VanillaTransformerTrainingArguments) -> Traini
         The model, its tokenizer and its numbers.
 
     Raises:
-        ValueError: FSDP and averaged weights are asked for together.
+        ValueError: averaged weights are asked for of an engine that divides them.
         FloatingPointError: a loss or gradient is not finite.
         OSError: a checkpoint could not be written.
     """
     trainer = _trainer(run, args)
-    if trainer.is_fsdp_enabled and args.final_weights in ("average", "ema"):
-        raise ValueError(
-            f"final_weights={args.final_weights} needs whole weights, of which FSDP leaves each process a part; "
-            "take last or best, and scripts/average_checkpoints.py afterwards"
-        )
     try:
         output = trainer.train(resume_from_checkpoint=str(run.checkpoint) if run.checkpoint else None)
     finally:
@@ -135,8 +162,10 @@ def train(run: PreparedRun, args: VanillaTransformerTrainingArguments) -> Traini
         return TrainingResult(
             run.model.eval(), run.text.tokenizer, metrics, history, trainer.interruption.signal_number
         )
-    metrics["final_weights"] = _take_final_weights(trainer)
-    metrics["parameters"] = sum(parameter.numel() for parameter in run.model.parameters())
+    metrics["final_weights"] = take_final_weights(trainer)
+    for name, all_of_them in (("parameters", True), ("learned_parameters", False)):
+        weights = [weight for weight in run.model.parameters() if all_of_them or weight.requires_grad]
+        metrics[name] = sum(weight.numel() for weight in weights)
     for name, whole in (("tokens_per_second", statistics.median), ("padding", statistics.fmean)):
         values = [entry[name] for entry in history if name in entry]
         if values:
@@ -147,7 +176,33 @@ def train(run: PreparedRun, args: VanillaTransformerTrainingArguments) -> Traini
     model = _save(trainer).eval()
     if trainer.is_world_process_zero():
         write_results(args.output_dir, given_values(args), metrics, history)
+    if args.push_to_hub:
+        trainer.push_to_hub()
     return TrainingResult(model, run.text.tokenizer, metrics, history)
+
+
+def _open_folder(args: VanillaTransformerTrainingArguments, checkpoint: Path | None) -> None:
+    claim_folder(args.output_dir, checkpoint, args.overwrite_output_dir)
+    prepare_folder(args.output_dir)
+
+
+def _check_validation(args: VanillaTransformerTrainingArguments, has_validation: bool) -> None:
+    """Refuses what is judged by validation scores that there will not be."""
+    metric = (args.metric_for_best_model or "loss").removeprefix("eval_")
+    needs = {
+        "final_weights=best": args.final_weights == "best",
+        f"early_stopping_patience={args.early_stopping_patience}": args.early_stopping_patience > 0,
+        "save_strategy=best": args.save_strategy == "best",
+    }
+    for setting in (name for name, is_asked in needs.items() if is_asked):
+        if not has_validation:
+            raise ValueError(f"{setting} is decided by validation scores; give validation_data")
+        if args.eval_strategy == "no":
+            raise ValueError(f"{setting} is decided by validation scores; eval_strategy=no finds none")
+    if has_validation and args.objective == "span_corruption" and metric in ("bleu", "chrf"):
+        raise ValueError(f"metric_for_best_model={metric} is of translations; span_corruption has loss and perplexity")
+    if metric not in SCORES:
+        raise ValueError(f"metric_for_best_model={metric!r} is none of {', '.join(SCORES)}")
 
 
 def _trainer(run: PreparedRun, args: VanillaTransformerTrainingArguments) -> VanillaTransformerTrainer:
@@ -162,35 +217,8 @@ def _trainer(run: PreparedRun, args: VanillaTransformerTrainingArguments) -> Van
         processing_class=run.text.tokenizer,
         train_sampler=run.text.train_sampler,
         first_update=run.first_update,
+        data_fingerprint=run.text.fingerprint,
     )
-
-
-def _checkpoint(args: VanillaTransformerTrainingArguments) -> Path | None:
-    if args.resume_from_checkpoint == "last":
-        return last_good_checkpoint(args.output_dir)
-    if args.resume_from_checkpoint is None:
-        return None
-    damage = find_damage(args.resume_from_checkpoint)
-    if damage is not None:
-        raise ValueError(f"resume_from_checkpoint={args.resume_from_checkpoint}: {damage}; use another, or `last`")
-    return Path(args.resume_from_checkpoint)
-
-
-def _take_final_weights(trainer: VanillaTransformerTrainer) -> str:
-    """Gives the model the weights that the run is to end with, and says which they are."""
-    args, state = trainer.args, trainer.state
-    if args.final_weights == "ema" and trainer.moving_average is not None:
-        trainer.moving_average.copy_to(trainer.model)
-        return f"moving average, decay {args.ema_decay}"
-    if args.final_weights == "average":
-        checkpoints = last_checkpoints(args.output_dir, args.average_last)
-        weights = average_weights(checkpoints)
-        # What is tied is stored once; `strict` would miss the rest.
-        trainer.model.load_state_dict(weights, strict=False)
-        return f"average of {len(checkpoints)} checkpoints"
-    if args.final_weights == "best":
-        return f"best {args.metric_for_best_model}, update {state.best_global_step}"
-    return "last update"
 
 
 def _last_evaluation(trainer: VanillaTransformerTrainer) -> dict[str, Any]:
@@ -210,11 +238,11 @@ def _save(trainer: VanillaTransformerTrainer) -> Any:
     model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
     output_dir = Path(trainer.args.output_dir)
     if not trainer.args.lora_rank:
-        trainer.save_model()  # by all processes, which may each have a part of it
+        trainer.save_model(_internal_call=True)  # by all processes, which may each have a part of it
         return model
     if trainer.is_world_process_zero():  # the adapter by itself too, for those who have the model it belongs to
-        model.save_pretrained(output_dir / "adapter")
-    model = model.merge_and_unload()
+        save_adapter(model, trainer.processing_class, output_dir / "adapter")
+    model = merge_adapters(model)
     if trainer.is_world_process_zero():
         model.save_pretrained(output_dir)
         save_tokenizer(trainer.processing_class, output_dir)

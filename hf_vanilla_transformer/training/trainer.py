@@ -4,56 +4,61 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import gather_object
-from datasets import Dataset
 from torch import nn
-from transformers import (
-    EarlyStoppingCallback,
-    PrinterCallback,
-    ProgressCallback,
-    Seq2SeqTrainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-)
+from transformers import PrinterCallback, ProgressCallback, Seq2SeqTrainer, TrainerControl, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import SchedulerType
 from transformers.utils import logging
 
-from ..data.batching import TokenBatchLoader, TokenBatchSampler, sorted_batches
+from ..data.batching import TokenBatchLoader, TokenBatchSampler, collate
 from ..data.examples import TrainingExamples
 from ..data.tokenization import save_tokenizer
-from ..evaluation import LabelLikelihood, label_likelihood, score_translations
-from ..inference import translate
+from ..evaluation import LabelLikelihood
 from ..loss import IGNORED_LABEL
-from .arguments import VanillaTransformerTrainingArguments
-from .averaging import MovingAverage
+from .arguments import VanillaTransformerTrainingArguments, refuse_data_parallel
+from .callbacks import EarlyStopping, LogBeforeSaving, UpdateMovingAverage
 from .checkpoints import list_checkpoints, publish_checkpoint, rotate_checkpoints, writing_folder
 from .fsdp import embeddings_in_outermost_group
+from .hub import HubUploads
 from .interruption import StopOnSignal
+from .moving_average import MovingAverage, refuse_divided_weights
 from .progress import PlainLines, ProgressBar
 from .r_drop import r_drop_divergence
+from .ranks import by_main_process
+from .resuming import RunIdentity, claim_folder
 from .schedule import inverse_sqrt_schedule
+from .validation import ValidationOnPairs
 
 logger = logging.get_logger(__name__)
 
 _EMA_NAME = "moving_average.safetensors"
+# Arguments of transformers' Trainer that this one would pass by.
+_WITHOUT_EFFECT = {
+    "compute_metrics": "evaluate() returns loss, perplexity, BLEU and chrF; override it for others",
+    "preprocess_logits_for_metrics": "no logits are kept in evaluation",
+    "compute_loss_func": "override compute_loss(), and call the model with return_logits=True for its logits",
+}
 
 
-class VanillaTransformerTrainer(Seq2SeqTrainer):
+class VanillaTransformerTrainer(HubUploads, ValidationOnPairs, Seq2SeqTrainer):
     """Seq2SeqTrainer with the paper's batches, schedule and evaluation, and with checkpoints that survive a kill.
 
     Args:
         train_sampler: makes the batches of `train_dataset`; None for a stream, which brings its own.
         first_update: the update of the schedule with which this run begins, from 0.
-        **kwargs: as transformers' Seq2SeqTrainer; `args` is a `VanillaTransformerTrainingArguments`, and
-            `train_dataset` a `TrainingExamples` or a stream of batches.
+        data_fingerprint: what the training text is recognised by when the run is resumed; None if that is not checked.
+        **kwargs: as transformers' Seq2SeqTrainer; `args` is a `VanillaTransformerTrainingArguments`, `train_dataset` a
+            `TrainingExamples` or a stream of batches, and `data_collator`, by default, `data.batching.collate`.
+
+    Raises:
+        ValueError: averaged weights are asked for of an engine that divides them; there are several GPUs in one
+            process; or an argument of transformers' would have no effect here.
     """
 
     # Set by transformers' __init__; mypy does not look into it.
@@ -63,8 +68,26 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
     state: TrainerState
     model: nn.Module
 
-    def __init__(self, train_sampler: TokenBatchSampler | None = None, first_update: int = 0, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        train_sampler: TokenBatchSampler | None = None,
+        first_update: int = 0,
+        data_fingerprint: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        for name, instead in _WITHOUT_EFFECT.items():
+            if kwargs.get(name) is not None:
+                raise ValueError(f"`{name}` has no effect in {type(self).__name__}: {instead}")
+        if kwargs.get("args") is not None:
+            refuse_data_parallel(kwargs["args"])
+        if kwargs.get("data_collator") is None and kwargs.get("processing_class") is not None:
+            kwargs["data_collator"] = partial(collate, pad_token_id=kwargs["processing_class"].pad_token_id)
         super().__init__(**kwargs)
+        plugin = getattr(self.accelerator.state, "deepspeed_plugin", None)
+        refuse_divided_weights(
+            self.args.final_weights, self.accelerator.distributed_type, plugin.zero_stage if plugin else 0
+        )
+        self.data_fingerprint, self.identity = data_fingerprint, RunIdentity()
         self.train_sampler, self.first_update = train_sampler, first_update
         self.interruption = StopOnSignal()
         self.moving_average: MovingAverage | None = None
@@ -74,15 +97,46 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
         # Of the batches since the last line of the log: nats, target tokens, all tokens, and places for tokens.
         precise = torch.float32 if self.args.device.type == "mps" else torch.float64
         self._sums = torch.zeros(4, dtype=precise, device=self.args.device)
+        self._loss_sum = torch.zeros((), device=self.args.device)  # of the batches since the last update
         self._started = self._window_started = time.perf_counter()
         self.remove_callback(PrinterCallback if self.args.disable_tqdm else ProgressCallback)
         self.add_callback(PlainLines() if self.args.disable_tqdm else ProgressBar())
         if self.args.early_stopping_patience:
-            self.add_callback(EarlyStoppingCallback(self.args.early_stopping_patience))
+            self.add_callback(EarlyStopping(self.args.early_stopping_patience))
         if self.args.final_weights == "ema":
-            self.add_callback(_UpdateMovingAverage(self))
+            self.add_callback(UpdateMovingAverage(lambda: self.moving_average, lambda: self.model))
         self.add_callback(self.interruption)
-        self.add_callback(_LogBeforeSaving())
+        self.add_callback(LogBeforeSaving())
+
+    def train(
+        self, resume_from_checkpoint: str | bool | None = None, trial: Any = None, ignore_keys_for_eval: Any = None
+    ) -> Any:
+        """Trains, in a folder that has no other run in it, or goes on where a checkpoint of this run was written.
+
+        Args:
+            resume_from_checkpoint: the checkpoint's folder; None for a fresh start.
+            trial: of a hyper-parameter search, as in transformers.
+            ignore_keys_for_eval: as in transformers.
+
+        Returns:
+            As in transformers.
+
+        Raises:
+            ValueError: there is another run in `output_dir`, or settings that must not change have changed.
+            FloatingPointError: a loss or gradient is not finite.
+            OSError: a checkpoint could not be written.
+        """
+        checkpoint = Path(resume_from_checkpoint) if isinstance(resume_from_checkpoint, str) else None
+        identity = RunIdentity.of(self.args, self.data_fingerprint, self.processing_class)
+        self.identity = identity if checkpoint is None else identity.resumed_from(checkpoint)
+        if trial is None:
+            by_main_process(lambda: claim_folder(self.args.output_dir, checkpoint, self.args.overwrite_output_dir))
+        self.moving_average = None
+        self._micro_batches = []
+        self._loss_sum.zero_()
+        self._sums.zero_()
+        self._started = self._window_started = time.perf_counter()
+        return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
 
     # Batches, schedule, loss
 
@@ -110,6 +164,8 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
             return super()._prepare_for_training(*args, **kwargs)
 
     def _run_epoch(self, **kwargs: Any) -> None:
+        if self.args.final_weights == "ema" and self.moving_average is None:
+            self.moving_average = MovingAverage(self.model, self.args.ema_decay)
         if self.state.global_step >= self.state.max_steps:  # resumed after its last update
             self.control.should_training_stop = True
             return
@@ -118,15 +174,10 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
-        """Runs forward and backward for one batch, and remembers of which sentences it is.
-
-        Raises:
-            FloatingPointError: the loss is not finite; the message says at which update, for which sentences.
-        """
+        """Runs forward and backward for one batch, and remembers of which sentences it is."""
         self._micro_batches.append(inputs.pop("index", torch.zeros(0, dtype=torch.long)).tolist())
         loss = super().training_step(model, inputs, num_items_in_batch)
-        if self.accelerator.scaler is None and not torch.isfinite(loss):
-            raise FloatingPointError(self._describe_failure(f"the loss is {float(loss)}"))
+        self._loss_sum += loss
         return loss
 
     def compute_loss(
@@ -160,10 +211,14 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: torch.Tensor | None = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm)
-        # With float16, an overflow is the scaler's everyday business.
-        if self.accelerator.scaler is None and not math.isfinite(float(norm)):
-            raise FloatingPointError(self._describe_failure(f"the norm of the gradient is {float(norm)}"))
+        # The one time in an update that this process waits for the device, since the update must not be made with such
+        # numbers. With float16, an overflow is the scaler's everyday business.
+        if self.accelerator.scaler is None:
+            for what, value in (("the loss", self._loss_sum), ("the norm of the gradient", norm)):
+                if value is not None and not math.isfinite(float(value)):
+                    raise FloatingPointError(self._describe_failure(f"{what} is {float(value)}"))
         self._micro_batches = []
+        self._loss_sum.zero_()
         return norm
 
     def _describe_failure(self, what: str) -> str:
@@ -202,82 +257,6 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
         logs["minutes"] = (time.perf_counter() - self._started) / 60
         super().log(logs, start_time)
 
-    # Evaluation
-
-    def evaluate(
-        self,
-        eval_dataset: Dataset | None = None,
-        ignore_keys: list[str] | None = None,
-        metric_key_prefix: str = "eval",
-        **generation_options: Any,
-    ) -> dict[str, float]:
-        """Scores a set of sentence pairs, each by one of the processes, and logs the scores.
-
-        Args:
-            eval_dataset: with `input_ids` and `labels`, and for BLEU `source` and `target`; default is that of the
-                trainer.
-            ignore_keys: not used; in the signature of transformers.
-            metric_key_prefix: what the names of the scores begin with.
-            **generation_options: for `generate()`, in place of the arguments' `generation_num_beams`.
-
-        Returns:
-            `eval_loss` (nats a token, without label smoothing), `eval_perplexity`, `eval_bleu` and `eval_chrf` if
-            there is text, `eval_runtime` in seconds and the epoch. The signatures of BLEU and chrF are in
-            `self.score_signatures`.
-
-        Raises:
-            ValueError: there is no evaluation set.
-        """
-        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
-        if dataset is None:
-            raise ValueError("there is nothing to evaluate on; give the trainer an `eval_dataset`")
-        started = time.perf_counter()
-        if self.moving_average is not None and self.is_in_train:
-            with self.moving_average.applied_to(self.model):
-                metrics = self._scores(dataset, generation_options)
-        else:
-            metrics = self._scores(dataset, generation_options)
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
-        metrics[f"{metric_key_prefix}_runtime"] = time.perf_counter() - started
-        self._window_started += time.perf_counter() - started
-        self.log(metrics)
-        if self.is_in_train:
-            self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
-
-    def _scores(self, dataset: Dataset, generation_options: dict[str, Any]) -> dict[str, float]:
-        model = self.accelerator.unwrap_model(self.model)
-        modes = [(part, part.training) for part in model.modules()]
-        model.eval()
-        try:
-            with _without_autocast(model):
-                return self._scores_of(model, dataset, generation_options)
-        finally:
-            for part, was_training in modes:
-                part.training = was_training
-
-    def _scores_of(self, model: nn.Module, dataset: Dataset, generation_options: dict[str, Any]) -> dict[str, float]:
-        batch_size = self.args.eval_batch_size
-        # Longest first, dealt out in turns: the processes have equally much to do.
-        lengths = [len(ids) for ids in dataset["input_ids"]]
-        order = [index for batch in sorted_batches(lengths, len(dataset)) for index in batch]
-        mine, gather = order[self.args.process_index :: self.args.world_size], gather_object
-        if self.is_fsdp_enabled:  # a divided model has to be called by all processes alike: each does everything
-            mine, gather = order, list
-        part = dataset.select(mine)
-        likelihood = label_likelihood(model, part, batch_size)
-        nll, tokens = map(sum, zip(*gather([(likelihood.nll, likelihood.num_tokens)]), strict=True))
-        whole = LabelLikelihood(nll, tokens)
-        metrics = {"loss": whole.nll_per_token, "perplexity": whole.perplexity}
-        if {"source", "target"} <= set(dataset.column_names):
-            options = {"num_beams": self.args.generation_num_beams or 1, **generation_options}
-            texts = translate(model, self.processing_class, part["source"], batch_size=batch_size, **options)
-            by_index = dict(gather(list(zip(mine, texts, strict=True))))
-            scores = score_translations([by_index[index] for index in range(len(dataset))], dataset["target"])
-            self.score_signatures = {"bleu": scores.bleu_signature, "chrf": scores.chrf_signature}
-            metrics |= {"bleu": scores.bleu, "chrf": scores.chrf}
-        return metrics
-
     # Checkpoints
 
     def _get_output_dir(self, trial: Any) -> str:
@@ -286,7 +265,7 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         started = time.perf_counter()
-        output_dir = Path(self.args.output_dir)
+        output_dir = Path(self._get_output_dir(trial))
         self._writing_to = writing_folder(output_dir)
         written = self._writing_to / f"checkpoint-{self.state.global_step}"
         try:
@@ -296,9 +275,12 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
                 self.state.best_model_checkpoint = str(output_dir / f"checkpoint-{self.state.best_global_step}")
             if self.is_world_process_zero():
                 self.state.save_to_json(str(written / TRAINER_STATE_NAME))
-                publish_checkpoint(written, output_dir)
+                self.identity.write(written)
+                published = publish_checkpoint(written, output_dir)
                 keep = self.args.save_total_limit or len(list_checkpoints(output_dir))
                 rotate_checkpoints(output_dir, keep, self.state.best_model_checkpoint)
+                if self.args.push_to_hub:
+                    self._upload(published)
             self.accelerator.wait_for_everyone()
         except OSError as error:
             shutil.rmtree(self._writing_to, ignore_errors=True)
@@ -337,36 +319,3 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
         if self.args.final_weights == "ema" and average.exists():
             self.moving_average = MovingAverage(self.model, self.args.ema_decay)
             self.moving_average.load(average)
-
-
-@contextmanager
-def _without_autocast(model: nn.Module) -> Iterator[None]:
-    """Takes off what accelerate wraps around `forward` for bf16: scores are those of the weights that are saved."""
-    wrapped = model.__dict__.pop("forward", None)
-    try:
-        yield
-    finally:
-        if wrapped is not None:
-            model.forward = wrapped
-
-
-class _UpdateMovingAverage(TrainerCallback):
-    def __init__(self, trainer: VanillaTransformerTrainer) -> None:
-        self._trainer = trainer
-
-    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
-        if self._trainer.moving_average is None:
-            self._trainer.moving_average = MovingAverage(self._trainer.model, self._trainer.args.ema_decay)
-
-    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
-        assert self._trainer.moving_average is not None
-        self._trainer.moving_average.update(self._trainer.model)
-
-
-class _LogBeforeSaving(TrainerCallback):
-    """Has the log written with every checkpoint, so that a resumed run adds up no part of a line twice or never."""
-
-    def on_step_end(self, args: Any, state: Any, control: TrainerControl, **kwargs: Any) -> None:
-        control.should_log = control.should_log or control.should_save
-
-    on_epoch_end = on_step_end

@@ -40,7 +40,7 @@ trap 'stopping=1; scancel --signal=TERM "$SLURM_JOB_ID"' USR1
 srun torchrun \
     --nnodes "$SLURM_JOB_NUM_NODES" --nproc-per-node 8 --max-restarts 3 \
     --rdzv-id "$SLURM_JOB_ID" --rdzv-backend c10d --rdzv-endpoint "$head_node:29500" \
-    scripts/pretrain.py "$@" --resume_from_checkpoint last &
+    scripts/pretrain.py "$@" --resume_from_checkpoint auto &
 step=$!
 
 # A trapped signal ends `wait`, but not the step.

@@ -5,7 +5,7 @@ from typing import Any
 
 
 def translation_metric_path() -> Path:
-    """Says where the metric lies.
+    """Returns the path of the metric.
 
     Returns:
         The folder, for `evaluate.load(str(folder))`.
@@ -20,10 +20,10 @@ def load_translation_metric(**options: Any) -> Any:
         **options: for `evaluate.load`.
 
     Returns:
-        An `evaluate.Metric`. Its `compute(predictions=..., references=...)` takes one reference a prediction, or a
-        list of them, and the options of `score_translations`; it returns the fields of `TranslationScores`, TER too.
+        An `evaluate.Metric`. Its `compute(predictions=..., references=...)` takes one reference for each prediction, or
+        a list of them, and the options of `score_translations`; it returns the fields of `TranslationScores`, TER too.
     """
-    import evaluate  # it takes a second, and nobody else here needs it
+    import evaluate  # takes a second, and nothing else here needs it
 
     return evaluate.load(str(translation_metric_path()), **options)
 

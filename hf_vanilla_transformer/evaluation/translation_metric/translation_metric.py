@@ -14,9 +14,9 @@ _INPUTS = """
 Args:
     predictions: translations, detokenised text.
     references: one for each, or a list of several for each.
-    ter: whether to compute TER (default: True), which takes many times as long as the rest.
-    lowercase: whether case is not to count (default: False).
-    tokenize: sacrebleu's name of what cuts text into words (default: "13a").
+    ter: whether to compute TER too (default: True), which takes many times as long as the rest.
+    lowercase: whether to ignore case (default: False).
+    tokenize: name of sacrebleu's tokeniser for BLEU (default: "13a").
 
 Returns:
     bleu, chrf, ter: in percent; and bleu_signature, chrf_signature, ter_signature.

@@ -1,0 +1,81 @@
+"""The installed command: `vanilla-transformer VERB ...`, a verb for each module beside this one."""
+
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+
+PROGRAM = "vanilla-transformer"
+
+# Verb: the module whose `main` it runs, and what it does. Modules are imported when they are needed: one that
+# translates should not wait for what trains.
+VERBS = {
+    "quickstart": ("quickstart", "train a small model to read dates, in about a minute, without data"),
+    "train-tokenizer": ("train_tokenizer", "learn one vocabulary for source and target language"),
+    "pretrain": ("pretrain", "train a model from scratch, by a recipe or by options"),
+    "finetune": ("finetune", "train a model further: new text, frozen parts, adapters, new tokens"),
+    "translate": ("translate", "translate sentences, a file or standard input"),
+    "score": ("score", "say how probable a model finds given translations"),
+    "evaluate": ("evaluate", "compute BLEU, chrF, TER and perplexity, and compare two systems"),
+    "average": ("average", "average the last checkpoints of a run into one model"),
+    "convert": ("convert", "import a checkpoint of Marian, fairseq or torch.nn.Transformer"),
+    "export": ("export", "export a model to CTranslate2, ONNX or torch.export"),
+    "plan": ("plan", "estimate work, memory and time of a run before it is started"),
+    "benchmark": ("benchmark", "compare speed and memory with other implementations"),
+}
+
+EXAMPLES = """
+examples:
+  vanilla-transformer quickstart
+  vanilla-transformer pretrain multi30k-en-de-tiny --num_train_epochs 10
+  vanilla-transformer translate --model runs/multi30k-en-de-tiny "A dog runs."
+  torchrun --nproc-per-node 8 -m hf_vanilla_transformer pretrain wmt14-en-de-base
+
+`vanilla-transformer VERB --help` explains a verb. `python -m hf_vanilla_transformer VERB` is the same command.
+"""
+
+
+def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
+    """Runs the verb that the first word names, on the words after it.
+
+    Args:
+        argv: the words after the program's name; None for those of this process.
+        prog: what to call the program in messages; None for its name.
+
+    Returns:
+        The exit status of the verb; 2 for an unknown one.
+    """
+    program = prog or PROGRAM
+    words = sys.argv[1:] if argv is None else list(argv)
+    if not words or words[0] in ("-h", "--help"):
+        print(describe_verbs(program), end="", file=sys.stdout if words else sys.stderr)
+        return 0 if words else 2
+    if words[0] == "--version":
+        print(importlib.import_module("hf_vanilla_transformer").__version__)
+        return 0
+    verb, *rest = words
+    if verb not in VERBS:
+        close = difflib.get_close_matches(verb.replace("_", "-"), VERBS, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"the verbs are {', '.join(VERBS)}"
+        print(f"{program}: error: unknown verb {verb!r}; {hint}", file=sys.stderr)
+        return 2
+    module = importlib.import_module(f"{__package__}.{VERBS[verb][0]}")
+    return module.main(rest, f"{program} {verb}")
+
+
+def describe_verbs(program: str = PROGRAM) -> str:
+    """Writes what `--help` shows.
+
+    Args:
+        program: what to call the program.
+
+    Returns:
+        Usage, a line for each verb, and examples.
+    """
+    lines = [
+        f"usage: {program} VERB [...]",
+        "",
+        'The Transformer of "Attention Is All You Need", from text to translations.',
+    ]
+    lines += ["", "verbs:", *(f"  {verb:17}{text}" for verb, (_, text) in VERBS.items())]
+    return "\n".join(lines) + "\n" + EXAMPLES

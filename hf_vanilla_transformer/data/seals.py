@@ -1,0 +1,42 @@
+"""Seals: a list, written last into a folder, of what it holds, by which damage is found before the folder is used."""
+
+import json
+from collections.abc import Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+
+from .text_files import hash_file
+
+# Names every file of a folder with its size and its hash; written last.
+SEAL = "seal.json"
+
+
+def find_damage(folder: str | Path, names: Sequence[str] = ("*",)) -> str | None:
+    """Compares a sealed folder, such as a checkpoint, with its seal.
+
+    Args:
+        folder: a folder with a `seal.json`.
+        names: patterns of the files to compare, such as `model*.safetensors`; all by default.
+
+    Returns:
+        None if all is well; else what is wrong.
+    """
+    folder = Path(folder)
+    try:
+        seal = json.loads((folder / SEAL).read_text(encoding="utf-8"))
+        contents = [(name, each["bytes"], each["sha256"]) for name, each in seal.items()]
+    except (OSError, ValueError, AttributeError, LookupError, TypeError) as error:  # no JSON, or JSON of another kind
+        return f"its {SEAL} cannot be read ({type(error).__name__}: {error})"
+    if not contents:
+        return f"its {SEAL} names no file"
+    for name, size, digest in contents:
+        if not any(fnmatch(name, pattern) for pattern in names):
+            continue
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != size:
+            return f"{name} has {path.stat().st_size} bytes instead of {size}"
+        if hash_file(path) != digest:
+            return f"{name} has changed since it was written"
+    return None

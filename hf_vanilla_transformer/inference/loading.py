@@ -1,0 +1,169 @@
+"""Loading a model to translate or score with: what is damaged or does not fit is refused, and named in one line."""
+
+import textwrap
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.utils import HFValidationError, validate_repo_id
+from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from ..data.seals import SEAL, find_damage
+from .devices import choose_device
+from .ensemble import EnsembleForConditionalGeneration
+
+logger = logging.get_logger(__name__)
+
+_CONFIG, _ADAPTER_CONFIG = "config.json", "adapter_config.json"
+_TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "*.model", "*.spm", "*.tiktoken")
+# What is loaded here. The rest of a checkpoint, such as the optimizer's state, may be damaged or gone.
+_SEALED_FILES = (_CONFIG, _ADAPTER_CONFIG, "generation_config.json", "*model*.safetensors*", *_TOKENIZER_FILES)
+
+
+def load_translator(
+    folders: Sequence[str | Path], device: str = "auto", dtype: str = "auto"
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Loads a model and its tokenizer, or several models as an ensemble.
+
+    A checkpoint that has a seal is compared with it. Weights that are missing, or not finite, are refused.
+
+    Args:
+        folders: of a checkpoint each, or its name on the Hub.
+        device: where to compute, such as "cpu" or "cuda"; "auto" for the best device there is (`choose_device`).
+        dtype: of the weights, such as "bfloat16"; "auto" leaves them as they were saved.
+
+    Returns:
+        The model, in eval mode, and the tokenizer of the first.
+
+    Raises:
+        FileNotFoundError: there is no such folder or model, or it has no tokenizer.
+        ValueError: the device cannot be used, a file is damaged, the model is not a sequence-to-sequence model, its
+            tokenizer does not fit, or the models or their tokenizers do not have one vocabulary. The message is one
+            line that names the folder.
+    """
+    chosen = choose_device(device)
+    models, tokenizers = [], []
+    for folder in folders:
+        _check_place(folder)
+        model, tokenizer = _load_model(folder, dtype), _load_tokenizer(folder)
+        rows = model.get_input_embeddings().weight.shape[0]
+        if len(tokenizer) > rows:
+            raise ValueError(
+                f"the tokenizer of {folder} has {len(tokenizer)} tokens, but its model has embeddings for {rows}; give "
+                "the model its own tokenizer, or call model.resize_token_embeddings(len(tokenizer)) and train it"
+            )
+        try:
+            models.append(model.to(chosen).eval())
+        except RuntimeError as error:
+            raise ValueError(f"{folder} cannot be moved to `device`={device!r}: {_in_one_line(error)}") from error
+        tokenizers.append(tokenizer)
+        if tokenizer.get_vocab() != tokenizers[0].get_vocab():
+            raise ValueError(f"the tokenizers of {folder} and {folders[0]} differ; an ensemble has one vocabulary")
+    return models[0] if len(models) == 1 else EnsembleForConditionalGeneration(models).eval(), tokenizers[0]
+
+
+def _check_place(folder: str | Path) -> None:
+    """Refuses a path at which there is no model, and one whose files are not what its seal says."""
+    path = Path(folder)
+    if path.is_file():
+        raise ValueError(f"{folder} is a file; give the folder of a model")
+    if not path.is_dir():
+        try:
+            validate_repo_id(str(folder))
+        except HFValidationError as error:
+            raise FileNotFoundError(
+                f"there is no folder {folder}, and it is not the name of a model on the Hub, such as OWNER/NAME"
+            ) from error
+        return
+    if not (path / _CONFIG).exists() and not (path / _ADAPTER_CONFIG).exists():
+        checkpoints = sorted(path.glob("checkpoint-*"), key=lambda each: each.stat().st_mtime)
+        hint = f"; it has checkpoints: give one, such as {checkpoints[-1]}" if checkpoints else ""
+        raise FileNotFoundError(f"the folder {folder} has no model: no {_CONFIG}{hint}")
+    if (path / SEAL).exists() and (damage := find_damage(path, _SEALED_FILES)) is not None:
+        raise ValueError(
+            f"{folder} is damaged: {damage}; take another checkpoint, or remove its {SEAL} if the change was intended"
+        )
+    if not any(found for pattern in _TOKENIZER_FILES for found in path.glob(pattern)):
+        raise FileNotFoundError(f"the folder {folder} has no tokenizer; save one there by tokenizer.save_pretrained()")
+
+
+def _load_model(folder: str | Path, dtype: str) -> PreTrainedModel:
+    options = {"dtype": dtype, "trust_remote_code": False, "output_loading_info": True, "ignore_mismatched_sizes": True}
+    try:
+        if not (Path(folder) / _ADAPTER_CONFIG).exists():
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+            if not config.is_encoder_decoder:
+                raise ValueError(f"it is a {config.model_type} model, which is not a sequence-to-sequence model")
+        with _quiet_loading():
+            model, info = AutoModelForSeq2SeqLM.from_pretrained(folder, **options)
+    except SafetensorError as error:
+        where = _damaged_file(folder)
+        raise ValueError(f"{where} is damaged or truncated ({_in_one_line(error)}); copy or train it again") from error
+    except Exception as error:  # whatever the libraries raise: users want the folder and the reason, in one line
+        if not Path(folder).is_dir():
+            raise FileNotFoundError(
+                f"there is no folder {folder}, and no such model could be loaded from the Hub: {_in_one_line(error)}"
+            ) from error
+        raise ValueError(f"the model of {folder} cannot be loaded: {_in_one_line(error)}") from error
+    _check_weights(folder, model, info)
+    return model
+
+
+def _check_weights(folder: str | Path, model: PreTrainedModel, info: dict[str, Any]) -> None:
+    for name, saved, expected in sorted(info["mismatched_keys"]):
+        raise ValueError(
+            f"{folder}: {name} is {tuple(saved)} in the file of weights, but {tuple(expected)} by {_CONFIG}; the two "
+            "do not belong together"
+        )
+    for name in sorted(info["missing_keys"]):
+        raise ValueError(f"{folder}: the file of weights has no {name}, but by {_CONFIG} the model has one")
+    if info["unexpected_keys"]:
+        names = sorted(info["unexpected_keys"])
+        logger.warning(f"{folder}: {len(names)} weights that the model does not have are ignored, such as {names[0]}")
+    for name, weights in model.state_dict().items():
+        if weights.is_floating_point() and not torch.isfinite(weights).all():
+            count = int((~torch.isfinite(weights)).sum())
+            raise ValueError(
+                f"{folder}: {count} of the {weights.numel()} numbers of {name} are not finite; the file of weights is "
+                "damaged, or the training had diverged"
+            )
+
+
+def _load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # likewise
+        raise ValueError(f"the tokenizer of {folder} cannot be loaded: {_in_one_line(error)}") from error
+
+
+def _damaged_file(folder: str | Path) -> str | Path:
+    """Finds the file of weights that cannot be read, or returns the folder where it cannot be told."""
+    for file in sorted(Path(folder).glob("*.safetensors")):
+        try:
+            with safe_open(file, "pt"):
+                pass
+        except SafetensorError:
+            return file
+    return folder
+
+
+def _in_one_line(error: Exception) -> str:
+    return textwrap.shorten(str(error), 300, placeholder=" ...")
+
+
+@contextmanager
+def _quiet_loading() -> Iterator[None]:
+    """Takes away the bar and the report of several lines; what is wrong is said in one."""
+    had_bar, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if had_bar:
+            logging.enable_progress_bar()

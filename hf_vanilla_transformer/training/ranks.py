@@ -1,0 +1,57 @@
+"""What one of several processes does for all: decisions about folders, hashing, averaging."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+from torch import nn
+
+Result = TypeVar("Result")
+
+
+def by_main_process(work: Callable[[], Result]) -> Result:
+    """Has the first process do something, and hands its result, or its error, to all.
+
+    All processes agree on what was found, a folder that all of them see is read once, and none of them waits for one
+    that has stopped with an error.
+
+    Args:
+        work: done by the first process alone; returns what can be pickled.
+
+    Returns:
+        What `work` returned, on every process.
+
+    Raises:
+        OSError: `work` raised it, on every process.
+        ValueError: likewise.
+    """
+    state = PartialState()
+    if state.num_processes == 1:
+        return work()
+    outcome: list[tuple[Result | None, Exception | None]] = [(None, None)]
+    if state.is_main_process:
+        try:
+            outcome = [(work(), None)]
+        except (OSError, ValueError) as error:
+            outcome = [(None, error)]
+    result, problem = broadcast_object_list(outcome, from_process=0)[0]
+    if problem is not None:
+        raise problem
+    return result
+
+
+@torch.no_grad()
+def broadcast_weights(model: nn.Module) -> None:
+    """Gives all processes the weights that the first one has.
+
+    Args:
+        model: whole on each process, not divided among them.
+    """
+    if PartialState().num_processes > 1:
+        for weight in [*model.parameters(), *model.buffers()]:
+            torch.distributed.broadcast(weight, src=0)
+
+
+__all__ = ["broadcast_weights", "by_main_process"]

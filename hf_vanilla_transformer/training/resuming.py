@@ -1,0 +1,230 @@
+"""Resuming a run: from which checkpoint, whether that checkpoint is of this run, and what may not have changed."""
+
+import hashlib
+import json
+import shutil
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from .arguments import VanillaTransformerTrainingArguments
+from .checkpoints import find_damage, last_good_checkpoint, list_checkpoints, remove_checkpoint
+from .ranks import by_main_process
+
+logger = logging.get_logger(__name__)
+
+# In every checkpoint: of which run it is, and with which settings that run began.
+RUN_FILE = "run.json"
+
+# Settings that a resumed run would ignore, since they are in the checkpoint, or that would give its batches another
+# order. All others may change, and count from then on.
+_FIXED = (
+    *("objective", "noise_density", "mean_span_length", "source_lang", "target_lang", "streaming", "shuffle_buffer"),
+    *("max_length", "max_length_ratio", "drop_duplicates", "vocab_size", "num_sentinels", "max_tokens", "bpe_dropout"),
+    *("model_name_or_path", "preset", "config_overrides", "frozen_modules", "lora_rank", "lora_modules", "new_tokens"),
+    *("continue_schedule", "learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "optim"),
+    *("optim_args", "adam_beta1", "adam_beta2", "adam_epsilon", "weight_decay", "seed", "data_seed", "ema_decay"),
+)
+# What a finished run leaves in its folder, besides checkpoints.
+_RESULTS = ("results.json", "model.safetensors", "model.safetensors.index.json", "adapter")
+_LAST = ("last", "true", "True", True)
+
+
+@dataclass(frozen=True)
+class RunIdentity:
+    """Which run this is; kept in each of its checkpoints.
+
+    Args:
+        settings: what must not change when it is resumed, by name.
+        run_id: another one for every fresh start.
+    """
+
+    settings: dict[str, Any] = field(default_factory=dict)
+    run_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    @classmethod
+    def of(
+        cls,
+        args: VanillaTransformerTrainingArguments,
+        data: str | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+    ) -> "RunIdentity":
+        """Describes a run that starts afresh.
+
+        Args:
+            args: the run, with its learning rate set.
+            data: fingerprint of the training text; None where it is not known.
+            tokenizer: of the run.
+
+        Returns:
+            The identity, with an id of its own.
+        """
+        settings: dict[str, Any] = {name: _plain(getattr(args, name)) for name in _FIXED}
+        settings["processes x gradient_accumulation_steps"] = args.world_size * args.gradient_accumulation_steps
+        settings["final_weights=ema"] = args.final_weights == "ema"
+        settings["training text"] = data
+        settings["tokenizer"] = None if tokenizer is None else _fingerprint(tokenizer)
+        return cls(settings)
+
+    @classmethod
+    def read(cls, checkpoint: Path) -> "RunIdentity | None":
+        """Reads whose checkpoint this is.
+
+        Args:
+            checkpoint: its folder.
+
+        Returns:
+            The identity; None where it is not known.
+        """
+        try:
+            values = json.loads((checkpoint / RUN_FILE).read_text(encoding="utf-8"))
+            return cls(values["settings"], values["run_id"])
+        except (OSError, ValueError, LookupError, TypeError):
+            return None
+
+    def write(self, checkpoint: Path) -> None:
+        """Writes the identity into a checkpoint that is not sealed yet.
+
+        Args:
+            checkpoint: its folder.
+        """
+        text = json.dumps({"run_id": self.run_id, "settings": self.settings}, indent=1)
+        (checkpoint / RUN_FILE).write_text(text + "\n", encoding="utf-8")
+
+    def resumed_from(self, checkpoint: Path) -> "RunIdentity":
+        """Finds out whether a run may be resumed with the settings that it is given now.
+
+        Args:
+            checkpoint: of an earlier start, whose id is kept.
+
+        Returns:
+            The identity of the resumed run.
+
+        Raises:
+            ValueError: settings differ that must not; the message has all of them, with both values.
+        """
+        before = self.read(checkpoint)
+        if before is None:
+            logger.warning(f"{checkpoint} has no {RUN_FILE}: whether it belongs to this run cannot be told")
+            return self
+        differences = [
+            f"{name} was {before.settings[name]!r}, now {value!r}"
+            for name, value in self.settings.items()
+            if name in before.settings and before.settings[name] != value
+        ]
+        if differences:
+            raise ValueError(
+                f"{checkpoint} cannot be resumed from with other settings: {'; '.join(differences)}. Give the former "
+                f"ones; or start a new run in another output_dir, with model_name_or_path={checkpoint} to begin with "
+                "its weights"
+            )
+        return RunIdentity(self.settings, before.run_id)
+
+
+def find_checkpoint(args: VanillaTransformerTrainingArguments) -> Path | None:
+    """Finds what a run is to be resumed from; all processes find the same, and one of them reads.
+
+    Args:
+        args: the run. `resume_from_checkpoint` is a folder; "last" (or "true"), the newest good checkpoint in
+            `output_dir`; or "auto", that if there is one, and else a fresh start.
+
+    Returns:
+        The checkpoint; None for a fresh start.
+
+    Raises:
+        ValueError: there is none, it is damaged, or it has no state of the optimizer.
+    """
+    return by_main_process(lambda: _find_checkpoint(args.resume_from_checkpoint, args.output_dir))
+
+
+def _find_checkpoint(given: Any, output_dir: str) -> Path | None:
+    if given in (None, False, "false", "False"):
+        return None
+    if given in (*_LAST, "auto"):
+        checkpoint = last_good_checkpoint(output_dir)
+        if checkpoint is None:
+            if damaged := list_checkpoints(output_dir):
+                raise ValueError(
+                    f"resume_from_checkpoint={given}: all {len(damaged)} checkpoints in {output_dir} are damaged"
+                )
+            if given != "auto":
+                raise ValueError(
+                    f"resume_from_checkpoint={given}: there is no checkpoint in {output_dir}. "
+                    "For a fresh start where there is none, give auto"
+                )
+            return None
+    else:
+        checkpoint = Path(given)
+        damage = find_damage(checkpoint)
+        if damage is not None:
+            raise ValueError(f"resume_from_checkpoint={given}: {damage}; give another, last or auto")
+    if not any(path.name.startswith(("optimizer", "global_step")) for path in checkpoint.iterdir()):
+        raise ValueError(
+            f"{checkpoint} has weights but no state of the optimizer (save_only_model), so training would not go on "
+            f"where it stopped. Start a new run in another output_dir, with model_name_or_path={checkpoint}"
+        )
+    return checkpoint
+
+
+def claim_folder(output_dir: str | Path, checkpoint: Path | None, overwrite: bool = False) -> None:
+    """Refuses a folder that has another run in it, or clears it.
+
+    Args:
+        output_dir: folder of a run that is about to begin; need not exist.
+        checkpoint: what it is resumed from; None for a fresh start.
+        overwrite: whether checkpoints and results of the other run are removed.
+
+    Raises:
+        ValueError: there is another run, or newer checkpoints of this one; the message says what to do.
+    """
+    folder = Path(output_dir)
+    if checkpoint is None:
+        others = [*list_checkpoints(folder), *(folder / name for name in _RESULTS if (folder / name).exists())]
+        problem = "is of an earlier run"
+    else:
+        before = RunIdentity.read(checkpoint)
+        step = _step(checkpoint)
+        others = [
+            each
+            for each in list_checkpoints(folder)
+            if each.resolve() != checkpoint.resolve()
+            and find_damage(each) is None  # a damaged one is never used, and written anew when the run gets there
+            and (_step(each) > step or (before and (other := RunIdentity.read(each)) and other.run_id != before.run_id))
+        ]
+        problem = f"is of another run, or of updates after {checkpoint.name}"
+    if not others:
+        return
+    if not overwrite:
+        raise ValueError(
+            f"output_dir={folder}: {others[-1].name} {problem}. Resume with --resume_from_checkpoint last, choose "
+            "another --output_dir, or give --overwrite_output_dir true, which removes it"
+        )
+    for path in others:
+        if path.name not in _RESULTS:
+            remove_checkpoint(path)
+        elif path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    logger.warning(f"output_dir={folder}: removed {', '.join(path.name for path in others)}")
+
+
+def _step(checkpoint: Path) -> int:
+    digits = checkpoint.name.rpartition("-")[2]
+    return int(digits) if digits.isdecimal() else 0
+
+
+def _plain(value: Any) -> Any:
+    """What JSON makes of a setting, so that a setting and its copy in a file compare equal."""
+    return json.loads(json.dumps(getattr(value, "value", value), default=str))
+
+
+def _fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    return hashlib.sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()[:16]
+
+
+__all__ = ["RUN_FILE", "RunIdentity", "claim_folder", "find_checkpoint"]

@@ -1,0 +1,202 @@
+"""The tokenizer of a run: given, that of its model or checkpoint, or trained on its text; checked before it is used."""
+
+import json
+import math
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers.utils import logging
+
+from ..data.added_tokens import add_tokens_to
+from ..data.corpora import Corpus, Share, TextFormat, read_corpora
+from ..data.streaming import corpus_shares
+from ..data.tokenization import save_tokenizer, train_tokenizer
+from ..text_to_ids import text_to_ids
+from .arguments import VanillaTransformerTrainingArguments
+
+logger = logging.get_logger(__name__)
+
+# Of a stream, a vocabulary is learned from its first sentences; more would change it little.
+_STREAMED_SENTENCES = 1_000_000
+# Part of what a tokenizer is found again by; a new number makes older ones unknown.
+_VERSION = 2
+
+
+def prepare_tokenizer(
+    args: VanillaTransformerTrainingArguments,
+    corpora: Sequence[Corpus],
+    text_format: TextFormat,
+    fingerprints: Sequence[str],
+    sizes: Sequence[int | None],
+    checkpoint: Path | None,
+) -> PreTrainedTokenizerBase:
+    """Loads the tokenizer of a run, or trains it, or finds the one that this run has trained before.
+
+    Args:
+        args: the run.
+        corpora: what it learns from.
+        text_format: how their rows are taken apart.
+        fingerprints: `corpus_fingerprint` of each.
+        sizes: sentences of each; None where it is not known.
+        checkpoint: what the run is resumed from, which has a tokenizer; None for a fresh start.
+
+    Returns:
+        The tokenizer, with `new_tokens`.
+
+    Raises:
+        ValueError: it is not usable for this; the message says why, and what to do.
+        OSError: there is none of that name.
+    """
+    given = checkpoint or args.tokenizer_name_or_path or args.model_name_or_path
+    if given is None:
+        given = _trained_tokenizer(args, corpora, text_format, fingerprints, sizes)
+    if Path(given).is_file():
+        raise ValueError(
+            f"tokenizer_name_or_path={given} is a file; a tokenizer is a folder with tokenizer.json. From a model of "
+            f"SentencePiece: vanilla-transformer convert sentencepiece {given} --output_dir DIR"
+        )
+    tokenizer = AutoTokenizer.from_pretrained(given, trust_remote_code=False)
+    check_tokenizer(tokenizer, str(given), new_model=checkpoint is None and args.model_name_or_path is None)
+    if checkpoint is None and args.tokenizer_name_or_path and args.model_name_or_path:
+        _require_the_vocabulary_of_the_model(tokenizer, args.tokenizer_name_or_path, args.model_name_or_path)
+    if args.new_tokens and checkpoint is None:
+        added = add_tokens_to(tokenizer, args.new_tokens)
+        logger.info(f"{added} of {len(args.new_tokens)} new_tokens were added; the others were there")
+    return tokenizer
+
+
+def check_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str, new_model: bool) -> None:
+    """Refuses a tokenizer with which a model would learn something else than translating.
+
+    Args:
+        tokenizer: any.
+        name: what to call it in messages.
+        new_model: whether the model takes from it which token begins a translation.
+
+    Raises:
+        ValueError: it has no padding, or no token for end or beginning; it does not end texts; or it cuts them at
+            random. The message says which, and what to set.
+    """
+    load = f"tokenizer = AutoTokenizer.from_pretrained({name!r})"
+    needed = {"eos_token": "which ends every text", "pad_token": "which fills up short texts"}
+    if new_model:
+        needed["bos_token"] = "which begins every translation"
+    missing = [token for token in needed if getattr(tokenizer, f"{token}_id") is None]
+    if missing:
+        cls, sep = getattr(tokenizer, "cls_token", None), getattr(tokenizer, "sep_token", None)
+        usual = {"eos_token": sep or "</s>", "bos_token": cls or tokenizer.pad_token or "<s>", "pad_token": "<pad>"}
+        settings = ", ".join(f"{token}={usual[token]!r}" for token in missing)
+        why = " and ".join(f"no {token}, {needed[token]}" for token in missing)
+        raise ValueError(
+            f"the tokenizer {name} has {why}. Set what is missing and save it: "
+            f"AutoTokenizer.from_pretrained({name!r}, {settings}).save_pretrained(DIR)"
+        )
+    for as_target in (False, True):
+        ids = text_to_ids(tokenizer, ["a b"], as_target)[0]
+        if not ids or ids[-1] != tokenizer.eos_token_id:
+            last = f"with {tokenizer.convert_ids_to_tokens(ids[-1])!r}" if ids else "with nothing"
+            eos = tokenizer.eos_token
+            raise ValueError(
+                f"the tokenizer {name} ends {'targets' if as_target else 'texts'} {last} and not with its eos_token "
+                f"{eos!r}: a model would never learn to stop. Set and save it: {load}; "
+                "tokenizer.backend_tokenizer.post_processor = tokenizers.processors.TemplateProcessing("
+                f'single="$A {eos}", special_tokens=[({eos!r}, {tokenizer.eos_token_id})]); '
+                "tokenizer.save_pretrained(DIR)"
+            )
+    if isinstance(tokenizer, PreTrainedTokenizerFast):
+        model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+        if model.get("dropout"):
+            raise ValueError(
+                f"the tokenizer {name} leaves out merges at random (dropout={model['dropout']}), and text is tokenised "
+                "once; set tokenizer.backend_tokenizer.model.dropout = None, and bpe_dropout for the run"
+            )
+
+
+def _require_the_vocabulary_of_the_model(tokenizer: PreTrainedTokenizerBase, name: str, model: str) -> None:
+    """Refuses ids that mean other pieces than those the model has learned."""
+    try:
+        own = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
+    except (OSError, ValueError):
+        return  # a model without a tokenizer says nothing of what its ids mean
+    theirs, ours = tokenizer.get_vocab(), own.get_vocab()
+    differing = sorted((piece for piece in ours if theirs.get(piece) != ours[piece]), key=ours.__getitem__)
+    if differing:
+        examples = ", ".join(f"{piece!r} ({ours[piece]}, {theirs.get(piece, 'missing')})" for piece in differing[:5])
+        raise ValueError(
+            f"tokenizer_name_or_path={name} has another vocabulary than model_name_or_path={model}: {len(differing)} "
+            f"pieces of the model have another id or none, such as {examples}. Leave tokenizer_name_or_path away; "
+            "new_tokens adds tokens"
+        )
+
+
+def _trained_tokenizer(
+    args: VanillaTransformerTrainingArguments,
+    corpora: Sequence[Corpus],
+    text_format: TextFormat,
+    fingerprints: Sequence[str],
+    sizes: Sequence[int | None],
+) -> Path:
+    """Trains a tokenizer, unless this run has: it is kept for its other processes, and for when it is resumed."""
+    folder = Path(args.output_dir) / "tokenizer"
+    shares = corpus_shares(corpora, sizes) if args.streaming else None
+    key = json.dumps([_VERSION, args.vocab_size, args.num_sentinels, vars(text_format), [*fingerprints], shares])
+    stamp = folder / "made_from.txt"
+    if stamp.exists() and stamp.read_text(encoding="utf-8") == key:
+        return folder
+    if shares is None:
+        counted = [corpus.count_sentences() for corpus in corpora]
+        known = [count for count in counted if count is not None]
+        whole = len(known) == len(corpora)
+        lines = f"{sum(known):,} lines" if whole else ", ".join(corpus.name for corpus in corpora)
+    else:
+        lines = f"the first {_STREAMED_SENTENCES:,} sentences of the stream, or all"
+    show_progress = sys.stderr.isatty() and not args.disable_tqdm  # elsewhere the bars come out as empty lines
+    logger.warning(f"training a tokenizer of {args.vocab_size:,} tokens on {lines}")
+    counts = [0] * len(corpora)
+    tokenizer = train_tokenizer(
+        texts=_texts(corpora, text_format, shares, counts),
+        vocab_size=args.vocab_size,
+        num_sentinels=args.num_sentinels,
+        show_progress=show_progress,
+    )
+    if shares is not None:
+        logger.warning(f"the tokenizer was trained on the first {sum(counts):,} sentences of the stream")
+    # Whole or not at all: written beside it, then renamed.
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="tokenizer-") as scratch:
+        written = Path(scratch) / "tokenizer"
+        save_tokenizer(tokenizer, written)
+        (written / stamp.name).write_text(key, encoding="utf-8")
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.rename(written, folder)
+    return folder
+
+
+def _texts(
+    corpora: Sequence[Corpus], text_format: TextFormat, shares: list[float] | None, counts: list[int]
+) -> Iterator[str]:
+    """All text that a tokenizer is trained on; of a stream, its beginning. Counts sentences on."""
+    for number, corpus in enumerate(corpora):
+        rows = read_corpora([corpus], text_format, None if shares is None else Share())
+        if shares is not None:
+            rows = islice(rows, math.ceil(_STREAMED_SENTENCES * shares[number]))
+        has_text = False
+        for row in rows:
+            counts[number] += 1
+            for side in ("source", "target"):
+                if side in row:
+                    has_text = has_text or bool(row[side].strip())
+                    yield row[side]
+        if not has_text:
+            what = f"all of its {counts[number]} sentences are blank" if counts[number] else "it is empty"
+            raise ValueError(f"nothing to learn from in {corpus.name}: {what}")
+
+
+__all__ = ["check_tokenizer", "prepare_tokenizer"]

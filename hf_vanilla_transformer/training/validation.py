@@ -1,0 +1,239 @@
+"""Scores of a model on sentence pairs, each by one of the processes: likelihood, and BLEU and chrF of translations."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+from datasets import Dataset
+from torch import nn
+from transformers import PreTrainedTokenizerBase, Seq2SeqTrainer, TrainerControl
+from transformers.trainer_utils import PredictionOutput
+
+from ..data.batching import sorted_batches
+from ..evaluation import LabelLikelihood, label_likelihood, score_translations
+from ..inference import translate_with_details
+from ..loss import IGNORED_LABEL
+from .arguments import VanillaTransformerTrainingArguments
+from .moving_average import MovingAverage
+
+SCORES = ("loss", "perplexity", "bleu", "chrf")
+
+
+@dataclass(frozen=True)
+class ValidationScores:
+    """What a model makes of a set of sentence pairs.
+
+    Args:
+        metrics: `loss` (nats per token, without label smoothing), `perplexity` and, of pairs with text that were
+            translated, `bleu` and `chrf`.
+        signatures: of BLEU and chrF, by the same names.
+        tokens: ids of each translation, `</s>` included, in the order of the pairs; empty if they were not asked for.
+    """
+
+    metrics: dict[str, float]
+    signatures: dict[str, str] = field(default_factory=dict)
+    tokens: list[list[int]] = field(default_factory=list)
+
+
+def validation_scores(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    dataset: Dataset,
+    batch_tokens: int,
+    share: tuple[int, int] = (0, 1),
+    translations: bool = True,
+    token_ids: bool = False,
+    **generation_options: Any,
+) -> ValidationScores:
+    """Scores a model on a set of sentence pairs; all processes call it, and all get the scores of the whole set.
+
+    Args:
+        model: put into eval mode for as long as this takes.
+        tokenizer: its tokenizer.
+        dataset: with `input_ids` and `labels`, and for translations `source` and `target`.
+        batch_tokens: tokens of a side that are scored or translated at a time, padding included.
+        share: which part of the set this process does, and of how many; (0, 1) is everything.
+        translations: whether to translate, where the set has text.
+        token_ids: whether to return the ids of the translations too.
+        **generation_options: for `generate()`.
+
+    Returns:
+        The scores.
+    """
+    with _eval_mode(model), _without_autocast(model):
+        # Longest first, dealt out in turns: the processes have equally much to do.
+        lengths = [len(ids) for ids in dataset["input_ids"]]
+        order = [index for batch in sorted_batches(lengths, len(dataset)) for index in batch]
+        part, parts = share
+        mine = order[part::parts]
+        gather: Any = gather_object if parts > 1 else list
+        rows = dataset.select(mine)
+        likelihood = label_likelihood(model, rows, batch_tokens)
+        nll, tokens = map(sum, zip(*gather([(likelihood.nll, likelihood.num_tokens)]), strict=True))
+        whole = LabelLikelihood(nll, tokens)
+        metrics = {"loss": whole.nll_per_token, "perplexity": whole.perplexity}
+        if not translations or not {"source", "target"} <= set(dataset.column_names):
+            return ValidationScores(metrics)
+        found = translate_with_details(
+            model,
+            tokenizer,
+            rows["source"],
+            batch_tokens=batch_tokens,
+            scores=False,
+            alignments=token_ids,
+            **generation_options,
+        )
+        made = [(best.text, _ids(tokenizer, best.tokens) if token_ids else []) for (best,) in found]
+        by_index = dict(gather(list(zip(mine, made, strict=True))))
+    texts, ids = zip(*(by_index[index] for index in range(len(dataset))), strict=True)
+    scores = score_translations(texts, dataset["target"])
+    metrics |= {"bleu": scores.bleu, "chrf": scores.chrf}
+    signatures = {"bleu": scores.bleu_signature, "chrf": scores.chrf_signature}
+    return ValidationScores(metrics, signatures, list(ids) if token_ids else [])
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[str] | None) -> list[int]:
+    return [*tokenizer.convert_tokens_to_ids(list(tokens or ())), tokenizer.eos_token_id]
+
+
+@contextmanager
+def _eval_mode(model: nn.Module) -> Iterator[None]:
+    modes = [(part, part.training) for part in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for part, was_training in modes:
+            part.training = was_training
+
+
+@contextmanager
+def _without_autocast(model: nn.Module) -> Iterator[None]:
+    """Takes off what accelerate wraps around `forward` for bf16: scores are those of the weights that are saved."""
+    wrapped = model.__dict__.pop("forward", None)
+    try:
+        yield
+    finally:
+        if wrapped is not None:
+            model.forward = wrapped
+
+
+class ValidationOnPairs(Seq2SeqTrainer):
+    """The part of the trainer that evaluates and predicts."""
+
+    args: VanillaTransformerTrainingArguments
+    control: TrainerControl
+    score_signatures: dict[str, str]
+    moving_average: MovingAverage | None
+    _window_started: float
+
+    def evaluate(
+        self,
+        eval_dataset: Dataset | dict[str, Dataset] | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+        **generation_options: Any,
+    ) -> dict[str, float]:
+        """Scores a set of sentence pairs, each by one of the processes, and logs the scores.
+
+        Args:
+            eval_dataset: with `input_ids` and `labels`, and for BLEU `source` and `target`; or several sets by name,
+                which then is part of the names of their scores; default is that of the trainer.
+            ignore_keys: not used; in the signature of transformers.
+            metric_key_prefix: what the names of the scores begin with.
+            **generation_options: for `generate()`, in place of the arguments' `generation_num_beams`.
+
+        Returns:
+            `eval_loss` (nats per token, without label smoothing), `eval_perplexity`, `eval_bleu` and `eval_chrf` if
+            there is text, `eval_runtime` in seconds and the epoch. The signatures of BLEU and chrF are in
+            `self.score_signatures`.
+
+        Raises:
+            ValueError: there is no evaluation set.
+        """
+        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        if dataset is None:
+            raise ValueError("there is nothing to evaluate on; give the trainer an `eval_dataset`")
+        if isinstance(dataset, dict):
+            found = [
+                self.evaluate(each, ignore_keys, f"{metric_key_prefix}_{name}", **generation_options)
+                for name, each in dataset.items()
+            ]
+            return {name: value for metrics in found for name, value in metrics.items()}
+        started = time.perf_counter()
+        if self.moving_average is not None and self.is_in_train:
+            with self.moving_average.applied_to(self.model):
+                scores = self.scores(dataset, **generation_options)
+        else:
+            scores = self.scores(dataset, **generation_options)
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in scores.items()}
+        metrics[f"{metric_key_prefix}_runtime"] = time.perf_counter() - started
+        self._window_started += time.perf_counter() - started
+        self.log(metrics)
+        if self.is_in_train:
+            self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def predict(
+        self,
+        test_dataset: Dataset,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "test",
+        **generation_options: Any,
+    ) -> PredictionOutput:
+        """Translates and scores a set of sentence pairs.
+
+        Args:
+            test_dataset: with `input_ids`, `labels`, `source` and `target`.
+            ignore_keys: not used; in the signature of transformers.
+            metric_key_prefix: what the names of the scores begin with.
+            **generation_options: for `generate()`.
+
+        Returns:
+            `predictions` (B, T), the token ids of the translations with `</s>`, padded with `<pad>`; `label_ids`
+            (B, T), padded with -100; and `metrics`, as `evaluate` returns them.
+
+        Raises:
+            ValueError: the set has no text to translate.
+        """
+        if missing := {"source", "target"} - set(test_dataset.column_names):
+            raise ValueError(f"predict needs text to translate: the set has no {' and no '.join(sorted(missing))}")
+        started = time.perf_counter()
+        found = self._validate(test_dataset, token_ids=True, **generation_options)
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.metrics.items()}
+        metrics[f"{metric_key_prefix}_runtime"] = time.perf_counter() - started
+        predictions = _padded(found.tokens, self.processing_class.pad_token_id).numpy()
+        return PredictionOutput(predictions, _padded(test_dataset["labels"], IGNORED_LABEL).numpy(), metrics)
+
+    def scores(self, dataset: Dataset, translations: bool = True, **generation_options: Any) -> dict[str, float]:
+        """Scores the weights that the model has now, without logging.
+
+        Args:
+            dataset: as in `evaluate`.
+            translations: whether to translate, for BLEU and chrF; the likelihood takes far less time.
+            **generation_options: for `generate()`.
+
+        Returns:
+            `loss`, `perplexity` and, if there are translations, `bleu` and `chrf`.
+        """
+        found = self._validate(dataset, translations=translations, **generation_options)
+        self.score_signatures = found.signatures or self.score_signatures
+        return found.metrics
+
+    def _validate(self, dataset: Dataset, **options: Any) -> Any:
+        # A model that is divided among processes has to be called by all of them alike: each does everything.
+        share = (0, 1) if self.is_fsdp_enabled else (self.args.process_index, self.args.world_size)
+        options = {"num_beams": self.args.generation_num_beams or 1, **options}
+        model = self.accelerator.unwrap_model(self.model)
+        return validation_scores(model, self.processing_class, dataset, self.args.max_eval_tokens, share, **options)
+
+
+def _padded(rows: Sequence[Sequence[int]], padding: int) -> torch.Tensor:
+    return nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=padding)
+
+
+__all__ = ["SCORES", "ValidationOnPairs", "ValidationScores", "validation_scores"]

@@ -1,0 +1,88 @@
+"""Test sets by name: sacrebleu's, from a folder and without a network; datasets; files; and names that are none."""
+
+import json
+from urllib.error import URLError
+
+import pytest
+from sacrebleu.dataset import DATASETS, base
+
+from hf_vanilla_transformer.evaluation import read_test_set
+
+NAME, PAIR = "wmt14/full", "en-de"
+SOURCES, REFERENCES = ["A dog.", "", "Two\u2028men."], ["Ein Hund.", "Nichts.", "Zwei Männer."]
+
+
+@pytest.fixture
+def stored(tmp_path, monkeypatch):
+    """The folder in which sacrebleu looks for this test set; empty, and nothing can be downloaded."""
+    dataset, asked = DATASETS[NAME], []
+    monkeypatch.setattr(dataset, "_outdir", str(tmp_path))
+    monkeypatch.setattr(dataset, "_rawdir", str(tmp_path / "raw"))
+
+    def download_file(url, *_, **__):
+        asked.append(url)
+        raise URLError("no network")
+
+    monkeypatch.setattr(base, "download_file", download_file)
+    return tmp_path, asked
+
+
+def store(folder):
+    for field in DATASETS[NAME].fieldnames(PAIR):
+        lines = {"src": SOURCES, "ref": REFERENCES}.get(field, ["x"] * 3)
+        path = folder / f"wmt14_full.{PAIR}.{field}"
+        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def test_a_test_set_of_sacrebleu_that_is_on_the_disk(stored):
+    folder, asked = stored
+    store(folder)
+    found = read_test_set(f"{NAME}:{PAIR}")
+    assert (found.name, found.target_lang) == ("wmt14/full:en-de", "de")
+    assert (found.sources, found.references) == (SOURCES, [REFERENCES])
+    assert not asked
+
+
+def test_without_a_network_one_line_says_what_to_do(stored):
+    _, asked = stored
+    with pytest.raises(OSError, match="wmt14/full:en-de is not on this disk and cannot be downloaded") as caught:
+        read_test_set(f"{NAME}:{PAIR}")
+    assert "sacrebleu -t wmt14/full -l en-de --echo src" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("wmt41:en-de", "no test set 'wmt41'; did you mean wmt"),
+        ("wmt14:en-xx", "wmt14 has no en-xx, but: .*en-de"),
+        ("wmt14", "say which: wmt14:SOURCE-TARGET"),
+        ("dataset=some", "Add a split"),
+        ("source=a,target=b,weight=2", "a test set has no weight"),
+        ("dataset=some,splitt=test", "did you mean split"),
+        ("plain.txt", "plain.txt has no pairs"),
+    ],
+)
+def test_what_is_no_test_set_is_explained(name, message):
+    with pytest.raises(ValueError, match=message):
+        read_test_set(name)
+
+
+def test_languages_are_named_once(stored):
+    store(stored[0])
+    with pytest.raises(ValueError, match="leave out source_lang"):
+        read_test_set(f"{NAME}:{PAIR}", source_lang="en")
+
+
+def test_files_of_pairs_and_datasets_are_read_as_in_training(tmp_path):
+    rows = [{"translation": {"en": source, "fr": target}} for source, target in zip(SOURCES, REFERENCES)]
+    (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "test.tsv").write_text("".join(f"{row[0]}\t{row[1]}\n" for row in zip(SOURCES, REFERENCES)))
+    for name in (tmp_path / "test.jsonl", tmp_path / "test.tsv", f"dataset={tmp_path},split=test"):
+        if str(name).startswith("dataset"):
+            (tmp_path / "test.tsv").unlink()
+        found = read_test_set(str(name), target_lang="fr")
+        assert (found.sources, found.references) == (SOURCES, [REFERENCES])
+    with pytest.raises(ValueError, match="expected text for language 'de'"):
+        read_test_set(str(tmp_path / "test.jsonl"))

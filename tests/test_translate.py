@@ -1,0 +1,96 @@
+"""The command `translate`: what becomes of its files, and what it says of options and input that will not do."""
+
+import pytest
+from commanding import run, save_translator
+
+from hf_vanilla_transformer.commands import translate as command
+from hf_vanilla_transformer.inference import translate
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    save_translator(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def translator(folder, tmp_path_factory):
+    return save_translator(tmp_path_factory.mktemp("same"))
+
+
+def test_an_output_that_fails_half_way_leaves_the_earlier_file(folder, translator, tmp_path):
+    source, output = tmp_path / "in", tmp_path / "out"
+    source.write_bytes(b"a\nb\n\xff\n")
+    output.write_text("earlier\n")
+    done = run(command.main, "--model", folder, "--file", source, "--output", output, "--read_ahead", 1, "--quiet")
+    assert "line 3: not UTF-8" in done.stderr
+    assert done.returncode == 2
+    assert output.read_text() == "earlier\n"
+    expected = "".join(f"{line}\n" for line in translate(*translator, ["a", "b"]))
+    assert (tmp_path / "out.partial").read_text() == expected
+
+
+def test_after_an_interruption_the_output_has_what_was_done(folder, tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        yield ["one"]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "translated_lines", interrupted)
+    (tmp_path / "out").write_text("earlier\n")
+    done = run(command.main, "--model", folder, "--output", tmp_path / "out", "a", "b")
+    assert done.returncode == 130
+    assert (tmp_path / "out").read_text() == "one\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_sentences_after_an_ensemble_stand_behind_two_dashes(folder):
+    alone = run(command.main, "--model", folder, "a b", "c")
+    together = run(command.main, "--ensemble", folder, folder, "--", "a b", "c")
+    assert (together.returncode, together.stdout) == (0, alone.stdout)
+    for sentence in ("A dog runs.", "Hello"):  # the second could be the name of a model
+        error = run(command.main, "--ensemble", folder, folder, sentence).error
+        assert f"there is no folder {sentence}" in error
+        assert f"If {sentence!r} is a sentence to translate, put -- before it" in error
+
+
+@pytest.mark.parametrize(
+    ("option", "values"),
+    [
+        ("num_beams", [0, -3]),
+        ("batch_size", [0, -1]),
+        ("batch_tokens", [0, -1]),
+        ("nbest", [0, -2]),
+        ("read_ahead", [0, -1]),
+    ],
+)
+def test_numbers_below_1_are_refused_by_name(folder, tmp_path, option, values):
+    (tmp_path / "out").write_text("earlier\n")
+    for value in values:
+        options = ["--model", folder, "--output", tmp_path / "out", f"--{option}", value]
+        error = run(command.main, *options, stdin=b"a\n").error
+        assert error == f"`{option}`={value} is not allowed; allowed: an integer of at least 1"
+    assert (tmp_path / "out").read_text() == "earlier\n"
+
+
+def test_batches_are_counted_in_sentences_or_tokens_and_not_both(folder):
+    error = run(command.main, "--model", folder, "--batch_size", 2, "--batch_tokens", 9, "a").error
+    assert "--batch_tokens: not allowed with argument --batch_size" in error
+
+
+@pytest.mark.parametrize("way", ["file", "standard input"])
+def test_lines_that_are_not_utf_8_stop_or_are_skipped_and_counted(folder, tmp_path, way):
+    data = b"a b\n\xff\xfe\nc\nb\xc3\nnul\0\na"
+    (tmp_path / "in").write_bytes(data)
+    (tmp_path / "clean").write_bytes(b"a b\n\nc\n\nnul\0\na")
+    given = {"stdin": data} if way == "standard input" else {}
+    options = ["--model", folder, "--scores", *([] if given else ["--file", tmp_path / "in"])]
+    where = "standard input" if given else str(tmp_path / "in")
+    stopped = run(command.main, *options, **given)
+    assert stopped.error.startswith(f"{where}, line 2: not UTF-8 at byte 0")
+    assert stopped.error.endswith("--on_error skip")
+    skipped = run(command.main, *options, "--on_error", "skip", **given)
+    assert skipped.returncode == 0
+    assert skipped.stdout == run(command.main, "--model", folder, "--scores", "--file", tmp_path / "clean").stdout
+    last = skipped.stderr.splitlines()[-1]
+    assert last.startswith(f"2 lines skipped, empty in the output. The first: {where}, line 2: not UTF-8")
