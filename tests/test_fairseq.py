@@ -296,8 +296,8 @@ def test_a_dictionary_of_sentencepiece_tokens_cuts_raw_text(model_type, tmp_path
     ("content", "message"),
     [
         ("hund 3\nkatze\n", "line 2: 'katze.*is not a token"),
-        ("hund 3\nhund 2\n", "line 2: 'hund' stands there twice"),
-        ("hund 3\n<pad> 2\n", "line 2: '<pad>' stands there twice"),
+        ("hund 3\nhund 2\n", "line 2: 'hund' appears twice"),
+        ("hund 3\n<pad> 2\n", "line 2: '<pad>' appears twice"),
         ("a 1\nb 1\nc 1\n", "7 tokens with the special ones, but the embedding has 6 rows"),
     ],
 )

@@ -78,6 +78,32 @@ def test_what_is_loaded_from_a_folder_with_code_and_saved_without_does_not_name_
     assert "auto_map" in (tmp_path / "again" / "config.json").read_text()
 
 
+TOKENIZER_ALONE = (
+    PACKAGE_IS_MISSING
+    + """
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+expected = PreTrainedTokenizerFast.from_pretrained(sys.argv[1])("a b").input_ids
+assert AutoTokenizer.from_pretrained(sys.argv[1], trust_remote_code=False)("a b").input_ids == expected
+print(expected)
+"""
+)
+
+
+def test_the_tokenizer_class_itself_loads_without_a_question(tmp_path):
+    """Which `AutoTokenizer` without `trust_remote_code` asks, and then waits for 15 seconds: it reads the config of the
+    model first, which names code."""
+    model = VanillaTransformerForConditionalGeneration(VanillaTransformerConfig(**SMALL))
+    tokenizer = train_tokenizer(texts=["a b c"], vocab_size=262)
+    save_self_contained(model, tmp_path / "model", tokenizer)
+    done = subprocess.run(
+        [sys.executable, "-c", TOKENIZER_ALONE, tmp_path / "model"],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{tokenizer('a b').input_ids}\n"  # no "Do you wish to run the custom code?"
+
+
 class StubHub(BaseHTTPRequestHandler):
     """Says yes to everything an upload asks, and remembers what was committed."""
 
@@ -135,7 +161,17 @@ class StubHub(BaseHTTPRequestHandler):
         pass
 
 
-PUSH_BY_OUR_FUNCTION = 'print(push_self_contained(model, "me/model", token="hf_stub"))'
+# From the folder of a run, with all that a run leaves there.
+PUSH_BY_OUR_FUNCTION = """
+model.save_pretrained("run")
+for name in ("optimizer.pt", "training_args.bin", "trainer_state.json", "results.json", ".git/config",
+             "checkpoint-1/model.safetensors", ".writing/checkpoint-2/optimizer.pt"):
+    path = Path("run") / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("not to be uploaded")
+model = VanillaTransformerForConditionalGeneration.from_pretrained("run")
+print(push_self_contained(model, "me/model", card=model_card(model, "me/model"), token="hf_stub"))
+"""
 PUSH_BY_TRANSFORMERS = """
 VanillaTransformerConfig.register_for_auto_class()
 VanillaTransformerForConditionalGeneration.register_for_auto_class("AutoModelForSeq2SeqLM")
@@ -153,7 +189,8 @@ def test_push_uploads_the_same_folder_in_one_commit(tmp_path, push, monkeypatch)
     thread.start()
     program = f"""
 from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
-from hf_vanilla_transformer.publishing import push_self_contained
+from pathlib import Path
+from hf_vanilla_transformer.publishing import model_card, push_self_contained
 model = VanillaTransformerForConditionalGeneration(VanillaTransformerConfig(**{SMALL}))
 {push}
 """
@@ -167,7 +204,7 @@ model = VanillaTransformerForConditionalGeneration(VanillaTransformerConfig(**{S
     }
     try:
         done = subprocess.run(
-            [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=300
+            [sys.executable, "-c", program], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300
         )
     finally:
         server.shutdown()
@@ -177,7 +214,8 @@ model = VanillaTransformerForConditionalGeneration(VanillaTransformerConfig(**{S
     save_self_contained(
         VanillaTransformerForConditionalGeneration(VanillaTransformerConfig(**SMALL)), tmp_path / "saved"
     )
-    assert pushed >= {path.name for path in (tmp_path / "saved").iterdir()}
+    # The card is written by model_card, or by transformers.
+    assert pushed == {path.name for path in (tmp_path / "saved").iterdir()} | {"README.md"}
     assert len([entry for entry in StubHub.committed if entry["key"] == "header"]) == 1
     assert StubHub.uploaded  # the weights went up
 

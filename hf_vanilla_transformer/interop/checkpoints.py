@@ -1,4 +1,4 @@
-"""What all imports share: tensors read without running code, names translated by a table, a check that all fit."""
+"""What all imports share: tensors are read without running code, names translated by a table, shapes checked."""
 
 import json
 import re
@@ -24,7 +24,7 @@ Names = Mapping[str, str]
 _STACKED = re.compile(r"(.*)\[([qkv])\]")
 
 # So many of the names that differ are in the message about a checkpoint that does not fit.
-_SHOWN = 10
+_SHOWN = 5
 
 ENCODER_EMBEDDING = "model.encoder.embed_tokens.weight"
 DECODER_EMBEDDING = "model.decoder.embed_tokens.weight"
@@ -48,7 +48,7 @@ def their_name(our_name: str, names: Names) -> str:
 
 
 def part_of(tensors: Mapping[str, torch.Tensor], name: str) -> torch.Tensor:
-    """Looks up a tensor, or the third of it that the name's suffix means.
+    """Looks up a tensor, or the third of it that the suffix of the name selects.
 
     Args:
         tensors: by their names.
@@ -67,13 +67,13 @@ def part_of(tensors: Mapping[str, torch.Tensor], name: str) -> torch.Tensor:
 
 
 def thirds(tensor: torch.Tensor) -> Sequence[torch.Tensor]:
-    """Parts a stack of the projections of queries, keys and values.
+    """Splits a matrix in which the projections of queries, keys and values are stacked.
 
     Args:
         tensor: (3 D, ...).
 
     Returns:
-        Three views of (D, ...); if it cannot be parted so, the tensor three times, whose shape then fits nowhere.
+        Three views of (D, ...); the whole tensor three times, whose shape then fits nowhere, if it cannot be split.
     """
     return tensor.chunk(3) if tensor.dim() and tensor.shape[0] % 3 == 0 else [tensor] * 3
 
@@ -198,18 +198,18 @@ def read_folder(folder: str | Path) -> dict[str, torch.Tensor]:
 
 
 def find(tensors: Mapping[str, torch.Tensor], what: str, *names: str) -> str:
-    """Says under which of several names a tensor stands.
+    """Finds out which of several names a tensor has.
 
     Args:
         tensors: by their names.
         what: what to call it in the message.
-        *names: where to look, the first first.
+        *names: names to try, in this order.
 
     Returns:
-        The first of `names` that is there.
+        The first of `names` that a tensor has.
 
     Raises:
-        ValueError: none is.
+        ValueError: no tensor has any of them.
     """
     for name in names:
         if name in tensors:
@@ -229,16 +229,16 @@ def count_rows(tensors: Mapping[str, torch.Tensor], what: str, name: str) -> int
         How many rows it has.
 
     Raises:
-        ValueError: there is no such tensor, or it is no matrix.
+        ValueError: there is no such tensor, or it is not a matrix.
     """
     tensor = tensors[find(tensors, what, name)]
     if tensor.dim() != 2:
-        raise ValueError(f"the {what} ({name}) is no matrix but a tensor of shape {tuple(tensor.shape)}")
+        raise ValueError(f"the {what} ({name}) is not a matrix but a tensor of shape {tuple(tensor.shape)}")
     return tensor.shape[0]
 
 
 def embedding_fields(encoder: torch.Tensor, decoder: torch.Tensor, projection: torch.Tensor) -> dict[str, Any]:
-    """Says in fields of our config which of three matrices are one.
+    """Finds out which of the three matrices are the same one, as fields of our config.
 
     Args:
         encoder: (V of the source, D), the source's embedding.
@@ -249,12 +249,12 @@ def embedding_fields(encoder: torch.Tensor, decoder: torch.Tensor, projection: t
         `vocab_size`, `source_vocab_size`, `d_model` and `tie_word_embeddings`.
 
     Raises:
-        ValueError: one is no matrix.
+        ValueError: one is not a matrix.
     """
     for what, tensor in (("embedding of the source", encoder), ("embedding of the target", decoder),
                          ("pre-softmax projection", projection)):  # fmt: skip
         if tensor.dim() != 2:
-            raise ValueError(f"the {what} is no matrix but a tensor of shape {tuple(tensor.shape)}; check its name")
+            raise ValueError(f"the {what} is not a matrix but a tensor of shape {tuple(tensor.shape)}; check its name")
     tied = torch.equal(decoder, projection)
     is_shared = tied and torch.equal(encoder, decoder)
     # Three matrices of equal size are what `tie_word_embeddings`=False makes of one vocabulary.
@@ -267,8 +267,20 @@ def embedding_fields(encoder: torch.Tensor, decoder: torch.Tensor, projection: t
     }
 
 
+def reason_of(error: StrictDataclassError) -> str:
+    """Says in one line what is wrong with a field of a config.
+
+    Args:
+        error: as huggingface_hub raises it, in several lines.
+
+    Returns:
+        The message without the name of the check that found it.
+    """
+    return re.sub(r"^.*?alidation error for \w+ '\w+': \w+: ", "", " ".join(str(error).split()))
+
+
 def make_config(fields: Mapping[str, Any]) -> VanillaTransformerConfig:
-    """Makes our config, or says in one line which field is not possible.
+    """Builds our config, or says in one line which field is impossible.
 
     Args:
         fields: of our config.
@@ -282,7 +294,7 @@ def make_config(fields: Mapping[str, Any]) -> VanillaTransformerConfig:
     try:
         return VanillaTransformerConfig(**fields)
     except StrictDataclassError as error:
-        raise ValueError(f"no such model: {' '.join(str(error).split())}") from error
+        raise ValueError(f"impossible configuration: {reason_of(error)}") from error
 
 
 def build(
@@ -292,7 +304,7 @@ def build(
     places: Mapping[str, str],
     ignored: str = r"(?!)",
 ) -> VanillaTransformerForConditionalGeneration:
-    """Makes a model of foreign weights, if each tensor has its place and each place its tensor.
+    """Builds a model from foreign weights; every tensor must be used, and every parameter filled.
 
     Args:
         fields: of our config.
@@ -305,7 +317,7 @@ def build(
         The model in float32 and in eval mode.
 
     Raises:
-        ValueError: a field is not possible, or a tensor does not fit; the message has the first names and shapes that
+        ValueError: a field is impossible, or a tensor does not fit; the message has the first names and shapes that
             differ, and how many there are.
     """
     model = VanillaTransformerForConditionalGeneration(make_config(fields))
@@ -321,9 +333,9 @@ def build(
         if tensor.numel() != parameter.numel() or tensor.squeeze().shape != parameter.squeeze().shape:
             problems.append(f"shape: {name} is {tuple(tensor.shape)}, our {our_name} {tuple(parameter.shape)}")
         elif not tensor.is_floating_point():
-            problems.append(f"type: {name} has {tensor.dtype} numbers, which are no weights")
+            problems.append(f"type: {name} has {tensor.dtype} values, which are not weights")
         elif not tensor.isfinite().all():
-            problems.append(f"values: {name} has numbers that are not finite")
+            problems.append(f"values: {name} has values that are not finite")
         else:
             state[our_name] = tensor.reshape(parameter.shape).float()
     for name in tensors:

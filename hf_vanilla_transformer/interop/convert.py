@@ -18,7 +18,7 @@ from .torch_transformer import load_torch_transformer
 def convert_marian(
     checkpoint: str | Path, output_dir: str | Path, overwrite: bool = False
 ) -> VanillaTransformerForConditionalGeneration:
-    """Makes our folder of a Marian or OPUS-MT folder, tokenizers included.
+    """Converts a Marian or OPUS-MT folder to one of this package, tokenizers included.
 
     The tokenizer in the folder encodes sources and, with one vocabulary, decodes translations. Where source and
     target are cut differently, that of the target is saved too, in the sub-folder `target_tokenizer`.
@@ -51,7 +51,7 @@ def convert_fairseq(
     overwrite: bool = False,
     **fields: Any,
 ) -> VanillaTransformerForConditionalGeneration:
-    """Makes our folder of a fairseq checkpoint and its dictionaries.
+    """Converts a fairseq checkpoint and its dictionaries to a folder of this package.
 
     Args:
         checkpoint: a `.pt` file, as `load_fairseq` wants it.
@@ -84,7 +84,7 @@ def convert_fairseq(
 def convert_torch_transformer(
     checkpoint: str | Path, output_dir: str | Path, overwrite: bool = False, **options: Any
 ) -> VanillaTransformerForConditionalGeneration:
-    """Makes our folder of the saved state of a module around `torch.nn.Transformer`; there is no tokenizer in it.
+    """Converts the saved state_dict of a module around `torch.nn.Transformer`; the folder has no tokenizer.
 
     Args:
         checkpoint: what `torch.save(module.state_dict(), file)` wrote.
@@ -97,7 +97,7 @@ def convert_torch_transformer(
 
     Raises:
         OSError: the file cannot be read, or `output_dir` has files in it.
-        ValueError: it does not fit, or is no state.
+        ValueError: it does not fit, or is not a state_dict.
     """
     with output_folder(output_dir, overwrite) as written, errors_name(checkpoint):
         model = load_torch_transformer(require_tensors(read_pickle(checkpoint)), **options)
@@ -108,7 +108,7 @@ def convert_torch_transformer(
 def convert_sentencepiece(
     checkpoint: str | Path, output_dir: str | Path, overwrite: bool = False
 ) -> PreTrainedTokenizerFast:
-    """Makes a folder with a fast tokenizer of a SentencePiece model, to train a model with.
+    """Converts a SentencePiece model to a folder with a fast tokenizer, to train a model with.
 
     Args:
         checkpoint: a `.model` or `.spm` file, as `load_sentencepiece_tokenizer` wants it.
@@ -121,7 +121,7 @@ def convert_sentencepiece(
     Raises:
         ImportError: sentencepiece or protobuf is not installed.
         OSError: the file cannot be read, or `output_dir` has files in it.
-        ValueError: it is no such file, or a fast tokenizer cannot follow it.
+        ValueError: it is not such a file, or a fast tokenizer cannot follow it.
     """
     with output_folder(output_dir, overwrite) as written:
         tokenizer = load_sentencepiece_tokenizer(checkpoint)

@@ -72,14 +72,14 @@ def export_ctranslate2(
     Raises:
         ImportError: ctranslate2 is not installed.
         OSError: `folder` has files in it, or is that of the model.
-        ValueError: the model is none of this package, has adapters, or has a shape that CTranslate2 has not;
-            `quantization` or `max_positions` is not possible; or the tokenizer of the target is missing.
+        ValueError: the model is not of this package, has adapters, or has a shape that CTranslate2 does not support;
+            `quantization` or `max_positions` is impossible; or the tokenizer of the target is missing.
     """
     require_exportable(model)
     if max_positions < 1:
         raise ValueError(f"`max_positions`={max_positions} is not allowed; allowed: an integer of at least 1")
     if quantization not in QUANTIZATIONS:
-        raise ValueError(f"`quantization`={quantization!r} is not known; allowed: {', '.join(QUANTIZATIONS)}")
+        raise ValueError(f"`quantization`={quantization!r} is unknown; allowed: {', '.join(QUANTIZATIONS)}")
     config = model.config
     _require_support(config)
     if config.num_learned_positions is not None:
@@ -117,13 +117,13 @@ def _filled_spec(
 def _require_support(config: VanillaTransformerConfig) -> None:
     if config.activation_function not in CTRANSLATE2_ACTIVATIONS:
         raise ValueError(
-            f"CTranslate2 has no `activation_function`={config.activation_function!r}; "
+            f"CTranslate2 does not support `activation_function`={config.activation_function!r}; "
             f"allowed: {', '.join(CTRANSLATE2_ACTIVATIONS)}"
         )
     if config.d_k != config.d_v or config.num_heads * (config.d_k or 0) != config.d_model:
         raise ValueError(
-            f"CTranslate2 has heads of d_model / num_heads only, but `d_model`={config.d_model}, `num_heads`="
-            f"{config.num_heads}, `d_k`={config.d_k}, `d_v`={config.d_v}"
+            f"CTranslate2 supports only heads of width d_model / num_heads, but `d_model`={config.d_model}, "
+            f"`num_heads`={config.num_heads}, `d_k`={config.d_k}, `d_v`={config.d_v}"
         )
 
 

@@ -104,14 +104,14 @@ def _load(checkpoint: str | Path, fields: Mapping[str, Any]) -> VanillaTransform
     read |= _shape(tensors, options) | _position_fields(tensors, options)
     read |= fields
     if read["num_heads"] is None:
-        raise ValueError("says no encoder_attention_heads, and shapes do not tell; give `num_heads`")
+        raise ValueError("does not say encoder_attention_heads, and shapes of tensors do not tell; give `num_heads`")
     return build(read, tensors, FAIRSEQ_NAMES, places, _NO_WEIGHTS)
 
 
 def load_fairseq_tokenizer(
     dictionary: str | Path, vocab_size: int, sentencepiece_model: str | Path | None = None
 ) -> PreTrainedTokenizerFast:
-    """Makes a fast tokenizer of a `dict.*.txt`.
+    """Builds a fast tokenizer from a `dict.*.txt`.
 
     Args:
         dictionary: lines of a token and a count; ids 0 to 3 are `<s>`, `<pad>`, `</s>`, `<unk>`, which it lacks.
@@ -124,7 +124,7 @@ def load_fairseq_tokenizer(
 
     Raises:
         OSError: a file cannot be read.
-        ValueError: a line is not a token and a count, a token stands there twice, or there are more than `vocab_size`.
+        ValueError: a line is not a token and a count, a token appears twice, or there are more than `vocab_size`.
     """
     with errors_name(dictionary):
         ids = _read_dictionary(Path(dictionary), vocab_size)
@@ -182,7 +182,8 @@ def _shape(tensors: Mapping[str, torch.Tensor], options: Mapping[str, Any]) -> d
         encoder, decoder = options.get(f"encoder_{name}"), options.get(f"decoder_{name}")
         if encoder != decoder and encoder is not None and decoder is not None:
             raise ValueError(
-                f"the checkpoint has encoder_{name}={encoder} and decoder_{name}={decoder}; ours is one for both"
+                f"the checkpoint has encoder_{name}={encoder} and decoder_{name}={decoder}; here, encoder and decoder "
+                "share one value"
             )
     has_norm = "encoder.layer_norm.weight" in tensors
     # Without options, a norm at the end is what pre-norm stacks have and post-norm stacks have not.
@@ -222,7 +223,7 @@ def _read_dictionary(path: Path, vocab_size: int) -> TokenIds:
             if len(fields) != 2 or not fields[1].isdigit():
                 raise ValueError(f"{path}, line {number}: {line!r} is not a token, a space and a count")
             if fields[0] in ids:
-                raise ValueError(f"{path}, line {number}: {fields[0]!r} stands there twice")
+                raise ValueError(f"{path}, line {number}: {fields[0]!r} appears twice")
             ids[fields[0]] = len(ids)
     if len(ids) > vocab_size:
         raise ValueError(f"{path}: {len(ids)} tokens with the special ones, but the embedding has {vocab_size} rows")

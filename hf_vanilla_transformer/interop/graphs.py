@@ -16,7 +16,7 @@ from ..modeling_vanilla_transformer import VanillaTransformerForConditionalGener
 
 
 class EncoderGraph(nn.Module):
-    """The encoder, and the keys and values that each layer of the decoder makes of its output, once a source."""
+    """The encoder, and the keys and values that each layer of the decoder makes of its output: once per source."""
 
     def __init__(self, model: VanillaTransformerForConditionalGeneration) -> None:
         super().__init__()
@@ -122,10 +122,10 @@ class Graph:
 
 
 def inference_graphs(model: VanillaTransformerForConditionalGeneration) -> dict[str, Graph]:
-    """Parts a model into the graph that runs once a source and the one that runs once a token.
+    """Splits a model into two graphs: one that runs once per source, and one that runs once per token.
 
     Args:
-        model: left as it is; the graphs hold a copy, whose attention is the written out one.
+        model: left as it is; the graphs hold a copy with eager attention.
 
     Returns:
         The graphs "encoder" and "decoder".

@@ -20,6 +20,7 @@ from .checkpoints import (
     find,
     read_folder,
     read_json,
+    reason_of,
 )
 from .sentencepiece import TokenIds, fast_tokenizer, read_sentencepiece
 
@@ -89,7 +90,7 @@ def _load(folder: str | Path) -> VanillaTransformerForConditionalGeneration:
     try:
         config = MarianConfig.from_pretrained(folder)
     except StrictDataclassError as error:
-        raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{path}: {reason_of(error)}") from error
     for encoder, decoder in (
         ("encoder_attention_heads", "decoder_attention_heads"),
         ("encoder_ffn_dim", "decoder_ffn_dim"),
@@ -97,10 +98,12 @@ def _load(folder: str | Path) -> VanillaTransformerForConditionalGeneration:
         if getattr(config, encoder) != getattr(config, decoder):
             raise ValueError(
                 f"{folder}: {encoder}={getattr(config, encoder)} differs from {decoder}={getattr(config, decoder)}; "
-                "our encoder and decoder have one value"
+                "here, encoder and decoder share one value"
             )
     if config.encoder_layerdrop or config.decoder_layerdrop:
-        logger.warning(f"{folder}: layers are not dropped in training here, as encoder_ and decoder_layerdrop ask for")
+        logger.warning(
+            f"{folder}: encoder_layerdrop and decoder_layerdrop are ignored; no layers are dropped in training"
+        )
     tensors = read_folder(folder)
     places = _embedding_places(config, tensors)
     fields = {ours: getattr(config, theirs) for ours, theirs in MARIAN_FIELDS.items()}
@@ -128,7 +131,7 @@ def _load(folder: str | Path) -> VanillaTransformerForConditionalGeneration:
 
 
 def load_marian_tokenizers(folder: str | Path) -> tuple[PreTrainedTokenizerFast, PreTrainedTokenizerFast]:
-    """Makes fast tokenizers of `source.spm`, `target.spm` and `vocab.json`.
+    """Builds fast tokenizers from `source.spm`, `target.spm` and `vocab.json`.
 
     Marian cuts source and target by two SentencePiece models, and one fast tokenizer can hold one way of cutting. The
     first tokenizer encodes the source, and with one vocabulary also decodes the target: all that translating needs.
@@ -141,7 +144,7 @@ def load_marian_tokenizers(folder: str | Path) -> tuple[PreTrainedTokenizerFast,
         folder: has those files in it.
 
     Returns:
-        For the source, and for the target; the same object twice where one does both.
+        For the source, and for the target; the same object twice if one tokenizer serves both.
 
     Raises:
         OSError: a file is missing.

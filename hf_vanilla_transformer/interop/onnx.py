@@ -37,7 +37,7 @@ def export_onnx(
     Raises:
         ImportError: onnx or onnxscript is not installed.
         OSError: `folder` has files in it, or is that of the model.
-        ValueError: the model is none of this package, or has adapters; or the tokenizer of the target is missing.
+        ValueError: the model is not of this package, or has adapters; or the tokenizer of the target is missing.
     """
     try:
         import onnx  # noqa: F401  torch imports them late, with a message that does not say what to do
@@ -49,7 +49,7 @@ def export_onnx(
         add_companions(model, written, "onnx", tokenizer, target_tokenizer)
         for name, graph in inference_graphs(model).items():
             with warnings.catch_warnings():
-                # That axes of one name are one axis is meant.
+                # Axes that share a name are meant to be one axis.
                 warnings.filterwarnings("ignore", message=".*The axis name: .* will not be used")
                 torch.onnx.export(
                     graph.module,

@@ -53,7 +53,7 @@ def read_sentencepiece(path: str | Path) -> SentencePieceModel:
     Raises:
         ImportError: sentencepiece or protobuf is not installed, or they do not go together.
         OSError: the file cannot be read.
-        ValueError: it is no such file, or has pieces or rules that a fast tokenizer cannot follow.
+        ValueError: it is not such a file, or has pieces or rules that a fast tokenizer cannot follow.
     """
     content, format_ = Path(path).read_bytes(), _model_format()
     try:
@@ -91,7 +91,7 @@ def _read(proto: Any, format_: Any, path: str) -> SentencePieceModel:
 
 
 def load_sentencepiece_tokenizer(path: str | Path) -> PreTrainedTokenizerFast:
-    """Makes a fast tokenizer of a SentencePiece model, with the special tokens and ids of this package.
+    """Builds a fast tokenizer from a SentencePiece model, with the special tokens and ids of this package.
 
     Ids 0 to 3 are `<s>`, `<pad>`, `</s>` and `<unk>`, whatever ids the file gives them; its other pieces follow in
     their order. Text is cut as SentencePiece cuts it, and ends with `</s>`.
@@ -105,7 +105,7 @@ def load_sentencepiece_tokenizer(path: str | Path) -> PreTrainedTokenizerFast:
     Raises:
         ImportError: sentencepiece or protobuf is not installed.
         OSError: the file cannot be read.
-        ValueError: it is no such file, or has pieces or rules that a fast tokenizer cannot follow.
+        ValueError: it is not such a file, or has pieces or rules that a fast tokenizer cannot follow.
     """
     model = read_sentencepiece(path)
     tokens = dict.fromkeys([*SPECIAL_TOKENS, *model.scores])
@@ -128,9 +128,9 @@ def fast_tokenizer(
     special_tokens: Mapping[str, str],
     other_tokens: Sequence[str] = (),
 ) -> PreTrainedTokenizerFast:
-    """Makes a tokenizer that cuts text as a SentencePiece model does, and numbers the pieces by a vocabulary.
+    """Builds a tokenizer that cuts text as a SentencePiece model does, and numbers the pieces by a vocabulary.
 
-    Tokens of the vocabulary that are no pieces of the model are decoded, but are produced from text only if they are
+    Tokens of the vocabulary that are not pieces of the model are decoded, but are produced from text only if they are
     one character, which the model does not know. (Marian also looks up a run of such characters, as a whole; it then
     mostly is `<unk>`, where here each character is looked up.) Pieces that the vocabulary lacks cannot be produced
     either: SentencePiece would choose them, and they would become `<unk>`; here the text is cut into smaller pieces.
@@ -164,13 +164,13 @@ def fast_tokenizer(
             f"{model.path}: {len(lacking)} pieces are not in the vocabulary, such as {lacking[:5]}. "
             f"SentencePiece makes them {unknown}; here that text is cut into smaller pieces"
         )
-    # What is no piece of this model must not be found in text, so it stands there in a spelling that no text has.
+    # Tokens that are not pieces of this model must not be found in text, so they get a spelling that no text has.
     literal |= model.scores.keys() | {token for token in ids if len(token) == 1}
     spelling = {token: token if token in literal else hidden + token for token in ids}
     if model.kind == "unigram":
         lowest = min(model.scores.values())
         by_id = sorted(ids, key=lambda token: ids[token])
-        # SentencePiece's price of a character that it does not know is 10 below the least likely piece.
+        # SentencePiece scores a character that it does not know 10 below the least likely piece.
         scored = [(spelling[t], model.scores.get(t, lowest - 10 * (len(t) == 1))) for t in by_id]
         backend = Tokenizer(models.Unigram(scored, unk_id=ids[unknown]))
     else:

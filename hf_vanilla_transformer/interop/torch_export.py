@@ -50,7 +50,7 @@ def export_torch(
 
     Raises:
         OSError: `folder` has files in it, or is that of the model.
-        ValueError: the model is none of this package, or has adapters; or the tokenizer of the target is missing.
+        ValueError: the model is not of this package, or has adapters; or the tokenizer of the target is missing.
     """
     require_exportable(model)
     with output_folder(folder, overwrite, source=model.name_or_path) as written:
@@ -60,7 +60,7 @@ def export_torch(
 
 
 def _free(axes: Any) -> Any:
-    """Names of axes as torch's sizes that are not fixed; two axes of one name are found to be equal by torch."""
+    """Replaces names of axes by torch's dynamic sizes; torch itself finds out which axes are equal."""
     if isinstance(axes, dict):
         return dict.fromkeys(axes, Dim.DYNAMIC)
     return tuple(_free(each) for each in axes)

@@ -44,10 +44,10 @@ def load_torch_transformer(
     ignored: str = r"(?!)",
     **fields: Any,
 ) -> VanillaTransformerForConditionalGeneration:
-    """Makes our model of a module that has a `torch.nn.Transformer` in it; hidden states and logits stay the same.
+    """Builds our model from a module that has a `torch.nn.Transformer` in it; hidden states and logits stay the same.
 
-    Sizes, biases and norms at the ends of the stacks are read off the tensors. What a state does not tell are the
-    number of heads and every formula; for those not named in `fields`, the paper's are taken.
+    Sizes, biases and norms at the ends of the stacks are read off the tensors. A state_dict contains neither the number
+    of heads nor formulas such as the position of norms; those that are not given in `fields` are the paper's.
 
     Args:
         state: what the module's `state_dict()` returned, or a file of it read by `torch.load(weights_only=True)`.
@@ -65,12 +65,12 @@ def load_torch_transformer(
         Our model with its weights, float32, in eval mode.
 
     Raises:
-        ValueError: the state does not fit, with the first names and shapes that differ; or `ignored` is no pattern.
+        ValueError: the state does not fit, with the first names and shapes that differ; or `ignored` is not a pattern.
     """
     try:
         re.compile(ignored)
     except re.error as error:
-        raise ValueError(f"`ignored`={ignored!r} is no regular expression: {error}") from error
+        raise ValueError(f"`ignored`={ignored!r} is not a regular expression: {error}") from error
     target_embedding = target_embedding or source_embedding
     places = {
         ENCODER_EMBEDDING: find(state, "embedding of the source", source_embedding),

@@ -6,10 +6,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from huggingface_hub import HfApi, ModelCard
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ..configuration_vanilla_transformer import VanillaTransformerConfig
+from ..data.tokenization import save_tokenizer
 from ..modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration, VanillaTransformerModel
 
 _AUTO_CLASSES: dict[Any, str] = {
@@ -20,7 +21,11 @@ _AUTO_CLASSES: dict[Any, str] = {
 
 
 def save_self_contained(
-    model: PreTrainedModel, folder: str | Path, tokenizer: PreTrainedTokenizerBase | None = None, **kwargs: Any
+    model: PreTrainedModel,
+    folder: str | Path,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    card: ModelCard | None = None,
+    **kwargs: Any,
 ) -> None:
     """Saves a model so that `trust_remote_code=True` loads it where this package is not installed.
 
@@ -30,7 +35,9 @@ def save_self_contained(
     Args:
         model: a model of this package.
         folder: made where there is none.
-        tokenizer: saved next to it; it needs no code.
+        tokenizer: saved next to it; it needs no code. `PreTrainedTokenizerFast.from_pretrained(folder)` loads it
+            without a question; `AutoTokenizer` reads the config of the model first, and so asks about its code.
+        card: saved as README.md; `model_card` writes one.
         **kwargs: for `save_pretrained`, such as `max_shard_size`.
 
     Raises:
@@ -44,14 +51,19 @@ def save_self_contained(
         raise TypeError(f"cannot save the code of a {type(model).__name__}; allowed: {names}")
     with _code_is_saved(model):
         model.save_pretrained(folder, **kwargs)
-    if tokenizer is not None:
+    if isinstance(tokenizer, PreTrainedTokenizerFast):
+        save_tokenizer(tokenizer, folder)
+    elif tokenizer is not None:
         tokenizer.save_pretrained(folder)
+    if card is not None:
+        card.save(Path(folder) / "README.md")
 
 
 def push_self_contained(
     model: PreTrainedModel,
     repo_id: str,
     tokenizer: PreTrainedTokenizerBase | None = None,
+    card: ModelCard | None = None,
     private: bool | None = None,
     token: str | bool | None = None,
     commit_message: str = "Upload model with its code",
@@ -62,6 +74,7 @@ def push_self_contained(
         model: a model of this package.
         repo_id: "user/name"; made where there is none.
         tokenizer: uploaded with it.
+        card: uploaded as README.md; `model_card` writes one. None leaves the card of the repository as it is.
         private: whether a new repository is private; None leaves it to the Hub.
         token: of the Hub; None means the one that is logged in.
         commit_message: of the commit.
@@ -75,7 +88,7 @@ def push_self_contained(
     """
     api = HfApi(token=token)
     with tempfile.TemporaryDirectory() as folder:
-        save_self_contained(model, folder, tokenizer)
+        save_self_contained(model, folder, tokenizer, card)
         repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
         return api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=commit_message).commit_url
 

@@ -1,0 +1,43 @@
+"""What the package imports is what pyproject.toml declares."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+import hf_vanilla_transformer
+
+PACKAGE = Path(hf_vanilla_transformer.__file__).parent
+
+
+def imported_by(path):
+    """The first names of what a file imports from elsewhere; those at its top, and those anywhere."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and node.level == 0:
+            names = [node.module]
+        yield from ((name.split(".")[0], node in tree.body) for name in names)
+
+
+def declared(requirements):
+    """Names of modules, for names of projects that are the same or known to differ."""
+    names = {each.partition(">")[0].partition("<")[0].strip() for each in requirements}
+    return {{"pyyaml": "yaml", "protobuf": "google"}.get(name, name) for name in names}
+
+
+def test_all_that_is_imported_is_declared():
+    path = PACKAGE.parent / "pyproject.toml"
+    if not path.exists():
+        pytest.skip("installed without its source")
+    tomllib = pytest.importorskip("tomllib")  # of Python 3.11
+    project = tomllib.loads(path.read_text())["project"]
+    needed, optional = declared(project["dependencies"]), set()
+    for name, requirements in project["optional-dependencies"].items():
+        optional |= declared(requirements) if name not in ("test", "dev") else set()
+    for file in sorted(PACKAGE.rglob("*.py")):
+        for name, is_at_top in imported_by(file):
+            if name in sys.stdlib_module_names or name == "hf_vanilla_transformer":
+                continue
+            assert name in (needed if is_at_top else needed | optional), f"{file.name} imports {name}"

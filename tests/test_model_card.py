@@ -1,0 +1,81 @@
+"""The card of a published model: what it says about scores, and that nothing of the run's arguments is in it."""
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+
+from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
+from hf_vanilla_transformer.publishing import model_card, save_self_contained
+
+SIGNATURE = "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0"
+SECRETS = [
+    "hf_abcdefSECRET",
+    "hf_pushSECRET",
+    "/home/somebody/data/train.en",
+    "/scratch/runs/en-de",
+    "C:\\\\data",
+    "my-pass",
+]
+RESULTS = {
+    "metrics": {
+        "final_bleu": 37.914159, "final_chrf": 61.25, "final_loss": 1.65, "final_weights": "average", "updates": 9000,
+        "signatures": {"bleu": SIGNATURE, "chrf": "/home/somebody/data/train.en"}, "train_runtime": 12.5,
+    },
+    "arguments": {
+        "hub_token": SECRETS[0], "push_to_hub_token": SECRETS[1], "train_data": [f"source={SECRETS[2]}"],
+        "output_dir": SECRETS[3], "logging_dir": SECRETS[4], "password": SECRETS[5],
+    },
+    "history": [{"step": 1, "loss": 9.0, "where": SECRETS[3]}],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model():
+    config = VanillaTransformerConfig(
+        vocab_size=270, d_model=16, num_heads=2, d_ff=32, num_encoder_layers=1, num_decoder_layers=3
+    )
+    return VanillaTransformerForConditionalGeneration(config)
+
+
+def test_scores_are_where_the_hub_looks_for_them_and_secrets_are_not(model):
+    card = model_card(model, "me/en-de", RESULTS, "apache-2.0", ["en", "de"], "Multi30k validation")
+    text = str(card)
+    assert not any(secret in text for secret in SECRETS)
+    assert "token" not in text.replace("tokens", "").replace("tokenizer", "").replace("special_tok", "")
+    data = ModelCard(text).data.to_dict()
+    assert (data["license"], data["language"], data["pipeline_tag"]) == ("apache-2.0", ["en", "de"], "translation")
+    (index,) = data["model-index"]
+    assert index["name"] == "en-de"
+    scores = {metric["type"]: metric for result in index["results"] for metric in result["metrics"]}
+    assert {name: metric["value"] for name, metric in scores.items()} == {"bleu": 37.91, "chrf": 61.25}
+    assert scores["bleu"]["args"] == {"signature": SIGNATURE}
+    assert "args" not in scores["chrf"]  # what is no signature is left out
+    assert {result["dataset"]["name"] for result in index["results"]} == {"Multi30k validation"}
+    assert f"{model.num_parameters():,} parameters, 1 encoder and 3 decoder layers" in text
+    table = [line for line in text.splitlines() if line.startswith("| BLEU")]
+    assert table == ["| BLEU | 37.91 | " + SIGNATURE.replace("|", "\\|") + " |"]
+
+
+def test_a_card_without_scores_is_a_card_and_is_saved_with_the_model(model, tmp_path):
+    card = model_card(model, "en-de")
+    assert "Scores" not in str(card)
+    save_self_contained(model, tmp_path, card=card)
+    text = (tmp_path / "README.md").read_text()
+    metadata = yaml.safe_load(text.split("---")[1])
+    assert metadata["library_name"] == "transformers"
+    assert "model-index" not in metadata
+    code = text.split("```python")[1].split("```")[0]
+    compile(code, "README.md", "exec")
+    assert 'from_pretrained("en-de", trust_remote_code=True)' in code
+
+
+@pytest.mark.parametrize("name", ["/home/me/run", "runs/en/de", "", "a b", "../run"])
+def test_a_path_is_no_name(name, model):
+    with pytest.raises(ValueError, match="is not allowed; allowed: a name of the Hub"):
+        model_card(model, name)
+
+
+@pytest.mark.parametrize("score", [float("nan"), "37.9", None, True])
+def test_a_score_is_a_number(score, model):
+    with pytest.raises(ValueError, match="final_bleu=.* is not a score"):
+        model_card(model, "en-de", {"metrics": {"final_bleu": score}})
