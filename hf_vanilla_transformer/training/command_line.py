@@ -195,7 +195,6 @@ class RunParser(OneLineParser, HfArgumentParser):
         rest = {name: None for name in options if name not in inherited | named}
         width = min(shutil.get_terminal_size((120, 24)).columns, 120)
         lines = [self.format_usage().strip(), "", *(self.description or "").strip().splitlines()]
-        lines.append("RECIPE is the name of a recipe or a YAML file of these options; options override it.")
         for title, group in (OPTION_GROUPS | ({"more": rest} if rest else {})).items():
             lines += ["", f"{title}:"] if title == "data" else [f"{title}:"]
             for name, text in group.items():
