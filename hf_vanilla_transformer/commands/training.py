@@ -51,10 +51,8 @@ def run_command(
         send_to_nobody(sys.stdout)
         return PIPE_CLOSED
     except KeyboardInterrupt:
-        where = (
-            f"; --resume_from_checkpoint last goes on from the newest checkpoint in {output_dir}" if output_dir else ""
-        )
-        print(f"{program}: interrupted before it could save{where}", file=sys.stderr)
+        hint = f"; --resume_from_checkpoint last goes on from the newest checkpoint in {output_dir}"
+        print(f"{program}: interrupted before it could save{hint if output_dir else ''}", file=sys.stderr)
         return INTERRUPTED
     except (ImportError, OSError, ValueError, FloatingPointError, StrictDataclassError) as error:
         print(f"{program}: error: {' '.join(str(error).split())}", file=sys.stderr)

@@ -120,7 +120,9 @@ def parse_arguments(
     recipe: dict[str, Any] = {}
     if words and not words[0].startswith("-"):
         recipe = read_recipe(words.pop(0))
-    about = f"RECIPE is a YAML file of these options, which override it, or one of\n  {', '.join(recipe_names())}"
+    about = (
+        f"RECIPE is a YAML file of these options, or a name; options override it.\nNames: {', '.join(recipe_names())}"
+    )
     flags = RunParser(recipe, prog, f"{(description or '').rstrip()}\n{about}", epilog).given(words)
     values = _settled(recipe, flags)
     if not values.get("output_dir"):
