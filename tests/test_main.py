@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 def test_verbs_are_the_commands_and_the_scripts():
     modules = {module for module, _ in VERBS.values()}
     scripts = {path.stem.replace("average_checkpoints", "average") for path in (PROJECT / "scripts").glob("*.py")}
-    assert modules == scripts
+    assert modules == scripts - {"vanilla_transformer_command"}
     for verb, (module, _) in VERBS.items():
         assert verb == module.replace("_", "-")
         assert callable(importlib.import_module(f"hf_vanilla_transformer.commands.{module}").main)
@@ -99,27 +100,34 @@ def test_a_mistyped_option_of_a_verb_is_one_line(verb, capsys):
     assert "error: unknown option --hepl; did you mean --help?" in line
 
 
-def test_the_verbs_are_imported_when_they_are_needed():
-    """In a process of its own: here, all of them have been imported."""
+def test_help_and_mistyped_verbs_do_not_wait_for_torch():
     code = (
-        "import sys; from hf_vanilla_transformer.commands.main import main; main(['--help']); main(['pretrian'])\n"
-        "print([name for name in ('datasets', 'sacrebleu', 'hf_vanilla_transformer.training')"
-        " if name in sys.modules], file=sys.stderr)"
+        "import sys; sys.path.append('scripts'); sys.argv = ['', '--help']; import vanilla_transformer_command\n"
+        "status = [vanilla_transformer_command.main()]; sys.argv[1] = 'pretrian'\n"
+        "status.append(vanilla_transformer_command.main())\n"
+        "assert not {'torch', 'transformers', 'numpy'} & set(sys.modules); assert status == [0, 2], status"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stderr.splitlines()[-1] == "[]"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PROJECT)
+    assert (done.returncode, done.stdout) == (0, command.describe_verbs()), done.stderr
+    assert "did you mean pretrain?" in done.stderr
 
 
-def test_the_package_is_a_program():
-    done = subprocess.run(
-        [sys.executable, "-m", "hf_vanilla_transformer", "--help"], capture_output=True, text=True, check=True
-    )
-    assert done.stdout == command.describe_verbs()
+def test_the_installed_command_runs_a_verb(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["vanilla-transformer", "plan", "--gpu", "P100"])
+    assert runpy.run_path(str(PROJECT / "scripts" / "vanilla_transformer_command.py"))["main"]() == 2
+    assert capsys.readouterr().err.startswith("vanilla-transformer plan: error: gpu='P100'")
 
 
-def test_what_is_installed_is_this_command():
+def test_the_package_is_a_program(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["hf_vanilla_transformer", "--help"])
+    with pytest.raises(SystemExit, match="0"):
+        runpy.run_module("hf_vanilla_transformer", run_name="__main__")
+    assert capsys.readouterr().out == command.describe_verbs()
+
+
+def test_what_is_installed_is_this_command_and_the_recipes():
     project = (PROJECT / "pyproject.toml").read_text(encoding="utf-8")
-    (place,) = re.findall(r'^vanilla-transformer = "([\w.]+:main)"$', project, re.MULTILINE)
-    module, name = place.split(":")
-    assert getattr(importlib.import_module(module), name) is main
+    (place,) = re.findall(r'^vanilla-transformer = "([\w.]+):main"$', project, re.MULTILINE)
+    assert (PROJECT / "scripts" / f"{place}.py").exists()
+    assert f'py-modules = ["{place}"]' in project
     assert '"recipes/*.yaml"' in project

@@ -142,6 +142,15 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
         read_recipe(tmp_path / "latin.yaml")
 
 
+def test_help_names_the_recipes_and_shows_what_one_says(capsys):
+    with pytest.raises(SystemExit) as caught:
+        parse_arguments(["multi30k-en-de-tiny", "--help"], "Trains.", "An example.")
+    assert caught.value.code == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in recipe_names())
+    assert "[runs/multi30k-en-de-tiny]" in shown
+
+
 def test_given_values_repeat_the_run(recipe, tmp_path):
     text = "max_tokens: 4096\ntrain_data: [{path: b.tsv, weight: 2}]\nlr_scheduler_type: cosine\nlearning_rate: 5e-3\n"
     args = parse_arguments([recipe(text + "use_cpu: true\noutput_dir: run\naverage_last: 8\nnum_train_epochs: 30\n")])

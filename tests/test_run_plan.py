@@ -5,6 +5,7 @@ import re
 import pytest
 
 from hf_vanilla_transformer.commands import plan as command
+from hf_vanilla_transformer.inference import pipes
 from hf_vanilla_transformer.lab.planning import PLANS, SCALING, count_parameters, scaling, seconds_on_gpus
 from hf_vanilla_transformer.lab.run_plan import plan_run, run_table
 
@@ -92,6 +93,16 @@ def test_what_cannot_be_planned_is_one_line(words, message, capsys):
     (line,) = output.err.splitlines()
     assert (line.startswith("plan: error: "), output.out) == (True, "")
     assert message in line
+
+
+def test_output_that_nobody_reads_any_more_is_no_error(monkeypatch, capsys):
+    def print_to_nobody():
+        raise BrokenPipeError
+
+    monkeypatch.setattr(command, "plan_table", print_to_nobody)
+    monkeypatch.setattr(pipes, "send_to_nobody", lambda stream: None)
+    assert command.main([], "plan") == 141
+    assert capsys.readouterr().err == ""
 
 
 def test_the_command_plans_the_run_that_it_is_given(capsys):

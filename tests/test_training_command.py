@@ -20,7 +20,10 @@ def test_a_run_that_ends_prints_three_lines_and_returns_0(text, tmp_path, capsys
     assert try_it.startswith("Try it: ")
 
 
-@pytest.mark.parametrize(("error", "status"), [(FloatingPointError("not finite"), 1), (OSError("disk full"), 2)])
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(FloatingPointError("not finite"), 1), (OSError("disk full"), 2), (ImportError("needs bits"), 2)],
+)
 def test_what_goes_wrong_while_training_is_one_line_and_a_status(error, status, text, tmp_path, capsys, monkeypatch):
     def train(run, args):
         raise error

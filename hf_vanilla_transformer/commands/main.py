@@ -1,4 +1,7 @@
-"""The installed command: `vanilla-transformer VERB ...`, a verb for each module beside this one."""
+"""The installed command: `vanilla-transformer VERB ...`, a verb for each module beside this one.
+
+Imports nothing but the standard library, so that help and mistyped verbs are answered at once.
+"""
 
 import difflib
 import importlib
@@ -7,8 +10,7 @@ from collections.abc import Sequence
 
 PROGRAM = "vanilla-transformer"
 
-# Verb: the module whose `main` it runs, and what it does. Modules are imported when they are needed: one that
-# translates should not wait for what trains.
+# Verb: the module whose `main` it runs, and what it does.
 VERBS = {
     "quickstart": ("quickstart", "train a small model to read dates, in about a minute, without data"),
     "train-tokenizer": ("train_tokenizer", "learn one vocabulary for source and target language"),
@@ -59,7 +61,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         hint = f"did you mean {close[0]}?" if close else f"the verbs are {', '.join(VERBS)}"
         print(f"{program}: error: unknown verb {verb!r}; {hint}", file=sys.stderr)
         return 2
-    module = importlib.import_module(f"{__package__}.{VERBS[verb][0]}")
+    module = importlib.import_module(f"hf_vanilla_transformer.commands.{VERBS[verb][0]}")
     return module.main(rest, f"{program} {verb}")
 
 

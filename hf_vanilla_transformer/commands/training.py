@@ -56,10 +56,10 @@ def run_command(
         send_to_nobody(sys.stdout)
         return PIPE_CLOSED
     except KeyboardInterrupt:
-        where = f"; the checkpoints in {output_dir} that are there are whole" if output_dir else ""
-        print(f"{program}: interrupted before it could save{where}", file=sys.stderr)
+        hint = f"; --resume_from_checkpoint last goes on from the newest checkpoint in {output_dir}"
+        print(f"{program}: interrupted before it could save{hint if output_dir else ''}", file=sys.stderr)
         return INTERRUPTED
-    except (OSError, ValueError, FloatingPointError, StrictDataclassError) as error:
+    except (ImportError, OSError, ValueError, FloatingPointError, StrictDataclassError) as error:
         print(f"{program}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1 if isinstance(error, FloatingPointError) else 2
     return INTERRUPTED if result.interrupted_by == signal.SIGINT else 0

@@ -19,7 +19,7 @@ from .suggestions import did_you_mean
 OPTION_GROUPS: dict[str, dict[str, str | None]] = {
     "data": {
         "train_data": "Corpora: FILE.jsonl, FILE.tsv, source=FILE,target=FILE or dataset=NAME[,config=NAME]"
-        "[,split=NAME]; ,weight=2 counts a corpus twice.",
+        "[,split=NAME]; weight=2 in it counts a corpus twice.",
         "validation_data": None,
         "source_lang": None,
         "target_lang": None,
@@ -195,9 +195,8 @@ class RunParser(OneLineParser, HfArgumentParser):
         inherited = {field.name for field in fields(Seq2SeqTrainingArguments)}
         named = {name for group in OPTION_GROUPS.values() for name in group}
         rest = {name: None for name in options if name not in inherited | named}
-        width = min(shutil.get_terminal_size((112, 24)).columns, 120)
+        width = min(shutil.get_terminal_size((120, 24)).columns, 120)
         lines = [self.format_usage().strip(), "", *(self.description or "").strip().splitlines()]
-        lines.append("RECIPE is the name of a recipe or a YAML file of these options; options override it.")
         for title, group in (OPTION_GROUPS | ({"more": rest} if rest else {})).items():
             lines += ["", f"{title}:"] if title == "data" else [f"{title}:"]
             for name, text in group.items():

@@ -120,7 +120,10 @@ def parse_arguments(
     recipe: dict[str, Any] = {}
     if words and not words[0].startswith("-"):
         recipe = read_recipe(words.pop(0))
-    flags = RunParser(recipe, prog, description, epilog).given(words)
+    about = (
+        f"RECIPE is a YAML file of these options, or a name; options override it.\nNames: {', '.join(recipe_names())}"
+    )
+    flags = RunParser(recipe, prog, f"{(description or '').rstrip()}\n{about}", epilog).given(words)
     values = _settled(recipe, flags)
     if not values.get("output_dir"):
         raise ValueError("output_dir is needed: the folder that the run is written to, such as --output_dir runs/mine")
