@@ -36,7 +36,6 @@ class BadLines:
 
     def report(self) -> None:
         """Says on standard error how many lines were skipped, if any, and what was wrong with the first."""
-        if self.numbers:
-            print(
-                f"{len(self.numbers):,} lines skipped, empty in the output. The first: {self._first}", file=sys.stderr
-            )
+        if count := len(self.numbers):
+            what = f"{count:,} line{'' if count == 1 else 's'} skipped, empty in the output"
+            print(f"{what}. The first: {self._first}", file=sys.stderr)
