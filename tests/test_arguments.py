@@ -8,6 +8,7 @@ import torch
 from transformers import Seq2SeqTrainingArguments
 
 from hf_vanilla_transformer.training import VanillaTransformerTrainingArguments
+from hf_vanilla_transformer.training import arguments as arguments_module
 from hf_vanilla_transformer.training.arguments import refuse_data_parallel
 
 
@@ -207,3 +208,11 @@ def test_processes_of_a_launcher_without_gpus_compute_on_the_cpu_together(monkey
     monkeypatch.setattr(Seq2SeqTrainingArguments, "__post_init__", lambda self: None)
     monkeypatch.setattr(VanillaTransformerTrainingArguments, "_check", lambda self: None)
     assert VanillaTransformerTrainingArguments(output_dir=str(tmp_path)).use_cpu == use_cpu
+
+
+@pytest.mark.parametrize(("accelerator", "cores", "workers"), [(False, 64, 0), (True, 64, 2), (True, 1, 0)])
+def test_workers_make_batches_where_a_device_would_wait(monkeypatch, accelerator, cores, workers):
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: accelerator)
+    monkeypatch.setattr(arguments_module, "usable_cores", lambda: cores)
+    default = {each.name: each for each in dataclasses.fields(VanillaTransformerTrainingArguments)}
+    assert default["dataloader_num_workers"].default_factory() == workers

@@ -13,7 +13,7 @@ from hf_vanilla_transformer.data import tokenized
 from hf_vanilla_transformer.data.batching import collate
 from hf_vanilla_transformer.data.streaming import TokenBatchStream
 from hf_vanilla_transformer.training import data_setup, prepare, prepare_only, tokenizer_setup
-from hf_vanilla_transformer.training.data_setup import corpora_of, default_loader_workers, prepare_text
+from hf_vanilla_transformer.training.data_setup import corpora_of, prepare_text
 
 
 @pytest.fixture
@@ -199,10 +199,3 @@ def test_bpe_dropout_is_planned_by_epoch_and_comes_again(text, tmp_path):
     assert json.dumps([batch["input_ids"].tolist() for batch in runs[0][0]]) != json.dumps(
         [batch["input_ids"].tolist() for batch in runs[0][1]]
     )
-
-
-@pytest.mark.parametrize(("accelerator", "cores", "workers"), [(False, 64, 0), (True, 64, 2), (True, 1, 0)])
-def test_workers_make_batches_where_a_device_would_wait(monkeypatch, accelerator, cores, workers):
-    monkeypatch.setattr(torch.accelerator, "is_available", lambda: accelerator)
-    monkeypatch.setattr(data_setup, "usable_cores", lambda: cores)
-    assert default_loader_workers() == workers

@@ -29,6 +29,8 @@ OPTION_GROUPS: dict[str, dict[str, str | None]] = {
         "streaming": None,
         "shuffle_buffer": None,
         "data_cache_dir": None,
+        "preprocessing_workers": None,
+        "prepare_only": None,
     },
     "tokenizer and batches": {
         "tokenizer_name_or_path": None,
