@@ -3,6 +3,7 @@
 import statistics
 
 import pytest
+import torch
 from training_runs import write_text
 
 from hf_vanilla_transformer.lab.train_benchmark import GROUPED, OURS, OURS_BF16, RANDOM, compare_training
@@ -18,5 +19,9 @@ def test_all_programs_train_and_the_ratios_are_of_medians(tmp_path, capsys):
     assert comparison.ratio(OURS, RANDOM) == expected
     lines = comparison.lines()
     assert "40 sentences" in lines[0]
-    assert f"| {expected:.2f}x |" in next(line for line in lines if line.startswith(f"| {OURS} |"))
-    assert lines[-1] == f"padding in our batches: {comparison.padding:.1%}"
+    assert f"| {expected:.2f} |" in next(line for line in lines if line.startswith(f"| {OURS} |"))
+    assert lines[-1].startswith(f"padding in our batches: {comparison.padding:.1%}; ")
+    tokens = statistics.median(comparison.speeds[OURS])
+    rate = comparison.flops_per_second[torch.float32]
+    assert comparison.share(OURS) == pytest.approx(tokens * comparison.flops_per_token / rate)
+    assert 0 < comparison.share(OURS) < 1

@@ -291,6 +291,24 @@ def _take_turns(connection: Any, seconds: float, make_step: Callable[..., Callab
     connection.send(_peak_memory())
 
 
+def matrix_product_rate(dtype: torch.dtype = torch.float32) -> float:
+    """What this machine does at best: operations a second of a large matrix product on all its threads.
+
+    Args:
+        dtype: of the factors.
+
+    Returns:
+        FLOPs a second, a multiplication and an addition being two.
+    """
+    square = torch.randn(1024, 1024).to(dtype)
+    seconds = []
+    for _ in range(5):
+        started = time.perf_counter()
+        square @ square
+        seconds.append(time.perf_counter() - started)
+    return 2 * 1024**3 / min(seconds)
+
+
 def peak_memory(make_step: Callable[..., Callable[[], None]], *args: object) -> int:
     """The highest resident memory of a process that does nothing else, libraries included.
 

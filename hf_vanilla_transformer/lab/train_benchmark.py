@@ -26,7 +26,8 @@ from ..data.filters import Filters
 from ..data.tokenized import Cache, load_tokenized, row_lengths
 from ..modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
 from ..training import VanillaTransformerTrainer, VanillaTransformerTrainingArguments
-from .benchmarks import marian_like
+from .benchmarks import marian_like, matrix_product_rate
+from .planning import training_flops
 
 OURS, OURS_BF16 = "hf_vanilla_transformer", "hf_vanilla_transformer, bf16"
 GROUPED, RANDOM = "MarianMT + Seq2SeqTrainer, group_by_length", "MarianMT + Seq2SeqTrainer, its default"
@@ -43,24 +44,40 @@ class TrainingComparison:
         what: the work.
         speeds: one number a turn, by program.
         padding: the share of our batches that holds no token.
+        flops_per_token: operations of forward and backward for a target token, with its source and without padding.
+        flops_per_second: of a large matrix product on this machine, by the type of its factors.
     """
 
     what: str
     speeds: dict[str, list[float]]
     padding: float
+    flops_per_token: float
+    flops_per_second: dict[torch.dtype, float]
 
     def ratio(self, program: str, peer: str) -> float:
         """How many times faster a program is than a peer: their medians, divided."""
         return statistics.median(self.speeds[program]) / statistics.median(self.speeds[peer])
 
+    def share(self, program: str) -> float:
+        """How much of the machine's rate of matrix products, in the program's type, goes into useful products."""
+        dtype = torch.bfloat16 if program == OURS_BF16 else torch.float32
+        return statistics.median(self.speeds[program]) * self.flops_per_token / self.flops_per_second[dtype]
+
     def lines(self) -> list[str]:
         """The comparison as a table of Markdown rows."""
-        rows = [f"| {self.what} | tokens a second, median | ratio to the default | ratio to group_by_length |"]
-        rows.append("|---|---|---|---|")
+        rows = [f"| {self.what} | tokens/s, median | x default | x group_by_length | share of the machine's rate |"]
+        rows.append("|---|---|---|---|---|")
         for name, speeds in self.speeds.items():
-            row = f"| {name} | {statistics.median(speeds):,.0f} |"
-            rows.append(row + f" {self.ratio(name, RANDOM):.2f}x | {self.ratio(name, GROUPED):.2f}x |")
-        return [*rows, f"padding in our batches: {self.padding:.1%}"]
+            row = f"| {name} | {statistics.median(speeds):,.0f} | {self.ratio(name, RANDOM):.2f}"
+            rows.append(f"{row} | {self.ratio(name, GROUPED):.2f} | {self.share(name):.0%} |")
+        rates = ", ".join(f"{rate / 1e9:,.0f} in {str(kind)[6:]}" for kind, rate in self.flops_per_second.items())
+        work = f"{self.flops_per_token / 1e6:.1f} MFLOP per target token"
+        faster = f"bf16 is {self.ratio(OURS_BF16, OURS):.2f} times as fast as fp32"
+        return [
+            *rows,
+            f"useful products: {work}; GFLOP/s of a large product: {rates}",
+            f"padding in our batches: {self.padding:.1%}; {faster}",
+        ]
 
 
 def compare_training(
@@ -122,8 +139,10 @@ def compare_training(
                 started = time.perf_counter()
                 train()
                 speeds[name].append(useful / (time.perf_counter() - started))
+    flops = sum(training_flops(config, 1, int(s), int(t)) for s, t in zip(sources, targets, strict=True))
+    rates = {kind: matrix_product_rate(kind) for kind in (torch.float32, torch.bfloat16)}
     what = f"training end to end, {preset}, V {vocab_size:,}, {len(rows):,} sentences"
-    return TrainingComparison(what, speeds, sampler.padding_share())
+    return TrainingComparison(what, speeds, sampler.padding_share(), flops / useful, rates)
 
 
 def _ours(
