@@ -8,10 +8,14 @@ from typing import Any
 import torch
 from torch import nn
 from transformers.cache_utils import Cache, EncoderDecoderCache
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .compatibility import PASSED_ON
 from .configuration_vanilla_transformer import VanillaTransformerConfig
+
+# Positions of the keys up to which attention in training on a CPU is faster by plain products than by torch's kernel.
+_SHORT = 64
 
 
 def scaled_dot_product_attention(
@@ -113,6 +117,9 @@ class MultiHeadAttention(nn.Module):
         batch_size, length, _ = hidden_states.shape
         implementation = implementation or self.config._attn_implementation
         _refuse_without_effect(kwargs, implementation)
+        hidden_states = _autocast(hidden_states)
+        if key_value_states is not None:
+            key_value_states = _autocast(key_value_states)
         query = split_heads(self.q_proj(hidden_states), self.d_k)  # (B, H, T, d_k)
         key, value = self._keys_and_values(hidden_states, key_value_states, cache)
         if key_value_states is not None and isinstance(attention_mask, torch.Tensor) and attention_mask.dim() == 2:
@@ -124,6 +131,8 @@ class MultiHeadAttention(nn.Module):
         attention: Callable[..., tuple[torch.Tensor, torch.Tensor | None]] = ALL_ATTENTION_FUNCTIONS.get_interface(
             implementation, scaled_dot_product_attention
         )
+        if attention is sdpa_attention_forward and self.training and _is_faster_written_out(query, key):
+            attention = _written_out
         # torch's backward pass of bf16 attention on a CPU is several times slower than that of float32.
         avoid_autocast = query.device.type == "cpu" and torch.is_autocast_enabled("cpu")
         if avoid_autocast:
@@ -163,6 +172,35 @@ class MultiHeadAttention(nn.Module):
 
     def _project(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return split_heads(self.k_proj(states), self.d_k), split_heads(self.v_proj(states), self.d_v)
+
+
+def _autocast(states: torch.Tensor) -> torch.Tensor:
+    """Converts what several projections read, which autocast would convert for each of them anew."""
+    device = states.device.type
+    is_enabled = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return states.to(torch.get_autocast_dtype(device)) if is_enabled else states
+
+
+def _is_faster_written_out(query: torch.Tensor, key: torch.Tensor) -> bool:
+    """Whether Equation 1 trains faster by plain products: on a CPU, of sentences, by a factor of up to two.
+
+    For longer texts, the weights that it keeps for the backward pass would be a large part of all activations.
+    """
+    return query.device.type == "cpu" and key.shape[-2] <= _SHORT and not torch.compiler.is_compiling()
+
+
+def _written_out(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """Equation 1 in the place of sdpa, whose mask is None for a causal one, and which does not return weights."""
+    if attention_mask is None and module.is_causal and query.shape[-2] > 1:
+        attention_mask = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool, device=query.device).tril()
+    return scaled_dot_product_attention(module, query, key, value, attention_mask, **kwargs)[0], None
 
 
 def _refuse_without_effect(arguments: dict[str, Any], implementation: str) -> None:

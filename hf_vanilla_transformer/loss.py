@@ -104,22 +104,25 @@ class _ProjectedLoss(torch.autograd.Function):
             rows = min(rows, _CHUNK_ROWS_ON_CPU)
         # Two buffers for all chunks: on a CPU, fresh memory of this size costs as much as filling it.
         logits_buffer = torch.empty(rows, vocab_size, dtype=matmul_dtype, device=weight.device)
-        log_probs_buffer = torch.empty(rows, vocab_size, dtype=softmax_dtype, device=weight.device)
+        probs_buffer = torch.empty(rows, vocab_size, dtype=softmax_dtype, device=weight.device)
         for start in range(0, num_tokens, rows):
             chunk = slice(start, min(start + rows, num_tokens))
             size = chunk.stop - chunk.start
             logits = torch.mm(inputs[chunk], projection.t(), out=logits_buffer[:size])
-            log_probs = torch.log_softmax(logits, dim=-1, dtype=softmax_dtype, out=log_probs_buffer[:size])
+            probs = torch.softmax(logits, dim=-1, dtype=softmax_dtype, out=probs_buffer[:size])
+            # log sum exp, by the word of the largest logit, whose probability is no less than 1 / V: nothing is lost in
+            # its logarithm, and the logarithms of all others are not needed.
+            largest, its_prob = (each.amax(dim=-1, keepdim=True).to(softmax_dtype) for each in (logits, probs))
+            log_normaliser = largest - its_prob.log()
             is_label = labels[chunk].ne(IGNORED_LABEL).unsqueeze(-1)
             label = labels[chunk].unsqueeze(-1).masked_fill(~is_label, 0)
-            label_log_prob = log_probs.gather(-1, label)
-            log_normaliser = logits.gather(-1, label) - label_log_prob
+            label_log_prob = logits.gather(-1, label) - log_normaliser
             mean_logit = inputs[chunk].to(softmax_dtype) @ mean_weight
             nll = nll - (label_log_prob * is_label).sum()
             uniform = uniform + ((log_normaliser - mean_logit) * is_label).sum()
             if grad_hidden is not None or grad_weight is not None:
                 # p - q but for the epsilon / V that q has everywhere, which is taken off after the loop.
-                grad_logits = log_probs.exp_().scatter_add_(-1, label, torch.full_like(label_log_prob, epsilon - 1))
+                grad_logits = probs.scatter_add_(-1, label, torch.full_like(label_log_prob, epsilon - 1))
                 grad_logits = grad_logits.to(matmul_dtype)
                 if grad_hidden is not None:
                     grad_hidden[chunk] = (grad_logits @ projection - smoothing) * is_label

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 from transformers import PreTrainedModel, modeling_flash_attention_utils
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from hf_vanilla_transformer import (
     VanillaTransformerConfig,
@@ -470,3 +471,73 @@ def test_equation_1_takes_boolean_masks_as_well():
     module = nn.Identity().eval()
     results = [scaled_dot_product_attention(module, query, key, value, mask, 0.5)[1] for mask in (may_attend, added)]
     assert torch.equal(*results)
+
+
+# In training on a CPU
+
+
+@WIDTHS
+@pytest.mark.parametrize("use", ["padded", "causal", "padded and causal", "cross", "no mask"])
+def test_in_training_attention_is_written_out_and_equals_the_kernel_in_values_and_gradients(use, d_k, d_v):
+    module = attention_module("sdpa", is_causal="causal" in use, d_k=d_k, d_v=d_v)
+    states, source = random_states(3, 7, 12), random_states(3, 5, 12) if use == "cross" else None
+    lengths = torch.tensor([7, 4, 1])
+    allowed = (torch.arange(7) < lengths[:, None])[:, None, None, :].expand(-1, 1, 7, -1)
+    if use == "padded and causal":
+        allowed = allowed & torch.ones(7, 7, dtype=torch.bool).tril()
+    if use == "cross":
+        allowed = (torch.arange(5) < torch.tensor([5, 2, 1])[:, None])[:, None, None, :].expand(-1, 1, 7, -1)
+    mask = None if use in ("causal", "no mask") else allowed
+    found = []
+    for training in (False, True):
+        module.train(training).zero_grad()
+        inputs = states.clone().requires_grad_()
+        output, weights = module(inputs, mask, source)
+        assert weights is None
+        output.square().sum().backward()
+        found.append([output.detach(), inputs.grad, *(parameter.grad.clone() for parameter in module.parameters())])
+    for kernel, written_out in zip(*found, strict=True):
+        torch.testing.assert_close(kernel, written_out, rtol=1e-10, atol=1e-10)
+
+
+def test_the_kernel_is_used_for_long_texts_in_evaluation_and_where_it_is_the_users_own(monkeypatch):
+    module = attention_module("sdpa")
+    calls = []
+    own = torch.nn.functional.scaled_dot_product_attention
+
+    def counting(*args, **kwargs):
+        calls.append(1)
+        return own(*args, **kwargs)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", counting)
+
+    def kernel_is_used(length, training=True):
+        calls.clear()
+        module.train(training)(random_states(1, length, 12))
+        return bool(calls)
+
+    assert not kernel_is_used(64)
+    assert kernel_is_used(65)
+    assert kernel_is_used(5, training=False)
+
+    def users(module, query, key, value, *args, **kwargs):
+        return value.transpose(1, 2), None
+
+    monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS._global_mapping, "sdpa", users)
+    states = random_states(1, 5, 12)
+    torch.testing.assert_close(module.train()(states)[0], module.out_proj(module.v_proj(states)), **EXACT)
+
+
+def test_under_autocast_what_three_projections_read_is_converted_once():
+    module = attention_module("sdpa").float().train()
+    converted = []
+
+    def note(projection, inputs):
+        converted.append(inputs[0])
+
+    for name in ("q_proj", "k_proj", "v_proj"):
+        getattr(module, name).register_forward_pre_hook(note)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        module(random_states(2, 5, 12).float())
+    assert {each.dtype for each in converted} == {torch.bfloat16}
+    assert len({each.data_ptr() for each in converted}) == 1

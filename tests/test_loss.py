@@ -282,3 +282,13 @@ def test_compiles_without_graph_breaks(backend):
     torch.testing.assert_close((loss, nll), (expected_loss, expected_nll.detach()))
     for gradient, expected in zip(gradients, expected_gradients, strict=True):
         torch.testing.assert_close(gradient, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_label_whose_probability_is_no_number_any_more_has_its_loss_all_the_same(dtype):
+    weight = torch.tensor([[300.0], [-300.0], [0.0]])
+    hidden = torch.tensor([[1.0], [-1.0]])
+    labels = torch.tensor([1, 2])  # 600 and 300 nats: e^-600 and e^-300 are 0 in float32
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+        loss, nll = projected_label_smoothed_cross_entropy(hidden, weight, labels, 0.0)
+    assert (loss.item(), nll.item()) == pytest.approx((900, 900), rel=1e-2 if dtype == torch.bfloat16 else 1e-6)
