@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import threading
 
 import datasets
@@ -14,7 +15,14 @@ from hf_vanilla_transformer.data import tokenized as data
 from hf_vanilla_transformer.data import train_tokenizer
 from hf_vanilla_transformer.data.corpora import Corpus, TextFormat, read_corpora
 from hf_vanilla_transformer.data.filters import Filters
-from hf_vanilla_transformer.data.tokenized import Cache, encode_columns, load_tokenized, processes_for, row_lengths
+from hf_vanilla_transformer.data.tokenized import (
+    Cache,
+    encode_columns,
+    load_tokenized,
+    processes_for,
+    row_lengths,
+    usable_cores,
+)
 
 FORMAT, NO_FILTERS = TextFormat(), Filters()
 PAIRS = [(f"word {i} \u2028 ünï", f"Wort {i}") for i in range(5)]
@@ -204,6 +212,23 @@ def test_several_processes_make_what_one_makes_in_the_same_order(tmp_path, token
 def test_how_many_processes_a_text_is_worth(monkeypatch, sentences, wanted, cores, expected):
     monkeypatch.setattr(data, "usable_cores", lambda: cores)
     assert processes_for(sentences, wanted) == expected
+
+
+def test_cores_are_shared_by_the_processes_of_a_launcher(monkeypatch):
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    whole = usable_cores()
+    for processes in (1, 2, 1000):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+        assert usable_cores() == max(whole // processes, 1)
+
+
+@pytest.mark.parametrize("value", [None, "true"])
+def test_several_processes_leave_the_environment_as_it_was(tmp_path, tokenizer, monkeypatch, value):
+    name = "TOKENIZERS_PARALLELISM"
+    monkeypatch.delenv(name) if value is None else monkeypatch.setenv(name, value)
+    corpus = write_tsv(tmp_path / "a.tsv", PAIRS)
+    load_tokenized([corpus], tokenizer, FORMAT, NO_FILTERS, "set", Cache(str(tmp_path / "cache"), False, 2))
+    assert os.environ.get(name) == value
 
 
 def test_a_corpus_is_kept_by_itself(tmp_path, tokenizer, load, tokenised):

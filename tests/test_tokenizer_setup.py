@@ -2,6 +2,7 @@
 
 import copy
 import json
+import sys
 
 import datasets
 import pytest
@@ -56,6 +57,19 @@ def test_all_text_is_learned_from_once_and_what_was_made_is_found_again(prepare,
     second = prepare([corpus], max_tokens=99, seed=5)
     assert len(trained) == 1
     assert second.get_vocab() == first.get_vocab()
+
+
+@pytest.mark.parametrize(
+    ("terminal", "quiet", "shown"), [(True, False, True), (True, True, False), (False, False, False)]
+)
+def test_bars_are_shown_where_somebody_can_see_them(prepare, corpus, monkeypatch, terminal, quiet, shown):
+    options = []
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
+    monkeypatch.setattr(
+        tokenizer_setup, "train_tokenizer", lambda **given: options.append(given) or train_tokenizer(texts=["a b"] * 9)
+    )
+    prepare([corpus], disable_tqdm=quiet)
+    assert [given["show_progress"] for given in options] == [shown]
 
 
 @pytest.mark.parametrize(
