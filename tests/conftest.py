@@ -26,8 +26,10 @@ MULTI30K = Path(__file__).resolve().parents[2] / "shared" / "data" / "multi30k"
 
 
 @pytest.fixture(autouse=True)
-def _same_random_numbers_for_every_test():
+def _same_random_numbers_and_environment_for_every_test():
     torch.manual_seed(0)
+    # `datasets` puts another `os.environ` in the place of the one that a test may have changed and would change back.
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
 @pytest.fixture(scope="session")

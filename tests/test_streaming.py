@@ -253,3 +253,12 @@ def test_a_corpus_with_fewer_sentences_than_readers_is_refused(tmp_path, tokeniz
     tiny = corpus(tmp_path / "tiny.tsv", LINES[:1])
     with pytest.raises(ValueError, match=r"no sentence in .*tiny\.tsv for reader 2 of 2"):
         next(iter(stream([tiny], tokenizer, num_processes=2, process_index=1)))
+
+
+def test_workers_do_not_wait_for_threads_that_did_not_survive_their_fork(tmp_path, tokenizer, monkeypatch):
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "true")
+    tokenizer(LINES * 20)  # starts the threads of `tokenizers` in this process
+    loader = torch.utils.data.DataLoader(
+        stream([corpus(tmp_path / "a.tsv", LINES)], tokenizer), batch_size=None, num_workers=1, timeout=60
+    )
+    assert len(texts(take(loader, 20), tokenizer)) >= 20
