@@ -184,6 +184,14 @@ def test_workers_of_a_loader_share_the_sentences(tmp_path, tokenizer):
     assert Counter(texts(take(loader, 60), tokenizer)) == Counter(LINES)
 
 
+def test_workers_do_not_wait_for_threads_that_their_parent_had(tmp_path, tokenizer, monkeypatch):
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "true")
+    tokenizer(["some words"] * 2000)  # starts the threads
+    lines = stream([corpus(tmp_path / "a.tsv", LINES)], tokenizer)
+    loader = torch.utils.data.DataLoader(lines, batch_size=None, num_workers=2, timeout=20)
+    assert Counter(texts(take(loader, 60), tokenizer)).total() >= 60
+
+
 def test_examples_are_made_of_the_row_and_its_place_in_the_stream(tmp_path, tokenizer):
     def make(row, epoch, index):
         return {"input_ids": [epoch, index], "labels": row["labels"][:1]}

@@ -1,6 +1,7 @@
 """Text that is read while training: corpora larger than the disk, as an endless stream of token batches."""
 
 import itertools
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -105,6 +106,8 @@ class TokenBatchStream(torch.utils.data.IterableDataset):
         """
         worker = torch.utils.data.get_worker_info()
         workers, number = (worker.num_workers, worker.id) if worker else (1, 0)
+        if worker:  # the threads of `tokenizers` did not survive the fork, and would be waited for
+            os.environ["TOKENIZERS_PARALLELISM"] = "false"
         options = self.options
         mine = Share(options.process_index * workers + number, options.num_processes * workers)
         counts = [FilterCounts() for _ in self.corpora]
