@@ -2,7 +2,6 @@
 
 import copy
 import json
-import os
 import threading
 
 import datasets
@@ -220,15 +219,6 @@ def test_cores_are_shared_by_the_processes_of_a_launcher(monkeypatch):
     for processes in (1, 2, 1000):
         monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
         assert usable_cores() == max(whole // processes, 1)
-
-
-@pytest.mark.parametrize("value", [None, "true"])
-def test_several_processes_leave_the_environment_as_it_was(tmp_path, tokenizer, monkeypatch, value):
-    name = "TOKENIZERS_PARALLELISM"
-    monkeypatch.delenv(name) if value is None else monkeypatch.setenv(name, value)
-    corpus = write_tsv(tmp_path / "a.tsv", PAIRS)
-    load_tokenized([corpus], tokenizer, FORMAT, NO_FILTERS, "set", Cache(str(tmp_path / "cache"), False, 2))
-    assert os.environ.get(name) == value
 
 
 def test_a_corpus_is_kept_by_itself(tmp_path, tokenizer, load, tokenised):

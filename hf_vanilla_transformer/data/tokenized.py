@@ -217,20 +217,18 @@ def _write_corpus(
     for side in texts:
         ids, length = _SIDES[side]
         made |= {ids: ListOf(Value("int32")), length: Value("int32")}
-    number = processes_for(len(rows), processes)
-    with _one_thread_for_tokenizers(number is not None):
-        rows.map(
-            _encode_chunk,
-            batched=True,
-            batch_size=CHUNK,
-            input_columns=list(texts),
-            features=Features({**features, **made}),
-            fn_kwargs={"sides": list(texts), "tokenizer": tokenizer},
-            num_proc=number,
-            cache_file_name=str(folder / "rows.arrow"),
-            new_fingerprint="rows",
-            desc=f"Tokenising {corpus.name}",
-        )
+    rows.map(
+        _encode_chunk,
+        batched=True,
+        batch_size=CHUNK,
+        input_columns=list(texts),
+        features=Features({**features, **made}),
+        fn_kwargs={"sides": list(texts), "tokenizer": tokenizer},
+        num_proc=processes_for(len(rows), processes),  # of which `datasets` lets none start threads of `tokenizers`
+        cache_file_name=str(folder / "rows.arrow"),
+        new_fingerprint="rows",
+        desc=f"Tokenising {corpus.name}",
+    )
 
 
 def _read_corpus(corpus: Corpus, text_format: TextFormat) -> Iterator[Row]:
@@ -275,22 +273,6 @@ def processes_for(sentences: int, wanted: int | None) -> int | None:
 def _hash_text(text: str) -> int:
     # Eight bytes a pair, not its text. Of 40 million pairs, two different ones are equal with a chance of 1 in 20,000.
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little", signed=True)
-
-
-@contextmanager
-def _one_thread_for_tokenizers(wanted: bool) -> Iterator[None]:
-    """Keeps `tokenizers` from starting threads in each of several processes, and from warning of it at each fork."""
-    name = "TOKENIZERS_PARALLELISM"
-    before = os.environ.get(name)
-    if wanted:
-        os.environ[name] = "false"
-    try:
-        yield
-    finally:
-        if wanted and before is None:
-            del os.environ[name]
-        elif wanted:
-            os.environ[name] = str(before)
 
 
 @contextmanager
