@@ -17,6 +17,8 @@ logger = logging.get_logger(__name__)
 
 # Folders in which a checkpoint is written, or taken away, out of the sight of whoever looks for checkpoints.
 _WRITING, _REMOVING = ".writing", ".removing"
+# Copies of checkpoints that are on their way to the Hub.
+UPLOADING = ".uploading"
 
 
 def writing_folder(output_dir: str | Path) -> Path:
@@ -129,7 +131,7 @@ def prepare_folder(output_dir: str | Path, checkpoint_bytes: int = 0, checkpoint
     folder = Path(output_dir)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for leftover in (folder / _WRITING, folder / _REMOVING):
+        for leftover in (folder / _WRITING, folder / _REMOVING, folder / UPLOADING):
             shutil.rmtree(leftover, ignore_errors=True)
         probe = folder / ".probe"
         probe.write_bytes(b"can be written")
