@@ -11,6 +11,7 @@ from huggingface_hub.utils import filter_repo_objects
 from training_runs import arguments, write_text
 
 from hf_vanilla_transformer.training import pretrain
+from hf_vanilla_transformer.training.hub import upload_checkpoint
 
 MODEL = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
 TOKEN = "hf_secretsecretsecret"
@@ -82,3 +83,24 @@ def test_uploads_can_wait_for_the_end(text, tmp_path, uploads):
     saving = {"max_steps": 2, "save_strategy": "steps", "save_steps": 2, "eval_strategy": "no"}
     pretrain(arguments(text, tmp_path, **saving, **hub_options(hub_strategy="end")))
     assert [message for message, _, _ in uploads] == ["End of training"]
+
+
+def test_uploads_of_one_checkpoint_that_wait_for_each_other_do_not_share_a_copy(tmp_path, uploads, monkeypatch):
+    """As on the Hub, where they are done one after the other while the run goes on and removes the checkpoint."""
+    waiting = []
+    monkeypatch.setattr(HfApi, "run_as_future", lambda self, function: waiting.append(function))
+    checkpoint = tmp_path / "checkpoint-2"
+    checkpoint.mkdir()
+    for name in ("model.safetensors", "config.json", "optimizer.pt"):
+        (checkpoint / name).write_text(name)
+    for place in (None, "last-checkpoint"):
+        upload_checkpoint(checkpoint, place, "me/model", "update 2", token=TOKEN)
+    for path in checkpoint.iterdir():
+        path.unlink()
+    for upload in waiting:
+        upload()
+    assert [(place, set(files)) for _, place, files in uploads] == [
+        (None, {"model.safetensors", "config.json"}),
+        ("last-checkpoint", {"model.safetensors", "config.json", "optimizer.pt"}),
+    ]
+    assert not list(tmp_path.glob(".uploading/*"))

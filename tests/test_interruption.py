@@ -8,10 +8,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 from transformers import TrainerControl, TrainerState
+from transformers.trainer_utils import SaveStrategy
 
 from hf_vanilla_transformer.training.interruption import StopOnSignal
 
-ARGS = SimpleNamespace(world_size=1, device=torch.device("cpu"))
+ARGS = SimpleNamespace(world_size=1, device=torch.device("cpu"), save_strategy=SaveStrategy.STEPS)
 
 
 @pytest.fixture
@@ -56,6 +57,52 @@ def test_a_stopped_epoch_did_not_end(listening):
     control.should_save = control.should_evaluate = True  # as is due at the end of an epoch
     callback.on_epoch_end(ARGS, TrainerState(), control)
     assert wishes(control) == (False, False, True)
+
+
+def test_what_is_due_at_the_end_of_an_epoch_is_done_where_a_signal_came_after_its_last_update(listening):
+    """The update was over: whether the checkpoint at the end of the epoch is saved must not hang on the moment."""
+    callback, control = listening
+    callback.on_step_end(ARGS, TrainerState(), control)
+    os.kill(os.getpid(), signal.SIGTERM)
+    control.should_save = control.should_evaluate = True
+    callback.on_epoch_end(ARGS, TrainerState(), control)
+    assert wishes(control) == (True, True, False)
+    assert callback.stopped_by is None  # if there is no other update, the run has come to its end
+    callback.on_step_end(ARGS, TrainerState(), control)
+    assert wishes(control) == (True, False, True)
+    assert callback.stopped_by == signal.SIGTERM
+
+
+@pytest.mark.parametrize(
+    ("is_due", "strategy", "epoch", "step", "in_between"),
+    [
+        (False, SaveStrategy.STEPS, 0.5, 3, True),
+        (True, SaveStrategy.STEPS, 0.5, 3, False),
+        (False, SaveStrategy.EPOCH, 0.5, 3, True),
+        (False, SaveStrategy.EPOCH, 2.0, 3, False),
+        (False, SaveStrategy.EPOCH, 0.5, 9, False),
+    ],
+)
+def test_a_checkpoint_in_between_is_told_from_one_that_was_due(listening, is_due, strategy, epoch, step, in_between):
+    callback, control = listening
+    os.kill(os.getpid(), signal.SIGTERM)
+    control.should_save = is_due
+    args = SimpleNamespace(**{**vars(ARGS), "save_strategy": strategy})
+    callback.on_step_end(args, TrainerState(epoch=epoch, global_step=step, max_steps=9), control)
+    assert callback.saves_in_between is in_between
+
+
+def test_a_signal_ends_one_run_and_not_the_next_but_all_trials_of_a_search(listening):
+    callback, control = listening
+    for is_search in (True, False):
+        os.kill(os.getpid(), signal.SIGTERM)
+        callback.on_step_end(ARGS, TrainerState(), control)
+        callback.on_train_end(ARGS, TrainerState(), control)
+        control = TrainerControl()
+        callback.on_train_begin(ARGS, TrainerState(is_hyper_param_search=is_search), control)
+        assert callback.stopped_by is None
+        callback.on_step_end(ARGS, TrainerState(), control)
+        assert control.should_training_stop is is_search
 
 
 def test_a_second_sigint_interrupts_at_once(listening):
@@ -119,7 +166,7 @@ def test_processes_agree_on_the_update_after_which_they_stop(monkeypatch, mine, 
 
     monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
     callback, control = StopOnSignal(), TrainerControl()
-    args = SimpleNamespace(world_size=2, device="cpu")
+    args = SimpleNamespace(**{**vars(ARGS), "world_size": 2})
     callback.on_train_begin(args, TrainerState(), control)
     try:
         if mine is not None:

@@ -33,7 +33,7 @@ def test_a_short_run_learns_something_and_reloads_equal(tmp_path):
 
 def test_an_interrupted_run_says_what_is_saved_and_goes_no_further(tmp_path, monkeypatch):
     def interrupt(self, args, state, control, **kwargs):
-        self.signal_number = signal.SIGINT
+        self.stopped_by = signal.SIGINT
         control.should_save = control.should_training_stop = True
 
     monkeypatch.setattr(StopOnSignal, "on_step_end", interrupt)

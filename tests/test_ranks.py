@@ -1,7 +1,10 @@
 """What one process does for all: the others get its result, or its error, and do nothing themselves."""
 
+import pickle
+
 import pytest
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from hf_vanilla_transformer.training import ranks
@@ -19,8 +22,8 @@ class Processes:
     def broadcast(self, outcome, from_process):
         assert from_process == 0
         if self.is_main_process:
-            Processes.sent = outcome
-        return Processes.sent
+            Processes.sent = pickle.dumps(outcome)
+        return pickle.loads(Processes.sent)
 
 
 def by_both(monkeypatch, work):
@@ -31,7 +34,7 @@ def by_both(monkeypatch, work):
         monkeypatch.setattr(ranks, "broadcast_object_list", state.broadcast)
         try:
             yield ranks.by_main_process(work)
-        except (OSError, ValueError) as error:
+        except Exception as error:
             yield error
 
 
@@ -46,12 +49,32 @@ def test_one_process_works_and_all_have_the_result(monkeypatch):
     assert calls == [1]
 
 
-@pytest.mark.parametrize("error", [ValueError("wrong"), FileNotFoundError("gone")])
+@pytest.mark.parametrize(
+    "error",
+    [ValueError("wrong"), FileNotFoundError("gone"), KeyError("name"), SafetensorError("damaged"), RuntimeError("x")],
+)
 def test_an_error_of_one_is_the_error_of_all_so_that_none_waits(monkeypatch, error):
     def work():
         raise error
 
     assert [type(each) for each in by_both(monkeypatch, work)] == [type(error), type(error)]
+
+
+class ErrorOfAClient(OSError):
+    """As those of HTTP clients are: it can be pickled, but not unpickled."""
+
+    def __init__(self, message, *, response):
+        super().__init__(message)
+        self.response = response
+
+
+def test_an_error_that_cannot_be_sent_is_sent_as_one_that_can(monkeypatch):
+    def work():
+        raise ErrorOfAClient("no such dataset", response=None)
+
+    for error in by_both(monkeypatch, work):
+        assert isinstance(error, OSError)
+        assert str(error) == "ErrorOfAClient: no such dataset"
 
 
 def test_a_single_process_just_works():

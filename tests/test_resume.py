@@ -15,6 +15,7 @@ from training_runs import arguments, assert_same_end, flags, options, write_text
 
 from hf_vanilla_transformer.training import pretrain, summary_lines
 from hf_vanilla_transformer.training.checkpoints import find_damage, last_good_checkpoint, list_checkpoints
+from hf_vanilla_transformer.training.interruption import StopOnSignal
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 # Small saves often, so that many kills hit one.
@@ -172,6 +173,30 @@ def test_a_signal_saves_says_how_to_resume_and_exits(number, code, start, uninte
 
     for name, weight in load_file(first / "model.safetensors").items():
         assert weight.equal(load_file(second / "model.safetensors")[name]), name
+
+
+def test_a_run_that_was_stopped_and_resumed_averages_the_checkpoints_of_one_that_was_not(text, tmp_path, monkeypatch):
+    """Those at which it was stopped are not among its last ones."""
+    saving = {"save_strategy": "steps", "save_steps": 4, "eval_strategy": "no", "max_steps": 12}
+    saving |= {"final_weights": "average", "average_last": 2}
+    whole = pretrain(arguments(text, tmp_path / "whole", **saving))
+    remember = StopOnSignal.on_pre_optimizer_step
+
+    def stop(self, args, state, control, **kwargs):
+        if state.global_step + 1 in (6, 7, 10):
+            os.kill(os.getpid(), signal.SIGTERM)
+        remember(self, args, state, control, **kwargs)
+
+    monkeypatch.setattr(StopOnSignal, "on_pre_optimizer_step", stop)
+    for stopped_at in (6, 7, 10, None):
+        values = {**saving, "resume_from_checkpoint": "auto"}
+        result = pretrain(arguments(text, tmp_path / "stopped", **values))
+        assert (result.interrupted_by is None) == (stopped_at is None)
+        assert result.metrics["updates"] == (stopped_at or 12)
+    names = [[path.name for path in list_checkpoints(tmp_path / name)] for name in ("whole", "stopped")]
+    assert names[0] == names[1] == ["checkpoint-8", "checkpoint-12"]
+    for name, weight in whole.model.state_dict().items():
+        assert weight.equal(result.model.state_dict()[name]), name
 
 
 def test_resuming_a_finished_run_changes_nothing(start, uninterrupted, text, tmp_path):

@@ -17,6 +17,10 @@ logger = logging.get_logger(__name__)
 
 # Folders in which a checkpoint is written, or taken away, out of the sight of whoever looks for checkpoints.
 _WRITING, _REMOVING = ".writing", ".removing"
+# In a checkpoint that there is only because the run was stopped there: superfluous as soon as the run has gone on.
+IN_BETWEEN = "stopped-here"
+# Copies of checkpoints that are on their way to the Hub.
+UPLOADING = ".uploading"
 
 
 def writing_folder(output_dir: str | Path) -> Path:
@@ -89,13 +93,18 @@ def last_good_checkpoint(output_dir: str | Path) -> Path | None:
 
 
 def rotate_checkpoints(output_dir: str | Path, keep: int, best: str | None = None) -> None:
-    """Removes the oldest checkpoints of a run.
+    """Removes the oldest checkpoints of a run, and those at which it was stopped and resumed.
+
+    The latter do not count: a run that was stopped has the checkpoints of one that was not, and the same average.
 
     Args:
         output_dir: folder of the run.
         keep: how many of the newest stay, at least 1.
         best: one that stays on top of these, if it is not among them.
     """
+    for checkpoint in list_checkpoints(output_dir)[:-1]:
+        if (checkpoint / IN_BETWEEN).exists():
+            remove_checkpoint(checkpoint)
     for checkpoint in list_checkpoints(output_dir)[:-keep]:
         if best is None or checkpoint.resolve() != Path(best).resolve():
             remove_checkpoint(checkpoint)
@@ -129,7 +138,7 @@ def prepare_folder(output_dir: str | Path, checkpoint_bytes: int = 0, checkpoint
     folder = Path(output_dir)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for leftover in (folder / _WRITING, folder / _REMOVING):
+        for leftover in (folder / _WRITING, folder / _REMOVING, folder / UPLOADING):
             shutil.rmtree(leftover, ignore_errors=True)
         probe = folder / ".probe"
         probe.write_bytes(b"can be written")

@@ -12,6 +12,7 @@ from transformers.trainer_utils import HubStrategy
 from transformers.utils.hub import PushInProgress
 
 from .arguments import VanillaTransformerTrainingArguments
+from .checkpoints import UPLOADING
 
 # Everything else in the folder of a run is the run's own: optimizer, checkpoints that are being written, text.
 MODEL_FILES = (
@@ -19,8 +20,6 @@ MODEL_FILES = (
     *("adapter_config.json", "adapter_model.safetensors", "adapter/adapter_*", "adapter/*.json"),
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "README.md", "results.json", "curves.png"),
 )
-_UPLOADING = ".uploading"
-
 
 def upload_checkpoint(checkpoint: Path, whole_in: str | None, repo_id: str, message: str, **options: Any) -> Future:
     """Uploads the model of a checkpoint in the background.
@@ -35,7 +34,8 @@ def upload_checkpoint(checkpoint: Path, whole_in: str | None, repo_id: str, mess
     Returns:
         The upload.
     """
-    copy = checkpoint.parent / _UPLOADING / checkpoint.name
+    # One for each upload: they go on in the background, and the first that ends removes its own.
+    copy = checkpoint.parent / UPLOADING / f"{checkpoint.name}-{'whole' if whole_in else 'model'}"
     if whole_in is None:
         copy.mkdir(parents=True, exist_ok=True)
         for pattern in MODEL_FILES:

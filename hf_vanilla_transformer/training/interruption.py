@@ -7,19 +7,23 @@ from typing import Any
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import SaveStrategy
 
 
 class StopOnSignal(TrainerCallback):
     """Turns the first SIGTERM or SIGINT into a checkpoint and an orderly end; a SIGINT after that interrupts at once.
 
-    `signal_number` says which one it was, or is None. Several processes agree on the update after which they stop,
-    since a signal may reach them at different ones.
+    `signal_number` says which one was heard, or is None; `stopped_by`, which one ended the run before its end.
+    `saves_in_between` says whether the checkpoint is one that the run would not have had without it. Several processes
+    agree on the update after which they stop, since a signal may reach them at different ones.
     """
 
     def __init__(self) -> None:
         self._heard: int | None = None  # by this process
         self._agreed: int | None = None  # by one of several processes, known to all
         self._is_alone = True
+        self.stopped_by: int | None = None
+        self.saves_in_between = False
         self._previous: dict[int, Any] = {}
 
     @property
@@ -32,6 +36,9 @@ class StopOnSignal(TrainerCallback):
     ) -> None:
         """Listens, where Python allows it: in the main thread."""
         self._is_alone = args.world_size == 1
+        if not state.is_hyper_param_search:  # one signal ends all trials, but not the next run in the same program
+            self._heard = self._agreed = None
+        self.stopped_by, self.saves_in_between = None, False
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._previous[number] = signal.signal(number, self._remember)
@@ -52,14 +59,21 @@ class StopOnSignal(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Has a checkpoint saved, and the run end, if a signal came."""
         if self.signal_number is not None:
+            # As at the end of an epoch, which is left out below.
+            is_end = float(state.epoch or 0).is_integer() or state.global_step >= state.max_steps
+            is_due = control.should_save or (is_end and args.save_strategy == SaveStrategy.EPOCH)
+            self.stopped_by, self.saves_in_between = self.signal_number, not is_due
             control.should_save = control.should_training_stop = True
             control.should_evaluate = False  # whoever asks to stop may not wait that long
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Leaves out what is due at the end of an epoch: this one did not end, it was stopped."""
-        if self.signal_number is not None:
+        """Leaves out what is due at the end of an epoch: this one did not end, it was stopped.
+
+        A signal that came after the update was done stops the run after the next one, if there is one.
+        """
+        if self.stopped_by is not None:
             control.should_save = control.should_evaluate = False
 
     def on_train_end(

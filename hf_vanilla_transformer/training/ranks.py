@@ -1,5 +1,6 @@
 """What one of several processes does for all: decisions about folders, hashing, averaging."""
 
+import pickle
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -24,8 +25,7 @@ def by_main_process(work: Callable[[], Result]) -> Result:
         What `work` returned, on every process.
 
     Raises:
-        OSError: `work` raised it, on every process.
-        ValueError: likewise.
+        Exception: `work` raised it, on every process.
     """
     state = PartialState()
     if state.num_processes == 1:
@@ -34,12 +34,22 @@ def by_main_process(work: Callable[[], Result]) -> Result:
     if state.is_main_process:
         try:
             outcome = [(work(), None)]
-        except (OSError, ValueError) as error:
-            outcome = [(None, error)]
+        except Exception as error:  # of whatever kind: the others would wait for ever
+            outcome = [(None, _that_can_be_sent(error))]
     result, problem = broadcast_object_list(outcome, from_process=0)[0]
     if problem is not None:
         raise problem
     return result
+
+
+def _that_can_be_sent(error: Exception) -> Exception:
+    """The error itself, or one that says the same where its class cannot be pickled, as some of clients cannot."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        kind: type[Exception] = next((each for each in (OSError, ValueError) if isinstance(error, each)), RuntimeError)
+        return kind(f"{type(error).__name__}: {error}")
+    return error
 
 
 @torch.no_grad()

@@ -152,16 +152,11 @@ def train(run: PreparedRun, args: VanillaTransformerTrainingArguments) -> Traini
         OSError: a checkpoint could not be written.
     """
     trainer = _trainer(run, args)
-    try:
-        output = trainer.train(resume_from_checkpoint=str(run.checkpoint) if run.checkpoint else None)
-    finally:
-        trainer.interruption.stop_listening()
+    output = trainer.train(resume_from_checkpoint=str(run.checkpoint) if run.checkpoint else None)
     history = trainer.state.log_history
     metrics: dict[str, Any] = {"train_runtime": output.metrics["train_runtime"], "updates": output.global_step}
-    if trainer.interruption.signal_number is not None:
-        return TrainingResult(
-            run.model.eval(), run.text.tokenizer, metrics, history, trainer.interruption.signal_number
-        )
+    if trainer.interruption.stopped_by is not None:
+        return TrainingResult(run.model.eval(), run.text.tokenizer, metrics, history, trainer.interruption.stopped_by)
     metrics["final_weights"] = take_final_weights(trainer)
     for name, all_of_them in (("parameters", True), ("learned_parameters", False)):
         weights = [weight for weight in run.model.parameters() if all_of_them or weight.requires_grad]

@@ -23,7 +23,7 @@ from ..evaluation import LabelLikelihood
 from ..loss import IGNORED_LABEL
 from .arguments import VanillaTransformerTrainingArguments, refuse_data_parallel
 from .callbacks import EarlyStopping, LogBeforeSaving, UpdateMovingAverage
-from .checkpoints import list_checkpoints, publish_checkpoint, rotate_checkpoints, writing_folder
+from .checkpoints import IN_BETWEEN, list_checkpoints, publish_checkpoint, rotate_checkpoints, writing_folder
 from .fsdp import embeddings_in_outermost_group
 from .hub import HubUploads
 from .interruption import StopOnSignal
@@ -138,7 +138,10 @@ class VanillaTransformerTrainer(HubUploads, ValidationOnPairs, Seq2SeqTrainer):
         self._loss_sum.zero_()
         self._sums.zero_()
         self._started = self._window_started = time.perf_counter()
-        return super().train(None if checkpoint is None else str(checkpoint), trial, ignore_keys_for_eval)
+        try:
+            return super().train(None if checkpoint is None else str(checkpoint), trial, ignore_keys_for_eval)
+        finally:
+            self.interruption.stop_listening()
 
     # Batches, schedule, loss
 
@@ -279,6 +282,8 @@ class VanillaTransformerTrainer(HubUploads, ValidationOnPairs, Seq2SeqTrainer):
             if self.is_world_process_zero():
                 self.state.save_to_json(str(written / TRAINER_STATE_NAME))
                 self.identity.write(written)
+                if self.interruption.saves_in_between:
+                    (written / IN_BETWEEN).touch()
                 published = publish_checkpoint(written, output_dir)
                 keep = self.args.save_total_limit or len(list_checkpoints(output_dir))
                 rotate_checkpoints(output_dir, keep, self.state.best_model_checkpoint)
