@@ -107,7 +107,7 @@ class TokenBatchStream(torch.utils.data.IterableDataset):
         worker = torch.utils.data.get_worker_info()
         workers, number = (worker.num_workers, worker.id) if worker else (1, 0)
         if worker:
-            # The threads of `tokenizers` do not survive the fork that made this process: it would wait for them in vain.
+            # The threads of `tokenizers` did not survive the fork of this process, which would wait for them in vain.
             os.environ["TOKENIZERS_PARALLELISM"] = "false"
         options = self.options
         mine = Share(options.process_index * workers + number, options.num_processes * workers)
