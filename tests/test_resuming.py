@@ -129,6 +129,18 @@ def test_other_settings_may_change_and_count(text, copy_of_stopped):
     assert [entry["step"] for entry in result.history if "loss" in entry][-1] == 6
 
 
+def test_how_often_a_resumed_run_logs_and_saves_may_change_and_counts(text, copy_of_stopped):
+    changes = {"save_steps": 1, "logging_strategy": "steps", "logging_steps": 3, "logging_first_step": False}
+    pretrain(arguments(text, copy_of_stopped, **{**SAVING, **changes}, max_steps=6, resume_from_checkpoint="last"))
+    assert names(copy_of_stopped) == ["checkpoint-2", "checkpoint-4", "checkpoint-5", "checkpoint-6"]
+
+
+def test_early_stopping_may_begin_when_a_run_is_resumed(text, copy_of_stopped):
+    changes = {"eval_strategy": "steps", "eval_steps": 1, "early_stopping_patience": 9, "generation_num_beams": 1}
+    values = {**SAVING, **changes, "max_steps": 6, "resume_from_checkpoint": "last"}
+    assert pretrain(arguments(text, copy_of_stopped, **values)).metrics["updates"] == 6
+
+
 def test_another_tokenizer_is_another_run(text, stopped):
     args = arguments(text, stopped, **SAVING)
     args.learning_rate = 0.125  # as `prepare` computes it of d_model=16 and 4 updates of warm-up
