@@ -120,6 +120,42 @@ def test_the_same_text_in_another_place_is_the_same(text, stopped, tmp_path):
     assert run.checkpoint == stopped / "checkpoint-4"
 
 
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"dataloader_num_workers": 2}, "dataloader_num_workers was 1, now 2"),
+        ({"dataloader_num_workers": 1}, None),
+        ({"dataloader_num_workers": 0}, None),
+    ],
+)
+def test_a_stream_goes_on_with_the_readers_that_it_had(text, tmp_path, changes, named):
+    """Each reads its part of the text: with others, the text up to the checkpoint would be another."""
+    streaming = {"streaming": True, "max_steps": 2, "validation_data": [], "eval_strategy": "no", "learning_rate": 0.1}
+    before = RunIdentity.of(arguments(text, tmp_path, **streaming, dataloader_num_workers=0))
+    before.write(tmp_path)
+    now = RunIdentity.of(arguments(text, tmp_path, **streaming, **changes))
+    if named is None:
+        assert now.resumed_from(tmp_path).run_id == before.run_id
+    else:
+        with pytest.raises(ValueError, match=named):
+            now.resumed_from(tmp_path)
+
+
+def test_processes_may_be_traded_for_accumulation_but_not_in_a_stream(text, tmp_path, monkeypatch):
+    for streaming in (False, True):
+        options = {"streaming": streaming, "max_steps": 2, "eval_strategy": "no", "learning_rate": 0.1}
+        RunIdentity.of(arguments(text, tmp_path, **options, gradient_accumulation_steps=2)).write(tmp_path)
+        args = arguments(text, tmp_path, **options)
+        with monkeypatch.context() as patch:
+            patch.setattr(type(args), "world_size", 2)
+            now = RunIdentity.of(args)
+        if streaming:
+            with pytest.raises(ValueError, match="processes was 1, now 2"):
+                now.resumed_from(tmp_path)
+        else:
+            now.resumed_from(tmp_path)
+
+
 def test_other_settings_may_change_and_count(text, copy_of_stopped):
     changes = {"max_grad_norm": 1.0, "r_drop": 0.5, "logging_steps": 2, "average_last": 2}
     result = pretrain(
