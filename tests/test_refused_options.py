@@ -15,6 +15,7 @@ FIELDS = {field.name: field for field in dataclasses.fields(VanillaTransformerTr
 ASKING = {
     "label_smoothing_factor": 0.1,
     "per_device_train_batch_size": 8,
+    "per_device_eval_batch_size": 4,
     "train_sampling_strategy": "group_by_length",
     "length_column_name": "size",
     "dataloader_prefetch_factor": 2,

@@ -120,6 +120,42 @@ def test_the_same_text_in_another_place_is_the_same(text, stopped, tmp_path):
     assert run.checkpoint == stopped / "checkpoint-4"
 
 
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"dataloader_num_workers": 2}, "dataloader_num_workers was 1, now 2"),
+        ({"dataloader_num_workers": 1}, None),
+        ({"dataloader_num_workers": 0}, None),
+    ],
+)
+def test_a_stream_goes_on_with_the_readers_that_it_had(text, tmp_path, changes, named):
+    """Each reads its part of the text: with others, the text up to the checkpoint would be another."""
+    streaming = {"streaming": True, "max_steps": 2, "validation_data": [], "eval_strategy": "no", "learning_rate": 0.1}
+    before = RunIdentity.of(arguments(text, tmp_path, **streaming, dataloader_num_workers=0))
+    before.write(tmp_path)
+    now = RunIdentity.of(arguments(text, tmp_path, **streaming, **changes))
+    if named is None:
+        assert now.resumed_from(tmp_path).run_id == before.run_id
+    else:
+        with pytest.raises(ValueError, match=named):
+            now.resumed_from(tmp_path)
+
+
+def test_processes_may_be_traded_for_accumulation_but_not_in_a_stream(text, tmp_path, monkeypatch):
+    for streaming in (False, True):
+        options = {"streaming": streaming, "max_steps": 2, "eval_strategy": "no", "learning_rate": 0.1}
+        RunIdentity.of(arguments(text, tmp_path, **options, gradient_accumulation_steps=2)).write(tmp_path)
+        args = arguments(text, tmp_path, **options)
+        with monkeypatch.context() as patch:
+            patch.setattr(type(args), "world_size", 2)
+            now = RunIdentity.of(args)
+        if streaming:
+            with pytest.raises(ValueError, match="processes was 1, now 2"):
+                now.resumed_from(tmp_path)
+        else:
+            now.resumed_from(tmp_path)
+
+
 def test_other_settings_may_change_and_count(text, copy_of_stopped):
     changes = {"max_grad_norm": 1.0, "r_drop": 0.5, "logging_steps": 2, "average_last": 2}
     result = pretrain(
@@ -127,6 +163,18 @@ def test_other_settings_may_change_and_count(text, copy_of_stopped):
     )
     assert result.metrics["updates"] == 6
     assert [entry["step"] for entry in result.history if "loss" in entry][-1] == 6
+
+
+def test_how_often_a_resumed_run_logs_and_saves_may_change_and_counts(text, copy_of_stopped):
+    changes = {"save_steps": 1, "logging_strategy": "steps", "logging_steps": 3, "logging_first_step": False}
+    pretrain(arguments(text, copy_of_stopped, **{**SAVING, **changes}, max_steps=6, resume_from_checkpoint="last"))
+    assert names(copy_of_stopped) == ["checkpoint-2", "checkpoint-4", "checkpoint-5", "checkpoint-6"]
+
+
+def test_early_stopping_may_begin_when_a_run_is_resumed(text, copy_of_stopped):
+    changes = {"eval_strategy": "steps", "eval_steps": 1, "early_stopping_patience": 9, "generation_num_beams": 1}
+    values = {**SAVING, **changes, "max_steps": 6, "resume_from_checkpoint": "last"}
+    assert pretrain(arguments(text, copy_of_stopped, **values)).metrics["updates"] == 6
 
 
 def test_another_tokenizer_is_another_run(text, stopped):

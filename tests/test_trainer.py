@@ -9,7 +9,9 @@ from collections import namedtuple
 import pytest
 import torch
 import torch.nn.functional as F
-from training_runs import SHAPE, arguments, write_text
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from training_runs import SHAPE, arguments, assert_same_end, write_text
 from transformers import AutoTokenizer
 from transformers.trainer_utils import HPSearchBackend
 
@@ -106,8 +108,9 @@ def test_the_log_has_unsmoothed_loss_perplexity_padding_and_speed(text, tmp_path
     rows = run.text.train_set.__getitems__(batches[0])
     nll = tokens = 0.0
     for row in rows:  # one by one, by the definition
-        logits = run.model(torch.tensor([row["input_ids"]]), labels=torch.tensor([row["labels"]]), return_logits=True)
-        nll += F.cross_entropy(logits.logits[0], torch.tensor(row["labels"]), reduction="sum").item()
+        source, target = (torch.tensor(row[name], dtype=torch.long) for name in ("input_ids", "labels"))
+        logits = run.model(source[None], labels=target[None], return_logits=True).logits
+        nll += F.cross_entropy(logits[0], target, reduction="sum").item()
         tokens += len(row["labels"])
     assert entries[0]["nll"] == pytest.approx(nll / tokens, rel=1e-5)
     assert entries[0]["perplexity"] == pytest.approx(math.exp(nll / tokens), rel=1e-5)
@@ -168,14 +171,23 @@ def test_what_is_not_finite_stops_the_run_and_says_where(what, text, tmp_path, m
         assert torch.equal(weight, before_failure[name]), name
 
 
-def test_a_disk_that_fills_up_costs_nothing_but_that_checkpoint(text, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed: No space left"),
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_disk_that_fills_up_costs_nothing_but_that_checkpoint(error, text, tmp_path, monkeypatch):
     save = {"save_strategy": "steps", "save_steps": 2, "eval_strategy": "no", "max_steps": 6}
     torch_save, calls = torch.save, []
 
     def full(state, path, **kwargs):
         calls.append(path)
         if len(calls) > 4:
-            raise OSError(errno.ENOSPC, "No space left on device")
+            raise error
         return torch_save(state, path, **kwargs)
 
     monkeypatch.setattr(torch, "save", full)
@@ -246,8 +258,9 @@ class Trial(dict):
     """Stands for optuna's trial: values by name, and which trial it is."""
 
 
-def test_trials_of_a_search_have_a_folder_each(text, tmp_path):
+def test_trials_of_a_search_have_a_folder_each(text, tmp_path, monkeypatch):
     """As optuna drives them: the trainer is told which trial it is, and the values to try."""
+    monkeypatch.setattr("transformers.integrations.hp_params", lambda trial: trial.params)  # optuna need not be there
     args = arguments(text, tmp_path, max_steps=2, save_strategy="steps", save_steps=1, eval_strategy="no")
     run = prepare(args)
     trainer = _trainer(run, args)
@@ -279,3 +292,39 @@ def test_a_second_training_of_one_trainer_starts_its_moving_average_anew(text, t
     trainer.train()
     assert trainer.moving_average is not first
     assert trainer.moving_average.updates == 2
+
+
+def with_losses(monkeypatch, *losses):
+    """Has evaluations find these losses, one after the other."""
+    found = iter(losses)
+    monkeypatch.setattr(VanillaTransformerTrainer, "scores", lambda self, *args, **kwargs: {"loss": next(found)})
+
+
+def test_the_best_of_evaluations_between_checkpoints_is_saved_and_is_the_model_in_the_end(text, tmp_path, monkeypatch):
+    steps = {"eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps", "save_steps": 4}
+    with_losses(monkeypatch, 1.0, 2.0, 3.0, 4.0, 5.0)
+    result = pretrain(arguments(text, tmp_path / "best", **steps, max_steps=8, final_weights="best"))
+    assert result.metrics["final_weights"] == "best loss, update 2"
+    assert steps_of(tmp_path / "best") == [2, 4, 8]
+    then = pretrain(arguments(text, tmp_path / "then", max_steps=2, eval_strategy="no", validation_data=[]))
+    for name, weight in then.model.state_dict().items():
+        assert torch.equal(weight, result.model.state_dict()[name]), name
+
+
+def test_the_last_checkpoint_stays_where_one_is_kept_and_another_is_the_best(text, tmp_path, monkeypatch):
+    steps = {"eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps", "save_steps": 2}
+    with_losses(monkeypatch, 1.0, 2.0, 3.0, 3.0, 3.0, 3.0)
+    averaged = {"final_weights": "average", "average_last": 1, "save_total_limit": 1}
+    result = pretrain(arguments(text, tmp_path, **steps, **averaged, max_steps=6))
+    assert steps_of(tmp_path) == [2, 6]
+    for name, weight in load_file(tmp_path / "checkpoint-6" / "model.safetensors").items():
+        assert torch.equal(weight, result.model.state_dict()[name]), name
+
+
+def test_the_log_of_a_run_that_saves_the_best_is_whole_when_it_is_resumed(text, tmp_path, monkeypatch):
+    steps = {"eval_strategy": "steps", "eval_steps": 3, "save_strategy": "best", "logging_steps": 4}
+    with_losses(monkeypatch, 3.0, 2.0, 3.0, 2.0)
+    pretrain(arguments(text, tmp_path / "whole", **steps, max_steps=6))
+    pretrain(arguments(text, tmp_path / "resumed", **steps, max_steps=3))
+    pretrain(arguments(text, tmp_path / "resumed", **steps, max_steps=6, resume_from_checkpoint="last"))
+    assert_same_end(tmp_path / "whole", tmp_path / "resumed")

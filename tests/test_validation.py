@@ -1,6 +1,7 @@
 """Scores of the trainer: of one set or several, of predictions, and the same for any number of processes."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from training_runs import arguments, write_text
 
 from hf_vanilla_transformer.training import prepare
 from hf_vanilla_transformer.training.run import _trainer
-from hf_vanilla_transformer.training.validation import validation_scores
+from hf_vanilla_transformer.training.validation import ValidationScores, validation_scores
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +66,32 @@ def test_each_of_two_processes_does_a_part_and_both_have_the_whole(trainer, monk
             assert part == 0, "the first time, the other part is not there yet"
     assert found[0] == pytest.approx(whole)
     assert found[1] == pytest.approx(whole)
+
+
+@pytest.mark.parametrize(("zero_stage", "share"), [(None, (1, 2)), (2, (1, 2)), (3, (0, 1))])
+def test_processes_that_divide_a_model_call_it_alike(trainer, monkeypatch, zero_stage, share):
+    """DeepSpeed's ZeRO-3 gathers weights at each call, as FSDP: with other batches, one process waits for ever."""
+    plugin = None if zero_stage is None else SimpleNamespace(zero_stage=zero_stage)
+    accelerator = SimpleNamespace(state=SimpleNamespace(deepspeed_plugin=plugin), unwrap_model=lambda model: model)
+    asked = []
+
+    def scores(model, tokenizer, dataset, batch_tokens, share, **options):
+        asked.append(share)
+        return ValidationScores({"loss": 1.0})
+
+    monkeypatch.setattr(trainer, "accelerator", accelerator)
+    for name, value in (("process_index", 1), ("world_size", 2)):
+        monkeypatch.setattr(type(trainer.args), name, value)
+    monkeypatch.setattr("hf_vanilla_transformer.training.validation.validation_scores", scores)
+    trainer.scores(trainer.eval_dataset)
+    assert asked == [share]
+
+
+def test_a_set_without_rows_is_refused(trainer):
+    nothing = trainer.eval_dataset.select([])
+    for ask in (trainer.evaluate, trainer.predict, trainer.scores):
+        with pytest.raises(ValueError, match="the set has no rows"):
+            ask(nothing)
 
 
 def test_several_sets_are_told_apart_by_name(trainer):

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import SaveStrategy
 
 from .moving_average import MovingAverage
 
@@ -50,14 +51,15 @@ class LogBeforeSaving(TrainerCallback):
     """Has the log written with every checkpoint, so that a resumed run adds up no part of a line twice or never."""
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Asks for a line of the log, where a checkpoint was asked for."""
-        control.should_log = control.should_log or control.should_save
+        """Asks for a line of the log, where a checkpoint was asked for, or may be after an evaluation."""
+        may_save = args.save_strategy == SaveStrategy.BEST or args.load_best_model_at_end
+        control.should_log = control.should_log or control.should_save or (may_save and control.should_evaluate)
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Likewise."""
-        control.should_log = control.should_log or control.should_save
+        self.on_step_end(args, state, control)
 
 
 __all__ = ["EarlyStopping", "LogBeforeSaving", "UpdateMovingAverage"]

@@ -21,6 +21,7 @@ MODEL_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "README.md", "results.json", "curves.png"),
 )
 
+
 def upload_checkpoint(checkpoint: Path, whole_in: str | None, repo_id: str, message: str, **options: Any) -> Future:
     """Uploads the model of a checkpoint in the background.
 

@@ -65,6 +65,9 @@ class RunIdentity:
         """
         settings: dict[str, Any] = {name: _plain(getattr(args, name)) for name in _FIXED}
         settings["processes x gradient_accumulation_steps"] = args.world_size * args.gradient_accumulation_steps
+        if args.streaming:  # each of its readers, a process or a worker of its loader, has its part of the text
+            settings["processes"] = args.world_size
+            settings["dataloader_num_workers"] = max(args.dataloader_num_workers, 1)  # none reads as one does
         settings["final_weights=ema"] = args.final_weights == "ema"
         settings["training text"] = data
         settings["tokenizer"] = None if tokenizer is None else _fingerprint(tokenizer)

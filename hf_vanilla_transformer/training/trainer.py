@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import PrinterCallback, ProgressCallback, Seq2SeqTrainer, TrainerControl, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import SchedulerType
 from transformers.utils import logging
 
@@ -165,6 +167,19 @@ class VanillaTransformerTrainer(HubUploads, ValidationOnPairs, Seq2SeqTrainer):
             self._created_lr_scheduler = True
         return super().create_scheduler(num_training_steps, optimizer)
 
+    def _init_training_state(self, max_steps: int, *args: Any, **kwargs: Any) -> Any:
+        epochs_and_steps = super()._init_training_state(max_steps, *args, **kwargs)
+        self.state.compute_steps(self.args, max_steps)  # resumed, it would log, evaluate and save as often as before
+        return epochs_and_steps
+
+    def _finalize_training(self, *args: Any, **kwargs: Any) -> Any:
+        # transformers would remove the last checkpoint where one is to be kept and another is the best.
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            return super()._finalize_training(*args, **kwargs)
+        finally:
+            self.args.save_total_limit = limit
+
     def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
         with embeddings_in_outermost_group(self.model) if self.is_fsdp_enabled else nullcontext():
             return super()._prepare_for_training(*args, **kwargs)
@@ -269,28 +284,28 @@ class VanillaTransformerTrainer(HubUploads, ValidationOnPairs, Seq2SeqTrainer):
         # While a checkpoint is written, transformers is to put it where nobody takes it for whole.
         return super()._get_output_dir(trial) if self._writing_to is None else str(self._writing_to)
 
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        is_best = super()._determine_best_metric(metrics, trial)
+        if is_best and self.args.final_weights == "best":  # evaluations may be more frequent than checkpoints
+            self.control.should_save = True
+        return is_best
+
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         started = time.perf_counter()
+        for each in (*self.callback_handler.callbacks, self.control):
+            if isinstance(each, ExportableState):  # one that the run did not have when it was stopped
+                self.state.stateful_callbacks.setdefault(type(each).__name__, each.state())
         output_dir = Path(self._get_output_dir(trial))
         self._writing_to = writing_folder(output_dir)
         written = self._writing_to / f"checkpoint-{self.state.global_step}"
         try:
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
-            if self.state.best_global_step:
-                self.state.best_model_checkpoint = str(output_dir / f"checkpoint-{self.state.best_global_step}")
-            if self.is_world_process_zero():
-                self.state.save_to_json(str(written / TRAINER_STATE_NAME))
-                self.identity.write(written)
-                if self.interruption.saves_in_between:
-                    (written / IN_BETWEEN).touch()
-                published = publish_checkpoint(written, output_dir)
-                keep = self.args.save_total_limit or len(list_checkpoints(output_dir))
-                rotate_checkpoints(output_dir, keep, self.state.best_model_checkpoint)
-                if self.args.push_to_hub:
-                    self._upload(published)
-            self.accelerator.wait_for_everyone()
-        except OSError as error:
+            best = f"checkpoint-{self.state.best_global_step}"
+            if best == written.name or (output_dir / best).is_dir():
+                self.state.best_model_checkpoint = str(output_dir / best)
+            by_main_process(lambda: self._publish(written, output_dir))
+        except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors have their own for full disks
             shutil.rmtree(self._writing_to, ignore_errors=True)
             last = list_checkpoints(output_dir)
             raise OSError(
@@ -300,6 +315,17 @@ class VanillaTransformerTrainer(HubUploads, ValidationOnPairs, Seq2SeqTrainer):
         finally:
             self._writing_to = None
         self._window_started += time.perf_counter() - started
+
+    def _publish(self, written: Path, output_dir: Path) -> None:
+        self.state.save_to_json(str(written / TRAINER_STATE_NAME))
+        self.identity.write(written)
+        if self.interruption.saves_in_between:
+            (written / IN_BETWEEN).touch()
+        published = publish_checkpoint(written, output_dir)
+        keep = self.args.save_total_limit or len(list_checkpoints(output_dir))
+        rotate_checkpoints(output_dir, keep, self.state.best_model_checkpoint)
+        if self.args.push_to_hub:
+            self._upload(published)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         bars = logging.is_progress_bar_enabled()

@@ -153,7 +153,7 @@ class ValidationOnPairs(Seq2SeqTrainer):
             `self.score_signatures`.
 
         Raises:
-            ValueError: there is no evaluation set.
+            ValueError: there is no evaluation set, or it has no rows.
         """
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset
         if dataset is None:
@@ -198,7 +198,7 @@ class ValidationOnPairs(Seq2SeqTrainer):
             (B, T), padded with -100; and `metrics`, as `evaluate` returns them.
 
         Raises:
-            ValueError: the set has no text to translate.
+            ValueError: the set has no text to translate, or no rows.
         """
         if missing := {"source", "target"} - set(test_dataset.column_names):
             raise ValueError(f"predict needs text to translate: the set has no {' and no '.join(sorted(missing))}")
@@ -226,7 +226,11 @@ class ValidationOnPairs(Seq2SeqTrainer):
 
     def _validate(self, dataset: Dataset, **options: Any) -> Any:
         # A model that is divided among processes has to be called by all of them alike: each does everything.
-        share = (0, 1) if self.is_fsdp_enabled else (self.args.process_index, self.args.world_size)
+        plugin = getattr(self.accelerator.state, "deepspeed_plugin", None)
+        is_divided = self.is_fsdp_enabled or (plugin is not None and plugin.zero_stage == 3)
+        share = (0, 1) if is_divided else (self.args.process_index, self.args.world_size)
+        if not len(dataset):
+            raise ValueError("there is nothing to evaluate on; the set has no rows")
         options = {"num_beams": self.args.generation_num_beams or 1, **options}
         model = self.accelerator.unwrap_model(self.model)
         return validation_scores(model, self.processing_class, dataset, self.args.max_eval_tokens, share, **options)
