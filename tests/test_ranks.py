@@ -1,6 +1,8 @@
 """What one process does for all: the others get its result, or its error, and do nothing themselves."""
 
 import pickle
+import threading
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -75,6 +77,52 @@ def test_an_error_that_cannot_be_sent_is_sent_as_one_that_can(monkeypatch):
     for error in by_both(monkeypatch, work):
         assert isinstance(error, OSError)
         assert str(error) == "ErrorOfAClient: no such dataset"
+
+
+@pytest.mark.parametrize("is_shared", [True, False])
+def test_a_folder_that_another_machine_does_not_see_is_refused_by_all(monkeypatch, tmp_path, is_shared):
+    """Two threads are two processes; the second one's machine has another folder of that path."""
+    barrier, sent, seen, outcomes = threading.Barrier(2), {}, {}, {}
+    folders = [tmp_path / "one", tmp_path / ("one" if is_shared else "two")]
+    for folder in folders:
+        folder.mkdir(exist_ok=True)
+
+    def rank():
+        return int(threading.current_thread().name)
+
+    def broadcast(outcome, from_process):
+        if rank() == 0:
+            sent["outcome"] = pickle.dumps(outcome)
+        barrier.wait()
+        received = pickle.loads(sent["outcome"])
+        barrier.wait()
+        return received
+
+    def gather(items):
+        seen[rank()] = items
+        barrier.wait()
+        return [*seen[0], *seen[1]]
+
+    def run():
+        try:
+            outcomes[rank()] = ranks.require_shared(folders[rank()])
+        except ValueError as error:
+            outcomes[rank()] = str(error)
+
+    monkeypatch.setattr(ranks, "_UNTIL_SEEN", 0.1)
+    monkeypatch.setattr(ranks, "PartialState", lambda: SimpleNamespace(num_processes=2, is_main_process=rank() == 0))
+    monkeypatch.setattr(ranks, "broadcast_object_list", broadcast)
+    monkeypatch.setattr(ranks, "gather_object", gather)
+    threads = [threading.Thread(target=run, name=str(number)) for number in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    if is_shared:
+        assert outcomes == {0: None, 1: None}
+    else:
+        assert all("1 of 2 do not see what the first writes there" in each for each in outcomes.values())
+    assert not list(tmp_path.rglob(".seen*"))
 
 
 def test_a_single_process_just_works():

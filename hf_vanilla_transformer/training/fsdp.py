@@ -1,9 +1,36 @@
-"""FSDP2: what keeps accelerate from dividing this model, and how it is kept from that."""
+"""FSDP2: what keeps accelerate from dividing this model, how it is kept from that, and what of it cannot be saved."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from accelerate.utils import DistributedType
 from torch import nn
+
+
+def refuse_unsaved_models(engine: DistributedType, zero_stage: int, state_dict_type: object, lora_rank: int) -> None:
+    """Refuses to train what could not be saved as a model in the end.
+
+    Args:
+        engine: what accelerate trains with.
+        zero_stage: DeepSpeed's; 3 divides the weights.
+        state_dict_type: FSDP's, of checkpoints; None for other engines.
+        lora_rank: as in the arguments.
+
+    Raises:
+        ValueError: checkpoints would have shards of FSDP in place of a model, or adapters would have to be merged into
+            divided weights; the message says what to use instead.
+    """
+    is_fsdp = engine == DistributedType.FSDP
+    kind = getattr(state_dict_type, "name", state_dict_type)
+    if is_fsdp and kind != "FULL_STATE_DICT":
+        raise ValueError(
+            f"fsdp_state_dict_type={kind} would leave shards of weights, and no model in the end; use FULL_STATE_DICT"
+        )
+    if lora_rank and (is_fsdp or zero_stage == 3):
+        raise ValueError(
+            f"lora_rank={lora_rank}: adapters are merged into whole weights, which {engine.value} divides among "
+            "processes; train adapters with DistributedDataParallel"
+        )
 
 
 @contextmanager

@@ -1,15 +1,21 @@
 """What one of several processes does for all: decisions about folders, hashing, averaging."""
 
 import pickle
+import time
+import uuid
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, gather_object
 from torch import nn
 
 Result = TypeVar("Result")
+
+# Seconds in which a file of one machine should be seen on another.
+_UNTIL_SEEN = 60.0
 
 
 def by_main_process(work: Callable[[], Result]) -> Result:
@@ -42,6 +48,31 @@ def by_main_process(work: Callable[[], Result]) -> Result:
     return result
 
 
+def require_shared(folder: str | Path) -> None:
+    """Refuses a folder that is another one on another machine, where checkpoints would lack what its processes know.
+
+    Args:
+        folder: there is one of this path for the first process.
+
+    Raises:
+        ValueError: not all processes see it, on every process.
+    """
+    if PartialState().num_processes == 1:
+        return
+    mark = Path(folder) / by_main_process(lambda: f".seen-by-all-{uuid.uuid4().hex}")
+    by_main_process(mark.touch)
+    deadline = time.monotonic() + _UNTIL_SEEN
+    while not (is_seen := mark.exists()) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    everywhere = gather_object([is_seen])
+    by_main_process(lambda: mark.unlink(missing_ok=True))
+    if not all(everywhere):
+        raise ValueError(
+            f"output_dir={folder} is not the same folder for all processes: {everywhere.count(False)} of "
+            f"{len(everywhere)} do not see what the first writes there; choose one on a disk that all machines share"
+        )
+
+
 def _that_can_be_sent(error: Exception) -> Exception:
     """The error itself, or one that says the same where its class cannot be pickled, as some of clients cannot."""
     try:
@@ -64,4 +95,4 @@ def broadcast_weights(model: nn.Module) -> None:
             torch.distributed.broadcast(weight, src=0)
 
 
-__all__ = ["broadcast_weights", "by_main_process"]
+__all__ = ["broadcast_weights", "by_main_process", "require_shared"]

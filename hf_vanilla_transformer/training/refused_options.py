@@ -45,7 +45,10 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "fp16_full_eval": (False, "evaluation is of the weights as they are saved; leave it out"),
     "use_liger_kernel": (False, "Liger has no kernels for this model, whose loss is fused already; leave it out"),
     "enable_jit_checkpoint": (False, "SIGTERM saves a checkpoint and ends the run by itself; leave it out"),
-    "save_on_each_node": (False, "one process writes checkpoints, to an output_dir that all machines see; leave it out"),
+    "save_on_each_node": (
+        False,
+        "one process writes checkpoints, to an output_dir that all machines see; leave it out",
+    ),
     "do_train": (False, "pretrain and finetune always train; leave it out"),
     "do_predict": (False, "use `vanilla-transformer translate` and `vanilla-transformer evaluate` afterwards"),
 }

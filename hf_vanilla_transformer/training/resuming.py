@@ -196,8 +196,8 @@ def claim_folder(output_dir: str | Path, checkpoint: Path | None, overwrite: boo
             each
             for each in list_checkpoints(folder)
             if each.resolve() != checkpoint.resolve()
-            and find_damage(each) is None  # a damaged one is never used, and written anew when the run gets there
             and (_step(each) > step or (before and (other := RunIdentity.read(each)) and other.run_id != before.run_id))
+            and find_damage(each) is None  # a damaged one is never used, and written anew when the run gets there
         ]
         problem = f"is of another run, or of updates after {checkpoint.name}"
     if not others:

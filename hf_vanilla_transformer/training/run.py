@@ -16,7 +16,7 @@ from .checkpoints import prepare_folder
 from .data_setup import PreparedText, corpora_of, prepare_text
 from .final_weights import take_final_weights
 from .model_setup import build_model, learned_positions
-from .ranks import by_main_process
+from .ranks import by_main_process, require_shared
 from .recipes import given_values
 from .report import write_results
 from .resuming import RunIdentity, claim_folder, find_checkpoint
@@ -99,6 +99,7 @@ def prepare(args: VanillaTransformerTrainingArguments) -> PreparedRun:
     _check_validation(args, bool(validation))
     checkpoint = find_checkpoint(args.resume_from_checkpoint, args.output_dir)
     by_main_process(lambda: _open_folder(args, checkpoint))
+    require_shared(args.output_dir)
     text = prepare_text(args, training, validation, checkpoint, learned_positions(args))
     model, first_update = build_model(args, text.tokenizer)
     if checkpoint is not None:

@@ -26,7 +26,7 @@ from ..loss import IGNORED_LABEL
 from .arguments import VanillaTransformerTrainingArguments, refuse_data_parallel
 from .callbacks import EarlyStopping, LogBeforeSaving, UpdateMovingAverage
 from .checkpoints import IN_BETWEEN, list_checkpoints, publish_checkpoint, rotate_checkpoints, writing_folder
-from .fsdp import embeddings_in_outermost_group
+from .fsdp import embeddings_in_outermost_group, refuse_unsaved_models
 from .hub import HubUploads
 from .interruption import StopOnSignal
 from .moving_average import MovingAverage, refuse_divided_weights
@@ -59,8 +59,8 @@ class VanillaTransformerTrainer(HubUploads, ValidationOnPairs, Seq2SeqTrainer):
             `TrainingExamples` or a stream of batches, and `data_collator`, by default, `data.batching.collate`.
 
     Raises:
-        ValueError: averaged weights are asked for of an engine that divides them; there are several GPUs in one
-            process; or an argument of transformers' would have no effect here.
+        ValueError: averaged weights or adapters are asked for of an engine that divides weights, or it would save
+            shards of them; there are several GPUs in one process; or an argument of transformers' would have no effect.
     """
 
     # Set by transformers' __init__; mypy does not look into it.
@@ -86,9 +86,10 @@ class VanillaTransformerTrainer(HubUploads, ValidationOnPairs, Seq2SeqTrainer):
             kwargs["data_collator"] = partial(collate, pad_token_id=kwargs["processing_class"].pad_token_id)
         super().__init__(**kwargs)
         plugin = getattr(self.accelerator.state, "deepspeed_plugin", None)
-        refuse_divided_weights(
-            self.args.final_weights, self.accelerator.distributed_type, plugin.zero_stage if plugin else 0
-        )
+        engine, zero_stage = self.accelerator.distributed_type, plugin.zero_stage if plugin else 0
+        shards = getattr(getattr(self.accelerator.state, "fsdp_plugin", None), "state_dict_type", None)
+        refuse_divided_weights(self.args.final_weights, engine, zero_stage)
+        refuse_unsaved_models(engine, zero_stage, shards, self.args.lora_rank)
         self.data_fingerprint, self.identity = data_fingerprint, RunIdentity()
         self.train_sampler, self.first_update = train_sampler, first_update
         self.interruption = StopOnSignal()
