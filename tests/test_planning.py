@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
+from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration, attention
 from hf_vanilla_transformer.lab import planning
 from hf_vanilla_transformer.lab.planning import PLANS, activation_bytes, count_parameters, training_flops
 from hf_vanilla_transformer.training import read_recipe
@@ -74,6 +74,7 @@ def test_kept_activations_are_what_autograd_keeps(bf16, monkeypatch):
         return fused(*(tensor.to(torch.bfloat16 if bf16 else torch.float32) for tensor in tensors), **options)
 
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", as_on_a_gpu)
+    monkeypatch.setattr(attention, "_SHORT", 0)  # on CPUs, attention of short texts is written out in training
     kept = {}
 
     def keep(tensor):
@@ -97,7 +98,7 @@ def test_dropout_keeps_a_byte_a_number():
 
 @pytest.mark.parametrize(
     ("bf16", "encoder", "decoder", "of_the_source"),
-    [(False, (34, 4), (51, 4), (8, 0)), (True, (26, 2), (37, 2), (8, 0))],
+    [(False, (34, 4), (51, 4), (8, 0)), (True, (22, 2), (33, 2), (6, 0))],
     ids=["fp32", "bf16"],
 )
 def test_bytes_a_token_are_those_in_the_page(bf16, encoder, decoder, of_the_source):

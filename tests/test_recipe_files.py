@@ -108,7 +108,7 @@ def test_a_recipe_shrunk_takes_two_updates(path, tmp_path):
     assert result.metrics["updates"] == 2
     assert [entry["step"] for entry in result.history if "loss" in entry] == [1, 2]
     if shrunk.final_weights == "average":
-        assert result.metrics["final_weights"] == "average of 2 checkpoints"
+        assert "average of 2 checkpoints" in result.metrics["final_weights"]  # kept, or found to be worse
     assert ("final_bleu" in result.metrics) == bool(args.validation_data)
     assert (tmp_path / "run" / "model.safetensors").exists()
     for field in ("dropout", "norm_position", "label_smoothing"):

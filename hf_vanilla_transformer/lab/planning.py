@@ -127,8 +127,8 @@ def activation_bytes(config: VanillaTransformerConfig, source_tokens: int, targe
     """Counts what the forward pass keeps for the backward pass, of post-norm layers with fused attention.
 
     In fp32, a layer keeps the input of every product and of every normalisation, and of dropout one byte a number.
-    With bf16 (autocast), inputs of products are kept in two bytes, once for every product that converts them: thrice
-    for W^Q, W^K and W^V. Normalisations stay in fp32. Logits are never kept; see `loss_bytes`.
+    With bf16 (autocast), inputs of products are kept in two bytes, once for W^Q, W^K and W^V together. Normalisations
+    stay in fp32. Logits are never kept; see `loss_bytes`.
 
     Args:
         config: the shape.
@@ -142,14 +142,14 @@ def activation_bytes(config: VanillaTransformerConfig, source_tokens: int, targe
     assert config.d_k is not None
     assert config.d_v is not None
     width, inner = config.d_model, config.d_ff
-    product, norm, copies = (2, 4, 3) if bf16 else (4, 4, 1)
+    product, norm = (2, 4) if bf16 else (4, 4)
     queries, values = config.num_heads * config.d_k, config.num_heads * config.d_v
     mask = width if config.dropout else 0
     # In fp32 the output of a normalisation is at once the input of what follows, and counted there.
-    self_attention = product * (copies * width + 2 * queries + 2 * values) + norm * width + mask
+    self_attention = product * (width + 2 * queries + 2 * values) + norm * width + mask
     cross_attention = product * (width + queries + values) + norm * width + mask
     feed_forward = product * (width + inner) + norm * width + mask
-    keys_and_values = product * (queries + values + (2 * width if bf16 else 0))
+    keys_and_values = product * (queries + values + (width if bf16 else 0))
     encoder = config.num_encoder_layers * source_tokens * (self_attention + feed_forward)
     decoder = config.num_decoder_layers * target_tokens * (self_attention + cross_attention + feed_forward)
     return encoder + decoder + config.num_decoder_layers * source_tokens * keys_and_values
