@@ -5,10 +5,12 @@ import json
 import numpy as np
 import pytest
 import torch
+from commanding import run
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSeq2SeqLM
 
 from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
+from hf_vanilla_transformer.commands.average import main
 from hf_vanilla_transformer.training import average_checkpoints, last_checkpoints
 from hf_vanilla_transformer.training.averaging import average_weights
 from hf_vanilla_transformer.training.checkpoints import publish_checkpoint, writing_folder
@@ -122,7 +124,7 @@ def test_fewer_than_asked_for_are_taken_with_a_warning(tmp_path, package_log):
     assert steps(last_checkpoints(tmp_path, 2)) == [10, 20]
     assert not package_log.records
     assert steps(last_checkpoints(tmp_path, 5)) == [10, 20]
-    assert "has 2 checkpoints instead of 5; these are averaged" in package_log.text
+    assert "has 2 of the 5 checkpoints to average; only these are averaged" in package_log.text
 
 
 def test_damaged_ones_are_left_out_and_named_and_no_older_one_takes_their_place(tmp_path, package_log):
@@ -135,8 +137,24 @@ def test_damaged_ones_are_left_out_and_named_and_no_older_one_takes_their_place(
 
 
 def test_none_at_all_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match="has no checkpoint, by step, to average"):
+    with pytest.raises(FileNotFoundError, match="there is no folder .*nowhere"):
         last_checkpoints(tmp_path / "nowhere", 3)
+    with pytest.raises(ValueError, match="has no checkpoint to average"):
+        last_checkpoints(tmp_path, 3)
     publish(tmp_path, 10, 0.5)
-    with pytest.raises(ValueError, match="has no checkpoint, by epoch, to average"):
+    with pytest.raises(ValueError, match="has no checkpoint that was written at the end of an epoch to average"):
         last_checkpoints(tmp_path, 3, by="epoch")
+
+
+def test_an_average_replaces_no_model_and_not_that_of_its_run(tmp_path):
+    run_folder, other = tmp_path / "run", tmp_path / "other"
+    publish(run_folder, 10, 1.0)
+    other.mkdir()
+    (other / "model.safetensors").write_bytes(b"of another model")
+    assert "is not empty" in run(main, run_folder, "--output_dir", other).error
+    assert (other / "model.safetensors").read_bytes() == b"of another model"
+    for options in ((), ("--overwrite",)):
+        assert "must stay as it is" in run(main, run_folder, "--output_dir", run_folder, *options).error
+    done = run(main, run_folder, "--output_dir", other, "--overwrite")
+    assert (done.returncode, done.stdout.splitlines()[0]) == (0, "Averaged 1 checkpoint: checkpoint-10")
+    assert (other / "model.safetensors").read_bytes() != b"of another model"

@@ -1,10 +1,14 @@
 """What a run begins with: overrides as they are written, and which parts of a model learn."""
 
+import json
+
 import pytest
+from commanding import save_translator
+from safetensors.torch import load_file, save_file
 from training_runs import arguments
 
 from hf_vanilla_transformer.data import train_tokenizer
-from hf_vanilla_transformer.training.model_setup import build_model, parse_overrides
+from hf_vanilla_transformer.training.model_setup import build_model, learned_positions, parse_overrides
 
 
 def test_overrides_are_literals_or_strings_or_mappings_and_otherwise_refused():
@@ -61,3 +65,53 @@ def test_parts_that_leave_nothing_to_learn_are_refused_in_one_line(options, mess
     with pytest.raises(ValueError, match=message) as raised:
         built(tokenizer, tmp_path, **options)
     assert "\n" not in str(raised.value)
+
+
+def truncated(folder):
+    (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:1000])
+
+
+def without_a_weight(folder):
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.decoder.layers.0.self_attention.q_proj.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def not_finite(folder):
+    weights = load_file(folder / "model.safetensors")
+    weights["model.decoder.layers.0.self_attention.q_proj.weight"][0, 0] = float("nan")
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def of_another_kind(folder):
+    config = {**json.loads((folder / "config.json").read_text()), "model_type": "gpt2", "is_encoder_decoder": False}
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    ("change", "overrides", "message"),
+    [
+        (truncated, [], "is damaged or truncated"),
+        (without_a_weight, [], "has no model.decoder.layers.0.self_attention.q_proj.weight"),
+        (not_finite, [], "are not finite"),
+        (of_another_kind, [], "it is a gpt2 model"),
+        (None, ["num_encoder_layers=3"], "but by config.json and num_encoder_layers the model has one"),
+        (None, ["norm_position=pre"], "but by config.json and norm_position the model has one"),
+        (None, ["d_ff=40"], "by config.json and d_ff; these do not belong together"),
+    ],
+)
+def test_a_model_whose_weights_are_not_all_there_is_not_trained_further(change, overrides, message, tmp_path):
+    folder = tmp_path / "model"
+    _, tokenizer = save_translator(folder)
+    if change is not None:
+        change(folder)
+    args = arguments(tmp_path, tmp_path / "run", model_name_or_path=str(folder), config_overrides=overrides)
+    with pytest.raises(ValueError, match=message) as raised:
+        build_model(args, tokenizer)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_model_that_there_is_not_is_named_before_text_is_read(tmp_path):
+    args = arguments(tmp_path, tmp_path / "run", model_name_or_path="own/name")
+    with pytest.raises(FileNotFoundError, match="there is no folder own/name, and no such model could be loaded"):
+        learned_positions(args)

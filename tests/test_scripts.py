@@ -88,7 +88,7 @@ def test_average_checkpoints_says_which_and_writes_a_model(trained, tmp_path):
     folder, _ = trained
     done = run("average_checkpoints.py", folder, "--last", 1, "--by", "epoch", "--output_dir", tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("Averaged 1 checkpoints: checkpoint-")
+    assert done.stdout.startswith("Averaged 1 checkpoint: checkpoint-")
     assert run("translate.py", "--model", tmp_path, "red dog").stdout.count("\n") == 1
 
 

@@ -13,11 +13,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from commanding import run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from hf_vanilla_transformer import VanillaTransformerConfig
+from hf_vanilla_transformer.commands.train_tokenizer import main
 from hf_vanilla_transformer.data import TextFormat, train_tokenizer
 from hf_vanilla_transformer.data.tokenization import (
     SPECIAL_TOKENS,
@@ -856,3 +858,15 @@ def test_real_sentences_come_back_as_they_were(multi30k, tmp_path):
     assert tokenizer.batch_decode(ids, skip_special_tokens=True) == unseen
     # What a vocabulary is for: far fewer tokens than characters, and not many more than words.
     assert sum(map(len, ids)) < sum(map(len, unseen)) / 3
+
+
+def test_the_command_replaces_no_tokenizer_unasked(tmp_path):
+    (tmp_path / "train.en").write_text("a red dog\n" * 9)
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "tokenizer.json").write_text("that of a model")
+    options = ("--files", tmp_path / "train.en", "--vocab_size", 265, "--output_dir", model)
+    assert "is not empty (it has tokenizer.json)" in run(main, *options).error
+    assert (model / "tokenizer.json").read_text() == "that of a model"
+    assert run(main, *options, "--overwrite").returncode == 0
+    assert len(AutoTokenizer.from_pretrained(model)) == 265

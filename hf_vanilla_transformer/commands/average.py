@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Sequence
 
 from ..inference.pipes import run_as_filter
+from ..interop.output_folder import output_folder
 from ..training import average_checkpoints, last_checkpoints
 from ..training.command_line import OneLineParser
 
@@ -34,13 +35,17 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     parser.add_argument(
         "--by", choices=("step", "epoch"), default="step", help="any, or those at the end of an epoch (default: step)"
     )
-    parser.add_argument("--output_dir", required=True, metavar="DIR", help="where the averaged model is written")
+    output_dir = "where the averaged model is written; must be free or empty"
+    parser.add_argument("--output_dir", required=True, metavar="DIR", help=output_dir)
+    parser.add_argument("--overwrite", action="store_true", help="replace files that are in --output_dir already")
     args = parser.parse_args(argv)
 
     def work() -> None:
         checkpoints = last_checkpoints(args.run, args.last, args.by)
-        average_checkpoints(checkpoints, args.output_dir)
-        print(f"Averaged {len(checkpoints)} checkpoints: {', '.join(path.name for path in checkpoints)}")
+        with output_folder(args.output_dir, args.overwrite, source=args.run) as folder:
+            average_checkpoints(checkpoints, folder)
+        count = "1 checkpoint" if len(checkpoints) == 1 else f"{len(checkpoints)} checkpoints"
+        print(f"Averaged {count}: {', '.join(path.name for path in checkpoints)}")
         print(f'Try it: vanilla-transformer translate --model {shlex.quote(args.output_dir)} "..."')
 
     return run_as_filter(work, parser.prog)

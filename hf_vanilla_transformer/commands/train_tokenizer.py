@@ -3,7 +3,7 @@
 bpe        is byte-level: any text can be encoded, and is decoded to exactly what it was.
 wordpiece  is as in BERT: words end at whitespace and punctuation. It cannot be decoded exactly. Lost are how much
            whitespace there was and of which kind, which punctuation marks touched their neighbours, and each word of
-           more than 100 characters or with a character that the training text has not: it becomes <unk>.
+           more than 100 characters or with a character that the training text does not have: it becomes <unk>.
 
 Both end every text with </s>, and have <s>, <pad>, </s> and <unk> as tokens 0 to 3, then the sentinels, if any. "</s>"
 written in a text is text.
@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from ..data.corpora import TextFormat
 from ..data.tokenization import tokenizer_statistics, train_tokenizer
 from ..inference.pipes import run_as_filter
+from ..interop.output_folder import output_folder
 from ..training.command_line import OneLineParser
 
 EXAMPLE = """
@@ -56,21 +57,23 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     add("--lowercase", action="store_true", help="lower-case all text; decoding then gives lower case")
     sentinels = "special tokens <sentinel_0> ... to add, for pretraining by span corruption; 100 will do"
     add("--num_sentinels", type=int, default=0, metavar="N", help=sentinels)
-    add("--output_dir", required=True, metavar="DIR", help="folder to save the tokenizer in")
+    add("--output_dir", required=True, metavar="DIR", help="folder to save the tokenizer in; must be free or empty")
+    add("--overwrite", action="store_true", help="replace files that are in --output_dir already")
     args = parser.parse_args(argv)
 
     def work() -> None:
         text_format = TextFormat(args.source_lang, args.target_lang, args.monolingual)
-        tokenizer = train_tokenizer(
-            files=args.files,
-            vocab_size=args.vocab_size,
-            model=args.model,
-            lowercase=args.lowercase,
-            num_sentinels=args.num_sentinels,
-            output_dir=args.output_dir,
-            show_progress=sys.stderr.isatty(),  # elsewhere the bars come out as empty lines
-            text_format=text_format,
-        )
+        with output_folder(args.output_dir, args.overwrite) as folder:
+            tokenizer = train_tokenizer(
+                files=args.files,
+                vocab_size=args.vocab_size,
+                model=args.model,
+                lowercase=args.lowercase,
+                num_sentinels=args.num_sentinels,
+                output_dir=folder,
+                show_progress=sys.stderr.isatty(),  # elsewhere the bars come out as empty lines
+                text_format=text_format,
+            )
         statistics = tokenizer_statistics(tokenizer, args.files, text_format=text_format)
         print(f"Vocabulary: {len(tokenizer):,} tokens, {args.vocab_size:,} asked for")
         print(f"Read:       {statistics.lines:,} lines in {statistics.files} file(s)")

@@ -5,7 +5,7 @@ from .bad_lines import BadLines
 from .devices import choose_device
 from .ensemble import EnsembleForConditionalGeneration
 from .files import translated_lines, write_lines
-from .loading import load_translator
+from .loading import load_config, load_model, load_tokenizer, load_translator
 from .outputs import open_output
 from .pipes import run_as_filter
 from .translation import translate, translate_with_details
@@ -15,6 +15,9 @@ __all__ = [
     "EnsembleForConditionalGeneration",
     "Translation",
     "choose_device",
+    "load_config",
+    "load_model",
+    "load_tokenizer",
     "load_translator",
     "open_output",
     "run_as_filter",

@@ -9,7 +9,14 @@ from typing import Any
 import torch
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging
 
 from ..data.seals import SEAL, find_damage
@@ -48,8 +55,7 @@ def load_translator(
     chosen = choose_device(device)
     models, tokenizers = [], []
     for folder in folders:
-        _check_place(folder)
-        model, tokenizer = _load_model(folder, dtype), _load_tokenizer(folder)
+        model, tokenizer = load_model(folder, dtype), load_tokenizer(folder)
         rows = model.get_input_embeddings().weight.shape[0]
         if len(tokenizer) > rows:
             raise ValueError(
@@ -64,6 +70,100 @@ def load_translator(
         if tokenizer.get_vocab() != tokenizers[0].get_vocab():
             raise ValueError(f"the tokenizers of {folder} and {folders[0]} differ; an ensemble has one vocabulary")
     return models[0] if len(models) == 1 else EnsembleForConditionalGeneration(models).eval(), tokenizers[0]
+
+
+def load_config(folder: str | Path, **overrides: Any) -> PreTrainedConfig:
+    """Loads the configuration of a model, after a look at the files beside it.
+
+    Args:
+        folder: of the model, or its name on the Hub.
+        **overrides: fields that are to have other values.
+
+    Returns:
+        The configuration.
+
+    Raises:
+        FileNotFoundError: there is no such folder or model.
+        ValueError: it is damaged, or is not of a sequence-to-sequence model; the message is one line.
+    """
+    _check_place(folder)
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, **overrides)
+    except Exception as error:
+        raise _unloadable(folder, error) from error
+    if not config.is_encoder_decoder:
+        raise ValueError(
+            f"the model of {folder} cannot be loaded: it is a {config.model_type} model, which is not a "
+            "sequence-to-sequence model"
+        )
+    return config
+
+
+def load_model(folder: str | Path, dtype: str = "auto", **overrides: Any) -> PreTrainedModel:
+    """Loads a model, and makes sure that all its weights are there, fit and are finite.
+
+    Args:
+        folder: of the model, or of a PEFT adapter; or a name on the Hub.
+        dtype: of the weights; "auto" leaves them as they were saved.
+        **overrides: fields of its configuration that are to have other values.
+
+    Returns:
+        The model.
+
+    Raises:
+        FileNotFoundError: there is no such folder or model.
+        ValueError: it is damaged, its weights are not those that its configuration asks for, or not finite; the
+            message is one line.
+    """
+    _check_place(folder)
+    if not (Path(folder) / _ADAPTER_CONFIG).exists():
+        load_config(folder, **overrides)
+    options = {"dtype": dtype, "trust_remote_code": False, "output_loading_info": True, "ignore_mismatched_sizes": True}
+    try:
+        with _quiet_loading():
+            model, info = AutoModelForSeq2SeqLM.from_pretrained(folder, **options, **overrides)
+    except SafetensorError as error:
+        where = _damaged_file(folder)
+        raise ValueError(f"{where} is damaged or truncated ({_in_one_line(error)}); copy or train it again") from error
+    except Exception as error:  # whatever the libraries raise: users want the folder and the reason, in one line
+        raise _unloadable(folder, error) from error
+    _check_weights(folder, model, info, " and ".join([_CONFIG, *overrides]))
+    return model
+
+
+def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
+    """Loads a tokenizer.
+
+    Args:
+        folder: of the tokenizer, or its name on the Hub.
+
+    Returns:
+        The tokenizer.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or no tokenizer in it.
+        ValueError: it cannot be loaded; the message is one line.
+    """
+    path = Path(folder)
+    if path.is_dir() and not any(found for pattern in _TOKENIZER_FILES for found in path.glob(pattern)):
+        raise FileNotFoundError(f"the folder {folder} has no tokenizer; save one there by tokenizer.save_pretrained()")
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # likewise
+        if not path.is_dir():
+            raise FileNotFoundError(
+                f"there is no folder {folder}, and no such tokenizer could be loaded from the Hub: "
+                f"{_in_one_line(error)}"
+            ) from error
+        raise ValueError(f"the tokenizer of {folder} cannot be loaded: {_in_one_line(error)}") from error
+
+
+def _unloadable(folder: str | Path, error: Exception) -> FileNotFoundError | ValueError:
+    if not Path(folder).is_dir():
+        return FileNotFoundError(
+            f"there is no folder {folder}, and no such model could be loaded from the Hub: {_in_one_line(error)}"
+        )
+    return ValueError(f"the model of {folder} cannot be loaded: {_in_one_line(error)}")
 
 
 def _check_place(folder: str | Path) -> None:
@@ -87,40 +187,16 @@ def _check_place(folder: str | Path) -> None:
         raise ValueError(
             f"{folder} is damaged: {damage}; take another checkpoint, or remove its {SEAL} if the change was intended"
         )
-    if not any(found for pattern in _TOKENIZER_FILES for found in path.glob(pattern)):
-        raise FileNotFoundError(f"the folder {folder} has no tokenizer; save one there by tokenizer.save_pretrained()")
 
 
-def _load_model(folder: str | Path, dtype: str) -> PreTrainedModel:
-    options = {"dtype": dtype, "trust_remote_code": False, "output_loading_info": True, "ignore_mismatched_sizes": True}
-    try:
-        if not (Path(folder) / _ADAPTER_CONFIG).exists():
-            config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-            if not config.is_encoder_decoder:
-                raise ValueError(f"it is a {config.model_type} model, which is not a sequence-to-sequence model")
-        with _quiet_loading():
-            model, info = AutoModelForSeq2SeqLM.from_pretrained(folder, **options)
-    except SafetensorError as error:
-        where = _damaged_file(folder)
-        raise ValueError(f"{where} is damaged or truncated ({_in_one_line(error)}); copy or train it again") from error
-    except Exception as error:  # whatever the libraries raise: users want the folder and the reason, in one line
-        if not Path(folder).is_dir():
-            raise FileNotFoundError(
-                f"there is no folder {folder}, and no such model could be loaded from the Hub: {_in_one_line(error)}"
-            ) from error
-        raise ValueError(f"the model of {folder} cannot be loaded: {_in_one_line(error)}") from error
-    _check_weights(folder, model, info)
-    return model
-
-
-def _check_weights(folder: str | Path, model: PreTrainedModel, info: dict[str, Any]) -> None:
+def _check_weights(folder: str | Path, model: PreTrainedModel, info: dict[str, Any], described_by: str) -> None:
     for name, saved, expected in sorted(info["mismatched_keys"]):
         raise ValueError(
-            f"{folder}: {name} is {tuple(saved)} in the file of weights, but {tuple(expected)} by {_CONFIG}; the two "
-            "do not belong together"
+            f"{folder}: {name} is {tuple(saved)} in the file of weights, but {tuple(expected)} by {described_by}; "
+            "these do not belong together"
         )
     for name in sorted(info["missing_keys"]):
-        raise ValueError(f"{folder}: the file of weights has no {name}, but by {_CONFIG} the model has one")
+        raise ValueError(f"{folder}: the file of weights has no {name}, but by {described_by} the model has one")
     if info["unexpected_keys"]:
         names = sorted(info["unexpected_keys"])
         logger.warning(f"{folder}: {len(names)} weights that the model does not have are ignored, such as {names[0]}")
@@ -131,13 +207,6 @@ def _check_weights(folder: str | Path, model: PreTrainedModel, info: dict[str, A
                 f"{folder}: {count} of the {weights.numel()} numbers of {name} are not finite; the file of weights is "
                 "damaged, or the training had diverged"
             )
-
-
-def _load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
-    try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except Exception as error:  # likewise
-        raise ValueError(f"the tokenizer of {folder} cannot be loaded: {_in_one_line(error)}") from error
 
 
 def _damaged_file(folder: str | Path) -> str | Path:

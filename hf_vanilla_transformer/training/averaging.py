@@ -88,7 +88,8 @@ def last_checkpoints(output_dir: str | Path, count: int, by: Literal["step", "ep
         an older one in its place, such as an old best one, would not be one of the last.
 
     Raises:
-        ValueError: there is none, or none are asked for.
+        FileNotFoundError: there is no such folder.
+        ValueError: there is no checkpoint, or none are asked for.
     """
     if count < 1:
         raise ValueError(f"{count} checkpoints have no average; take at least 1")
@@ -101,9 +102,14 @@ def last_checkpoints(output_dir: str | Path, count: int, by: Literal["step", "ep
         else:
             logger.warning(f"{checkpoint} is damaged and left out of the average: {damage}")
     if not checkpoints:
-        raise ValueError(f"{output_dir} has no checkpoint, by {by}, to average")
+        if not Path(output_dir).is_dir():
+            raise FileNotFoundError(f"there is no folder {output_dir}; name that of a run, which has checkpoints")
+        kind = " that was written at the end of an epoch" if by == "epoch" else ""
+        raise ValueError(f"{output_dir} has no checkpoint{kind} to average")
     if len(checkpoints) < count:
-        logger.warning(f"{output_dir} has {len(checkpoints)} checkpoints instead of {count}; these are averaged")
+        logger.warning(
+            f"{output_dir} has {len(checkpoints)} of the {count} checkpoints to average; only these are averaged"
+        )
     return checkpoints
 
 

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import PreTrainedTokenizerBase
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils import logging
 from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME
 
 from ..configuration_vanilla_transformer import VanillaTransformerConfig
+from ..inference import load_config, load_model
 from ..modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
 from .adapters import add_adapters
 from .arguments import VanillaTransformerTrainingArguments
@@ -43,9 +43,12 @@ def build_model(args: VanillaTransformerTrainingArguments, tokenizer: PreTrained
                 f"model_name_or_path={args.model_name_or_path} is an adapter without its model; go on with the folder "
                 "of a finished run, which has the merged model, or resume a run with resume_from_checkpoint"
             )
-        model = VanillaTransformerForConditionalGeneration.from_pretrained(
-            args.model_name_or_path, dtype=torch.float32, **overrides
-        )
+        model = load_model(args.model_name_or_path, "float32", **overrides)
+        if not isinstance(model, VanillaTransformerForConditionalGeneration):
+            raise ValueError(
+                f"model_name_or_path={args.model_name_or_path} is a {model.config.model_type} model, and not one of "
+                "this package; `vanilla-transformer convert` imports those of Marian, fairseq and torch.nn.Transformer"
+            )
         # Tokens that the model did not have, and those that are found in spare rows of its embedding.
         new_rows |= set(range(model.config.vocab_size, len(tokenizer)))
         if len(tokenizer) > model.config.vocab_size:
@@ -97,8 +100,10 @@ def learned_positions(args: VanillaTransformerTrainingArguments) -> int | None:
     if args.model_name_or_path is None:
         config = VanillaTransformerConfig.from_preset(args.preset, **overrides)
     else:
-        config = VanillaTransformerConfig.from_pretrained(args.model_name_or_path, **overrides)
-    return config.num_learned_positions if config.position_encoding == "learned" else None
+        if (Path(args.model_name_or_path) / ADAPTER_CONFIG_NAME).exists():
+            return None  # `build_model` refuses it
+        config = load_config(args.model_name_or_path, **overrides)
+    return config.num_learned_positions if getattr(config, "position_encoding", None) == "learned" else None
 
 
 def _freeze(model: Any, names: Sequence[str]) -> None:

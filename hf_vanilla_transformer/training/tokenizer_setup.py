@@ -17,6 +17,7 @@ from ..data.added_tokens import add_tokens_to
 from ..data.corpora import Corpus, Share, TextFormat, read_corpora
 from ..data.streaming import corpus_shares
 from ..data.tokenization import save_tokenizer, train_tokenizer
+from ..inference import load_tokenizer
 from ..text_to_ids import text_to_ids
 from .arguments import VanillaTransformerTrainingArguments
 
@@ -61,7 +62,7 @@ def prepare_tokenizer(
             f"tokenizer_name_or_path={given} is a file; a tokenizer is a folder with tokenizer.json. From a model of "
             f"SentencePiece: vanilla-transformer convert sentencepiece {given} --output_dir DIR"
         )
-    tokenizer = AutoTokenizer.from_pretrained(given, trust_remote_code=False)
+    tokenizer = load_tokenizer(given)
     check_tokenizer(tokenizer, str(given), new_model=checkpoint is None and args.model_name_or_path is None)
     if checkpoint is None and args.tokenizer_name_or_path and args.model_name_or_path:
         _require_the_vocabulary_of_the_model(tokenizer, args.tokenizer_name_or_path, args.model_name_or_path)
