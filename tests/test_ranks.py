@@ -125,6 +125,19 @@ def test_a_folder_that_another_machine_does_not_see_is_refused_by_all(monkeypatc
     assert not list(tmp_path.rglob(".seen*"))
 
 
+def test_processes_wait_for_the_last_before_they_leave(monkeypatch):
+    for processes, expected in ((1, []), (2, ["wait", "leave"])):
+        done = []
+        state = SimpleNamespace(
+            num_processes=processes,
+            wait_for_everyone=lambda done=done: done.append("wait"),
+            destroy_process_group=lambda done=done: done.append("leave"),
+        )
+        monkeypatch.setattr(ranks, "PartialState", lambda state=state: state)
+        ranks.leave_together()
+        assert done == expected
+
+
 def test_a_single_process_just_works():
     assert ranks.by_main_process(lambda: 7) == 7
     model = nn.Linear(2, 2)

@@ -12,9 +12,15 @@ def text(tmp_path_factory):
     return write_text(tmp_path_factory.mktemp("text"))
 
 
-def test_a_run_that_ends_prints_three_lines_and_returns_0(text, tmp_path, capsys):
+def test_a_run_that_ends_prints_three_lines_and_returns_0_when_all_processes_are_done(
+    text, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(command_line, "leave_together", lambda: print("all done"))
     assert run_command(flags(options(text, tmp_path, max_steps=1, eval_strategy="no"))) == 0
-    trained, validation, try_it = capsys.readouterr().out.strip().splitlines()[-3:]
+    trained, validation, try_it, last = capsys.readouterr().out.strip().splitlines()[-4:]
+    assert last == "all done"
+    assert run_command(flags(options(text, tmp_path / "prepared", prepare_only=True))) == 0
+    assert capsys.readouterr().out.strip().splitlines()[-1] == "all done"
     assert trained.startswith("Trained ")
     assert validation.startswith("Validation (last update): ")
     assert try_it.startswith("Try it: ")

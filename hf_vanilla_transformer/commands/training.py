@@ -9,6 +9,7 @@ from huggingface_hub.errors import StrictDataclassError
 
 from ..inference.pipes import INTERRUPTED, PIPE_CLOSED, send_to_nobody
 from ..training import parse_arguments, prepare, prepare_only, summary_lines, train
+from ..training.ranks import leave_together
 
 
 def run_command(
@@ -44,6 +45,7 @@ def run_command(
             ready = prepare_only(args)
             if args.process_index == 0:
                 print(ready)
+            leave_together()
             return 0
         result = train(prepare(args), args)
         if args.process_index == 0:
@@ -52,6 +54,7 @@ def run_command(
             else:
                 print(f"Stopped after update {result.metrics['updates']}; everything is saved in {args.output_dir}.")
                 print("To go on, repeat the command with --resume_from_checkpoint last", flush=True)
+        leave_together()
     except BrokenPipeError:
         send_to_nobody(sys.stdout)
         return PIPE_CLOSED

@@ -95,4 +95,16 @@ def broadcast_weights(model: nn.Module) -> None:
             torch.distributed.broadcast(weight, src=0)
 
 
-__all__ = ["broadcast_weights", "by_main_process", "require_shared"]
+def leave_together() -> None:
+    """Ends the connection of several processes, when the last of them is done; to be called at the end of a program.
+
+    A process that exits with an open connection may be aborted by torch; its launcher then stops the others, and the
+    first may still be writing results.
+    """
+    state = PartialState()
+    if state.num_processes > 1:
+        state.wait_for_everyone()
+        state.destroy_process_group()
+
+
+__all__ = ["broadcast_weights", "by_main_process", "leave_together", "require_shared"]
