@@ -128,7 +128,7 @@ def test_a_missing_or_unreadable_seal_is_damage(tmp_path):
     (checkpoint / SEAL).write_bytes(b"{}")
     assert find_damage(checkpoint) is not None  # a seal of nothing
     (checkpoint / SEAL).unlink()
-    assert "cannot be read" in find_damage(checkpoint)
+    assert "has no seal.json" in find_damage(checkpoint)
     assert find_damage(tmp_path / "nowhere") is not None
 
 

@@ -7,7 +7,7 @@ import pytest
 from transformers import Seq2SeqTrainingArguments
 
 from hf_vanilla_transformer.training import VanillaTransformerTrainingArguments
-from hf_vanilla_transformer.training.command_line import OPTION_GROUPS, OneLineParser, RunParser
+from hf_vanilla_transformer.training.command_line import OPTION_GROUPS, RunParser
 from hf_vanilla_transformer.training.refused_options import REFUSED
 
 OPTIONS = {field.name for field in dataclasses.fields(VanillaTransformerTrainingArguments) if field.init}
@@ -106,22 +106,3 @@ def test_help_all_shows_what_transformers_has_but_what_is_refused(capsys):
 
 def test_help_shows_what_the_recipe_says(capsys):
     assert re.search(r"--max_tokens .*\n? +.*\[1234\]", help_of("--help", capsys, recipe={"max_tokens": 1234}))
-
-
-def test_parsers_of_other_commands_suggest_options_as_they_are_spelled(capsys):
-    parser = OneLineParser("prog")
-    parser.add_argument("--output-dir", required=True)
-    parser.add_argument("--number", type=int)
-    assert "unknown option --outptu_dir; did you mean --output-dir?" in refused(parser, ["--outptu_dir", "x"], capsys)
-    assert "arguments are required: --output-dir" in refused(parser, [], capsys)
-    assert "unknown option --output" in refused(parser, ["--output", "x"], capsys), "nothing is abbreviated"
-    assert parser.parse_args(["--output-dir", "x"]).output_dir == "x"
-
-
-def test_options_of_sub_commands_are_their_own(capsys):
-    parser = OneLineParser("prog")
-    parser.add_subparsers().add_parser("sub").add_argument("--depth")
-    assert parser.parse_args(["sub", "--depth", "3"]).depth == "3"
-    with pytest.raises(SystemExit):
-        parser.parse_args(["sub", "--dept", "3"])
-    assert capsys.readouterr().err.startswith("prog sub: error: unknown option --dept; did you mean --depth?")

@@ -170,7 +170,7 @@ def test_a_state_that_does_not_fit_is_refused_in_one_line(kind, tmp_path, capsys
         ([*HEADS, "--set", "num_heads=2"], "there is an option for it, --num_heads"),
         ([*HEADS, "--ignored", "("], "`ignored`='('"),
         ([*HEADS, "--prefix", "a\\b"], "a\\bencoder"),
-        ([*HEADS, "--source_dictionary", "dict.txt"], "unrecognized arguments: --source_dictionary"),
+        ([*HEADS, "--source_dictionary", "dict.txt"], "unknown option --source_dictionary"),
     ],
 )
 def test_options_that_cannot_be_used_are_named_in_one_line(words, message, tmp_path, capsys):

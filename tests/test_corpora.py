@@ -199,10 +199,10 @@ def test_a_bad_line_of_monolingual_jsonl_is_named(tmp_path, line, message):
         list(Corpus(path=path).read_texts())
 
 
-@pytest.mark.parametrize(("line", "columns"), [("alone", 1), ("a\tb\tc", 3), ("", 1)])
+@pytest.mark.parametrize(("line", "columns"), [("alone", "1 column"), ("a\tb\tc", "3 columns"), ("", "1 column")])
 def test_a_line_of_tsv_without_two_columns_is_named(tmp_path, line, columns):
     path = write(tmp_path / "bad.tsv", f"a\tb\n{line}\n")
-    with pytest.raises(ValueError, match=rf"bad\.tsv, line 2: expected SOURCE<tab>TARGET, got {columns} columns"):
+    with pytest.raises(ValueError, match=rf"bad\.tsv, line 2: expected SOURCE<tab>TARGET, got {columns}$"):
         list(Corpus(path=path).read_pairs("en", "de"))
 
 
@@ -269,6 +269,7 @@ def test_names_and_files():
     ("description", "corpus"),
     [
         ("a.jsonl", Corpus(path="a.jsonl")),
+        ("a.jsonl,weight=2", Corpus(path="a.jsonl", weight=2.0)),
         ("path=a.jsonl,weight=2", Corpus(path="a.jsonl", weight=2.0)),
         ("source=a.en, target=a.de", Corpus(source="a.en", target="a.de")),
         ("dataset=x/y,config=de-en,split=train", Corpus(dataset="x/y", config="de-en", split="train")),
@@ -287,23 +288,23 @@ def test_a_corpus_as_options_and_recipes_name_it(description, corpus):
 @pytest.mark.parametrize(
     ("description", "message"),
     [
-        ("sorce=a,target=b", "'sorce' is no key of a corpus.*did you mean source"),
-        ({"zzz": "a"}, "'zzz' is no key.*a corpus has: path, source"),
-        ("a.jsonl,b.jsonl", "'a.jsonl' is no key"),
+        ("sorce=a,target=b", "unknown key 'sorce'; did you mean source"),
+        ({"zzz": "a"}, "unknown key 'zzz'; a corpus has path, source"),
+        ("a.jsonl,b.jsonl", "^a.jsonl,b.jsonl: unknown key 'b.jsonl'"),
         ("path=a,weight=much", "much"),
-        ("path=a,weight=0", "number above 0.*weight=0.0"),
+        ("path=a,weight=0", "number above 0, and not 0.0"),
         ("path=a,weight=-1", "above 0"),
         ("path=a,weight=nan", "above 0"),
         ("path=a,weight=inf", "above 0"),
         ({"path": "a", "weight": [2]}, r"\[2\]"),
-        ("source=a", "a path, a source with its target, or a dataset"),
-        ("target=a", "a path, a source with its target"),
-        ("path=a,target=b", "a path, a source with its target"),
-        ("path=a,dataset=b", "a path, a source with its target"),
-        ({"path": "a", "source": "b", "target": "c"}, "a path, a source with its target"),
-        ({}, "a path, a source with its target"),
-        ("", "a path, a source with its target"),
-        ({"path": None}, "a path, a source with its target"),
+        ("source=a", "a file, source=FILE,target=FILE, or dataset=NAME"),
+        ("target=a", "a file, source=FILE,target=FILE, or dataset=NAME"),
+        ("path=a,target=b", "a file, source=FILE,target=FILE, or dataset=NAME"),
+        ("path=a,dataset=b", "a file, source=FILE,target=FILE, or dataset=NAME"),
+        ({"path": "a", "source": "b", "target": "c"}, "a file, source=FILE,target=FILE, or dataset=NAME"),
+        ({}, "a file, source=FILE,target=FILE, or dataset=NAME"),
+        ("", "a file, source=FILE,target=FILE, or dataset=NAME"),
+        ({"path": None}, "a file, source=FILE,target=FILE, or dataset=NAME"),
     ],
 )
 def test_descriptions_that_name_no_corpus_are_refused(description, message):

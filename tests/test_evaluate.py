@@ -108,3 +108,19 @@ def test_text_of_a_language_without_spaces_is_cut_as_sacrebleu_does(texts, monke
 def test_options_that_do_not_go_together_are_refused(texts, monkeypatch, options, message):
     monkeypatch.chdir(texts)
     assert message in run(command.main, *options).error
+
+
+@pytest.mark.parametrize("option", ["--output", "--save_translations"])
+@pytest.mark.parametrize("name", ["en", "de", "out"])
+def test_no_output_replaces_what_is_evaluated(option, name, texts):
+    before = {path.name: path.read_text() for path in texts.iterdir()}
+    options = ["--translations", texts / "out", "--source", texts / "en", "--references", texts / "de", "--no_ter"]
+    error = run(command.main, *options, option, texts / name).error
+    assert f"{texts / name} is a file to evaluate, which the results would replace" in error
+    assert {path.name: path.read_text() for path in texts.iterdir()} == before
+
+
+def test_two_outputs_are_two_files(texts):
+    options = ["--translations", texts / "out", "--references", texts / "de", "--no_ter"]
+    both = ["--output", texts / "new", "--save_translations", texts / "new"]
+    assert "are one file" in run(command.main, *options, *both).error

@@ -131,3 +131,12 @@ def test_what_is_installed_is_this_command_and_the_recipes():
     assert (PROJECT / "scripts" / f"{place}.py").exists()
     assert f'py-modules = ["{place}"]' in project
     assert '"recipes/*.yaml"' in project
+
+
+def test_ctrl_c_while_libraries_are_imported_is_one_line(monkeypatch, capsys):
+    def interrupted(name):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command.importlib, "import_module", interrupted)
+    assert main(["translate", "--model", "x"]) == 130
+    assert capsys.readouterr().err == "vanilla-transformer translate: interrupted\n"

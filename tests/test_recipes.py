@@ -233,3 +233,31 @@ def test_a_model_that_is_given_by_a_flag_overrides_the_preset_of_a_recipe(recipe
     assert given_values(args).keys().isdisjoint({"preset", "vocab_size"}), "the run can be repeated from these"
     args = parse_arguments([path, "--tokenizer_name_or_path", "t"])
     assert (args.preset, args.vocab_size) == ("big", 37000)
+
+
+@pytest.mark.parametrize(
+    ("flags", "needed"),
+    [
+        (["--noise_density", "0.3"], "objective=span_corruption"),
+        (["--mean_span_length", "2"], "objective=span_corruption"),
+        (["--shuffle_buffer", "9"], "streaming"),
+        (["--lora_modules", "q_proj"], "lora_rank"),
+        (["--continue_schedule", "true"], "model_name_or_path"),
+        (["--average_last", "3", "--final_weights", "last"], "final_weights=average"),
+        (["--ema_decay", "0.9"], "final_weights=ema"),
+        (["--keep_worse_average", "true", "--final_weights", "last"], "final_weights=average or ema"),
+        (["--save_steps", "7", "--save_strategy", "no", "--final_weights", "last"], "save_strategy=steps"),
+        (["--eval_steps", "7", "--eval_strategy", "no"], "eval_strategy=steps"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(flags, needed):
+    with pytest.raises(ValueError, match=f"^{flags[0][2:]} has no effect without {needed}; give that too, or leave"):
+        parse_arguments(["--output_dir", "run", "--use_cpu", "true", *flags])
+
+
+def test_a_flag_may_turn_off_what_a_recipe_has_options_for(recipe):
+    path = recipe("output_dir: run\nuse_cpu: true\naverage_last: 5\nsave_strategy: steps\nsave_steps: 100\n")
+    args = parse_arguments([path, "--final_weights", "last", "--save_strategy", "no"])
+    assert (args.final_weights, args.save_strategy) == ("last", "no")
+    with pytest.raises(ValueError, match="ema_decay has no effect"):
+        parse_arguments([recipe("output_dir: run\nuse_cpu: true\nema_decay: 0.9\n")])

@@ -65,8 +65,10 @@ def test_where_all_are_damaged_nothing_starts_afresh_over_them(copy_of_stopped, 
 
 
 def test_a_folder_that_is_no_checkpoint_is_refused(stopped, tmp_path):
-    with pytest.raises(ValueError, match=r"seal\.json cannot be read"):
+    with pytest.raises(ValueError, match=r"it is no checkpoint.*Give a checkpoint, such as .*checkpoint-100, or last"):
         find_checkpoint(str(tmp_path), stopped)
+    with pytest.raises(ValueError, match="nowhere: there is no such folder"):
+        find_checkpoint(str(tmp_path / "nowhere"), stopped)
 
 
 def test_checkpoints_without_an_optimizer_are_no_place_to_resume_from(text, tmp_path):

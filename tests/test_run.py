@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -385,3 +386,17 @@ def test_what_is_missing_is_said_before_anything_long_begins(text, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OSError, match="output_dir=.*cannot be written"):
         prepare(arguments(text, tmp_path / "file"))
+
+
+@pytest.mark.parametrize("mistake", [{"max_length": 1}, {"config_overrides": ["dropuot=0.1"]}])
+def test_a_mistake_does_not_cost_the_run_that_is_to_be_overwritten(run, text, tmp_path, mistake):
+    folder = tmp_path / "run"
+    shutil.copytree(run[0], folder)
+    before = sorted(path.name for path in folder.iterdir())
+    with pytest.raises(ValueError, match=r"nothing is left to learn|did you mean dropout"):
+        prepare(arguments(text, folder, overwrite_output_dir=True, **mistake))
+    assert sorted(path.name for path in folder.iterdir()) == before
+    assert list_checkpoints(folder)
+    prepare(arguments(text, folder, overwrite_output_dir=True))
+    assert not list_checkpoints(folder)
+    assert not (folder / "model.safetensors").exists()

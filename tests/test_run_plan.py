@@ -83,7 +83,7 @@ def test_more_gpus_are_faster_but_less_than_their_number_says():
         (["--config_overrides", "dropuot=1"], "did you mean dropout?"),
         (["--gpu", "P100"], "gpu='P100' is none of A100, H100, cpu"),
         (["--count", "0"], "count=0"),
-        (["--gpu", "cpu", "--count", "2"], "count=2: there is one cpu"),
+        (["--gpu", "cpu", "--count", "2"], "count=2 is not possible: give 1 or more GPUs, or 1 cpu"),
         (["--max_tokens", "0"], "max_tokens=0 is less than 1"),
     ],
 )

@@ -48,7 +48,7 @@ def test_lines_that_are_no_pairs_stop_or_are_skipped_and_counted(folder, transla
 
 def test_a_line_without_two_columns_may_be_skipped_too(folder, translator):
     data = b"a\tA\nno pair\na\tb\tc\nb\tB\n"
-    assert "line 2: expected SOURCE<tab>TARGET, got 1 columns" in run(command.main, "--model", folder, stdin=data).error
+    assert "line 2: expected SOURCE<tab>TARGET, got 1 column." in run(command.main, "--model", folder, stdin=data).error
     done = run(command.main, "--model", folder, "--json", "--on_error", "skip", stdin=data)
     assert [bool(line) for line in done.stdout.splitlines()] == [True, False, False, True]
     assert "2 pairs" in done.stderr

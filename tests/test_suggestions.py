@@ -1,6 +1,6 @@
 """What a mistyped name was probably meant to be."""
 
-from hf_vanilla_transformer.training.suggestions import did_you_mean
+from hf_vanilla_transformer.data.suggestions import did_you_mean
 
 
 def test_the_nearest_name_is_suggested_and_nothing_for_what_resembles_none():

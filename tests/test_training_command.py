@@ -48,10 +48,18 @@ def test_an_interruption_while_saving_is_one_line(text, tmp_path, capsys, monkey
     def train(run, args):
         raise KeyboardInterrupt
 
+    def train_and_save(run, args):
+        (tmp_path / "checkpoint-3").mkdir()
+        raise KeyboardInterrupt
+
     monkeypatch.setattr(command_line, "train", train)
     assert run_command(flags(options(text, tmp_path, max_steps=1)), "verb") == 130
-    (line,) = capsys.readouterr().err.splitlines()[-1:]
-    assert line.startswith("verb: interrupted")
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line == "verb: interrupted before it could save", "there is nothing to resume from"
+    monkeypatch.setattr(command_line, "train", train_and_save)
+    assert run_command(flags(options(text, tmp_path, max_steps=1)), "verb") == 130
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("verb: interrupted before it could save; --resume_from_checkpoint last")
     assert str(tmp_path) in line
 
 

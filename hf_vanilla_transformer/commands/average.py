@@ -4,10 +4,10 @@ import argparse
 import shlex
 from collections.abc import Sequence
 
+from ..inference.one_line_parser import OneLineParser
 from ..inference.pipes import run_as_filter
 from ..interop.output_folder import output_folder
 from ..training import average_checkpoints, last_checkpoints
-from ..training.command_line import OneLineParser
 
 EXAMPLE = """
 example:

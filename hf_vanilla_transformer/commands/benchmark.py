@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 
+from ..inference.one_line_parser import OneLineParser
 from ..inference.pipes import run_as_filter
 from ..lab.benchmarks import WORKLOADS, compare_loss, compare_train_step
 from ..lab.decode_benchmark import Cell, compare_decoding
 from ..lab.train_benchmark import compare_training
-from ..training.command_line import OneLineParser
 
 EXAMPLES = """
 examples:

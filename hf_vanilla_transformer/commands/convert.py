@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ..inference.one_line_parser import OneLineParser
 from ..interop import convert_fairseq, convert_marian, convert_sentencepiece, convert_torch_transformer
 from ..training.model_setup import parse_overrides
 
@@ -22,16 +23,16 @@ pickled file may hold tensors and plain values only. The output folder appears w
 """
 
 
-def make_parser(prog: str | None = None) -> argparse.ArgumentParser:
+def make_parser(prog: str | None = None) -> OneLineParser:
     """Describes the options, each with the systems that it is for."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog=prog, description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     systems = parser.add_subparsers(dest="system", required=True, metavar="SYSTEM", help="where it comes from:")
-    output = argparse.ArgumentParser(add_help=False)
+    output = OneLineParser(add_help=False)
     output.add_argument("--output_dir", required=True, help="folder to write; must be free or empty")
     output.add_argument("--overwrite", action="store_true", help="replace files that are in --output_dir already")
-    fields = argparse.ArgumentParser(add_help=False)
+    fields = OneLineParser(add_help=False)
     fields.add_argument(
         "--set",
         nargs="*",

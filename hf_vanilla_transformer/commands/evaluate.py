@@ -19,6 +19,7 @@ from ..evaluation import (
     system_of_model,
 )
 from ..inference import open_output, run_as_filter
+from ..inference.one_line_parser import OneLineParser
 
 EXAMPLES = """
 examples:
@@ -151,7 +152,7 @@ def parse_arguments(argv: Sequence[str] | None, prog: str | None) -> argparse.Na
     Returns:
         The options, and `prog`.
     """
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog=prog, description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     system = parser.add_mutually_exclusive_group(required=True)
@@ -186,6 +187,13 @@ def parse_arguments(argv: Sequence[str] | None, prog: str | None) -> argparse.Na
     for name in () if args.test_set else ("source_lang", "target_lang"):
         if getattr(args, name):
             parser.error(f"--{name} has no effect without --test_set")
+    read = [args.translations, args.source, *(args.references or []), args.test_set, args.baseline]
+    written = [path for path in (args.output, args.save_translations) if path]
+    for path in written:
+        if any(name and Path(name).exists() and Path(path).exists() and Path(path).samefile(name) for name in read):
+            parser.error(f"{path} is a file to evaluate, which the results would replace; name another")
+    if len({Path(path).resolve() for path in written}) < len(written):
+        parser.error(f"--output and --save_translations are one file, {args.output}; name two")
     if args.model and is_translated(args.model):
         parser.error(f"--model: {args.model} is a file, not a model; give it as --translations")
     if args.translations and not is_translated(args.translations):

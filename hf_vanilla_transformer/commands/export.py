@@ -8,6 +8,7 @@ from pathlib import Path
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from ..inference import load_translator
+from ..inference.one_line_parser import OneLineParser
 from ..interop import TARGET_TOKENIZER, export_ctranslate2, export_onnx, export_torch
 
 EXAMPLES = """
@@ -31,7 +32,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     Returns:
         The exit status: 0, 2 for options or files that cannot be used, 130 after Ctrl-C.
     """
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog=prog, description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", required=True, help="folder (or Hub name) of a trained model and its tokenizer")

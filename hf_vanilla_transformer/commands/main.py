@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         prog: what to call the program in messages; None for its name.
 
     Returns:
-        The exit status of the verb; 2 for an unknown one.
+        The exit status of the verb; 2 for an unknown one, 130 after Ctrl-C.
     """
     program = prog or PROGRAM
     words = sys.argv[1:] if argv is None else list(argv)
@@ -61,8 +61,12 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         hint = f"did you mean {close[0]}?" if close else f"the verbs are {', '.join(VERBS)}"
         print(f"{program}: error: unknown verb {verb!r}; {hint}", file=sys.stderr)
         return 2
-    module = importlib.import_module(f"hf_vanilla_transformer.commands.{VERBS[verb][0]}")
-    return module.main(rest, f"{program} {verb}")
+    try:
+        module = importlib.import_module(f"hf_vanilla_transformer.commands.{VERBS[verb][0]}")
+        return module.main(rest, f"{program} {verb}")
+    except KeyboardInterrupt:  # before the verb itself listens: importing torch takes a while
+        print(f"{program} {verb}: interrupted", file=sys.stderr)
+        return 130
 
 
 def describe_verbs(program: str = PROGRAM) -> str:

@@ -7,10 +7,10 @@ is assumed: no time is measured but that of two cores.
 import argparse
 from collections.abc import Sequence
 
+from ..inference.one_line_parser import OneLineParser
 from ..inference.pipes import run_as_filter
 from ..lab.planning import PEAK_FLOPS, plan_table
 from ..lab.run_plan import CPU, plan_run, run_table
-from ..training.command_line import OneLineParser
 
 EXAMPLES = """
 examples:

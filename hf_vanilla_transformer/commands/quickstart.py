@@ -4,9 +4,9 @@ import argparse
 import shlex
 from collections.abc import Sequence
 
+from ..inference.one_line_parser import OneLineParser
 from ..inference.pipes import run_as_filter
 from ..lab.quickstart import quickstart
-from ..training.command_line import OneLineParser
 
 EXAMPLE = """
 examples:

@@ -8,6 +8,7 @@ from ..data.corpora import parallel_lines, tab_separated
 from ..data.text_files import decode_lines, read_lines
 from ..evaluation import ScoreTotals, score_pairs
 from ..inference import BadLines, load_translator, run_as_filter
+from ..inference.one_line_parser import OneLineParser
 
 EXAMPLES = """
 examples:
@@ -36,7 +37,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     Returns:
         The exit status.
     """
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog=prog, description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     models = parser.add_mutually_exclusive_group(required=True)

@@ -15,9 +15,9 @@ from collections.abc import Sequence
 
 from ..data.corpora import TextFormat
 from ..data.tokenization import tokenizer_statistics, train_tokenizer
+from ..inference.one_line_parser import OneLineParser
 from ..inference.pipes import run_as_filter
 from ..interop.output_folder import output_folder
-from ..training.command_line import OneLineParser
 
 EXAMPLE = """
 examples, one vocabulary for English and German:

@@ -9,6 +9,7 @@ from huggingface_hub.errors import StrictDataclassError
 
 from ..inference.pipes import INTERRUPTED, PIPE_CLOSED, send_to_nobody
 from ..training import parse_arguments, prepare, prepare_only, summary_lines, train
+from ..training.checkpoints import list_checkpoints
 from ..training.ranks import leave_together
 
 
@@ -59,8 +60,9 @@ def run_command(
         send_to_nobody(sys.stdout)
         return PIPE_CLOSED
     except KeyboardInterrupt:
+        has_checkpoints = bool(output_dir and list_checkpoints(output_dir))
         hint = f"; --resume_from_checkpoint last goes on from the newest checkpoint in {output_dir}"
-        print(f"{program}: interrupted before it could save{hint if output_dir else ''}", file=sys.stderr)
+        print(f"{program}: interrupted before it could save{hint if has_checkpoints else ''}", file=sys.stderr)
         return INTERRUPTED
     except (ImportError, OSError, ValueError, FloatingPointError, StrictDataclassError) as error:
         print(f"{program}: error: {' '.join(str(error).split())}", file=sys.stderr)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..data.text_files import count_lines, decode_lines, read_lines
 from ..inference import BadLines, load_translator, open_output, translated_lines, write_lines
+from ..inference.one_line_parser import OneLineParser
 
 EXAMPLES = """
 examples:
@@ -54,7 +55,7 @@ def parse_arguments(argv: Sequence[str] | None, prog: str | None) -> argparse.Na
     Returns:
         The options, and `prog`.
     """
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog=prog, description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument

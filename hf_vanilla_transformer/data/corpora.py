@@ -86,18 +86,20 @@ class Corpus:
     def __post_init__(self) -> None:
         named = [name for name in ("path", "source", "dataset") if getattr(self, name)]
         if len(named) != 1 or (self.source is None) != (self.target is None):
-            raise ValueError(f"a corpus is a path, a source with its target, or a dataset; got {self}")
+            raise ValueError("a corpus is a file, source=FILE,target=FILE, or dataset=NAME, and one of these only")
         if not 0 < self.weight < math.inf:
-            raise ValueError(f"the weight of a corpus is a number above 0; got {self}")
+            raise ValueError(f"the weight of a corpus is a number above 0, and not {self.weight}")
         if self.size is not None and (self.size < 1 or self.dataset is None):
-            raise ValueError(f"the size of a corpus is a number of sentences, and only for a dataset; got {self}")
+            raise ValueError(
+                f"the size of a corpus is a number of sentences, and only for a dataset; it cannot be {self.size} here"
+            )
 
     @classmethod
     def parse(cls, description: "str | Mapping[str, Any] | Corpus") -> "Corpus":
         """Reads a corpus as options and recipes name it.
 
         Args:
-            description: a path, `key=value,key=value`, or a mapping of the same keys.
+            description: a path, `path,weight=2`, `key=value,key=value`, or a mapping of the same keys.
 
         Returns:
             The corpus.
@@ -111,20 +113,25 @@ class Corpus:
             parts = [part.partition("=") for part in description.split(",")]
             if len(parts) == 1 and not parts[0][1]:
                 return cls(path=description)
+            if not parts[0][1]:  # FILE,weight=2
+                parts[0] = ("path", "=", parts[0][0])
+            text = description
             description = {key.strip(): value.strip() for key, _, value in parts}
+        else:
+            text = str(dict(description))
         names = [field.name for field in fields(cls)]
         for key in description:
             if key not in names:
                 close = difflib.get_close_matches(str(key), names, n=1)
-                hint = f"; did you mean {close[0]}?" if close else f"; a corpus has: {', '.join(names)}"
-                raise ValueError(f"{key!r} is no key of a corpus, in {dict(description)}{hint}")
+                hint = f"; did you mean {close[0]}?" if close else f"; a corpus has {', '.join(names)}"
+                raise ValueError(f"{text}: unknown key {key!r}{hint}")
         given = {key: value for key, value in description.items() if value is not None}  # YAML's `key:` is None
         texts = {key: str(value) for key, value in given.items() if key not in ("weight", "size")}
         try:
             size = int(given["size"]) if "size" in given else None
             return cls(weight=float(given.get("weight", 1.0)), size=size, **texts)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{dict(description)}: {error}") from error
+            raise ValueError(f"{text}: {error}") from error
 
     @property
     def name(self) -> str:
@@ -241,7 +248,7 @@ class Corpus:
             return None
         return (
             f"{self.path}, line 1: {cells[0]!r} and {cells[1]!r} look like names of columns; they are learned as a "
-            "sentence pair. Remove the line if it is none"
+            "sentence pair. Remove the line if it is not one"
         )
 
     def _dataset_rows(self, share: Share | None) -> Iterator[tuple[int, Any]]:
@@ -333,7 +340,8 @@ def tab_separated(lines: Iterable[str], name: str, on_error: OnError | None = No
     for number, line in enumerate(lines, start=1):
         columns = line.split("\t")
         if len(columns) != 2:
-            error = ValueError(f"{name}, line {number}: expected SOURCE<tab>TARGET, got {len(columns)} columns")
+            found = "1 column" if len(columns) == 1 else f"{len(columns)} columns"
+            error = ValueError(f"{name}, line {number}: expected SOURCE<tab>TARGET, got {found}")
             if on_error is None:
                 raise error
             on_error(number, error)

@@ -22,6 +22,10 @@ def find_damage(folder: str | Path, names: Sequence[str] = ("*",)) -> str | None
         None if all is well; else what is wrong.
     """
     folder = Path(folder)
+    if not folder.is_dir():
+        return "there is no such folder"
+    if not (folder / SEAL).exists():
+        return f"it is no checkpoint, or one that is not whole: it has no {SEAL}"
     try:
         seal = json.loads((folder / SEAL).read_text(encoding="utf-8"))
         contents = [(name, each["bytes"], each["sha256"]) for name, each in seal.items()]

@@ -100,6 +100,10 @@ def write_lines(
     if not quiet:
         seconds = time.perf_counter() - start
         how = {INTERRUPTED: "interrupted: ", PIPE_CLOSED: "output closed: "}.get(status, "")
+        said = "1 sentence" if count == 1 else f"{count:,} sentences"
         rate = f"{count / max(seconds, 1e-9):,.1f} sentences/s"
-        print(f"{how}{count:,} sentences translated in {seconds:,.1f} s ({rate})", file=sys.stderr)
+        print(
+            f"{how}{said} translated in {seconds:,.1f} s ({rate})",
+            file=sys.stderr,
+        )
     return status

@@ -106,7 +106,7 @@ def run_table(run: RunPlan, gpu: str | None = None, count: int = 1) -> str:
     if gpu not in (None, CPU, *PEAK_FLOPS):
         raise ValueError(f"gpu={gpu!r} is none of {', '.join(PEAK_FLOPS)}, {CPU}")
     if count < 1 or (gpu == CPU and count > 1):
-        raise ValueError(f"count={count}: there is one cpu, or GPUs from 1 on")
+        raise ValueError(f"count={count} is not possible: give 1 or more GPUs, or 1 cpu")
     tokens = run.max_tokens * run.accumulation * count
     rows = [
         [run.name, "Value"],

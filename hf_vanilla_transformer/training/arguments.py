@@ -57,7 +57,7 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
         default=0.15, metadata={"help": "Share of the tokens that span_corruption takes out (0.15 in T5)."}
     )
     mean_span_length: float = field(
-        default=3.0, metadata={"help": "Tokens of a span that span_corruption takes out, in the mean (3 in T5)."}
+        default=3.0, metadata={"help": "Tokens of a span that span_corruption takes out, on average (3 in T5)."}
     )
     max_length: int = field(
         default=256, metadata={"help": "Leave out pairs with more tokens than this on either side."}
@@ -143,10 +143,13 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
     )
     continue_schedule: bool = field(
         default=False,
-        metadata={"help": "Go on with the learning rate at the update where model_name_or_path stopped."},
+        metadata={
+            "help": "Begin the schedule at the update where model_name_or_path stopped; give its learning_rate "
+            "and warmup_steps again."
+        },
     )
     ema_decay: float = field(
-        default=0.999, metadata={"help": "Decay an update of the moving average of final_weights=ema."}
+        default=0.999, metadata={"help": "Decay per update of the moving average of final_weights=ema."}
     )
     final_weights: FinalWeights = field(
         default="average",
@@ -277,15 +280,23 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
 
     def _check(self) -> None:
         at_least = dict.fromkeys(("max_tokens", "max_eval_tokens", "max_length", "shuffle_buffer", "average_last"), 1)
+        at_least |= dict.fromkeys(("gradient_accumulation_steps", "save_total_limit"), 1)
         at_least |= dict.fromkeys(("r_drop", "lora_rank", "num_sentinels", "early_stopping_patience"), 0)
+        at_least["dataloader_num_workers"] = 0
+        if self.generation_num_beams is not None:
+            at_least["generation_num_beams"] = 1
         if self.preprocessing_workers is not None:
             at_least["preprocessing_workers"] = 1
         for name, lowest in at_least.items():
             if getattr(self, name) < lowest:
                 raise ValueError(f"{name}={getattr(self, name)} is less than {lowest}")
+        if self.max_steps == 0 or self.max_steps < -1:
+            raise ValueError(f"max_steps={self.max_steps} is less than 1; leave it out to count by num_train_epochs")
+        if self.max_steps == -1 and self.num_train_epochs <= 0:
+            raise ValueError(f"num_train_epochs={self.num_train_epochs} trains nothing; give a number above 0")
         for name in ("bpe_dropout", "ema_decay"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}={getattr(self, name)} is no number from 0 to 1")
+                raise ValueError(f"{name}={getattr(self, name)} is not a number from 0 to 1")
         for name, allowed in (("objective", Objective), ("final_weights", FinalWeights)):
             if getattr(self, name) not in get_args(allowed):
                 raise ValueError(f"{name}={getattr(self, name)!r} is none of {', '.join(get_args(allowed))}")
@@ -311,8 +322,8 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
             raise ValueError(f"streaming needs max_steps, since a stream has no last sentence; got {self.max_steps}")
         if self.learning_rate is None and self.warmup_steps < 1:
             raise ValueError(
-                f"warmup_steps={self.warmup_steps} is a share of the run, of which §5.3 derives no learning rate; "
-                "give a number of updates, or a learning_rate"
+                f"warmup_steps={self.warmup_steps:g} is not a number of updates, from which §5.3 derives the learning "
+                "rate; give one of at least 1, or a learning_rate"
             )
         if self.objective == "span_corruption" and self.bpe_dropout:
             raise ValueError("bpe_dropout is for translation; span_corruption has noise of its own")

@@ -1,4 +1,4 @@
-"""Words of a command line: parsers whose errors are one line, and the options of a run, the important ones first."""
+"""The options of a run as words of a command line, the important ones first."""
 
 import argparse
 import shutil
@@ -6,13 +6,13 @@ import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, fields
-from typing import Any, NoReturn
+from typing import Any
 
 from transformers import HfArgumentParser, Seq2SeqTrainingArguments
 
+from ..inference.one_line_parser import OneLineParser
 from .arguments import VanillaTransformerTrainingArguments
 from .refused_options import REFUSED
-from .suggestions import did_you_mean
 
 # What `--help` shows of a run, by purpose, in this order. The text is that of the field; those of transformers, which
 # are written for every kind of model, have one here.
@@ -99,48 +99,6 @@ OPTION_GROUPS: dict[str, dict[str, str | None]] = {
 _INDENT = 28
 
 
-class OneLineParser(argparse.ArgumentParser):
-    """An ArgumentParser that says what is wrong in one line, and what a mistyped option was probably meant to be.
-
-    Args:
-        *args: as of `argparse.ArgumentParser`.
-        **kwargs: likewise; options are not abbreviated, unless it says so.
-    """
-
-    after_unexpected = ""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
-
-    def error(self, message: str) -> NoReturn:
-        """Prints the message, without a usage that would bury it, and exits with status 2."""
-        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
-
-    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
-        """Refuses unknown options first of all, for what else is wrong may come of them; and words left over."""
-        words = sys.argv[1:] if args is None else list(args)
-        if self._subparsers is None:  # whose options are their own
-            for word in words:
-                if word == "--":
-                    break
-                if word.startswith("--") and word.partition("=")[0] not in self._option_string_actions:
-                    self.error(self._describe_unknown(word.partition("=")[0]))
-        namespace, rest = super().parse_known_args(words, namespace)
-        if rest:
-            self.error(f"unexpected word {rest[0]!r}{self.after_unexpected}")
-        return namespace, rest
-
-    def _describe_unknown(self, option: str) -> str:
-        name = option.lstrip("-").replace("-", "_")
-        if name in REFUSED:
-            return f"unknown option {option}: {REFUSED[name][1]}"
-        known = {string.lstrip("-").replace("-", "_"): string for string in sorted(self._option_string_actions)}
-        hint = did_you_mean(name, known)
-        for plain, string in known.items():  # as its author spells it
-            hint = hint.replace(f" {plain}?", f" {string}?")
-        return f"unknown option {option}{hint}"
-
-
 class RunParser(OneLineParser, HfArgumentParser):
     """The options of a run: ours and the usual ones of transformers with `--help`, all others with `--help_all`.
 
@@ -152,6 +110,7 @@ class RunParser(OneLineParser, HfArgumentParser):
     """
 
     after_unexpected = "; a recipe comes first, before all options"
+    instead = {name: advice for name, (_, advice) in REFUSED.items()}
 
     def __init__(
         self,

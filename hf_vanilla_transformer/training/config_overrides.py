@@ -6,7 +6,7 @@ from dataclasses import fields
 from typing import Any
 
 from ..configuration_vanilla_transformer import VanillaTransformerConfig
-from .suggestions import did_you_mean
+from ..data.suggestions import did_you_mean
 
 # What YAML calls them; Python's own names are literals.
 _WORDS = {"true": True, "false": False, "null": None}

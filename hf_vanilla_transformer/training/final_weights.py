@@ -46,7 +46,7 @@ def take_final_weights(trainer: "VanillaTransformerTrainer") -> str:
         name = _average(trainer, model)
     after = _score(trainer)
     if before is None or after is None:
-        logger.warning(f"without a validation set, whether the {name} is better than the last update was not found out")
+        _warn(trainer, f"without a validation set, whether the {name} is better than the last update was not found out")
         return name
     metric, former, averaged = args.metric_for_best_model, before, after
     is_worse = averaged < former if args.greater_is_better else averaged > former
@@ -54,16 +54,22 @@ def take_final_weights(trainer: "VanillaTransformerTrainer") -> str:
     if not is_worse:
         return f"{name}: {compared}"
     if args.keep_worse_average:
-        logger.warning(f"the {name} is worse than the last update, and kept: {compared}")
+        _warn(trainer, f"the {name} is worse than the last update, and kept: {compared}")
         return f"{name}, though worse: {compared}"
-    logger.warning(
+    _warn(
+        trainer,
         f"the {name} is worse than the last update, which is kept instead: {compared}. "
-        "For the average all the same, give keep_worse_average"
+        "To keep it anyway, give --keep_worse_average true",
     )
     with torch.no_grad():
         for parameter_name, parameter in model.named_parameters():
             parameter.copy_(last[parameter_name])
     return f"last update: {metric} {former:.4f}, of the {name} {averaged:.4f}"
+
+
+def _warn(trainer: "VanillaTransformerTrainer", message: str) -> None:
+    if trainer.is_world_process_zero():  # all processes come to the same conclusion
+        logger.warning(message)
 
 
 def load_exactly(model: nn.Module, weights: dict[str, torch.Tensor]) -> None:

@@ -10,11 +10,11 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 import yaml
 from transformers.trainer_pt_utils import AcceleratorConfig
 
+from ..data.suggestions import did_you_mean
 from ..data.text_files import read_lines
 from .arguments import VanillaTransformerTrainingArguments
 from .command_line import RunParser
 from .refused_options import REFUSED
-from .suggestions import did_you_mean
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 
@@ -24,6 +24,19 @@ _KINDS = {int: "a whole number", float: "a number", bool: "true or false"}
 _DECIDES = {
     "model_name_or_path": ("preset", "vocab_size", "num_sentinels"),
     "tokenizer_name_or_path": ("vocab_size", "num_sentinels"),
+}
+# What does nothing unless another option has this value; None: any that is not false.
+_NEEDS: dict[str, tuple[str, str | None]] = {
+    "noise_density": ("objective", "span_corruption"),
+    "mean_span_length": ("objective", "span_corruption"),
+    "shuffle_buffer": ("streaming", None),
+    "lora_modules": ("lora_rank", None),
+    "continue_schedule": ("model_name_or_path", None),
+    "average_last": ("final_weights", "average"),
+    "keep_worse_average": ("final_weights", "average or ema"),
+    "ema_decay": ("final_weights", "ema"),
+    "eval_steps": ("eval_strategy", "steps"),
+    "save_steps": ("save_strategy", "steps"),
 }
 
 
@@ -127,7 +140,9 @@ def parse_arguments(
     values = _settled(recipe, flags)
     if not values.get("output_dir"):
         raise ValueError("output_dir is needed: the folder that the run is written to, such as --output_dir runs/mine")
-    return VanillaTransformerTrainingArguments(**values)
+    args = VanillaTransformerTrainingArguments(**values)
+    _refuse_without_effect(args, recipe, flags)
+    return args
 
 
 def given_values(args: VanillaTransformerTrainingArguments) -> dict[str, Any]:
@@ -149,6 +164,18 @@ def given_values(args: VanillaTransformerTrainingArguments) -> dict[str, Any]:
             plain = isinstance(value, str | int | float | bool | list | dict | None)
             values[field.name] = value if plain else str(getattr(value, "value", value))
     return values
+
+
+def _refuse_without_effect(
+    args: VanillaTransformerTrainingArguments, recipe: dict[str, Any], flags: dict[str, Any]
+) -> None:
+    """Refuses what was given and does nothing, unless it is a recipe's and a flag has turned off what it belongs to."""
+    for option, (other, value) in _NEEDS.items():
+        given = getattr(args, other)
+        active = bool(given) if value is None else str(getattr(given, "value", given)) in value.split(" or ")
+        if (option in flags or (option in recipe and other not in flags)) and not active:
+            needed = other if value is None else f"{other}={value}"
+            raise ValueError(f"{option} has no effect without {needed}; give that too, or leave it out")
 
 
 def _settled(recipe: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:

@@ -165,7 +165,10 @@ def _find_checkpoint(given: str | Path | bool | None, output_dir: str | Path) ->
         checkpoint = Path(str(given))
         damage = find_damage(checkpoint)
         if damage is not None:
-            raise ValueError(f"resume_from_checkpoint={given}: {damage}; give another, last or auto")
+            raise ValueError(
+                f"resume_from_checkpoint={given}: {damage}. Give a checkpoint, such as {output_dir}/checkpoint-100, or "
+                "last, or auto"
+            )
     if not any(path.name.startswith(("optimizer", "global_step")) for path in checkpoint.iterdir()):
         raise ValueError(
             f"{checkpoint} has weights but no state of the optimizer (save_only_model), so training would not go on "

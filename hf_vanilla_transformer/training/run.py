@@ -98,7 +98,9 @@ def prepare(args: VanillaTransformerTrainingArguments) -> PreparedRun:
     training, validation = corpora_of(args)
     _check_validation(args, bool(validation))
     checkpoint = find_checkpoint(args.resume_from_checkpoint, args.output_dir)
-    by_main_process(lambda: _open_folder(args, checkpoint))
+    if not args.overwrite_output_dir:  # else when nothing is wrong: a mistake is no reason to lose the other run
+        by_main_process(lambda: claim_folder(args.output_dir, checkpoint))
+    by_main_process(lambda: prepare_folder(args.output_dir))
     require_shared(args.output_dir)
     text = prepare_text(args, training, validation, checkpoint, learned_positions(args))
     model, first_update = build_model(args, text.tokenizer)
@@ -108,6 +110,8 @@ def prepare(args: VanillaTransformerTrainingArguments) -> PreparedRun:
         args.learning_rate = peak_learning_rate(model.config.d_model, int(args.warmup_steps))
     if checkpoint is not None:
         RunIdentity.of(args, text.fingerprint, text.tokenizer).resumed_from(checkpoint)
+    if args.overwrite_output_dir:
+        by_main_process(lambda: claim_folder(args.output_dir, checkpoint, overwrite=True))
     # Weights, and Adam's two moments for those that learn; as many as stay, the best one, and one that is written.
     learning = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     size = 4 * (sum(weight.numel() for weight in model.parameters()) + 2 * learning)
@@ -175,11 +179,6 @@ def train(run: PreparedRun, args: VanillaTransformerTrainingArguments) -> Traini
     if args.push_to_hub:
         trainer.push_to_hub()
     return TrainingResult(model, run.text.tokenizer, metrics, history)
-
-
-def _open_folder(args: VanillaTransformerTrainingArguments, checkpoint: Path | None) -> None:
-    claim_folder(args.output_dir, checkpoint, args.overwrite_output_dir)
-    prepare_folder(args.output_dir)
 
 
 def _check_validation(args: VanillaTransformerTrainingArguments, has_validation: bool) -> None:
