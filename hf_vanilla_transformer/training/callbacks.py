@@ -46,6 +46,16 @@ class EarlyStopping(EarlyStoppingCallback):
                 setattr(self, name, value)
 
 
+class IntervalsAsGiven(TrainerCallback):
+    """Has a resumed run log, evaluate and save as often as it says now; transformers does it as often as before."""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Replaces the intervals that came with the checkpoint."""
+        state.compute_steps(args, state.max_steps)
+
+
 class LogBeforeSaving(TrainerCallback):
     """Has the log written with every checkpoint, so that a resumed run adds up no part of a line twice or never."""
 
@@ -60,4 +70,4 @@ class LogBeforeSaving(TrainerCallback):
         control.should_log = control.should_log or control.should_save
 
 
-__all__ = ["EarlyStopping", "LogBeforeSaving", "UpdateMovingAverage"]
+__all__ = ["EarlyStopping", "IntervalsAsGiven", "LogBeforeSaving", "UpdateMovingAverage"]

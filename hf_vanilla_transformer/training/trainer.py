@@ -22,7 +22,7 @@ from ..data.tokenization import save_tokenizer
 from ..evaluation import LabelLikelihood
 from ..loss import IGNORED_LABEL
 from .arguments import VanillaTransformerTrainingArguments, refuse_data_parallel
-from .callbacks import EarlyStopping, LogBeforeSaving, UpdateMovingAverage
+from .callbacks import EarlyStopping, IntervalsAsGiven, LogBeforeSaving, UpdateMovingAverage
 from .checkpoints import list_checkpoints, publish_checkpoint, rotate_checkpoints, writing_folder
 from .fsdp import embeddings_in_outermost_group
 from .hub import HubUploads
@@ -106,6 +106,7 @@ class VanillaTransformerTrainer(HubUploads, ValidationOnPairs, Seq2SeqTrainer):
         if self.args.final_weights == "ema":
             self.add_callback(UpdateMovingAverage(lambda: self.moving_average, lambda: self.model))
         self.add_callback(self.interruption)
+        self.add_callback(IntervalsAsGiven())
         self.add_callback(LogBeforeSaving())
 
     def train(
