@@ -128,7 +128,10 @@ def test_bf16_runs_on_a_cpu(tmp_path):
         ({"average_last": 9, "save_total_limit": 8}, "save_total_limit=8 keeps fewer .* average_last=9"),
         ({"save_strategy": "no"}, "final_weights=average needs checkpoints"),
         ({"save_strategy": "no", "eval_strategy": "no", "final_weights": "best"}, "final_weights=best needs checkp"),
-        ({"lora_rank": 4}, "final_weights=average is of whole models; with lora_rank, take last or best"),
+        (
+            {"lora_rank": 4, "final_weights": "average"},
+            "final_weights=average is of whole models; with lora_rank, take last or best",
+        ),
         ({"lora_rank": 4, "final_weights": "ema"}, "final_weights=ema is of whole models"),
         ({"streaming": True}, "streaming needs max_steps.*got -1"),
         ({"streaming": True, "max_steps": 9, "drop_duplicates": True}, "drop_duplicates .*not with streaming"),
@@ -223,3 +226,8 @@ def test_workers_make_batches_where_a_device_would_wait(monkeypatch, accelerator
     monkeypatch.setattr(arguments_module, "usable_cores", lambda: cores)
     default = {each.name: each for each in dataclasses.fields(VanillaTransformerTrainingArguments)}
     assert default["dataloader_num_workers"].default_factory() == workers
+
+
+def test_final_weights_are_an_average_unless_adapters_learn_which_have_none(arguments):
+    assert arguments().final_weights == "average"
+    assert arguments(lora_rank=4).final_weights == "last"

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
+from hf_vanilla_transformer.commands.benchmark import main
 from hf_vanilla_transformer.lab import benchmarks
 
 
@@ -61,3 +62,12 @@ def test_programs_apart_take_turns_and_a_long_one_is_run_once_a_turn():
     assert all(each >= 0.3 for each in seconds["long"])  # however late a busy machine wakes it
     assert len(seconds["short"]) == len(seconds["long"]) == 2
     assert all(2**24 < peak < 2**34 for peak in peaks.values())
+
+
+@pytest.mark.parametrize("words", [["train-step", "--repeats", "0"], ["decode", "--batch_sizes", "1", "-3"]])
+def test_counts_of_nothing_are_refused_before_anything_is_measured(words, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(words, "prog")
+    assert caught.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{words[-1]} is not a whole number of at least 1" in line or "expected at least one argument" in line

@@ -299,10 +299,12 @@ def test_a_folder_is_made_and_what_a_killed_run_left_is_cleared(tmp_path):
     assert sorted(path.name for path in folder.iterdir()) == ["checkpoint-1", "results.json"]
 
 
-@pytest.mark.parametrize("name", ["file", "file/below"])
-def test_a_file_in_the_way_is_named(tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "message"), [("file", "file is a file; name a folder"), ("file/below", "file/below cannot be written")]
+)
+def test_a_file_in_the_way_is_named(tmp_path, name, message):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(OSError, match=rf"output_dir=.*{name} cannot be written"):
+    with pytest.raises(OSError, match=rf"output_dir=.*{message}"):
         prepare_folder(tmp_path / name, 1, 1)
 
 

@@ -384,7 +384,7 @@ def test_what_is_missing_is_said_before_anything_long_begins(text, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none\.jsonl"):
         prepare(args)
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(OSError, match="output_dir=.*cannot be written"):
+    with pytest.raises(OSError, match="output_dir=.*is a file; name a folder"):
         prepare(arguments(text, tmp_path / "file"))
 
 

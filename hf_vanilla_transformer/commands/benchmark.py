@@ -64,18 +64,25 @@ def make_parser(prog: str | None) -> OneLineParser:
     loss = add("loss", "projection and label-smoothed loss, against F.cross_entropy")
     train = add("train", "training end to end, against MarianMT with transformers' trainer")
     train.add_argument("--train_data", nargs="+", required=True, help="pairs, such as source=train.en,target=train.de")
-    train.add_argument("--turns", type=int, default=3, help="measured epochs of each program (default: %(default)s)")
-    train.add_argument("--sentences", type=int, default=6400, help="pairs to train on (default: %(default)s)")
+    train.add_argument("--turns", type=_count, default=3, help="measured epochs of each program (default: %(default)s)")
+    train.add_argument("--sentences", type=_count, default=6400, help="pairs to train on (default: %(default)s)")
     decode = add("decode", "greedy and beam search, against MarianMTModel and CTranslate2")
     sizes = ["tiny", "base"]
     decode.add_argument("--sizes", nargs="+", choices=sizes, default=sizes, help="models to decode (default: both)")
-    decode.add_argument("--batch_sizes", nargs="+", type=int, default=[1, 32], help="sentences decoded together")
-    decode.add_argument("--num_beams", nargs="+", type=int, default=[1, 4], help="beams; 1 is greedy")
-    decode.add_argument("--steps", type=int, default=20, help="tokens of each translation (default: %(default)s)")
-    decode.add_argument("--repeats", type=int, default=5, help="turns of each program (default: %(default)s)")
+    decode.add_argument("--batch_sizes", nargs="+", type=_count, default=[1, 32], help="sentences decoded together")
+    decode.add_argument("--num_beams", nargs="+", type=_count, default=[1, 4], help="beams; 1 is greedy")
+    decode.add_argument("--steps", type=_count, default=20, help="tokens of each translation (default: %(default)s)")
+    decode.add_argument("--repeats", type=_count, default=5, help="turns of each program (default: %(default)s)")
     for command in (train_step, loss):
-        command.add_argument("--repeats", type=int, default=10, help="measured steps of each program (default: 10)")
+        command.add_argument("--repeats", type=_count, default=10, help="measured steps of each program (default: 10)")
     return parser
+
+
+def _count(word: str) -> int:
+    """Reads a number of which less than 1 would measure nothing."""
+    if not word.isdecimal() or int(word) < 1:
+        raise argparse.ArgumentTypeError(f"{word} is not a whole number of at least 1")
+    return int(word)
 
 
 def _train_step(args: argparse.Namespace) -> Iterator[list[str]]:

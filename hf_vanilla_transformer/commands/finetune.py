@@ -17,7 +17,7 @@ examples:
     ... --continue_schedule true
   all but the encoder's layers; or LoRA adapters of rank 8 only, merged in the end and kept in runs/medical/adapter too:
     ... --frozen_modules model.encoder.layers
-    ... --lora_rank 8 --lora_modules q_proj v_proj --final_weights last
+    ... --lora_rank 8 --lora_modules q_proj v_proj
   with tokens that the vocabulary did not have:
     ... --new_tokens "<2de>" "<2fr>"
 """

@@ -11,6 +11,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from ..inference import translate
 from ..training import parse_arguments, prepare, train
+from ..training.checkpoints import prepare_folder
 from .dates import date_pairs
 
 UNSEEN = (
@@ -71,7 +72,7 @@ def quickstart(
     say(f"1. Made {len(train_data):,} training pairs, such as {example['source']!r} -> {example['target']!r}")
 
     text = Path(output_dir) / "dates.jsonl"
-    text.parent.mkdir(parents=True, exist_ok=True)
+    prepare_folder(text.parent)
     rows = ({"translation": {"en": pair["source"], "iso": pair["target"]}} for pair in train_data)
     text.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 

@@ -151,11 +151,12 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
     ema_decay: float = field(
         default=0.999, metadata={"help": "Decay per update of the moving average of final_weights=ema."}
     )
-    final_weights: FinalWeights = field(
-        default="average",
+    final_weights: FinalWeights | None = field(
+        default=None,
         metadata={
             "help": "What the run saves in the end: the average of the last checkpoints (§6.1), the last, the best by "
-            "metric_for_best_model, or the moving average (ema), which is then evaluated too."
+            "metric_for_best_model, or the moving average (ema), which is then evaluated too. Default is average; with "
+            "lora_rank, last."
         },
     )
     average_last: int = field(
@@ -248,6 +249,8 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
             # `train_data: train.jsonl` in a recipe is one corpus, and not as many as it has letters.
             if each.type == list[str] and isinstance(getattr(self, each.name), str | Mapping):
                 setattr(self, each.name, [getattr(self, each.name)])
+        if self.final_weights is None:
+            self.final_weights = "last" if self.lora_rank else "average"
         if self.final_weights == "best":
             self.load_best_model_at_end = True
         if getattr(self, "greater_is_better", None) is None and self.metric_for_best_model is not None:

@@ -136,6 +136,8 @@ def prepare_folder(output_dir: str | Path, checkpoint_bytes: int = 0, checkpoint
         OSError: it cannot be made or written, or the disk has no room; the message says how much is missing.
     """
     folder = Path(output_dir)
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"output_dir={output_dir} is a file; name a folder, or a name that is free")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for leftover in (folder / _WRITING, folder / _REMOVING, folder / UPLOADING):

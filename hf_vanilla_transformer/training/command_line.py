@@ -75,7 +75,7 @@ OPTION_GROUPS: dict[str, dict[str, str | None]] = {
         "resume_from_checkpoint": None,
         "overwrite_output_dir": None,
         "final_weights": "What is saved in the end: average of the last checkpoints (§6.1), last, best (by "
-        "metric_for_best_model) or ema.",
+        "metric_for_best_model) or ema. [average; with lora_rank, last]",
         "average_last": None,
         "keep_worse_average": None,
         "ema_decay": None,

@@ -121,7 +121,7 @@ def refuse_divided_weights(final_weights: str, engine: DistributedType, zero_sta
     ):
         raise ValueError(
             f"final_weights={final_weights} needs the whole weights, in full precision, which {engine.value} does not "
-            "leave in the model; use last or best, and scripts/average_checkpoints.py afterwards"
+            "leave in the model; use last or best, and `vanilla-transformer average` afterwards"
         )
 
 

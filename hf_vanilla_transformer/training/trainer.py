@@ -88,7 +88,7 @@ class VanillaTransformerTrainer(HubUploads, ValidationOnPairs, Seq2SeqTrainer):
         plugin = getattr(self.accelerator.state, "deepspeed_plugin", None)
         engine, zero_stage = self.accelerator.distributed_type, plugin.zero_stage if plugin else 0
         shards = getattr(getattr(self.accelerator.state, "fsdp_plugin", None), "state_dict_type", None)
-        refuse_divided_weights(self.args.final_weights, engine, zero_stage)
+        refuse_divided_weights(str(self.args.final_weights), engine, zero_stage)
         refuse_unsaved_models(engine, zero_stage, shards, self.args.lora_rank)
         self.data_fingerprint, self.identity = data_fingerprint, RunIdentity()
         self.train_sampler, self.first_update = train_sampler, first_update
