@@ -52,8 +52,8 @@ def projected_label_smoothed_cross_entropy(
     Args:
         hidden_states: (..., D) what the decoder puts out.
         weight: (V, D) the pre-softmax projection.
-        labels: (...) token ids; `IGNORED_LABEL` (-100) where nothing is to be predicted. These cost nothing, except
-            in compiled graphs. Any other id outside the vocabulary is torch's error, not a loss.
+        labels: (...) token ids; `IGNORED_LABEL` (-100) where nothing is to be predicted. On a CPU these cost nothing,
+            except in compiled graphs. Any other id outside the vocabulary is torch's error, not a loss.
         epsilon: epsilon_ls, the share of the label that is spread over the whole vocabulary.
 
     Returns:
@@ -63,7 +63,8 @@ def projected_label_smoothed_cross_entropy(
     autocast = torch.is_autocast_enabled(device_type)
     matmul_dtype = torch.get_autocast_dtype(device_type) if autocast else weight.dtype
     hidden_states, labels = hidden_states.flatten(0, -2), labels.flatten()
-    if not torch.compiler.is_compiling():  # how many labels there are depends on the data: no shape for a graph
+    # How many labels there are depends on the data: no shape for a graph, and an accelerator would have to be waited for.
+    if device_type == "cpu" and not torch.compiler.is_compiling():
         is_label = labels.ne(IGNORED_LABEL).nonzero().squeeze(-1)
         if is_label.numel() < labels.numel():
             hidden_states, labels = hidden_states.index_select(0, is_label), labels.index_select(0, is_label)

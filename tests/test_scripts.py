@@ -179,7 +179,7 @@ def test_translate_ends_quietly_when_nobody_reads_its_output(translating):
     assert translating.wait() == 141
     assert "Traceback" not in errors
     assert "Broken" not in errors
-    assert errors.startswith("output closed: 1 sentences translated")
+    assert errors.startswith("output closed: 1 sentence translated")
 
 
 def test_translate_that_is_interrupted_has_written_what_was_done(translating):
@@ -287,7 +287,7 @@ def test_evaluate_compares_a_model_with_a_file_and_writes_everything(trained, tm
         ("pretrain.py", ["--output_dir", "{out}", "--source_file", "x"], b"", "unknown option --source_file"),
         ("pretrain.py", ["nothing.yaml"], b"", "nothing.yaml"),
         ("finetune.py", ["--output_dir", "{out}", "--train_data", "{jsonl}"], b"", "model_name_or_path is needed"),
-        ("average_checkpoints.py", ["{out}", "--output_dir", "{out}"], b"", "has no checkpoint"),
+        ("average_checkpoints.py", ["{out}", "--output_dir", "{out}"], b"", "name that of a run, which has checkpoints"),
         ("translate.py", ["--model", "{trained}", "--file", "nothing.txt"], b"", "nothing.txt"),
         ("translate.py", ["--model", "{trained}"], b"good\n\xff\n", "standard input, line 2: not UTF-8"),
         ("translate.py", ["--model", "no/such/folder", "x"], b"", "no/such/folder"),
