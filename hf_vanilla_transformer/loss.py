@@ -63,7 +63,7 @@ def projected_label_smoothed_cross_entropy(
     autocast = torch.is_autocast_enabled(device_type)
     matmul_dtype = torch.get_autocast_dtype(device_type) if autocast else weight.dtype
     hidden_states, labels = hidden_states.flatten(0, -2), labels.flatten()
-    # How many labels there are depends on the data: no shape for a graph, and an accelerator would have to be waited for.
+    # How many labels there are depends on the data: it is no shape for a graph, and an accelerator would be waited for.
     if device_type == "cpu" and not torch.compiler.is_compiling():
         is_label = labels.ne(IGNORED_LABEL).nonzero().squeeze(-1)
         if is_label.numel() < labels.numel():

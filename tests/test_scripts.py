@@ -191,7 +191,8 @@ def test_translate_that_is_interrupted_has_written_what_was_done(translating):
     output, errors = translating.communicate()
     assert (translating.returncode, output) == (130, b"")
     assert "Traceback" not in errors.decode()
-    assert re.match("interrupted: [12] sentences translated", errors.decode())  # it may come before it is counted
+    # It may come before the second is counted.
+    assert re.match("interrupted: (1 sentence|2 sentences) translated", errors.decode())
 
 
 def test_translate_is_a_filter_in_a_pipe(trained):
@@ -287,7 +288,7 @@ def test_evaluate_compares_a_model_with_a_file_and_writes_everything(trained, tm
         ("pretrain.py", ["--output_dir", "{out}", "--source_file", "x"], b"", "unknown option --source_file"),
         ("pretrain.py", ["nothing.yaml"], b"", "nothing.yaml"),
         ("finetune.py", ["--output_dir", "{out}", "--train_data", "{jsonl}"], b"", "model_name_or_path is needed"),
-        ("average_checkpoints.py", ["{out}", "--output_dir", "{out}"], b"", "name that of a run, which has checkpoints"),
+        ("average_checkpoints.py", ["{out}", "--output_dir", "{out}"], b"", "name that of a run"),
         ("translate.py", ["--model", "{trained}", "--file", "nothing.txt"], b"", "nothing.txt"),
         ("translate.py", ["--model", "{trained}"], b"good\n\xff\n", "standard input, line 2: not UTF-8"),
         ("translate.py", ["--model", "no/such/folder", "x"], b"", "no/such/folder"),
