@@ -400,3 +400,18 @@ def test_a_mistake_does_not_cost_the_run_that_is_to_be_overwritten(run, text, tm
     prepare(arguments(text, folder, overwrite_output_dir=True))
     assert not list_checkpoints(folder)
     assert not (folder / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"validation_data": [], "final_weights": "best"}, "final_weights=best is decided by .* give validation_data"),
+        ({"validation_data": [], "early_stopping_patience": 3}, "early_stopping_patience=3 is .* give validation_data"),
+        ({"eval_strategy": "no", "early_stopping_patience": 3}, "early_stopping_patience=3 is .* eval_strategy=no"),
+        ({"metric_for_best_model": "mine_bleu"}, "metric_for_best_model='mine_bleu' is none of loss, perplexity, bleu"),
+    ],
+)
+def test_what_validation_would_decide_is_refused_without_it_before_anything_is_written(text, tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        prepare(arguments(text, tmp_path / "run", **changes))
+    assert not (tmp_path / "run").exists()
