@@ -411,7 +411,7 @@ def test_a_mistake_does_not_cost_the_run_that_is_to_be_overwritten(run, text, tm
         ({"metric_for_best_model": "mine_bleu"}, "metric_for_best_model='mine_bleu' is none of loss, perplexity, bleu"),
     ],
 )
-def test_what_validation_would_decide_is_refused_without_it_before_anything_is_written(text, tmp_path, changes, message):
+def test_what_validation_would_decide_is_refused_before_anything_is_written(text, tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
         prepare(arguments(text, tmp_path / "run", **changes))
     assert not (tmp_path / "run").exists()
