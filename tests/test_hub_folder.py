@@ -179,7 +179,11 @@ print(model.push_to_hub("me/model", token="hf_stub").commit_url)
 """
 
 
-@pytest.mark.parametrize("push", [PUSH_BY_OUR_FUNCTION, PUSH_BY_TRANSFORMERS], ids=["ours", "transformers"])
+@pytest.mark.parametrize(
+    "push",
+    [PUSH_BY_OUR_FUNCTION, pytest.param(PUSH_BY_TRANSFORMERS, marks=pytest.mark.slow)],  # 5 seconds
+    ids=["ours", "transformers"],
+)
 def test_push_uploads_the_same_folder_in_one_commit(tmp_path, push, monkeypatch):
     """Against a stub of the Hub on this machine, in a process that is not offline."""
     monkeypatch.setattr(StubHub, "committed", [])
@@ -274,7 +278,10 @@ print(json.dumps({
 )
 
 
-@pytest.mark.parametrize("positions", [{}, {"position_encoding": "learned", "num_learned_positions": 512}])
+LEARNED = {"position_encoding": "learned", "num_learned_positions": 512}
+
+
+@pytest.mark.parametrize("positions", [{}, pytest.param(LEARNED, marks=pytest.mark.slow)])  # 7 seconds
 def test_stock_scripts_train_evaluate_and_predict_from_a_folder(positions, tmp_path):
     """A model without a longest length, and one that is to be made longer."""
     words = {"one": "eins", "two": "zwei", "three": "drei", "four": "vier"}

@@ -1042,7 +1042,7 @@ def fresh_compiler():
 
 
 @pytest.mark.usefixtures("fresh_compiler")
-@pytest.mark.parametrize("with_mask", [True, False])
+@pytest.mark.parametrize("with_mask", [True, pytest.param(False, marks=pytest.mark.slow)])
 @slow_for_pre_norm
 def test_evaluation_compiles_to_one_graph(with_mask, norm_position):
     model, inputs = tiny_model(norm_position=norm_position), batch()

@@ -108,6 +108,7 @@ def test_a_self_contained_folder_loads_and_saves_again(model, tokenizer, tmp_pat
     assert (done.returncode, done.stdout.strip()) == (0, "equal"), done.stderr
 
 
+@pytest.mark.slow  # 4 seconds: another interpreter
 def test_so_does_what_save_pretrained_writes_after_registering(model, tokenizer, tmp_path, monkeypatch):
     for cls, auto_class in (
         (VanillaTransformerConfig, "AutoConfig"),
@@ -148,6 +149,7 @@ print("registered twice")
 """
 
 
+@pytest.mark.slow  # 4 seconds: another interpreter
 def test_importing_the_package_anew_registers_the_new_classes():
     done = subprocess.run([sys.executable, "-c", TWICE], capture_output=True, text=True, timeout=300)
     assert "registered twice" in done.stdout, done.stderr

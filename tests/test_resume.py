@@ -112,7 +112,9 @@ def test_a_run_killed_at_random_moments_ends_bit_identical(start, uninterrupted,
     assert_same_end(uninterrupted, tmp_path)
 
 
-@pytest.mark.parametrize("after", [False, True], ids=["before the rename", "after the rename"])
+@pytest.mark.parametrize(
+    "after", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["before the rename", "after the rename"]
+)
 def test_a_run_killed_while_it_publishes_a_checkpoint_ends_bit_identical(start, uninterrupted, text, tmp_path, after):
     values = options(text, tmp_path, **KILLED, resume_from_checkpoint="auto")
     assert exit_code(start(values, kill_at=(4, after))) == -signal.SIGKILL
@@ -151,7 +153,11 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(start, uninterrupted, tex
         pretrain(arguments(text, tmp_path, resume_from_checkpoint=str(list_checkpoints(tmp_path)[-1])))
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)], ids=["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGTERM, 0), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)],  # 7 seconds
+    ids=["SIGTERM", "SIGINT"],
+)
 def test_a_signal_saves_says_how_to_resume_and_exits(number, code, start, uninterrupted, text, tmp_path):
     values = options(text, tmp_path, **KILLED)
     command = [sys.executable, SCRIPTS / "pretrain.py", *flags(values)]

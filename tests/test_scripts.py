@@ -195,6 +195,7 @@ def test_translate_that_is_interrupted_has_written_what_was_done(translating):
     assert re.match("interrupted: (1 sentence|2 sentences) translated", errors.decode())
 
 
+@pytest.mark.slow  # 5 seconds: another interpreter
 def test_translate_is_a_filter_in_a_pipe(trained):
     folder, _ = trained
     command = [sys.executable, str(SCRIPTS / "translate.py"), "--model", str(folder)]

@@ -510,6 +510,7 @@ json.dump(result, sys.stdout)
 """
 
 
+@pytest.mark.slow  # 4 seconds: another interpreter
 def test_loads_in_a_fresh_interpreter_without_the_package(bpe, wordpiece, saved, tmp_path):
     for name in ("bpe", "wordpiece"):
         (tmp_path / name).symlink_to(saved / name)
@@ -782,6 +783,7 @@ def test_script_ends_in_one_line_for_bad_data(tmp_path, monkeypatch, capsys, con
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow  # 5 seconds: another interpreter
 def test_script_has_exit_status_2_and_no_traceback_as_a_process(tmp_path):
     (tmp_path / "empty").touch()
     output = run_script("--files", tmp_path / "empty", "--output_dir", tmp_path / "out")

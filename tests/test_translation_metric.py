@@ -42,6 +42,7 @@ def expected(references, **options):
     return scores
 
 
+@pytest.mark.slow  # 4 seconds: another interpreter
 def test_evaluate_loads_it_by_its_path_from_a_cache_without_a_network(tmp_path):
     # Somewhere else, so that the package is found as an installed one is; no proxy could be reached.
     environment = {**os.environ, "HF_HOME": str(tmp_path / "home"), "HF_MODULES_CACHE": str(tmp_path / "modules")}

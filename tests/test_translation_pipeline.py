@@ -144,7 +144,10 @@ def test_the_model_is_used_in_eval_mode(tokenizer):
         translator("a b c a")
 
 
-@pytest.mark.parametrize("options", [{}, {"return_scores": True, "return_alignments": True}])
+DETAILS = {"return_scores": True, "return_alignments": True}
+
+
+@pytest.mark.parametrize("options", [DETAILS, pytest.param({}, marks=pytest.mark.slow)])  # 4 seconds
 def test_threads_that_share_a_pipeline_get_what_one_gets(tokenizer, options):
     """A model that was in train mode, sixteen threads: nobody's request changes anybody's answer, nor the model."""
     model = build(len(tokenizer), dropout=0.5).train()
