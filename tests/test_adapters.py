@@ -201,7 +201,11 @@ def test_new_tokens_learn_beside_adapters_and_the_adapter_loads_by_itself(text, 
         torch.testing.assert_close(adapter(**inputs, labels=labels).logits, expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("changes", [{}, {"new_tokens": ["<2de>"]}], ids=["plain", "new tokens"])
+@pytest.mark.parametrize(
+    "changes",
+    [pytest.param({}, marks=pytest.mark.slow), {"new_tokens": ["<2de>"]}],  # 3 seconds
+    ids=["plain", "new tokens"],
+)
 def test_a_resumed_run_with_adapters_ends_as_a_whole_one(changes, text, base, tmp_path):
     steps = {"save_strategy": "steps", "save_steps": 2, "eval_strategy": "steps", "eval_steps": 2, **changes}
     options = {"model_name_or_path": str(base), **LORA, **steps, "lr_scheduler_type": "constant_with_warmup"}

@@ -1041,8 +1041,9 @@ def fresh_compiler():
     torch._dynamo.reset()
 
 
+@pytest.mark.slow  # 4 seconds each
 @pytest.mark.usefixtures("fresh_compiler")
-@pytest.mark.parametrize("with_mask", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("with_mask", [True, False])
 @slow_for_pre_norm
 def test_evaluation_compiles_to_one_graph(with_mask, norm_position):
     model, inputs = tiny_model(norm_position=norm_position), batch()

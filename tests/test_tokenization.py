@@ -733,6 +733,7 @@ def run_script(*arguments):
     )
 
 
+@pytest.mark.slow  # 4 seconds: another interpreter
 def test_script_trains_a_tokenizer_that_its_summary_describes(tmp_path):
     (tmp_path / "en").write_text("\n".join(SENTENCES[:10] * 3) + "\n", encoding="utf-8")
     (tmp_path / "xx.gz").write_bytes(gzip.compress(("\n".join(SENTENCES[10:] * 3) + "\n").encode()))

@@ -174,9 +174,12 @@ def test_what_is_not_finite_stops_the_run_and_says_where(what, text, tmp_path, m
 @pytest.mark.parametrize(
     "error",
     [
-        OSError(errno.ENOSPC, "No space left on device"),
+        pytest.param(OSError(errno.ENOSPC, "No space left on device"), marks=pytest.mark.slow),  # 3 seconds
         RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed: No space left"),
-        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+        pytest.param(
+            SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+            marks=pytest.mark.slow,  # 3 seconds
+        ),
     ],
     ids=lambda error: type(error).__name__,
 )
