@@ -1,6 +1,5 @@
 """Average the weights of the last checkpoints of a run (section 6.1: 5 of base, 20 of big) into one model."""
 
-import argparse
 import shlex
 from collections.abc import Sequence
 
@@ -27,9 +26,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     Returns:
         The exit status, as of `run_as_filter`.
     """
-    parser = OneLineParser(
-        prog, description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = OneLineParser(prog, description=__doc__, epilog=EXAMPLE)
     parser.add_argument("run", help="folder of a run, with its checkpoints")
     parser.add_argument("--last", type=int, default=5, metavar="N", help="how many checkpoints (default: %(default)s)")
     parser.add_argument(

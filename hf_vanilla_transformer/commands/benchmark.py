@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import torch
 
@@ -52,12 +51,11 @@ def make_parser(prog: str | None) -> OneLineParser:
     Returns:
         The parser, whose `command` is a key of `COMPARISONS`.
     """
-    style: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter, "epilog": EXAMPLES}
-    parser = OneLineParser(prog, description=__doc__, **style)
+    parser = OneLineParser(prog, description=__doc__, epilog=EXAMPLES)
     commands = parser.add_subparsers(dest="command", required=True, metavar="WHAT")
 
     def add(name: str, text: str) -> OneLineParser:
-        return commands.add_parser(name, help=text, description=f"Compare {text}.", **style)
+        return commands.add_parser(name, help=text, description=f"Compare {text}.", epilog=EXAMPLES)
 
     train_step = add("train-step", "forward and backward, against MarianMTModel")
     train_step.add_argument("--sizes", nargs="+", choices=WORKLOADS, default=["tiny", "base"], help="work to compare")

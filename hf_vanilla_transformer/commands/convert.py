@@ -1,13 +1,12 @@
 """Convert a checkpoint or tokenizer of another system to a folder of this package."""
 
-import argparse
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..inference.one_line_parser import OneLineParser
 from ..interop import convert_fairseq, convert_marian, convert_sentencepiece, convert_torch_transformer
-from ..training.model_setup import parse_overrides
+from ..training.config_overrides import parse_overrides
 
 EXAMPLES = """
 examples:
@@ -25,9 +24,7 @@ pickled file may hold tensors and plain values only. The output folder appears w
 
 def make_parser(prog: str | None = None) -> OneLineParser:
     """Describes the options, each with the systems that it is for."""
-    parser = OneLineParser(
-        prog=prog, description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = OneLineParser(prog=prog, description=__doc__, epilog=EXAMPLES)
     systems = parser.add_subparsers(dest="system", required=True, metavar="SYSTEM", help="where it comes from:")
     output = OneLineParser(add_help=False)
     output.add_argument("--output_dir", required=True, help="folder to write; must be free or empty")

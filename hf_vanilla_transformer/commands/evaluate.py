@@ -152,9 +152,7 @@ def parse_arguments(argv: Sequence[str] | None, prog: str | None) -> argparse.Na
     Returns:
         The options, and `prog`.
     """
-    parser = OneLineParser(
-        prog=prog, description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = OneLineParser(prog=prog, description=__doc__, epilog=EXAMPLES)
     system = parser.add_mutually_exclusive_group(required=True)
     system.add_argument("--translations", metavar="FILE", help="translations to evaluate (.gz too)")
     system.add_argument("--model", help="or folder (or Hub name) of a model that translates the source")

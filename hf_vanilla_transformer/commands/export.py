@@ -1,6 +1,5 @@
 """Export a trained model to another system: CTranslate2, ONNX or torch.export."""
 
-import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -32,9 +31,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     Returns:
         The exit status: 0, 2 for options or files that cannot be used, 130 after Ctrl-C.
     """
-    parser = OneLineParser(
-        prog=prog, description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = OneLineParser(prog=prog, description=__doc__, epilog=EXAMPLES)
     parser.add_argument("--model", required=True, help="folder (or Hub name) of a trained model and its tokenizer")
     parser.add_argument("--to", required=True, choices=["ctranslate2", "onnx", "torch"], help="the other system")
     parser.add_argument("--output_dir", required=True, help="folder to write; must be free or empty")

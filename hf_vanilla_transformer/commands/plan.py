@@ -4,7 +4,6 @@ With a recipe or any option, it plans that run instead. The README.md beside the
 is assumed: no time is measured but that of two cores.
 """
 
-import argparse
 from collections.abc import Sequence
 
 from ..inference.one_line_parser import OneLineParser
@@ -30,9 +29,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     Returns:
         The exit status, as of `run_as_filter`.
     """
-    parser = OneLineParser(
-        prog, description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = OneLineParser(prog, description=__doc__, epilog=EXAMPLES)
     add = parser.add_argument
     add("recipe", nargs="?", help="a recipe by name or file (default: the paper's runs)")
     add("--gpu", metavar="NAME", help=f"{', '.join(PEAK_FLOPS)}, or {CPU} for two cores (default: one of each)")

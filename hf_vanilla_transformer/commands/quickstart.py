@@ -1,6 +1,5 @@
 """Train a small Transformer to read dates, in about a minute on two cores, without data and without network."""
 
-import argparse
 import shlex
 from collections.abc import Sequence
 
@@ -25,9 +24,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     Returns:
         The exit status, as of `run_as_filter`; 1 if the reloaded model is another than the saved one.
     """
-    parser = OneLineParser(
-        prog, description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = OneLineParser(prog, description=__doc__, epilog=EXAMPLE)
     parser.add_argument(
         "--output_dir", default="runs/quickstart", metavar="DIR", help="where the model is saved (default: %(default)s)"
     )

@@ -1,6 +1,5 @@
 """Score given translations: how probable a trained model finds them, sentence by sentence or token by token."""
 
-import argparse
 import sys
 from collections.abc import Sequence
 
@@ -37,9 +36,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     Returns:
         The exit status.
     """
-    parser = OneLineParser(
-        prog=prog, description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = OneLineParser(prog=prog, description=__doc__, epilog=EXAMPLES)
     models = parser.add_mutually_exclusive_group(required=True)
     models.add_argument("--model", help="folder (or Hub name) of a trained model and its tokenizer")
     models.add_argument(

@@ -9,7 +9,6 @@ Both end every text with </s>, and have <s>, <pad>, </s> and <unk> as tokens 0 t
 written in a text is text.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 
@@ -43,9 +42,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     Returns:
         The exit status, as of `run_as_filter`.
     """
-    parser = OneLineParser(
-        prog, description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = OneLineParser(prog, description=__doc__, epilog=EXAMPLE)
     add = parser.add_argument
     files = "text of both languages: UTF-8, one sentence a line, or .jsonl or .tsv files of pairs; .gz too"
     add("--files", nargs="+", required=True, metavar="F", help=files)

@@ -55,9 +55,7 @@ def parse_arguments(argv: Sequence[str] | None, prog: str | None) -> argparse.Na
     Returns:
         The options, and `prog`.
     """
-    parser = OneLineParser(
-        prog=prog, description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = OneLineParser(prog=prog, description=__doc__, epilog=EXAMPLES)
     add = parser.add_argument
     add("sentences", nargs="*", help="sentences to translate; without them or --file, standard input is read")
     models = parser.add_mutually_exclusive_group(required=True)

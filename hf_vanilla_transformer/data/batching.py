@@ -245,20 +245,28 @@ def padded_batch(examples: Sequence[dict[str, Any]], pad_token_id: int | None) -
         `input_ids` and `attention_mask` (B, S), and `labels` (B, T) with -100 as padding.
     """
     sources = [example["input_ids"] for example in examples]
-    input_ids, attention_mask = _padded(sources, pad_token_id or 0)
+    input_ids, attention_mask = padded(sources, pad_token_id or 0)
     batch = {"input_ids": input_ids, "attention_mask": attention_mask.long()}
     if "labels" in examples[0]:
-        batch["labels"], _ = _padded([example["labels"] for example in examples], IGNORED_LABEL)
+        batch["labels"], _ = padded([example["labels"] for example in examples], IGNORED_LABEL)
     return batch
 
 
-def _padded(rows: Sequence[Sequence[int] | np.ndarray], padding: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows of one length (B, L), and where they have what the given ones have."""
+def padded(rows: Sequence[Sequence[int] | np.ndarray], padding: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Stacks rows of token ids, padded on their right.
+
+    Args:
+        rows: token ids of each sentence.
+        padding: what fills them up.
+
+    Returns:
+        The ids (B, L), and where they are those of a row (B, L), in booleans.
+    """
     lengths = np.array([len(row) for row in rows])
     given = np.arange(lengths.max()) < lengths[:, None]
-    padded = np.full(given.shape, padding, dtype=np.int64)
-    padded[given] = np.concatenate(rows)
-    return torch.from_numpy(padded), torch.from_numpy(given)
+    ids = np.full(given.shape, padding, dtype=np.int64)
+    ids[given] = np.concatenate(rows)
+    return torch.from_numpy(ids), torch.from_numpy(given)
 
 
 def collate(examples: list[dict[str, Any]], pad_token_id: int | None) -> dict[str, torch.Tensor]:
@@ -280,6 +288,7 @@ __all__ = [
     "TokenBatchLoader",
     "TokenBatchSampler",
     "collate",
+    "padded",
     "padded_batch",
     "plan_batches",
     "plan_number_of_batches",

@@ -13,14 +13,16 @@ class OneLineParser(argparse.ArgumentParser):
 
     Args:
         *args: as of `argparse.ArgumentParser`.
-        **kwargs: likewise; options are not abbreviated, unless it says so.
+        **kwargs: likewise; unless they say so, options are not abbreviated, and description and epilog are printed as
+            they are written.
     """
 
     after_unexpected = ""
     instead: ClassVar[Mapping[str, str]] = {}  # advice about options that others have, by name
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+        defaults = {"allow_abbrev": False, "formatter_class": argparse.RawDescriptionHelpFormatter}
+        super().__init__(*args, **{**defaults, **kwargs})
 
     def error(self, message: str) -> NoReturn:
         """Prints the message, without a usage that would bury it, and exits with status 2."""

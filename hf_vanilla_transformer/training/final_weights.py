@@ -36,7 +36,7 @@ def take_final_weights(trainer: "VanillaTransformerTrainer") -> str:
         return f"best {args.metric_for_best_model}, update {state.best_global_step}"
     if args.final_weights == "last":
         return "last update"
-    before = _score(trainer)
+    former = _score(trainer)
     last = {name: weight.detach().clone() for name, weight in model.named_parameters()}
     if args.final_weights == "ema":
         assert trainer.moving_average is not None
@@ -44,11 +44,11 @@ def take_final_weights(trainer: "VanillaTransformerTrainer") -> str:
         name = f"moving average, decay {args.ema_decay}"
     else:
         name = _average(trainer, model)
-    after = _score(trainer)
-    if before is None or after is None:
+    averaged = _score(trainer)
+    if former is None or averaged is None:
         _warn(trainer, f"without a validation set, whether the {name} is better than the last update was not found out")
         return name
-    metric, former, averaged = args.metric_for_best_model, before, after
+    metric = args.metric_for_best_model
     is_worse = averaged < former if args.greater_is_better else averaged > former
     compared = f"{metric} {averaged:.4f}, of the last update {former:.4f}"
     if not is_worse:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from accelerate.utils import DistributedType
 from torch import nn
@@ -54,3 +55,16 @@ def embeddings_in_outermost_group(model: nn.Module) -> Iterator[None]:
     finally:
         for name in hidden:
             vars(model).pop(name)
+
+
+def zero_stage_of(state: Any) -> int:
+    """Which stage of ZeRO DeepSpeed runs; 3 divides the weights.
+
+    Args:
+        state: accelerate's.
+
+    Returns:
+        The stage; 0 without DeepSpeed.
+    """
+    plugin = getattr(state, "deepspeed_plugin", None)
+    return plugin.zero_stage if plugin else 0

@@ -26,7 +26,7 @@ from ..loss import IGNORED_LABEL
 from .arguments import VanillaTransformerTrainingArguments, refuse_data_parallel
 from .callbacks import EarlyStopping, LogBeforeSaving, UpdateMovingAverage
 from .checkpoints import IN_BETWEEN, list_checkpoints, publish_checkpoint, rotate_checkpoints, writing_folder
-from .fsdp import embeddings_in_outermost_group, refuse_unsaved_models
+from .fsdp import embeddings_in_outermost_group, refuse_unsaved_models, zero_stage_of
 from .hub import HubUploads
 from .interruption import StopOnSignal
 from .moving_average import MovingAverage, refuse_divided_weights
@@ -85,11 +85,10 @@ class VanillaTransformerTrainer(HubUploads, ValidationOnPairs, Seq2SeqTrainer):
         if kwargs.get("data_collator") is None and kwargs.get("processing_class") is not None:
             kwargs["data_collator"] = partial(collate, pad_token_id=kwargs["processing_class"].pad_token_id)
         super().__init__(**kwargs)
-        plugin = getattr(self.accelerator.state, "deepspeed_plugin", None)
-        engine, zero_stage = self.accelerator.distributed_type, plugin.zero_stage if plugin else 0
+        engine, stage = self.accelerator.distributed_type, zero_stage_of(self.accelerator.state)
         shards = getattr(getattr(self.accelerator.state, "fsdp_plugin", None), "state_dict_type", None)
-        refuse_divided_weights(str(self.args.final_weights), engine, zero_stage)
-        refuse_unsaved_models(engine, zero_stage, shards, self.args.lora_rank)
+        refuse_divided_weights(str(self.args.final_weights), engine, stage)
+        refuse_unsaved_models(engine, stage, shards, self.args.lora_rank)
         self.data_fingerprint, self.identity = data_fingerprint, RunIdentity()
         self.train_sampler, self.first_update = train_sampler, first_update
         self.interruption = StopOnSignal()

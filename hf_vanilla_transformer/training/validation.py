@@ -6,18 +6,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from accelerate.utils import gather_object
 from datasets import Dataset
 from torch import nn
 from transformers import PreTrainedTokenizerBase, Seq2SeqTrainer, TrainerControl
 from transformers.trainer_utils import PredictionOutput
 
-from ..data.batching import sorted_batches
+from ..data.batching import padded
 from ..evaluation import LabelLikelihood, label_likelihood, score_translations
 from ..inference import translate_with_details
 from ..loss import IGNORED_LABEL
 from .arguments import VanillaTransformerTrainingArguments
+from .fsdp import zero_stage_of
 from .moving_average import MovingAverage
 
 SCORES = ("loss", "perplexity", "bleu", "chrf")
@@ -67,7 +67,7 @@ def validation_scores(
     with _eval_mode(model), _without_autocast(model):
         # Longest first, dealt out in turns: the processes have equally much to do.
         lengths = [len(ids) for ids in dataset["input_ids"]]
-        order = [index for batch in sorted_batches(lengths, len(dataset)) for index in batch]
+        order = sorted(range(len(dataset)), key=lambda index: -lengths[index])
         part, parts = share
         mine = order[part::parts]
         gather: Any = gather_object if parts > 1 else list
@@ -206,8 +206,9 @@ class ValidationOnPairs(Seq2SeqTrainer):
         found = self._validate(test_dataset, token_ids=True, **generation_options)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.metrics.items()}
         metrics[f"{metric_key_prefix}_runtime"] = time.perf_counter() - started
-        predictions = _padded(found.tokens, self.processing_class.pad_token_id).numpy()
-        return PredictionOutput(predictions, _padded(test_dataset["labels"], IGNORED_LABEL).numpy(), metrics)
+        predictions, _ = padded(found.tokens, self.processing_class.pad_token_id)
+        labels, _ = padded(test_dataset["labels"], IGNORED_LABEL)
+        return PredictionOutput(predictions.numpy(), labels.numpy(), metrics)
 
     def scores(self, dataset: Dataset, translations: bool = True, **generation_options: Any) -> dict[str, float]:
         """Scores the weights that the model has now, without logging.
@@ -226,18 +227,13 @@ class ValidationOnPairs(Seq2SeqTrainer):
 
     def _validate(self, dataset: Dataset, **options: Any) -> Any:
         # A model that is divided among processes has to be called by all of them alike: each does everything.
-        plugin = getattr(self.accelerator.state, "deepspeed_plugin", None)
-        is_divided = self.is_fsdp_enabled or (plugin is not None and plugin.zero_stage == 3)
+        is_divided = self.is_fsdp_enabled or zero_stage_of(self.accelerator.state) == 3
         share = (0, 1) if is_divided else (self.args.process_index, self.args.world_size)
         if not len(dataset):
             raise ValueError("there is nothing to evaluate on; the set has no rows")
         options = {"num_beams": self.args.generation_num_beams or 1, **options}
         model = self.accelerator.unwrap_model(self.model)
         return validation_scores(model, self.processing_class, dataset, self.args.max_eval_tokens, share, **options)
-
-
-def _padded(rows: Sequence[Sequence[int]], padding: int) -> torch.Tensor:
-    return nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=padding)
 
 
 __all__ = ["SCORES", "ValidationOnPairs", "ValidationScores", "validation_scores"]
