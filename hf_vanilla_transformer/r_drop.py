@@ -2,7 +2,7 @@
 
 import torch
 
-from ..loss import IGNORED_LABEL
+from .loss import IGNORED_LABEL
 
 
 def r_drop_divergence(logits_1: torch.Tensor, logits_2: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
