@@ -1,4 +1,4 @@
-"""R-Drop (Liang et al. 2021): two passes of a batch through dropout are to predict the same."""
+"""R-Drop (Liang et al. 2021), which needs §5.4's dropout: two passes of a batch are to predict the same."""
 
 import torch
 

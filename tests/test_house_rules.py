@@ -23,7 +23,7 @@ SCRIPTS = sorted((PROJECT / "scripts").glob("*.py"))
 LAYERS = [
     {"configuration_vanilla_transformer", "compatibility", "decoding_config"},
     {"embeddings", "attention", "dropout", "loss", "beam_search", "text_to_ids"},
-    {"pretrained_model", "source_pieces"},
+    {"pretrained_model", "source_pieces", "r_drop"},
     {"growing_cache", "tall_projection", "self_check", "decoding_steps"},
     {"feed_forward", "sampling", "forced_scoring"},
     {"encoder"},

@@ -9,7 +9,7 @@ In reading order:
         model_setup, adapters           build or load the model, freeze parts of it, add LoRA
         resuming, ranks                 find the checkpoint, agree on it, and refuse what must not change
     trainer         batches, loss, log and checkpoints, with
-        schedule, r_drop                §5.3 and a second loss
+        schedule                        §5.3
         validation, hub, fsdp           what evaluates, uploads, and divides a model
         callbacks, interruption, progress   what happens at every update besides
         checkpoints                     that appear whole or not at all
