@@ -6,11 +6,20 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ..data.text_files import count_lines, decode_lines, read_lines
-from ..inference import BadLines, load_translator, open_output, translated_lines, write_lines
+from ..inference import (
+    BadLines,
+    default_translator,
+    load_translator,
+    open_output,
+    translated_lines,
+    write_lines,
+)
 from ..inference.one_line_parser import OneLineParser
+from ..inference.shipped import DEFAULT_TRANSLATOR
 
 EXAMPLES = """
 examples:
+  vanilla-transformer translate "Two young men are playing football on the beach."
   vanilla-transformer translate --model runs/en-de "A dog runs." "A man sleeps."
   vanilla-transformer translate --model runs/en-de --file test.en > test.de
   cat test.en | vanilla-transformer translate --model runs/en-de --num_beams 1
@@ -58,8 +67,9 @@ def parse_arguments(argv: Sequence[str] | None, prog: str | None) -> argparse.Na
     parser = OneLineParser(prog=prog, description=__doc__, epilog=EXAMPLES)
     add = parser.add_argument
     add("sentences", nargs="*", help="sentences to translate; without them or --file, standard input is read")
-    models = parser.add_mutually_exclusive_group(required=True)
-    models.add_argument("--model", help="folder (or Hub name) of a trained model and its tokenizer")
+    models = parser.add_mutually_exclusive_group()
+    models.add_argument("--model", help="folder of a trained model and its tokenizer; or the name of a checkpoint of "
+        f"model_cards, or of the Hub (default: {DEFAULT_TRANSLATOR}, which translates captions)")  # fmt: skip
     models.add_argument(
         "--ensemble", nargs="+", metavar="FOLDER", help="or several models, whose probabilities are averaged"
     )
@@ -113,8 +123,9 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     if args.num_beams is not None:
         options["num_beams"] = args.num_beams
     try:
+        models = args.ensemble or [args.model or default_translator()]
         lines, total = read_input(args, bad_lines)
-        model, tokenizer = load_translator(args.ensemble or [args.model], args.device, args.dtype)
+        model, tokenizer = load_translator(models, args.device, args.dtype)
         with open_output(args.output) as output:
             translations = translated_lines(model, tokenizer, lines, read_ahead=args.read_ahead, **options)
             status = write_lines(translations, output, total, args.quiet)
