@@ -92,8 +92,9 @@ def prepare(args: VanillaTransformerTrainingArguments) -> PreparedRun:
         ValueError: data, preset or overrides are not usable; the message says which value, where.
         OSError: a file is missing or cannot be read, or the folder of the run cannot be written.
     """
-    if args.prepare_only:
-        raise ValueError("prepare_only is for the command line; in Python, call training.prepare_only(args)")
+    for name, instead in (("prepare_only", "training.prepare_only(args)"), ("dry_run", "lab.dry_run.dry_run(args)")):
+        if getattr(args, name):
+            raise ValueError(f"{name} is for the command line; in Python, call {instead}")
     set_seed(args.seed)
     training, validation = check_run(args)
     checkpoint = find_checkpoint(args.resume_from_checkpoint, args.output_dir)
