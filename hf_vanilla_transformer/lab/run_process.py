@@ -181,8 +181,7 @@ def train_in_process(run: QueuedRun, lock: int, options: ProcessOptions, stoppin
     with open_output(recipe) as file:
         file.write(f"# {run.name}: resumed by `vanilla-transformer pretrain {recipe} --resume_from_checkpoint auto`\n")
         yaml.safe_dump(run.values, file, sort_keys=False, allow_unicode=True)
-    command = [sys.executable, "-m", __package__.partition(".")[0], "pretrain", str(recipe)]
-    command += ["--resume_from_checkpoint", "auto", "--disable_tqdm", "true"]
+    command = _command(recipe)
     if options.nice:
         command = ["nice", "-n", str(options.nice), *command]
     environment = dict(os.environ)
@@ -206,6 +205,11 @@ def train_in_process(run: QueuedRun, lock: int, options: ProcessOptions, stoppin
     if status in _STOPPED:
         return ProcessEnd(True, None)
     return ProcessEnd(False, f"{_last_words(log, beginning, status)} (all of it: {log})")
+
+
+def _command(recipe: Path) -> list[str]:
+    command = [sys.executable, "-m", __package__.partition(".")[0], "pretrain", str(recipe)]
+    return [*command, "--resume_from_checkpoint", "auto", "--disable_tqdm", "true"]
 
 
 def _last_words(log: Path, beginning: int, status: int) -> str:

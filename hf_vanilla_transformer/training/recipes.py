@@ -204,8 +204,10 @@ def resolve_options(
     if not values.get("output_dir"):
         raise ValueError("output_dir is needed: the folder that the run is written to, such as --output_dir runs/mine")
     args = VanillaTransformerTrainingArguments(**values)
-    void = _without_effect(args, base, flags)
-    return args, {name: value for name, value in values.items() if name not in void}
+    if void := _without_effect(args, base, flags):
+        values = {name: value for name, value in values.items() if name not in void}
+        args = VanillaTransformerTrainingArguments(**values)
+    return args, values
 
 
 def given_values(args: VanillaTransformerTrainingArguments) -> dict[str, Any]:
