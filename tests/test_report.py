@@ -22,7 +22,7 @@ METRICS = {
     "parameters": 1_834_567,
     "learned_parameters": 1_834_567,
     "updates": 6000,
-    "train_runtime": 2100.0,
+    "minutes": 35.0,
     "tokens_per_second": 7654.3,
     "padding": 0.0432,
     "final_weights": "average of 8 checkpoints",
@@ -119,7 +119,7 @@ def test_a_folder_with_a_blank_is_one_word_of_the_command():
 
 
 def test_the_summary_leaves_out_what_there_is_not():
-    few = {name: METRICS[name] for name in ("parameters", "learned_parameters", "updates", "train_runtime")}
+    few = {name: METRICS[name] for name in ("parameters", "learned_parameters", "updates", "minutes")}
     lines = summary_lines(few, "out")
     assert lines[0] == "Trained 1,834,567 parameters for 6,000 updates in 35.0 min."
     assert lines[1] == "No validation text, no scores: give validation_data."

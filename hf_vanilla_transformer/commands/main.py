@@ -16,6 +16,7 @@ VERBS = {
     "train-tokenizer": ("train_tokenizer", "learn one vocabulary for source and target language"),
     "pretrain": ("pretrain", "train a model from scratch, by a recipe or by options"),
     "finetune": ("finetune", "train a model further: new text, frozen parts, adapters, new tokens"),
+    "queue": ("queue", "work through a list of runs, one after the other"),
     "translate": ("translate", "translate sentences, a file or standard input"),
     "score": ("score", "say how probable a model finds given translations"),
     "evaluate": ("evaluate", "compute BLEU, chrF, TER and perplexity, and compare two systems"),

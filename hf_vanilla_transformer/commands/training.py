@@ -43,6 +43,14 @@ def run_command(
             if not getattr(args, name):
                 raise ValueError(f"{name} is needed; see {program} --help")
         output_dir = args.output_dir
+        if args.dry_run:
+            from ..lab.dry_run import dry_run  # with its peers for comparison, which no other run needs
+
+            report = dry_run(args)
+            if args.process_index == 0:
+                print("\n".join(report.lines()), flush=True)
+            leave_together()
+            return 0
         if args.prepare_only:
             ready = prepare_only(args)
             if args.process_index == 0:

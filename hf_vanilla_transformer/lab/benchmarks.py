@@ -288,7 +288,7 @@ def _take_turns(connection: Any, seconds: float, make_step: Callable[..., Callab
             step()
             times.append(time.perf_counter() - started)
         connection.send(statistics.median(times))
-    connection.send(_peak_memory())
+    connection.send(peak_memory_of_this_process())
 
 
 def matrix_product_rate(dtype: torch.dtype = torch.float32) -> float:
@@ -328,10 +328,11 @@ def _peak_memory_of_steps(make_step: Callable[..., Callable[[], None]], *args: o
     step = make_step(*args)
     for _ in range(3):
         step()
-    return _peak_memory()
+    return peak_memory_of_this_process()
 
 
-def _peak_memory() -> int:
+def peak_memory_of_this_process() -> int:
+    """The highest resident memory so far of the process that asks, in bytes."""
     status = Path("/proc/self/status")
     if status.exists():  # Linux, where getrusage() begins with what the parent process had
         return int(status.read_text().split("VmHWM:")[1].split()[0]) * 2**10

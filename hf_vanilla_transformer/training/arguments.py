@@ -86,6 +86,13 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
             "train on much text. Can be interrupted and repeated."
         },
     )
+    dry_run: int = field(
+        default=0,
+        metadata={
+            "help": "Make so many updates on made-up text, evaluate, save, say what memory and time they took, and "
+            "remove everything: whether a run fits, before there is text. 0 is off."
+        },
+    )
 
     # How it becomes tokens and batches.
     tokenizer_name_or_path: str | None = field(
@@ -285,7 +292,7 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
         at_least = dict.fromkeys(("max_tokens", "max_eval_tokens", "max_length", "shuffle_buffer", "average_last"), 1)
         at_least |= dict.fromkeys(("gradient_accumulation_steps", "save_total_limit"), 1)
         at_least |= dict.fromkeys(("r_drop", "lora_rank", "num_sentinels", "early_stopping_patience"), 0)
-        at_least["dataloader_num_workers"] = 0
+        at_least |= dict.fromkeys(("dataloader_num_workers", "dry_run"), 0)
         if self.generation_num_beams is not None:
             at_least["generation_num_beams"] = 1
         if self.preprocessing_workers is not None:

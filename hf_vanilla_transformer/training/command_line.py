@@ -31,6 +31,7 @@ OPTION_GROUPS: dict[str, dict[str, str | None]] = {
         "data_cache_dir": None,
         "preprocessing_workers": None,
         "prepare_only": None,
+        "dry_run": None,
     },
     "tokenizer and batches": {
         "tokenizer_name_or_path": None,

@@ -1,7 +1,7 @@
 """A run as a file: YAML whose keys are the training arguments, found by name or path, and flags that override it."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 from types import NoneType, UnionType
@@ -83,29 +83,68 @@ def read_recipe(name_or_path: str | Path) -> dict[str, Any]:
             names file and line.
     """
     path = find_recipe(name_or_path)
+    return check_options(*read_mapping(path), str(path))
+
+
+def read_mapping(path: str | Path) -> tuple[yaml.MappingNode, dict[Any, Any]]:
+    """Reads a YAML file of `key: value` lines.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The mapping as nodes, which know their lines, and its values.
+
+    Raises:
+        OSError: there is no such file.
+        ValueError: it is no YAML, or no mapping.
+    """
     text = "\n".join(read_lines(path))
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: of a date that there is not
         raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict) or root is None:
         raise ValueError(f"{path}: expected `key: value` lines, got {values!r:.100}")
+    return root, values
+
+
+def check_options(
+    node: yaml.MappingNode, values: Mapping[Any, Any], path: str, owner: str = "", besides: Collection[str] = ()
+) -> dict[str, Any]:
+    """Refuses what is no option of a run, and reads values as their options mean them.
+
+    Args:
+        node: a mapping of a YAML file, as nodes.
+        values: the same as values.
+        path: its file, for messages.
+        owner: whose mapping it is, for messages, such as `run 'base'`; empty for the file's own.
+        besides: keys that may be there too, and are none of a run.
+
+    Returns:
+        The values by name.
+
+    Raises:
+        ValueError: a key is unknown or there twice, or a value is not of its type; the message names file and line.
+    """
     names = {field.name for field in fields(VanillaTransformerTrainingArguments) if field.init}
     hints = get_type_hints(VanillaTransformerTrainingArguments)
-    seen: set[str] = set()
-    for key, node in root.value:
-        where = f"{path}, line {key.start_mark.line + 1}"
-        if key.value not in names:
+    checked: dict[str, Any] = {}
+    for key, value_node in node.value:
+        where = f"{path}, line {key.start_mark.line + 1}" + (f", {owner}" if owner else "")
+        if key.value not in names and key.value not in besides:
             instead = REFUSED.get(str(key.value))
-            hint = f": {instead[1]}" if instead else did_you_mean(key.value, names)
+            hint = f": {instead[1]}" if instead else did_you_mean(key.value, {*names, *besides})
             raise ValueError(f"{where}: unknown option {key.value!r}{hint}")
-        if key.value in seen:
+        if key.value in checked:
             raise ValueError(f"{where}: {key.value} was given before")
-        seen.add(key.value)
-        value = _as_written(values[key.value], node, hints[key.value])
-        values[key.value] = _converted(value, hints[key.value], f"{where}: {key.value}")
-    return values
+        value = values[key.value]
+        if key.value in names:
+            hint = hints[key.value]
+            value = _converted(_as_written(value, value_node, hint), hint, f"{where}: {key.value}")
+        checked[key.value] = value
+    return checked
 
 
 def parse_arguments(
@@ -137,12 +176,38 @@ def parse_arguments(
         f"RECIPE is a YAML file of these options, or a name; options override it.\nNames: {', '.join(recipe_names())}"
     )
     flags = RunParser(recipe, prog, f"{(description or '').rstrip()}\n{about}", epilog).given(words)
-    values = _settled(recipe, flags)
+    return resolve_options(recipe, flags)[0]
+
+
+def resolve_options(
+    recipe: Mapping[str, Any], *overrides: Mapping[str, Any]
+) -> tuple[VanillaTransformerTrainingArguments, dict[str, Any]]:
+    """Puts options over a recipe, and refuses what would have no effect.
+
+    An option overrides what the recipe says about the same matter: `model_name_or_path` the preset of a recipe.
+
+    Args:
+        recipe: values by name, as `read_recipe` returns them.
+        *overrides: options by name, each mapping over those before it.
+
+    Returns:
+        The arguments of the run; and what a recipe that stands alone would have to say: the values without those that
+        the options made void.
+
+    Raises:
+        ValueError: there is no `output_dir`; an option would have no effect; or values do not fit together.
+    """
+    base, flags, values = dict(recipe), dict[str, Any](), dict(recipe)
+    for each in overrides:
+        base, flags = values, dict(each)
+        values = _settled(base, flags)
     if not values.get("output_dir"):
         raise ValueError("output_dir is needed: the folder that the run is written to, such as --output_dir runs/mine")
     args = VanillaTransformerTrainingArguments(**values)
-    _refuse_without_effect(args, recipe, flags)
-    return args
+    if void := _without_effect(args, base, flags):
+        values = {name: value for name, value in values.items() if name not in void}
+        args = VanillaTransformerTrainingArguments(**values)
+    return args, values
 
 
 def given_values(args: VanillaTransformerTrainingArguments) -> dict[str, Any]:
@@ -166,23 +231,25 @@ def given_values(args: VanillaTransformerTrainingArguments) -> dict[str, Any]:
     return values
 
 
-def _refuse_without_effect(
-    args: VanillaTransformerTrainingArguments, recipe: dict[str, Any], flags: dict[str, Any]
-) -> None:
-    """Refuses what was given and does nothing, unless it is a recipe's and a flag has turned off what it belongs to."""
+def _without_effect(
+    args: VanillaTransformerTrainingArguments, recipe: Mapping[str, Any], flags: Mapping[str, Any]
+) -> set[str]:
+    """Finds a recipe's options that do nothing because a flag has turned off what they belong to; refuses others."""
+    void = set()
     for option, (other, value) in _NEEDS.items():
         given = getattr(args, other)
         active = bool(given) if value is None else str(getattr(given, "value", given)) in value.split(" or ")
-        if (option in flags or (option in recipe and other not in flags)) and not active:
+        if active or (option not in flags and option not in recipe):
+            continue
+        if option in flags or other not in flags:
             needed = other if value is None else f"{other}={value}"
             raise ValueError(f"{option} has no effect without {needed}; give that too, or leave it out")
+        void.add(option)
+    return void
 
 
 def _settled(recipe: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
-    """Puts flags over the recipe, and refuses what a model or tokenizer that is given makes void.
-
-    A flag overrides what the recipe says about the same matter: `--model_name_or_path` the preset of a recipe.
-    """
+    """Puts flags over the recipe, and refuses what a model or tokenizer that is given makes void."""
     values = recipe | flags
     for decides, others in _DECIDES.items():
         if values.get(decides) is None:

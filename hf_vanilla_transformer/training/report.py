@@ -9,6 +9,8 @@ from typing import Any
 
 from transformers.utils import logging
 
+from ..inference import open_output
+
 logger = logging.get_logger(__name__)
 
 # The clock's part of the log: everything else is the same in two runs of one recipe.
@@ -29,9 +31,10 @@ def write_results(
         metrics: what came of it.
         history: the log, one entry a line.
     """
-    results = {"metrics": metrics, "arguments": _without_secrets(arguments), "history": history}
+    results = {"metrics": metrics, "arguments": without_secrets(arguments), "history": history}
     path = Path(output_dir) / "results.json"
-    path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    with open_output(path) as file:
+        file.write(json.dumps(results, indent=1) + "\n")
     if importlib.util.find_spec("matplotlib") is None:
         logger.warning("curves.png is not drawn: matplotlib is not installed (pip install matplotlib)")
     else:
@@ -72,7 +75,7 @@ def summary_lines(metrics: dict[str, Any], output_dir: str, objective: str = "tr
     Returns:
         The lines.
     """
-    minutes, learned = metrics["train_runtime"] / 60, metrics["learned_parameters"]
+    minutes, learned = metrics["minutes"], metrics["learned_parameters"]
     share = "" if learned == metrics["parameters"] else f" of {metrics['parameters']:,}"
     lines = [
         f"Trained {learned:,}{share} parameters for {metrics['updates']:,} updates in {minutes:.1f} min"
@@ -95,11 +98,18 @@ def summary_lines(metrics: dict[str, Any], output_dir: str, objective: str = "tr
     return [*lines, f'Try it: vanilla-transformer translate --model {folder} "..."']
 
 
-def _without_secrets(value: Any) -> Any:
-    """Leaves out what nobody else should read, at any depth: results travel with a model."""
+def without_secrets(value: Any) -> Any:
+    """Leaves out what nobody else should read, at any depth: results travel with a model.
+
+    Args:
+        value: what JSON can hold.
+
+    Returns:
+        The same without the values whose names are those of tokens, passwords, secrets and keys.
+    """
     if isinstance(value, dict):
-        return {name: _without_secrets(each) for name, each in value.items() if not _SECRET.search(name)}
-    return [_without_secrets(each) for each in value] if isinstance(value, list) else value
+        return {name: without_secrets(each) for name, each in value.items() if not _SECRET.search(name)}
+    return [without_secrets(each) for each in value] if isinstance(value, list) else value
 
 
 def _draw(axes: Any, history: list[dict[str, Any]], names: dict[str, str]) -> None:

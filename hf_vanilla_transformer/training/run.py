@@ -9,6 +9,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase, set_seed
 
 from ..data.batching import collate
+from ..data.corpora import Corpus
 from ..data.tokenization import save_tokenizer
 from .adapters import merge_adapters, refuse_other_adapters, save_adapter
 from .arguments import VanillaTransformerTrainingArguments, refuse_data_parallel
@@ -91,12 +92,11 @@ def prepare(args: VanillaTransformerTrainingArguments) -> PreparedRun:
         ValueError: data, preset or overrides are not usable; the message says which value, where.
         OSError: a file is missing or cannot be read, or the folder of the run cannot be written.
     """
-    if args.prepare_only:
-        raise ValueError("prepare_only is for the command line; in Python, call training.prepare_only(args)")
+    for name, instead in (("prepare_only", "training.prepare_only(args)"), ("dry_run", "lab.dry_run.dry_run(args)")):
+        if getattr(args, name):
+            raise ValueError(f"{name} is for the command line; in Python, call {instead}")
     set_seed(args.seed)
-    refuse_data_parallel(args)
-    training, validation = corpora_of(args)
-    _check_validation(args, bool(validation))
+    training, validation = check_run(args)
     checkpoint = find_checkpoint(args.resume_from_checkpoint, args.output_dir)
     if not args.overwrite_output_dir:  # else when nothing is wrong: a mistake is no reason to lose the other run
         by_main_process(lambda: claim_folder(args.output_dir, checkpoint))
@@ -118,6 +118,28 @@ def prepare(args: VanillaTransformerTrainingArguments) -> PreparedRun:
     checkpoints = 0 if args.save_strategy == "no" else (args.save_total_limit or 2) + 2
     by_main_process(lambda: prepare_folder(args.output_dir, size, checkpoints))
     return PreparedRun(model, text, first_update, checkpoint)
+
+
+def check_run(args: VanillaTransformerTrainingArguments) -> tuple[list[Corpus], list[Corpus]]:
+    """Finds what is wrong with a run as far as its arguments and the names of its files tell, without reading any text.
+
+    Args:
+        args: the run.
+
+    Returns:
+        The corpora for training, and those for validation.
+
+    Raises:
+        ValueError: there is nothing to learn from; a corpus, the preset or an override is not usable; or what is to be
+            judged by validation scores has none.
+        OSError: a file of text is missing.
+    """
+    refuse_data_parallel(args)
+    training, validation = corpora_of(args)
+    _check_validation(args, bool(validation))
+    if args.model_name_or_path is None:  # a model may be there only when it is needed
+        learned_positions(args)
+    return training, validation
 
 
 def prepare_only(args: VanillaTransformerTrainingArguments) -> str:
@@ -173,6 +195,7 @@ def train(run: PreparedRun, args: VanillaTransformerTrainingArguments) -> Traini
     if run.text.validation_set is not None:
         metrics |= _last_evaluation(trainer) or trainer.evaluate(metric_key_prefix="final")
         metrics["signatures"] = trainer.score_signatures
+    metrics["minutes"] = history[-1]["minutes"]
     model = _save(trainer).eval()
     if trainer.is_world_process_zero():
         write_results(args.output_dir, given_values(args), metrics, history)

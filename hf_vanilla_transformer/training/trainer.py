@@ -169,6 +169,8 @@ class VanillaTransformerTrainer(HubUploads, ValidationOnPairs, Seq2SeqTrainer):
     def _init_training_state(self, max_steps: int, *args: Any, **kwargs: Any) -> Any:
         epochs_and_steps = super()._init_training_state(max_steps, *args, **kwargs)
         self.state.compute_steps(self.args, max_steps)  # resumed, it would log, evaluate and save as often as before
+        # What earlier starts took, up to the checkpoint, counts in the minutes of the log.
+        self._started -= 60 * max((entry.get("minutes", 0.0) for entry in self.state.log_history), default=0.0)
         return epochs_and_steps
 
     def _finalize_training(self, *args: Any, **kwargs: Any) -> Any:
@@ -256,7 +258,10 @@ class VanillaTransformerTrainer(HubUploads, ValidationOnPairs, Seq2SeqTrainer):
     # The log
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds to the log of training what one wants to see: unsmoothed loss, perplexity, speed, padding.
+        """Adds to the log of training what one wants to see: unsmoothed loss, perplexity, speed, padding, minutes.
+
+        The minutes are those of all starts of the run. What a killed start did after its last checkpoint is not in
+        them, as it is in nothing else.
 
         Args:
             logs: what transformers logs; extended in place.

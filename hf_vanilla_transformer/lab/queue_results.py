@@ -1,0 +1,270 @@
+"""What came of the runs of a queue: a line of JSON for each, appended whole or not at all, and a table of them."""
+
+import errno
+import fcntl
+import json
+import os
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..training.config_overrides import parse_overrides
+from ..training.recipes import given_values
+from ..training.report import CLOCK, without_secrets
+from .planning import format_table
+from .run_list import QueuedRun
+
+# One run by one line of the file: either its scores, or its error.
+Row = dict[str, Any]
+
+# Options that change neither what a run learns nor how its end is chosen, but how long it takes or what it says.
+_WITHOUT_INFLUENCE = {
+    *("output_dir", "resume_from_checkpoint", "overwrite_output_dir", "save_total_limit", "data_cache_dir"),
+    *("disable_tqdm", "report_to", "run_name", "project", "log_level", "log_level_replica", "log_on_each_node"),
+    *("logging_dir", "logging_steps", "logging_strategy", "logging_first_step", "logging_nan_inf_filter"),
+    *("preprocessing_workers", "dataloader_num_workers", "dataloader_pin_memory", "max_eval_tokens", "use_cpu"),
+    *("push_to_hub", "hub_model_id", "hub_strategy", "hub_private_repo", "hub_always_push", "hub_revision"),
+}
+_NAMES = {"loss": "Loss", "bleu": "BLEU", "chrf": "chrF", "ter": "TER", "wer": "WER", "per": "PER"}
+
+
+def finished_results(run: QueuedRun) -> dict[str, Any] | None:
+    """Reads what a run has left that has come to its end.
+
+    Args:
+        run: of a list.
+
+    Returns:
+        What its `results.json` holds; None if there is none.
+
+    Raises:
+        ValueError: the file cannot be read, or is of a run with other settings; the message has these.
+    """
+    path = run.output_dir / "results.json"
+    if not path.exists():
+        return None
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+        before, metrics = dict(results["arguments"]), dict(results["metrics"])
+    except (ValueError, LookupError, TypeError) as error:
+        raise ValueError(
+            f"{path} cannot be read ({type(error).__name__}: {error}); remove it, and the run is repeated"
+        ) from error
+    now = json.loads(json.dumps(without_secrets(given_values(run.arguments))))
+    names = (before.keys() | now.keys()) - _WITHOUT_INFLUENCE
+    if "learning_rate" not in now:
+        names.discard("learning_rate")  # the run has found it by §5.3
+    if not run.arguments.validation_data:
+        names.discard("eval_strategy")  # the run has turned it off
+    if differing := sorted(name for name in names if before.get(name) != now.get(name)):
+        changes = "; ".join(f"{name} was {_said(before, name)}, now {_said(now, name)}" for name in differing)
+        raise ValueError(
+            f"{path} is of a run with other settings: {changes}. Give the run another name or output_dir, or remove "
+            "the folder"
+        )
+    return {**results, "metrics": metrics}
+
+
+def _said(values: Mapping[str, Any], name: str) -> str:
+    return repr(values[name]) if name in values else "the default"
+
+
+def row_of(run: QueuedRun, results: Mapping[str, Any]) -> Row:
+    """Makes the line of a run that has come to its end.
+
+    Args:
+        run: of a list.
+        results: as `finished_results` returns them.
+
+    Returns:
+        The line: whose it is, what it changed, what came of it, when, and by which version.
+    """
+    metrics = results["metrics"]
+    scores = {
+        name.removeprefix("final_"): value
+        for name, value in metrics.items()
+        if name.startswith("final_") and name not in CLOCK and type(value) in (int, float)
+    }
+    known = {name: metrics.get(name) for name in ("parameters", "updates", "minutes", "final_weights", "signatures")}
+    path = run.output_dir / "results.json"
+    return {**_beginning(run), **known, "scores": scores, **_ending(path.stat().st_mtime)}
+
+
+def failure_row(run: QueuedRun, error: str) -> Row:
+    """Makes the line of a run that has failed.
+
+    Args:
+        run: of a list.
+        error: what went wrong.
+
+    Returns:
+        The line.
+    """
+    return {**_beginning(run), "error": error, **_ending(datetime.now(timezone.utc).timestamp())}
+
+
+def _beginning(run: QueuedRun) -> Row:
+    options = without_secrets({name: value for name, value in run.options.items() if name != "seed"})
+    place = {"recipe": run.recipe, "seed": run.arguments.seed, "options": options, "output_dir": str(run.output_dir)}
+    return {"name": run.name, "entry": run.entry, **place}
+
+
+def _ending(seconds: float) -> Row:
+    date = datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="seconds")
+    return {"date": date, "version": __version__}
+
+
+def read_rows(path: str | Path) -> list[Row]:
+    """Reads the lines of a file of results.
+
+    Args:
+        path: the file; need not exist.
+
+    Returns:
+        The lines, without one that a machine which went down has left unfinished at the end.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: a line is no result; the message names file and line.
+    """
+    return _rows(Path(path).read_bytes(), path) if Path(path).exists() else []
+
+
+def _rows(text: bytes, path: str | Path) -> list[Row]:
+    lines = text.decode("utf-8", errors="replace").split("\n")
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        row = _parsed(line)
+        if row is not None:
+            rows.append(row)
+        elif line.strip() and number < len(lines):
+            raise ValueError(f"{path}, line {number}: no result of a run, which is a JSON object with a name")
+    return rows
+
+
+def append_row(path: str | Path, row: Row) -> None:
+    """Appends a line to a file of results, whole or not at all, also while others do; scores that it has, once.
+
+    Args:
+        path: the file.
+        row: the line.
+
+    Raises:
+        OSError: it cannot be written; the file is as it was then.
+        ValueError: as `read_rows`.
+    """
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a+b", buffering=0) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        text = file.read()
+        if "error" not in row and any(_without_clock(row) == _without_clock(each) for each in _rows(text, path)):
+            return
+        last = text[text.rfind(b"\n") + 1 :]
+        is_whole = _parsed(last.decode("utf-8", errors="replace")) is not None
+        end = len(text) if is_whole else len(text) - len(last)  # what is unfinished is overwritten
+        file.truncate(end)
+        line = b"\n" * is_whole + json.dumps(row, ensure_ascii=False).encode() + b"\n"
+        try:
+            if file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, f"no room for {len(line)} bytes", str(path))
+            os.fsync(file.fileno())
+        except OSError:
+            file.truncate(end)
+            raise
+
+
+def _without_clock(row: Row) -> Row:
+    return {name: value for name, value in row.items() if name not in ("date", "version")}
+
+
+def _parsed(line: str) -> Row | None:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) and isinstance(row.get("name"), str) else None
+
+
+def latest_rows(rows: Iterable[Row]) -> dict[str, Row]:
+    """Finds the last line of each run, in the order in which the runs appear first.
+
+    Args:
+        rows: lines of a file of results.
+
+    Returns:
+        Lines by name of the run.
+    """
+    return {row["name"]: row for row in rows}
+
+
+def scores_text(row: Row) -> str:
+    """Writes the scores of a run for people.
+
+    Args:
+        row: its line.
+
+    Returns:
+        Such as "loss 1.621, BLEU 37.90"; "no scores" where there was no validation text.
+    """
+    named = ((_NAMES.get(name, name), value) for name, value in row["scores"].items() if name != "perplexity")
+    return ", ".join(f"{name} {_number(name, value)}" for name, value in named) or "no scores"
+
+
+def results_table(rows: Sequence[Row]) -> str:
+    """Writes results as a table of Markdown, with the mean of those runs of an entry that differ by their seed.
+
+    Args:
+        rows: lines of runs that have ended, the first being what the others are compared with.
+
+    Returns:
+        The table; nothing for no rows.
+    """
+    rows = [row for row in rows if "error" not in row]
+    if not rows:
+        return ""
+    names = [name for name in dict.fromkeys(name for row in rows for name in row["scores"]) if name != "perplexity"]
+    names.sort(key=[*_NAMES, *names].index)
+    header = ["Run", "Changed", "Parameters", "Updates", *(_NAMES.get(name, name) for name in names), "Minutes"]
+    table = []
+    for row in rows:
+        cells = [_cell(row["name"]), _cell(_difference(row, rows[0])), f"{row['parameters'] / 1e6:.2f}M"]
+        scores = [_number(name, row["scores"][name]) if name in row["scores"] else "" for name in names]
+        table.append([*cells, f"{row['updates']:,}", *scores, f"{row['minutes']:.1f}"])
+        twins = [each for each in rows if each["entry"] == row["entry"]]
+        if len(twins) > 1 and twins[-1] is row:
+            means = [_mean(name, [each["scores"].get(name) for each in twins]) for name in names]
+            minutes = statistics.fmean(each["minutes"] for each in twins)
+            table.append([f"mean of {_cell(row['entry'])}", f"{len(twins)} seeds", "", "", *means, f"{minutes:.1f}"])
+    return "\n".join(format_table(header, *table))
+
+
+def _mean(name: str, values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
+        return ""
+    return f"{_number(name, statistics.fmean(known))} ± {_number(name, statistics.stdev(known))}"
+
+
+def _difference(row: Row, first: Row) -> str:
+    """What a run has other than the first, option by option, and field by field of the config."""
+    ours, theirs = _settings(row), _settings(first)
+    changed = [f"{name}={ours[name]}" for name in ours if name not in theirs or ours[name] != theirs[name]]
+    return ", ".join(changed + [f"no {name}" for name in theirs if name not in ours])
+
+
+def _settings(row: Row) -> dict[str, Any]:
+    options = dict(row["options"])
+    overrides = parse_overrides(options.pop("config_overrides", None) or [])
+    return {"recipe": row["recipe"], **options, **overrides, "seed": row["seed"]}
+
+
+def _number(name: str, value: float) -> str:
+    return f"{value:.3f}" if name.lower() in ("loss", "nll") else f"{value:.2f}"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
