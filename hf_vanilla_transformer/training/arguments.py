@@ -10,12 +10,10 @@ from transformers import Seq2SeqTrainingArguments
 
 from ..data.tokenized import usable_cores
 from .refused_options import refuse_options
+from .validation_metrics import DEFAULT, check_validation_metrics, is_better_higher
 
 Objective = Literal["translation", "span_corruption"]
 FinalWeights = Literal["last", "best", "average", "ema"]
-
-# What an evaluation finds; of the last two, more is better.
-_SCORES = ("loss", "perplexity", "bleu", "chrf")
 
 
 def _loader_workers() -> int:
@@ -199,7 +197,15 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
         default="loss",
         metadata={
             "help": "Validation score of the best checkpoint: loss (nats per token, without label smoothing), "
-            "perplexity, bleu or chrf."
+            "perplexity, or one of validation_metrics."
+        },
+    )
+    validation_metrics: list[str] = field(
+        default_factory=lambda: list(DEFAULT),
+        metadata={
+            "help": "Scores of translations of the validation text: bleu, chrf, ter; or of pronunciations, wer "
+            "(percent of lines that are not exactly the target) and per (edits per 100 units, cut at spaces). An empty "
+            "list translates nothing."
         },
     )
     eval_strategy: str = field(
@@ -254,7 +260,7 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
         if self.final_weights == "best":
             self.load_best_model_at_end = True
         if getattr(self, "greater_is_better", None) is None and self.metric_for_best_model is not None:
-            self.greater_is_better = self.metric_for_best_model.rpartition("_")[2] in _SCORES[2:]
+            self.greater_is_better = is_better_higher(self.metric_for_best_model)
         if self.save_total_limit is None:
             self.save_total_limit = max(2, self.average_last if self.final_weights == "average" else 0)
         if not torch.accelerator.is_available() and (self.bf16 or int(os.environ.get("WORLD_SIZE", "1")) > 1):
@@ -303,9 +309,7 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
         for name, allowed in (("objective", Objective), ("final_weights", FinalWeights)):
             if getattr(self, name) not in get_args(allowed):
                 raise ValueError(f"{name}={getattr(self, name)!r} is none of {', '.join(get_args(allowed))}")
-        metric = (self.metric_for_best_model or "loss").removeprefix("eval_").rpartition("_")[2]
-        if metric not in _SCORES:
-            raise ValueError(f"metric_for_best_model={self.metric_for_best_model!r} is none of {', '.join(_SCORES)}")
+        check_validation_metrics(self)
         if self.max_length_ratio is not None and self.max_length_ratio < 1:
             raise ValueError(f"max_length_ratio={self.max_length_ratio} is less than 1, which no pair satisfies")
         if self.final_weights == "average" and (self.save_total_limit or 0) < self.average_last:

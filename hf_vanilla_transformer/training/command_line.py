@@ -65,7 +65,8 @@ OPTION_GROUPS: dict[str, dict[str, str | None]] = {
         "eval_steps": "Updates between evaluations with eval_strategy=steps.",
         "max_eval_tokens": None,
         "generation_num_beams": None,
-        "metric_for_best_model": None,
+        "validation_metrics": "Of bleu, chrf, ter, wer, per (error rates of lines and units).",
+        "metric_for_best_model": "loss, perplexity, or one of validation_metrics.",
         "early_stopping_patience": None,
     },
     "checkpoints and final weights": {
