@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from .tags import leading_tags, tagged
 from .text_to_ids import text_to_ids
 
 # Where a text that is too long is best cut: after a sentence, else between words.
@@ -17,7 +18,7 @@ def source_pieces(
     """Tokenises sentences, and cuts those that have more tokens than the model has positions into pieces that fit.
 
     A piece ends at the end of a sentence, else between words, else anywhere, whichever such place is nearest to the
-    middle; and so again until all pieces fit.
+    middle; and so again until all pieces fit. Tags that the sentence begins with are in front of each.
 
     Args:
         tokenizer: of the model.
@@ -48,12 +49,16 @@ def source_pieces(
         all_ids = text_to_ids(tokenizer, [sentences[index] for index in visible])
         for index, ids in zip(visible, all_ids, strict=True):
             fits = max_length is None or len(ids) <= max_length
-            pieces[index] = [ids] if fits else list(_cut(tokenizer, sentences[index].strip(), max_length or 0))
+            if fits:
+                pieces[index] = [ids]
+            else:
+                tags, text = leading_tags(tokenizer, sentences[index].strip())
+                pieces[index] = list(_cut(tokenizer, tags, text, max_length or 0))
     return pieces
 
 
-def _cut(tokenizer: PreTrainedTokenizerBase, text: str, max_length: int) -> Iterator[list[int]]:
-    (ids,) = text_to_ids(tokenizer, [text])
+def _cut(tokenizer: PreTrainedTokenizerBase, tags: list[str], text: str, max_length: int) -> Iterator[list[int]]:
+    (ids,) = text_to_ids(tokenizer, [tagged(text, tags)])
     if len(ids) <= max_length:
         yield ids
         return
@@ -70,7 +75,7 @@ def _cut(tokenizer: PreTrainedTokenizerBase, text: str, max_length: int) -> Iter
             break
     for part in (text[:place].strip(), text[place:].strip()):
         if part:
-            yield from _cut(tokenizer, part, max_length)
+            yield from _cut(tokenizer, tags, part, max_length)
 
 
 def max_source_length(model: PreTrainedModel) -> int | None:
