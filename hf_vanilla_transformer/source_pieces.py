@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .tags import leading_tags, tagged
+from .tags import known_tag_tokens, leading_tags, tagged
 from .text_to_ids import text_to_ids
 
 # Where a text that is too long is best cut: after a sentence, else between words.
@@ -13,7 +13,7 @@ _CUTS = (re.compile(r"(?<=[.!?…])\s+|(?<=[。！？])"), re.compile(r"\s+"))
 
 
 def source_pieces(
-    tokenizer: PreTrainedTokenizerBase, sentences: Sequence[str], max_length: int | None
+    tokenizer: PreTrainedTokenizerBase, sentences: Sequence[str], max_length: int | None, tag: str | None = None
 ) -> list[list[list[int]]]:
     """Tokenises sentences, and cuts those that have more tokens than the model has positions into pieces that fit.
 
@@ -24,14 +24,17 @@ def source_pieces(
         tokenizer: of the model.
         sentences: text.
         max_length: tokens that a source may have, special ones among them; None for any number.
+        tag: what to put in front of each, as in `tags.tag_tokens`; None for nothing.
 
     Returns:
         For each sentence the token ids of its pieces; no piece for a sentence without a visible character.
 
     Raises:
         TypeError: a sentence is no string.
-        ValueError: a sentence is no text in Unicode, or cannot be cut into pieces that fit.
+        ValueError: a sentence is no text in Unicode, or cannot be cut into pieces that fit; or the tokenizer does
+            not have the tag.
     """
+    tokens = known_tag_tokens(tokenizer, tag)
     for sentence in sentences:
         if not isinstance(sentence, str):
             raise TypeError(f"{sentence!r:.80} is a {type(sentence).__name__}; a sentence to translate is a str")
@@ -43,6 +46,8 @@ def source_pieces(
                 f"{sentence!r:.80}: character {error.start} is half a surrogate pair ({code}), which is no text; "
                 "decode the bytes it came from as what they are"
             ) from error
+    if tokens:
+        sentences = [tagged(sentence, tokens) for sentence in sentences]
     visible = [index for index, sentence in enumerate(sentences) if sentence.strip()]
     pieces: list[list[list[int]]] = [[] for _ in sentences]
     if visible:

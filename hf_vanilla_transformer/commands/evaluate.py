@@ -121,7 +121,7 @@ def make_systems(args: argparse.Namespace, data: EvaluationSet, translations: di
         OSError: a model cannot be read.
         ValueError: an option is out of its range.
     """
-    options = {name: getattr(args, name) for name in ("device", "dtype", "batch_tokens")}
+    options = {name: getattr(args, name) for name in ("device", "dtype", "batch_tokens", "tag")}
     if args.num_beams is not None:
         options["num_beams"] = args.num_beams
     return [
@@ -171,6 +171,7 @@ def parse_arguments(argv: Sequence[str] | None, prog: str | None) -> argparse.Na
     parser.add_argument("--no_ter", dest="ter", action="store_false", help="leave out TER, which takes longest")
     parser.add_argument("--num_resamples", type=int, default=1000, help="samples of the test (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=12345, help="of its samples (default: %(default)s)")
+    parser.add_argument("--tag", help="what a model gets in front of each source, such as 2de for the token <2de>")
     parser.add_argument("--num_beams", type=int, help="beams of the search (default: the model's own)")
     parser.add_argument("--batch_tokens", type=int, default=4096, help="tokens of a side at a time, padding included "
         "(default: %(default)s)")  # fmt: skip
@@ -201,7 +202,7 @@ def parse_arguments(argv: Sequence[str] | None, prog: str | None) -> argparse.Na
         parser.error(
             f"{models[0]} is not a file of translations, and a model needs --source or --test_set to translate"
         )
-    idle = [] if models else ["num_beams", "batch_tokens", "device", "dtype"]
+    idle = [] if models else ["tag", "num_beams", "batch_tokens", "device", "dtype"]
     idle += [] if args.baseline else ["num_resamples", "seed"]
     for name in idle:
         if getattr(args, name) != parser.get_default(name):

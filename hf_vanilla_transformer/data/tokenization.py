@@ -190,7 +190,7 @@ def tokenizer_statistics(
     Raises:
         ValueError: as `train_tokenizer` for a file that is not usable.
     """
-    paths = _paths(files)
+    paths = usable_paths(files)
     draw = random.Random(0)
     sample: list[str] = []
     lines = non_blank = 0
@@ -310,7 +310,7 @@ def _corpus(
     if (files is None) == (texts is None):
         raise ValueError("give the training text either as `files` or as `texts`, and not both")
     if files is not None:
-        return partial(_lines, _paths(files), text_format)
+        return partial(_lines, usable_paths(files), text_format)
     assert texts is not None
     if isinstance(texts, str):
         raise TypeError("`texts` is one string; give a list or an iterator of strings")
@@ -318,7 +318,19 @@ def _corpus(
     return partial(_strings, list(texts) if model == "wordpiece" else texts)
 
 
-def _paths(files: str | Path | Iterable[str | Path]) -> list[Path]:
+def usable_paths(files: str | Path | Iterable[str | Path]) -> list[Path]:
+    """Refuses files that a tokenizer cannot be trained on, before the first is read.
+
+    Args:
+        files: one or several.
+
+    Returns:
+        Their paths.
+
+    Raises:
+        ValueError: there is none, or one is not text in lines; the message names it.
+        OSError: one is not there.
+    """
     paths = [Path(files)] if isinstance(files, str | Path) else [Path(path) for path in files]
     if not paths:
         raise ValueError("`files` has no file in it")
@@ -378,4 +390,5 @@ __all__ = [
     "sentinel_ids",
     "tokenizer_statistics",
     "train_tokenizer",
+    "usable_paths",
 ]

@@ -79,8 +79,9 @@ def encode_columns(
         made[length] = [len(each) for each in made[ids]]
     rows = list(zip(*(columns[side] for side in sides), strict=True))
     made["blank"] = [not all(text.strip() for text in row) for row in rows]
+    unknown = getattr(tokenizer, "unk_token_id", None)
     ids_of_rows = zip(*(made[_SIDES[side][0]] for side in sides), strict=True)
-    made["unknown"] = [sum(ids.count(tokenizer.unk_token_id) for ids in row) for row in ids_of_rows]
+    made["unknown"] = [sum(ids.count(unknown) for ids in row) for row in ids_of_rows]
     made["text_hash"] = [_hash_text("\0".join(row)) for row in rows]
     return made
 

@@ -2,7 +2,8 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
@@ -10,7 +11,11 @@ from transformers.utils import logging
 
 from ..text_to_ids import UNK
 from ..tokenization_vanilla_transformer import UNIT_MARK, VanillaTransformerTokenizer
+from .corpora import Corpus, TextFormat, read_corpora
+from .rows import Row
 from .special_tokens import special_tokens_of, wrap_backend
+from .text_files import read_lines
+from .tokenization import usable_paths
 
 logger = logging.get_logger(__name__)
 
@@ -96,6 +101,34 @@ def train_unit_tokenizer(
     return tokenizer
 
 
+def pairs_of_files(
+    files: str | Path | Iterable[str | Path], same_units: bool, text_format: TextFormat
+) -> Iterator[Row]:
+    """Reads files for `train_unit_tokenizer`.
+
+    Args:
+        files: .tsv or .jsonl files of pairs; or plain text, of which it is not known which side it is.
+        same_units: whether both sides are cut alike, so that this does not matter.
+        text_format: how the rows of .jsonl and .tsv files are taken apart.
+
+    Yields:
+        Rows with `source` and, of pairs, `target`.
+
+    Raises:
+        ValueError: plain text where sides are cut differently; or as `train_tokenizer`.
+        OSError: a file is not there.
+    """
+    for path in usable_paths(files):
+        if Path(str(path).removesuffix(".gz")).suffix in (".tsv", ".jsonl"):
+            yield from read_corpora([Corpus(path=str(path))], text_format)
+        elif same_units:
+            yield from ({"source": line} for line in read_lines(path))
+        else:
+            raise ValueError(
+                f"{path} does not say whether it is source or target, which are cut differently; give .tsv or .jsonl"
+            )
+
+
 def _cutter(units: str) -> Tokenizer:
     """A backend that cuts text into units, and knows none."""
     cutter = Tokenizer(models.WordLevel({}, unk_token=UNK))
@@ -124,4 +157,4 @@ def _as_json(cutter: Tokenizer) -> dict[str, Any]:
     return {name: state[name] for name in ("normalizer", "pre_tokenizer")}
 
 
-__all__ = ["UNITS", "train_unit_tokenizer"]
+__all__ = ["UNITS", "pairs_of_files", "train_unit_tokenizer"]

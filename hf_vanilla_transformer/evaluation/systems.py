@@ -39,6 +39,7 @@ def system_of_model(
     device: str = "auto",
     dtype: str = "auto",
     batch_tokens: int = 4096,
+    tag: str | None = None,
     **translation_options: Any,
 ) -> System:
     """Translates with a model, and scores the references by it.
@@ -50,6 +51,7 @@ def system_of_model(
         device: where to compute; "auto" for the best device there is.
         dtype: of the weights; "auto" for the one in which they are saved.
         batch_tokens: tokens of a side that are translated or scored at a time, padding included.
+        tag: what to put in front of each source, such as "2de" for the token `<2de>`.
         **translation_options: for `translate()` and so for `generate()`, such as `num_beams`.
 
     Returns:
@@ -61,11 +63,11 @@ def system_of_model(
         ValueError: an option is out of its range.
     """
     model, tokenizer = load_translator([name], device, dtype)
-    translations = list(translate(model, tokenizer, sources, batch_tokens=batch_tokens, **translation_options))
+    translations = list(translate(model, tokenizer, sources, batch_tokens=batch_tokens, tag=tag, **translation_options))
     totals = ScoreTotals()
     try:
         for text in references:
-            for score in score_pairs(model, tokenizer, zip(sources, text, strict=True), batch_tokens):
+            for score in score_pairs(model, tokenizer, zip(sources, text, strict=True), batch_tokens, tag=tag):
                 totals.add(score)
     except ValueError as error:  # the translations are still of use
         logger.warning(f"no perplexity of {name}: {error}")
