@@ -23,6 +23,7 @@ OPTION_GROUPS: dict[str, dict[str, str | None]] = {
         "validation_data": None,
         "source_lang": None,
         "target_lang": None,
+        "corpus_temperature": None,
         "max_length": None,
         "max_length_ratio": None,
         "drop_duplicates": None,
@@ -35,6 +36,8 @@ OPTION_GROUPS: dict[str, dict[str, str | None]] = {
     "tokenizer and batches": {
         "tokenizer_name_or_path": None,
         "vocab_size": None,
+        "source_units": None,
+        "target_units": None,
         "num_sentinels": None,
         "max_tokens": None,
         "gradient_accumulation_steps": "Batches whose gradients are added up for one update.",
