@@ -108,8 +108,8 @@ def test_section_6_1_the_saved_model_is_the_average_of_the_last_checkpoints_and_
     assert result.metrics["final_perplexity"] == pytest.approx(math.exp(expected.nll_per_token), rel=1e-5)
     translations = list(translate(result.model, result.tokenizer, [row["en"] for row in rows], num_beams=2))
     scores = score_translations(translations, [row["de"] for row in rows])
-    assert (result.metrics["final_bleu"], result.metrics["final_chrf"]) == (scores.bleu, scores.chrf)
-    assert result.metrics["signatures"] == {"bleu": scores.bleu_signature, "chrf": scores.chrf_signature}
+    assert (result.metrics["final_bleu"], result.metrics["final_chrf"]) == (scores["bleu"].value, scores["chrf"].value)
+    assert result.metrics["signatures"] == {name: scores[name].signature for name in ("bleu", "chrf")}
 
 
 def test_evaluation_during_training_is_of_the_model_at_that_time(run, text):

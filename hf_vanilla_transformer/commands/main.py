@@ -18,7 +18,7 @@ VERBS = {
     "finetune": ("finetune", "train a model further: new text, frozen parts, adapters, new tokens"),
     "translate": ("translate", "translate sentences, a file or standard input"),
     "score": ("score", "say how probable a model finds given translations"),
-    "evaluate": ("evaluate", "compute BLEU, chrF, TER and perplexity, and compare two systems"),
+    "evaluate": ("evaluate", "compute BLEU, chrF, TER, error rates and perplexity, and compare systems"),
     "average": ("average", "average the last checkpoints of a run into one model"),
     "convert": ("convert", "import a checkpoint of Marian, fairseq or torch.nn.Transformer"),
     "export": ("export", "export a model to CTranslate2, ONNX or torch.export"),

@@ -91,8 +91,8 @@ def validation_scores(
         by_index = dict(gather(list(zip(mine, made, strict=True))))
     texts, ids = zip(*(by_index[index] for index in range(len(dataset))), strict=True)
     scores = score_translations(texts, dataset["target"])
-    metrics |= {"bleu": scores.bleu, "chrf": scores.chrf}
-    signatures = {"bleu": scores.bleu_signature, "chrf": scores.chrf_signature}
+    metrics |= {name: score.value for name, score in scores.items()}
+    signatures = {name: score.signature for name, score in scores.items()}
     return ValidationScores(metrics, signatures, list(ids) if token_ids else [])
 
 
