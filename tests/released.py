@@ -1,12 +1,21 @@
-"""A small released checkpoint for the tests that need one: two runs of a few updates, and a card."""
+"""A small released checkpoint for the tests that need one: two runs, a card, and what `release` makes of them."""
 
+import functools
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
+import pytest
+import torch
+from test_pair_scores import build
 from training_runs import arguments, write_text
 
+from hf_vanilla_transformer.data import train_tokenizer
+from hf_vanilla_transformer.data.tokenization import save_tokenizer
 from hf_vanilla_transformer.publishing import PublicPaths, read_card, release
-from hf_vanilla_transformer.training import pretrain
+from hf_vanilla_transformer.training import report
+from hf_vanilla_transformer.training.environment import describe_environment
+from hf_vanilla_transformer.training.recipes import given_values
 
 CARD = """
 title: Backwards
@@ -50,14 +59,42 @@ def make_text(folder):
     return folder
 
 
-def make_runs(text, folder, seeds=(42, 7), **changes):
-    """Trains for a few updates with each seed, and returns the folders of the runs."""
+def make_runs(text, folder, seeds=(7, 42), **changes):
+    """Writes what runs leave, one for each seed, with weights that have learned a few words; returns their folders."""
+    pairs = [json.loads(line)["translation"] for line in (text / "train.jsonl").read_text().splitlines()]
+    tokenizer = train_tokenizer(texts=[sentence for pair in pairs for sentence in pair.values()], vocab_size=300)
     folders = []
     for seed in seeds:
-        folders.append(folder / f"seed{seed}")
-        changes = {"max_steps": 3, "seed": seed, "save_strategy": "no", "eval_strategy": "no", **changes}
-        pretrain(arguments(text, folders[-1], **{**changes, "seed": seed}))
+        path = folder / f"seed{seed}"
+        model = learn(build(tokenizer, seed, norm_position="pre"), tokenizer, pairs)
+        model.generation_config.num_beams = 2
+        model.save_pretrained(path)
+        save_tokenizer(tokenizer, path)
+        options = {"seed": seed, "save_strategy": "no", "max_steps": 3, **changes}
+        history = [{"step": step, "loss": 3.0 - step, "minutes": step * 1.5} for step in (1, 2)]
+        metrics = {"updates": 3, "final_weights": "last update"}
+        environment = {**describe_environment(torch.device("cpu")), "device": "A CPU", "threads": 3}
+        with pytest.MonkeyPatch.context() as patch:  # drawing takes longer than all the rest
+            patch.setattr(report, "plot_curves", lambda history, path: Path(path).write_bytes(b"a picture"))
+            given = given_values(arguments(text, path, **options))
+            report.write_results(path, given, metrics, history, environment)
+        folders.append(path)
     return folders
+
+
+def learn(model, tokenizer, pairs, updates=40):
+    """Trains for a second, after which translations have some words of the target in them."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=2e-2)
+    pairs = pairs[:40]
+    batch = tokenizer([pair["en"] for pair in pairs], text_target=[pair["de"] for pair in pairs], padding=True)
+    labels = torch.tensor(batch["labels"])
+    labels[labels == tokenizer.pad_token_id] = -100
+    inputs = {name: torch.tensor(batch[name]) for name in ("input_ids", "attention_mask")}
+    for _ in range(updates):
+        optimizer.zero_grad()
+        model.train()(**inputs, labels=labels).loss.backward()
+        optimizer.step()
+    return model.eval()
 
 
 def make_card(folder, text=CARD):
@@ -69,3 +106,14 @@ def make_card(folder, text=CARD):
 def make_release(text, runs, output_dir, card, **options):
     paths = PublicPaths.parse([f"{text}=data/words"])
     return release(runs, output_dir, card, paths, device="cpu", num_resamples=20, **options)
+
+
+@functools.cache
+def standing(make_folder):
+    """One text, two runs, one card and one release for all tests, which change copies of it only."""
+    text = make_text(make_folder("text"))
+    runs = make_runs(text, make_folder("runs"))
+    card = make_card(make_folder("card"))
+    folder = make_folder("model_cards") / "backwards"
+    make_release(text, runs, folder, card)
+    return SimpleNamespace(text=text, runs=runs, card=card, folder=folder)

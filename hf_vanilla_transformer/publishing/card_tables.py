@@ -24,7 +24,7 @@ def results_section(evaluations: Sequence[Evaluation], training: Training) -> st
         parts += [part for part in [_described(evaluation)] if part]
         for scoring in evaluation["scorings"]:
             if scoring.get("title"):
-                parts.append(f"#### {scoring['title'].capitalize()}")
+                parts.append(f"#### {scoring['title'][:1].upper()}{scoring['title'][1:]}")
             parts.append(score_table(scoring, training))
             parts += [part for part in (_published_table(scoring, training), _parts_table(scoring, training)) if part]
             parts.append(_signatures(scoring, training))

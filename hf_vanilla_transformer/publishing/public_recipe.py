@@ -113,7 +113,8 @@ def public_arguments(arguments: Mapping[str, Any], paths: PublicPaths) -> dict[s
             )
     if "config_overrides" in values:
         values["config_overrides"] = parse_overrides(values["config_overrides"])
-    return _without_derived(values)
+    # The seed is what runs of one recipe differ in: said even where it is the default.
+    return {**_without_derived(values), "seed": values.get("seed", VanillaTransformerTrainingArguments.seed)}
 
 
 def recipe_text(arguments: Mapping[str, Any], name: str) -> str:

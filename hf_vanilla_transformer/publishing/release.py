@@ -75,7 +75,7 @@ def release(
         outputs = []
         for run in finished:
             say(f"translating {', '.join(texts)} with {run.folder}")
-            outputs.append(translate_texts(run, texts, device, batch_tokens))
+            outputs.append(translate_texts(run.folder, texts, device, batch_tokens))
         by_set = {name: [of_run[name] for of_run in outputs] for name in texts}
         say("scoring")
         evaluations = [

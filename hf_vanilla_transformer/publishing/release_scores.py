@@ -73,12 +73,12 @@ def scorings_of(test_set: CardTestSet, card: CardFile) -> dict[str, Scoring]:
 
 
 def translate_texts(
-    run: FinishedRun, texts: Mapping[str, Sequence[EvaluationSet]], device: str, batch_tokens: int
+    folder: str | Path, texts: Mapping[str, Sequence[EvaluationSet]], device: str, batch_tokens: int
 ) -> dict[str, list[list[str]]]:
-    """Translates all test sets by one run, as its `generation_config` says.
+    """Translates all test sets by one model, as its `generation_config` says.
 
     Args:
-        run: the run.
+        folder: of the model.
         texts: of each test set by name.
         device: where to translate.
         batch_tokens: tokens of a side at a time, padding included.
@@ -90,7 +90,7 @@ def translate_texts(
         OSError: there is no such model.
         ValueError: it is damaged, or the device cannot be used.
     """
-    model, tokenizer = load_translator([run.folder], device)
+    model, tokenizer = load_translator([folder], device)
     return {
         name: [list(translate(model, tokenizer, text.sources, batch_tokens=batch_tokens)) for text in of_set]
         for name, of_set in texts.items()

@@ -10,7 +10,6 @@ from .public_recipe import PublicPaths, public_arguments
 from .results_schema import Run
 
 _NEEDED = ("config.json", "model.safetensors", "tokenizer.json", "results.json", "curves.png")
-_DEFAULT_SEED = 42  # of transformers, which results.json does not repeat
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class FinishedRun:
     @property
     def seed(self) -> int:
         """The seed of weights, dropout and the order of batches."""
-        return int(self.arguments.get("seed", _DEFAULT_SEED))
+        return int(self.arguments["seed"])
 
     def described(self) -> Run:
         """Returns what results.json of the released checkpoint says about it."""
