@@ -42,6 +42,13 @@ def test_results_are_json_with_everything_in_them(tmp_path):
     assert matplotlib.image.imread(tmp_path / "curves.png").ndim == 3
 
 
+def test_results_say_what_they_were_computed_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "plot_curves", lambda history, path: None)
+    write_results(tmp_path, {}, METRICS, [], {"device": "A CPU", "threads": 2})
+    results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    assert results["environment"] == {"device": "A CPU", "threads": 2}
+
+
 def test_results_hold_no_secrets_at_any_depth(tmp_path):
     secrets = {"hub_token": "hf_1", "push_to_hub_token": "hf_2", "API_KEY": "3", "smtp_password": "4", "a_secret": "5"}
     harmless = {"new_tokens": ["<2de>"], "max_tokens": 7, "keyword": "k"}

@@ -133,6 +133,7 @@ def test_results_hold_the_numbers_the_arguments_and_the_log_and_the_curves_are_d
     assert len(saved["history"]) == len(result.history)
     assert saved["arguments"]["max_tokens"] == 128
     assert "adam_beta1" not in saved["arguments"]  # as transformers has it
+    assert saved["environment"]["threads"] == torch.get_num_threads()
     assert (output_dir / "curves.png").read_bytes()[:4] == b"\x89PNG"
 
 

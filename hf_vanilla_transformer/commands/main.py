@@ -23,6 +23,7 @@ VERBS = {
     "average": ("average", "average the last checkpoints of a run into one model"),
     "convert": ("convert", "import a checkpoint of Marian, fairseq or torch.nn.Transformer"),
     "export": ("export", "export a model to CTranslate2, ONNX or torch.export"),
+    "release": ("release", "make the folder of a checkpoint from finished runs: card, scores, recipe"),
     "plan": ("plan", "estimate work, memory and time of a run before it is started"),
     "benchmark": ("benchmark", "compare speed and memory with other implementations"),
 }

@@ -15,7 +15,7 @@ In reading order:
         host_memory                     what a step frees, the next one needs
         checkpoints                     that appear whole or not at all
     averaging, moving_average, final_weights    §6.1: which weights the run ends with
-    report          results.json, the curves and the three lines
+    report, environment     results.json, the curves and the three lines; what it was computed on
 
 `pretrain(args)` does all of it, from files to a saved model. With data and a loop of one's own, the trainer alone does:
 

@@ -22,7 +22,11 @@ _SECRET = re.compile(r"(token|password|secret|key)$", re.IGNORECASE)
 
 
 def write_results(
-    output_dir: str | Path, arguments: dict[str, Any], metrics: dict[str, Any], history: list[dict[str, Any]]
+    output_dir: str | Path,
+    arguments: dict[str, Any],
+    metrics: dict[str, Any],
+    history: list[dict[str, Any]],
+    environment: dict[str, Any] | None = None,
 ) -> None:
     """Writes `results.json`; and `curves.png`, if matplotlib is installed.
 
@@ -31,8 +35,11 @@ def write_results(
         arguments: what was given; tokens, passwords and the like are left out.
         metrics: what came of it.
         history: the log, one entry a line.
+        environment: what it was computed on, as `describe_environment` describes it.
     """
     results = {"metrics": metrics, "arguments": without_secrets(arguments), "history": history}
+    if environment is not None:
+        results["environment"] = environment
     path = Path(output_dir) / "results.json"
     with open_output(path) as file:
         file.write(json.dumps(results, indent=1) + "\n")

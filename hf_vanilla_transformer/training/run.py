@@ -16,6 +16,7 @@ from .adapters import merge_adapters, refuse_other_adapters, save_adapter
 from .arguments import VanillaTransformerTrainingArguments, refuse_data_parallel
 from .checkpoints import prepare_folder
 from .data_setup import PreparedText, corpora_of, prepare_text
+from .environment import describe_environment
 from .final_weights import take_final_weights
 from .model_setup import build_model, learned_positions
 from .ranks import by_main_process, require_shared
@@ -199,7 +200,7 @@ def train(run: PreparedRun, args: VanillaTransformerTrainingArguments) -> Traini
     metrics["minutes"] = history[-1]["minutes"]
     model = _save(trainer).eval()
     if trainer.is_world_process_zero():
-        write_results(args.output_dir, given_values(args), metrics, history)
+        write_results(args.output_dir, given_values(args), metrics, history, describe_environment(args.device))
     if args.push_to_hub:
         trainer.push_to_hub()
     return TrainingResult(model, run.text.tokenizer, metrics, history)
