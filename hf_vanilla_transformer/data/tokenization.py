@@ -118,6 +118,8 @@ def train_tokenizer(
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, output_dir: str | Path) -> None:
     """Saves a tokenizer so that transformers 4 can load it too, where `save_pretrained` names a class new in 5.
 
+    The files are the same wherever the tokenizer came from, and whether or not there was a network.
+
     Args:
         tokenizer: what to save.
         output_dir: the folder, made where there is none.
@@ -130,6 +132,8 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, output_dir: str | Path) -
     if isinstance(config.get("extra_special_tokens"), list):
         # The name in 4, where the new one is of something else. 5 reads both.
         config["additional_special_tokens"] = config.pop("extra_special_tokens")
+    for name in ("is_local", "local_files_only"):  # of how it was loaded; means nothing to the next one
+        config.pop(name, None)
     text = json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False)
     path.write_text(text + "\n", encoding="utf-8")
 

@@ -2,5 +2,16 @@
 
 from .hub_folder import push_self_contained, save_self_contained
 from .model_card import model_card
+from .publication import ProvenOn, Published, UnfitFolderError, publish
+from .uploading import UploadError
 
-__all__ = ["model_card", "push_self_contained", "save_self_contained"]
+__all__ = [
+    "ProvenOn",
+    "Published",
+    "UnfitFolderError",
+    "UploadError",
+    "model_card",
+    "publish",
+    "push_self_contained",
+    "save_self_contained",
+]
