@@ -39,6 +39,17 @@ def test_code_weights_config_and_tokenizer_are_all_there(tmp_path):
     )
 
 
+@pytest.mark.parametrize("is_offline", [True, False])
+def test_a_tokenizer_is_saved_alike_wherever_it_was_loaded(tmp_path, is_offline):
+    """So that uploading it again does not change the repository."""
+    model = VanillaTransformerForConditionalGeneration(VanillaTransformerConfig(**SMALL))
+    save_self_contained(model, tmp_path / "first", train_tokenizer(texts=["a b c"], vocab_size=262))
+    loaded = AutoTokenizer.from_pretrained(tmp_path / "first", trust_remote_code=False, local_files_only=is_offline)
+    save_self_contained(model, tmp_path / "second", loaded)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        assert (tmp_path / "second" / name).read_bytes() == (tmp_path / "first" / name).read_bytes()
+
+
 @pytest.mark.parametrize("model_class", [VanillaTransformerModel, VanillaTransformerForConditionalGeneration])
 def test_classes_and_config_are_left_as_they_were(tmp_path, model_class):
     model = model_class(VanillaTransformerConfig(**SMALL))

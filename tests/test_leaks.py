@@ -59,7 +59,7 @@ def test_a_secret_is_found_and_not_shown(secret, kind, tmp_path):
 
 
 @pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("around", ['"{}"', "({})", "to={},", "file://{}", "`{}`", "a:{}"])
+@pytest.mark.parametrize("around", ['"{}"', "({})", "to={},", "file://{}", "`{}`", "here:{}"])
 def test_a_path_of_a_machine_is_found(path, around, tmp_path):
     if around == "file://{}" and not path.startswith("/"):
         pytest.skip("no such address")

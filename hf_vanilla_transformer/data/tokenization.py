@@ -118,8 +118,6 @@ def train_tokenizer(
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, output_dir: str | Path) -> None:
     """Saves a tokenizer so that transformers 4 can load it too, where `save_pretrained` names a class new in 5.
 
-    The files are the same wherever the tokenizer came from, and whether or not there was a network.
-
     Args:
         tokenizer: what to save.
         output_dir: the folder, made where there is none.
@@ -127,15 +125,13 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, output_dir: str | Path) -
     tokenizer.save_pretrained(output_dir)
     path = Path(output_dir) / "tokenizer_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
+    config = {key: value for key, value in config.items() if key not in ("is_local", "local_files_only")}
     if config.get("tokenizer_class") == "TokenizersBackend":
         config["tokenizer_class"] = "PreTrainedTokenizerFast"  # an alias of the former in transformers 5
     if isinstance(config.get("extra_special_tokens"), list):
         # The name in 4, where the new one is of something else. 5 reads both.
         config["additional_special_tokens"] = config.pop("extra_special_tokens")
-    for name in ("is_local", "local_files_only"):  # of how it was loaded; means nothing to the next one
-        config.pop(name, None)
-    text = json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False)
-    path.write_text(text + "\n", encoding="utf-8")
+    path.write_text(json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def sentinel_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
