@@ -24,6 +24,7 @@ VERBS = {
     "convert": ("convert", "import a checkpoint of Marian, fairseq or torch.nn.Transformer"),
     "export": ("export", "export a model to CTranslate2, ONNX or torch.export"),
     "release": ("release", "make the folder of a checkpoint from finished runs: card, scores, recipe"),
+    "publish": ("publish", "put a model on the Hub with its code, after a proof that it loads by itself"),
     "plan": ("plan", "estimate work, memory and time of a run before it is started"),
     "benchmark": ("benchmark", "compare speed and memory with other implementations"),
 }

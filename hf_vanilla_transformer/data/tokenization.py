@@ -126,13 +126,13 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, output_dir: str | Path) -
     tokenizer.save_pretrained(output_dir)
     path = Path(output_dir) / "tokenizer_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
+    config = {key: value for key, value in config.items() if key not in ("is_local", "local_files_only")}
     if config.get("tokenizer_class") == "TokenizersBackend":
         config["tokenizer_class"] = "PreTrainedTokenizerFast"  # an alias of the former in transformers 5
     if isinstance(config.get("extra_special_tokens"), list):
         # The name in 4, where the new one is of something else. 5 reads both.
         config["additional_special_tokens"] = config.pop("extra_special_tokens")
-    text = json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False)
-    path.write_text(text + "\n", encoding="utf-8")
+    path.write_text(json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def sentinel_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:

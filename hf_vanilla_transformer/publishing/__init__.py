@@ -5,13 +5,20 @@ from .card_index import index_text, write_index
 from .hub_folder import push_self_contained, save_self_contained
 from .model_card import model_card, render_card
 from .public_recipe import PublicPaths
+from .publication import ProvenOn, Published, UnfitFolderError, publish
 from .release import read_results, refresh_card, release
+from .uploading import UploadError
 
 __all__ = [
     "CardFile",
+    "ProvenOn",
     "PublicPaths",
+    "Published",
+    "UnfitFolderError",
+    "UploadError",
     "index_text",
     "model_card",
+    "publish",
     "push_self_contained",
     "read_card",
     "read_results",

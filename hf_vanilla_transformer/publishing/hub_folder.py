@@ -6,13 +6,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi, ModelCard
+from huggingface_hub import ModelCard
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ..configuration_vanilla_transformer import VanillaTransformerConfig
 from ..data.tokenization import save_tokenizer
 from ..modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration, VanillaTransformerModel
 from ..tokenization_vanilla_transformer import VanillaTransformerTokenizer
+from .uploading import upload_folder
 
 _MODEL_CLASSES: dict[Any, str] = {
     VanillaTransformerModel: "AutoModel",
@@ -74,7 +75,7 @@ def push_self_contained(
     token: str | bool | None = None,
     commit_message: str = "Upload model with its code",
 ) -> str:
-    """Uploads what `save_self_contained` saves to the Hub, as one commit.
+    """Uploads what `save_self_contained` saves to the Hub, as one commit, unproven; `publish` proves it first.
 
     Args:
         model: a model of this package.
@@ -90,13 +91,13 @@ def push_self_contained(
 
     Raises:
         TypeError: the model is not of this package.
-        huggingface_hub.errors.HfHubHTTPError: the Hub refused.
+        UploadError: the Hub refused, or could not be reached; says what was uploaded.
     """
-    api = HfApi(token=token)
     with tempfile.TemporaryDirectory() as folder:
         save_self_contained(model, folder, tokenizer, card)
-        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-        return api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=commit_message).commit_url
+        names = sorted(path.relative_to(folder).as_posix() for path in Path(folder).rglob("*") if path.is_file())
+        options: dict[str, Any] = {"private": private, "commit_message": commit_message, "token": token}
+        return upload_folder(folder, repo_id, names, **options).address
 
 
 @contextmanager
