@@ -16,6 +16,7 @@ from hf_vanilla_transformer import (
     VanillaTransformerConfig,
     VanillaTransformerForConditionalGeneration,
     VanillaTransformerModel,
+    VanillaTransformerTokenizer,
 )
 from hf_vanilla_transformer.data import train_tokenizer
 from hf_vanilla_transformer.publishing import model_card, push_self_contained, save_self_contained
@@ -244,3 +245,21 @@ def test_stock_scripts_train_evaluate_and_predict_from_a_folder(positions, tmp_p
     assert result["predicted"] == len(rows)
     assert result["loss"] < 0.3  # without smoothing, with which it could not be below 0.8
     assert result["again"] == "eins zwei"
+
+
+def test_a_tokenizer_with_code_brings_it_along_and_no_other_does(tmp_path):
+    model = VanillaTransformerForConditionalGeneration(VanillaTransformerConfig(**SMALL))
+    tagged = train_tokenizer(texts=["a b c"], vocab_size=262, tags=["<2de>"])
+    save_self_contained(model, tmp_path / "tagged", tagged)
+    auto_map = json.loads((tmp_path / "tagged" / "tokenizer_config.json").read_text())["auto_map"]
+    (reference,) = filter(None, auto_map["AutoTokenizer"])
+    module, name = reference.split(".")
+    assert f"class {name}(" in (tmp_path / "tagged" / f"{module}.py").read_text()
+    assert tagged._auto_class is None
+    loaded = AutoTokenizer.from_pretrained(tmp_path / "tagged", trust_remote_code=False)
+    assert type(loaded) is VanillaTransformerTokenizer  # of this package, where it is imported
+    tagged.save_pretrained(tmp_path / "without")
+    assert not list((tmp_path / "without").glob("*.py"))
+    assert "auto_map" not in (tmp_path / "without" / "tokenizer_config.json").read_text()
+    save_self_contained(model, tmp_path / "plain", train_tokenizer(texts=["a b c"], vocab_size=262))
+    assert not (tmp_path / "plain" / f"{module}.py").exists()
