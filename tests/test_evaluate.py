@@ -132,6 +132,8 @@ def test_text_of_a_language_without_spaces_is_cut_as_sacrebleu_does(texts, monke
             "--moses_lowercase has no effect on per",
         ),
         (["--translations", "out", "--references", "de", "--metrics", "cer"], "invalid choice: 'cer'"),
+        (["--translations", "out", "--references", "de", "--tag", "2de"], "--tag has no effect without a model"),
+        (["--translations", "out", "--test_set", "a.tsv,tagg=x"], "unknown key 'tagg'; did you mean tag?"),
         (["--translations", "out", "--test_set", "wmt14"], "wmt14 has several languages"),
         (["--translations", "out", "--test_set", "none.tsv"], "none.tsv"),
     ],
@@ -139,6 +141,14 @@ def test_text_of_a_language_without_spaces_is_cut_as_sacrebleu_does(texts, monke
 def test_options_that_do_not_go_together_are_refused(texts, monkeypatch, options, message):
     monkeypatch.chdir(texts)
     assert message in run(command.main, *options).error
+
+
+def test_no_output_replaces_a_test_set(texts):
+    (texts / "pairs.tsv").write_text("a\tA\n")
+    options = ["--translations", texts / "out", "--test_set", f"{texts / 'pairs.tsv'},tag=x"]
+    error = run(command.main, *options, "--output", texts / "pairs.tsv").error
+    assert "is a file to evaluate, which the results would replace" in error
+    assert (texts / "pairs.tsv").read_text() == "a\tA\n"
 
 
 @pytest.mark.parametrize("option", ["--output", "--save_translations"])

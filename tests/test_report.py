@@ -134,6 +134,14 @@ def test_the_summary_leaves_out_what_there_is_not():
     assert summary_lines(without_text, "out")[1] == ("Validation (last update): 1.500 nats per token, perplexity 4.48.")
 
 
+def test_the_summary_and_the_curves_have_error_rates_where_they_were_computed(tmp_path, monkeypatch):
+    rates = {"final_wer": 16.4, "final_per": 3.99, "signatures": {"wer": "error:line", "per": "error:unit"}}
+    metrics = {name: value for name, value in METRICS.items() if name not in ("final_bleu", "final_chrf")} | rates
+    assert "perplexity 3.44, WER 16.40 (error:line), PER 3.99." in summary_lines(metrics, "out")[1]
+    _, scores, _ = drawn([{"step": 20, "eval_loss": 3.5, "eval_wer": 20.0, "eval_per": 5.0}], tmp_path, monkeypatch)
+    assert scores == {"WER": ([20], [20.0]), "PER": ([20], [5.0])}
+
+
 def test_the_summary_says_how_many_parameters_learned_of_how_many():
     line = summary_lines({**METRICS, "learned_parameters": 2048}, "out")[0]
     assert line.startswith("Trained 2,048 of 1,834,567 parameters for 6,000 updates")

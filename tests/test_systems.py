@@ -4,7 +4,13 @@ import pytest
 from test_pair_scores import build
 
 from hf_vanilla_transformer.data import train_tokenizer
-from hf_vanilla_transformer.evaluation import EvaluationSet, ScoreTotals, score_pairs, system_of_model
+from hf_vanilla_transformer.evaluation import (
+    EvaluationSet,
+    ScoreTotals,
+    read_test_set,
+    score_pairs,
+    system_of_model,
+)
 from hf_vanilla_transformer.inference import EnsembleForConditionalGeneration, translate
 
 SETS = [
@@ -16,10 +22,11 @@ SETS = [
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     tokenizer = train_tokenizer(texts=["a b c", "A B C"], vocab_size=262)
+    tokenizer.add_special_tokens({"extra_special_tokens": ["<up>"]})
     folders, models = [], []
-    for name in ("one", "two"):
+    for seed, name in enumerate(("one", "two")):
         folders.append(str(tmp_path_factory.mktemp(name)))
-        models.append(build(tokenizer).eval())
+        models.append(build(tokenizer, seed=seed))
         models[-1].save_pretrained(folders[-1])
         tokenizer.save_pretrained(folders[-1])
     return folders, models, tokenizer
@@ -49,6 +56,22 @@ def test_several_models_decode_together(saved):
     system = system_of_model(folders, SETS, num_beams=2)
     assert system.name == f"{folders[0]} + {folders[1]}"
     assert_made_by(system, EnsembleForConditionalGeneration(models).eval(), tokenizer)
+
+
+def test_tags_stand_before_sources_whether_an_option_or_the_test_set_puts_them_there(saved, tmp_path):
+    folders, models, tokenizer = saved
+    (tmp_path / "x.tsv").write_text("".join(f"{source}\tA\n" for source in SETS[0].sources if source))
+    plain, own = (read_test_set(f"{tmp_path / 'x.tsv'}{more}") for more in ("", ",tag=up"))
+    assert (plain.tag, own.tag) == (None, "up")
+    found = [system_of_model(folders[:1], [data], tag=tag) for data, tag in ((plain, "up"), (own, None))]
+    expected = list(translate(models[0], tokenizer, ["<up> a b", "<up> c c c"]))
+    assert [system.translations for system in found] == [[expected]] * 2
+    assert found[0].likelihoods == found[1].likelihoods
+    untagged = system_of_model(folders[:1], [plain])
+    assert untagged.likelihoods != found[0].likelihoods
+    unknown = read_test_set(f"{tmp_path / 'x.tsv'},tag=down")
+    with pytest.raises(ValueError, match="'<down>' is not a tag of this tokenizer; it knows <up>"):
+        system_of_model(folders[:1], [unknown])
 
 
 def test_translations_are_not_lost_where_a_reference_cannot_be_scored(tmp_path, caplog):

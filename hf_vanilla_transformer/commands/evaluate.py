@@ -16,6 +16,7 @@ from ..evaluation import (
     compare_systems,
     comparison_table,
     default_tokenizer,
+    files_of_test_set,
     make_metrics,
     moses_lowercase_scoring,
     paper_scoring,
@@ -33,7 +34,8 @@ examples:
   vanilla-transformer evaluate --model runs/en-de --test_set wmt14/full:en-de --paper_bleu de
   vanilla-transformer evaluate --model runs/en-de --test_set dataset=wmt14,config=de-en,split=test
   vanilla-transformer evaluate --model runs/seed-1 runs/seed-2 runs/seed-3 --test_set val.tsv --moses_lowercase de
-  vanilla-transformer evaluate --ensemble runs/seed-1 runs/seed-2 --test_set dev/*.tsv --metrics wer per
+  vanilla-transformer evaluate --ensemble runs/seed-1 runs/seed-2 --metrics wer per \\
+    --test_set dev/kor.tsv,tag=kor dev/vie.tsv,tag=vie
 
 All files are raw text, line for line. --test_set takes a test set of sacrebleu by its name and languages, which is
 downloaded once (`sacrebleu --list` names all); a dataset; or a .tsv or .jsonl file of pairs, as training does. Of
@@ -165,7 +167,7 @@ def make_systems(
         OSError: a model cannot be read.
         ValueError: an option is out of its range.
     """
-    options = {name: getattr(args, name) for name in ("device", "dtype", "batch_tokens")}
+    options = {name: getattr(args, name) for name in ("device", "dtype", "batch_tokens", "tag")}
     if args.num_beams is not None:
         options["num_beams"] = args.num_beams
     folders = [[name] for name in args.model] + ([args.ensemble] if args.ensemble else [])
@@ -227,6 +229,8 @@ def parse_arguments(argv: Sequence[str] | None, prog: str | None) -> argparse.Na
     parser.add_argument("--num_resamples", type=int, default=1000, help="samples for the 95 %% intervals and the "
         "paired test; 0 for no intervals (default: %(default)s)")  # fmt: skip
     parser.add_argument("--seed", type=int, default=12345, help="of the samples (default: %(default)s)")
+    parser.add_argument("--tag", help="what a model gets in front of each source, such as 2de for the token <2de>; a "
+        "test set may have its own, as in FILE.tsv,tag=2de")  # fmt: skip
     parser.add_argument("--num_beams", type=int, help="beams of the search (default: the model's own)")
     parser.add_argument("--batch_tokens", type=int, default=4096, help="tokens of a side at a time, padding included "
         "(default: %(default)s)")  # fmt: skip
@@ -258,7 +262,11 @@ def _check_files(parser: OneLineParser, args: argparse.Namespace) -> None:
     for name in () if args.test_set else ("source_lang", "target_lang"):
         if getattr(args, name):
             parser.error(f"--{name} has no effect without --test_set")
-    read = [*args.translations, args.source, *(args.references or []), *(args.test_set or []), args.baseline]
+    try:
+        of_test_sets = [path for name in args.test_set or [] for path in files_of_test_set(name)]
+    except ValueError as error:
+        parser.error(str(error))
+    read = [*args.translations, args.source, *(args.references or []), *of_test_sets, args.baseline]
     written = [path for path in (args.output, *args.save_translations) if path]
     for path in written:
         if any(name and Path(name).exists() and Path(path).exists() and Path(path).samefile(name) for name in read):
@@ -295,6 +303,6 @@ def _check_systems(parser: OneLineParser, args: argparse.Namespace) -> None:
         parser.error(
             f"{models[0]} is not a file of translations, and a model needs --source or --test_set to translate"
         )
-    for option in () if models else ("num_beams", "batch_tokens", "device", "dtype"):
+    for option in () if models else ("tag", "num_beams", "batch_tokens", "device", "dtype"):
         if getattr(args, option) != parser.get_default(option):
             parser.error(f"--{option} has no effect without a model")

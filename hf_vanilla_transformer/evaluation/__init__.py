@@ -10,7 +10,7 @@ from .scorings import Scoring, moses_lowercase_scoring, paper_scoring
 from .significance import PairedComparison, paired_bootstrap
 from .systems import System, system_of_model
 from .tables import comparison_table
-from .test_sets import EvaluationSet, read_test_set
+from .test_sets import EvaluationSet, files_of_test_set, read_test_set
 from .translation_metric import load_translation_metric, translation_metric_path
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "comparison_table",
     "default_tokenizer",
     "edit_distance",
+    "files_of_test_set",
     "label_likelihood",
     "load_translation_metric",
     "make_metrics",

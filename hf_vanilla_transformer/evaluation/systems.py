@@ -7,6 +7,7 @@ from typing import Any
 from transformers.utils import logging
 
 from ..inference import load_translator, translate
+from ..tags import known_tag_tokens
 from .pair_scores import ScoreTotals, score_pairs
 from .test_sets import EvaluationSet
 
@@ -34,6 +35,7 @@ def system_of_model(
     device: str = "auto",
     dtype: str = "auto",
     batch_tokens: int = 4096,
+    tag: str | None = None,
     **translation_options: Any,
 ) -> System:
     """Translates test sets with a model, and scores their references by it.
@@ -45,6 +47,7 @@ def system_of_model(
         device: where to compute; "auto" for the best device there is.
         dtype: of the weights; "auto" for the one in which they are saved.
         batch_tokens: tokens of a side that are translated or scored at a time, padding included.
+        tag: what to put in front of each source, such as "2de" for the token `<2de>`.
         **translation_options: for `translate()` and so for `generate()`, such as `num_beams`.
 
     Returns:
@@ -53,19 +56,20 @@ def system_of_model(
 
     Raises:
         OSError: there is no such model.
-        ValueError: an option is out of its range.
+        ValueError: an option is out of its range, or the tokenizer does not know a tag.
     """
     model, tokenizer = load_translator(folders, device, dtype)
     name, translations = " + ".join(folders), []
     likelihoods: list[ScoreTotals | None] = []
     for data in test_sets:
-        translations.append(
-            list(translate(model, tokenizer, data.sources, batch_tokens=batch_tokens, **translation_options))
-        )
+        known_tag_tokens(tokenizer, data.tag)
+        options = {"batch_tokens": batch_tokens, "tag": tag, **translation_options}
+        translations.append(list(translate(model, tokenizer, data.sources, **options)))
         totals = ScoreTotals()
         try:
             for text in data.references:
-                for score in score_pairs(model, tokenizer, zip(data.sources, text, strict=True), batch_tokens):
+                pairs = zip(data.sources, text, strict=True)
+                for score in score_pairs(model, tokenizer, pairs, batch_tokens, tag=tag):
                     totals.add(score)
         except ValueError as error:  # the translations are still of use
             logger.warning(f"no perplexity of {name}: {error}")

@@ -2,7 +2,7 @@
 
 In reading order:
 
-    arguments, refused_options      what a run is told, and what would do nothing here
+    arguments, validation_metrics, refused_options      what a run is told, and what would do nothing here
     recipes, command_line, config_overrides     the same as YAML and as flags
     run             `prepare` and `train`: a run from its arguments to its results; for which
         data_setup, tokenizer_setup     turn arguments into the dataclasses of `data`
