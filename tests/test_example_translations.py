@@ -26,7 +26,7 @@ def test_they_are_the_best_and_the_worst_of_the_long_sentences():
     examples = pick_examples(sources, made, [[each] for each in references], "a test set")
     long = [row for row in data if len(row[0].split()) >= 8 and len(row[2].split()) >= 8]
     assert 10 < len(long) < len(data)
-    assert f"Of the {len(long)} sentences of a test set with at least 8 words" in examples["rule"]
+    assert f"Of the {len(long)} lines of a test set with at least 8 words in source and reference" in examples["rule"]
     scores = sorted(CHRF().sentence_score(output, [reference]).score for _, output, reference in long)
     assert [each["score"] for each in examples["bad"]] == pytest.approx(scores[:5])
     assert [each["score"] for each in examples["good"]] == pytest.approx(scores[:-6:-1])
@@ -44,10 +44,10 @@ def test_of_equals_the_first_come_first_and_no_sentence_twice():
 def test_error_rates_are_best_where_they_are_least():
     references = [[f"a b c d e f g {number}"] for number in range(10)]
     made = [references[number][0] if number % 2 else "z z z z z z z z" for number in range(10)]
-    examples = pick_examples(["s " * 8] * 10, made, references, "words", metric="per")
+    examples = pick_examples(["word"] * 10, made, references, "words", metric="per")
     assert {each["score"] for each in examples["good"]} == {0}
     assert min(each["score"] for each in examples["bad"]) > 80
-    assert "best and the worst PER" in examples["rule"]
+    assert "Of the 10 lines of words with at least 8 units in the reference" in examples["rule"]
 
 
 def test_without_a_long_sentence_there_is_no_example():

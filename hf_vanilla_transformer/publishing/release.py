@@ -93,7 +93,7 @@ def release(
         results: Results = {
             "format": FORMAT,
             "name": output_dir.name,
-            "model": shape_of(model),
+            "model": shape_of(model, tokenizer),
             "training": {
                 "runs": [each.described() for each in finished],
                 "shipped": shipped,
