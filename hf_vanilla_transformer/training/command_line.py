@@ -30,8 +30,8 @@ OPTION_GROUPS: dict[str, dict[str, str | None]] = {
         "shuffle_buffer": None,
         "data_cache_dir": None,
         "preprocessing_workers": None,
-        "prepare_only": None,
-        "dry_run": None,
+        "prepare_only": "Train the tokenizer, tokenise, plan the batches, and stop. Can be repeated.",
+        "dry_run": "Make so many updates on made-up text; say what memory and time they took.",
     },
     "tokenizer and batches": {
         "tokenizer_name_or_path": None,
