@@ -3,6 +3,10 @@
 For a token with label y and p = softmax(z) over V words, the label is spread out to q_v = (1 - epsilon) [v = y] +
 epsilon / V, and the loss is the cross-entropy of q and p:  (1 - epsilon) (-log p_y) + epsilon mean_v(-log p_v).
 Its gradient with respect to the logits z is p - q.
+
+With R-Drop (`r_drop.py`), each token is there twice, as two dropouts leave it, and the fused loss has the divergence of
+the two predictions p and p' in it. With d = log p - log p', the gradient of alpha (KL(p || p') + KL(p' || p)) with
+respect to z is alpha (p (d - KL(p || p')) + p - p').
 """
 
 from typing import Any
@@ -40,7 +44,7 @@ def label_smoothed_cross_entropy(
 
 
 def projected_label_smoothed_cross_entropy(
-    hidden_states: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, epsilon: float
+    hidden_states: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, epsilon: float, r_drop: float = 0.0
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """§3.4 and §5.4 in one: the loss of the logits `hidden_states` @ `weight`^T, which never exist all at once.
 
@@ -55,11 +59,22 @@ def projected_label_smoothed_cross_entropy(
         labels: (...) token ids; `IGNORED_LABEL` (-100) where nothing is to be predicted. On a CPU these cost nothing,
             except in compiled graphs. Any other id outside the vocabulary is torch's error, not a loss.
         epsilon: epsilon_ls, the share of the label that is spread over the whole vocabulary.
+        r_drop: alpha of R-Drop. Unless it is 0, the second half of the first axis is the first half once more, with the
+            same labels and another dropout, and 2 alpha times `r_drop_divergence` of the halves is added to the loss.
 
     Returns:
         As `label_smoothed_cross_entropy`.
+
+    Raises:
+        ValueError: `r_drop` is not 0, and the labels are not the same ones twice.
     """
     device_type = hidden_states.device.type
+    # Elsewhere than on a CPU, comparing them would make this process wait for the device.
+    if r_drop and (len(labels) % 2 or (device_type == "cpu" and not labels.chunk(2)[0].equal(labels.chunk(2)[1]))):
+        raise ValueError(
+            f"with r_drop={r_drop}, the second half of the batch repeats the first; labels of shape "
+            f"{tuple(labels.shape)} do not"
+        )
     autocast = torch.is_autocast_enabled(device_type)
     matmul_dtype = torch.get_autocast_dtype(device_type) if autocast else weight.dtype
     hidden_states, labels = hidden_states.flatten(0, -2), labels.flatten()
@@ -70,7 +85,7 @@ def projected_label_smoothed_cross_entropy(
             hidden_states, labels = hidden_states.index_select(0, is_label), labels.index_select(0, is_label)
     with torch.autocast(device_type, enabled=False):
         return _ProjectedLoss.apply(
-            hidden_states, weight, labels, float(epsilon), matmul_dtype, torch.is_grad_enabled()
+            hidden_states, weight, labels, float(epsilon), float(r_drop), matmul_dtype, torch.is_grad_enabled()
         )
 
 
@@ -84,87 +99,139 @@ class _ProjectedLoss(torch.autograd.Function):
         weight: torch.Tensor,
         labels: torch.Tensor,
         epsilon: float,
+        r_drop: float,
         matmul_dtype: torch.dtype,
         wants_gradients: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        (num_tokens, _), vocab_size = hidden_states.shape, weight.shape[0]
-        inputs, projection = hidden_states.to(matmul_dtype), weight.to(matmul_dtype)
+        vocab_size, d_model = weight.shape
+        passes = 2 if r_drop else 1  # how often each token is there
+        inputs, projection = hidden_states.to(matmul_dtype).view(passes, -1, d_model), weight.to(matmul_dtype)
+        num_tokens = inputs.shape[1]
         softmax_dtype = _softmax_dtype(matmul_dtype)
         # The mean over the vocabulary of the logits is a product with the mean row: no pass over the logits.
         mean_weight = projection.mean(dim=0, dtype=softmax_dtype).unsqueeze(-1)  # (D, 1)
         smoothing = (epsilon * mean_weight).to(matmul_dtype).t()  # the share of every gradient that smoothing takes off
         nll = torch.zeros((), dtype=softmax_dtype, device=weight.device)
         uniform = torch.zeros_like(nll)  # summed mean_v(-log p_v)
+        divergence = torch.zeros_like(nll)  # summed KL(p || p') + KL(p' || p)
         # The type of the sums over all tokens; a half-precision sum over thousands of tokens would lose the small ones.
         wants_hidden, wants_weight = (wants_gradients and needed for needed in ctx.needs_input_grad[:2])
         grad_hidden = torch.empty_like(inputs) if wants_hidden else None
         grad_weight = torch.zeros_like(weight, dtype=softmax_dtype) if wants_weight else None
 
-        rows = max(min(num_tokens, _CHUNK_ELEMENTS // vocab_size), 1)
+        rows = max(min(num_tokens, _CHUNK_ELEMENTS // (passes * vocab_size)), 1)
         if weight.device.type == "cpu":
-            rows = min(rows, _CHUNK_ROWS_ON_CPU)
+            rows = min(rows, max(_CHUNK_ROWS_ON_CPU // passes, 1))
         # Two buffers for all chunks: on a CPU, fresh memory of this size costs as much as filling it.
-        logits_buffer = torch.empty(rows, vocab_size, dtype=matmul_dtype, device=weight.device)
-        probs_buffer = torch.empty(rows, vocab_size, dtype=softmax_dtype, device=weight.device)
+        logits_buffer = torch.empty(passes * rows, vocab_size, dtype=matmul_dtype, device=weight.device)
+        probs_buffer = torch.empty(passes * rows, vocab_size, dtype=softmax_dtype, device=weight.device)
         for start in range(0, num_tokens, rows):
             chunk = slice(start, min(start + rows, num_tokens))
-            size = chunk.stop - chunk.start
-            logits = torch.mm(inputs[chunk], projection.t(), out=logits_buffer[:size])
+            chunk_inputs = inputs[:, chunk].flatten(0, 1)
+            chunk_labels = labels.view(passes, -1)[:, chunk].flatten()
+            size = len(chunk_labels)
+            logits = torch.mm(chunk_inputs, projection.t(), out=logits_buffer[:size])
             probs = torch.softmax(logits, dim=-1, dtype=softmax_dtype, out=probs_buffer[:size])
             # log sum exp, by the word of the largest logit, whose probability is no less than 1 / V: nothing is lost in
             # its logarithm, and the logarithms of all others are not needed.
             largest, its_prob = (each.amax(dim=-1, keepdim=True).to(softmax_dtype) for each in (logits, probs))
             log_normaliser = largest - its_prob.log()
-            is_label = labels[chunk].ne(IGNORED_LABEL).unsqueeze(-1)
-            label = labels[chunk].unsqueeze(-1).masked_fill(~is_label, 0)
+            is_label = chunk_labels.ne(IGNORED_LABEL).unsqueeze(-1)
+            label = chunk_labels.unsqueeze(-1).masked_fill(~is_label, 0)
             label_log_prob = logits.gather(-1, label) - log_normaliser
-            mean_logit = inputs[chunk].to(softmax_dtype) @ mean_weight
+            mean_logit = chunk_inputs.to(softmax_dtype) @ mean_weight
             nll = nll - (label_log_prob * is_label).sum()
             uniform = uniform + ((log_normaliser - mean_logit) * is_label).sum()
+            if r_drop:
+                divergences = _diverge(logits, probs, log_normaliser, r_drop)
+                divergence = divergence + (divergences * is_label[: size // 2]).sum()
             if grad_hidden is not None or grad_weight is not None:
                 # p - q but for the epsilon / V that q has everywhere, which is taken off after the loop.
                 grad_logits = probs.scatter_add_(-1, label, torch.full_like(label_log_prob, epsilon - 1))
                 grad_logits = grad_logits.to(matmul_dtype)
                 if grad_hidden is not None:
-                    grad_hidden[chunk] = (grad_logits @ projection - smoothing) * is_label
+                    chunk_gradient = (grad_logits @ projection - smoothing) * is_label
+                    grad_hidden[:, chunk] = chunk_gradient.view(passes, -1, d_model)
                 if grad_weight is not None and grad_weight.dtype == matmul_dtype:
-                    grad_weight.addmm_(grad_logits.t(), inputs[chunk] * is_label)
+                    grad_weight.addmm_(grad_logits.t(), chunk_inputs * is_label)
                 elif grad_weight is not None:
-                    grad_weight += grad_logits.t() @ (inputs[chunk] * is_label)
+                    grad_weight += grad_logits.t() @ (chunk_inputs * is_label)
         if grad_weight is not None:
             is_label = labels.ne(IGNORED_LABEL).unsqueeze(-1)
-            grad_weight -= epsilon / vocab_size * (inputs * is_label).sum(dim=0, dtype=softmax_dtype)
-        ctx.epsilon, ctx.matmul_dtype = epsilon, matmul_dtype
+            every_input = inputs.flatten(0, 1) * is_label
+            grad_weight -= epsilon / vocab_size * every_input.sum(dim=0, dtype=softmax_dtype)
+        ctx.epsilon, ctx.r_drop, ctx.matmul_dtype = epsilon, r_drop, matmul_dtype
         ctx.save_for_backward(
             hidden_states,
             weight,
             labels,
-            None if grad_hidden is None else grad_hidden.to(hidden_states.dtype),
+            None if grad_hidden is None else grad_hidden.flatten(0, 1).to(hidden_states.dtype),
             None if grad_weight is None else grad_weight.to(weight.dtype),
         )
         ctx.mark_non_differentiable(nll)
-        return (1 - epsilon) * nll + epsilon * uniform, nll
+        return (1 - epsilon) * nll + epsilon * uniform + r_drop * divergence, nll
 
     @staticmethod
     def backward(ctx: Any, grad_loss: torch.Tensor, grad_nll: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         hidden_states, weight, labels, *gradients = ctx.saved_tensors
         if torch.is_grad_enabled():  # create_graph=True, for which the saved gradients would be constants
             with torch.autocast(hidden_states.device.type, enabled=False):
-                gradients = _differentiable_gradients(hidden_states, weight, labels, ctx.epsilon, ctx.matmul_dtype)
+                gradients = _differentiable_gradients(
+                    hidden_states, weight, labels, ctx.epsilon, ctx.r_drop, ctx.matmul_dtype
+                )
         scaled = (None if gradient is None else gradient * grad_loss.to(gradient.dtype) for gradient in gradients)
-        return (*scaled, None, None, None, None)
+        return (*scaled, None, None, None, None, None)
+
+
+def _diverge(logits: torch.Tensor, probs: torch.Tensor, log_normaliser: torch.Tensor, r_drop: float) -> torch.Tensor:
+    """R-Drop for a chunk whose second half repeats the first: adds the divergence's gradient to `probs`, in place.
+
+    Args:
+        logits: (2 N, V); used up.
+        probs: (2 N, V) p and p'; afterwards p + the gradient of `r_drop` times the divergence.
+        log_normaliser: (2 N, 1) log sum exp of the logits.
+        r_drop: alpha.
+
+    Returns:
+        (N, 1) KL(p || p') + KL(p' || p).
+    """
+    (logits_1, logits_2), (p_1, p_2) = logits.chunk(2), probs.chunk(2)
+    shift_1, shift_2 = log_normaliser.chunk(2)
+    log_ratio = logits_1.to(probs.dtype).sub_(logits_2).sub_(shift_1 - shift_2)  # log p - log p'
+    kl_1 = torch.linalg.vecdot(p_1, log_ratio).unsqueeze(-1)
+    kl_2 = -torch.linalg.vecdot(p_2, log_ratio).unsqueeze(-1)
+    # p (1 + alpha (1 + log_ratio - KL)) - alpha p', and the same from the other side.
+    unlike = p_1.clone()
+    log_ratio.mul_(r_drop)
+    p_1.mul_((1 + r_drop * (1 - kl_1)) + log_ratio).sub_(p_2, alpha=r_drop)
+    p_2.mul_((1 + r_drop * (1 - kl_2)) - log_ratio).sub_(unlike, alpha=r_drop)
+    return kl_1 + kl_2
 
 
 def _differentiable_gradients(
-    hidden_states: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, epsilon: float, matmul_dtype: torch.dtype
+    hidden_states: torch.Tensor,
+    weight: torch.Tensor,
+    labels: torch.Tensor,
+    epsilon: float,
+    r_drop: float,
+    matmul_dtype: torch.dtype,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The gradients of the summed loss, (p - q) W and (p - q)^T H, as functions of hidden states H and weight W."""
+    """The gradients of the summed loss, G W and G^T H, as functions of hidden states H and weight W.
+
+    G is p - q, and with R-Drop what the head of this file adds.
+    """
     inputs, projection = hidden_states.to(matmul_dtype), weight.to(matmul_dtype)
     is_label = labels.ne(IGNORED_LABEL).unsqueeze(-1)
     label = labels.unsqueeze(-1).masked_fill(~is_label, 0)
-    p = torch.softmax(inputs @ projection.t(), dim=-1, dtype=_softmax_dtype(matmul_dtype))
+    log_p = torch.log_softmax(inputs @ projection.t(), dim=-1, dtype=_softmax_dtype(matmul_dtype))
+    p = log_p.exp()
     q = torch.full_like(p, epsilon / len(weight)).scatter_(-1, label, 1 - epsilon + epsilon / len(weight))
-    grad_logits = ((p - q) * is_label).to(matmul_dtype)
+    gradient = p - q
+    if r_drop:
+        log_ratio = log_p - log_p.roll(len(p) // 2, 0)  # to the same token in the other half
+        kl = (p * log_ratio).sum(dim=-1, keepdim=True)
+        gradient = gradient + r_drop * (p * (log_ratio - kl) + p - p.roll(len(p) // 2, 0))
+    grad_logits = (gradient * is_label).to(matmul_dtype)
     return (grad_logits @ projection).to(hidden_states.dtype), (grad_logits.t() @ inputs).to(weight.dtype)
 
 

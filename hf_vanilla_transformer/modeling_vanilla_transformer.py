@@ -21,6 +21,7 @@ from .forced_scoring import shifted_labels
 from .incremental_decoder import is_changed
 from .loss import IGNORED_LABEL, label_smoothed_cross_entropy, projected_label_smoothed_cross_entropy
 from .pretrained_model import VanillaTransformerPreTrainedModel
+from .r_drop import r_drop_divergence
 from .self_check import check_untested_transformers
 from .translation_pipeline import TranslationPipeline  # so that its code goes wherever that of the model goes
 
@@ -226,6 +227,7 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
         logits_to_keep: int | torch.Tensor = 0,
         num_items_in_batch: torch.Tensor | int | None = None,
         return_logits: bool | None = None,
+        r_drop: float = 0.0,
         **kwargs: Any,
     ) -> VanillaTransformerSeq2SeqLMOutput:
         """Predicts each next target token, and scores the labels where there are any.
@@ -251,6 +253,9 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
             return_logits: whether to compute the (B, T, V) logits. By default, unless training on labels, when the
                 loss is computed without ever holding them. A `compute_loss` of one's own that reads `outputs.logits`
                 needs True.
+            r_drop: alpha of R-Drop (Liang et al. 2021). Unless it is 0, the second half of the batch repeats the first,
+                which dropout makes another pass of it; and the mean loss of the passes gets alpha times the divergence
+                of what they predict.
             **kwargs: as in `VanillaTransformerModel`.
 
         Returns:
@@ -284,7 +289,7 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
         loss = nll_loss = None
         if labels is not None:
             has_all_logits = logits is not None and isinstance(logits_to_keep, int) and logits_to_keep == 0
-            loss, nll_loss = self._loss(hidden_states, labels, logits if has_all_logits else None)
+            loss, nll_loss = self._loss(hidden_states, labels, logits if has_all_logits else None, r_drop)
             divisor = labels.ne(IGNORED_LABEL).sum() if num_items_in_batch is None else num_items_in_batch
             divisor = torch.as_tensor(divisor, device=loss.device).clamp(min=1)
             loss, nll_loss = loss / divisor, nll_loss / divisor
@@ -302,17 +307,22 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
         )
 
     def _loss(
-        self, hidden_states: torch.Tensor, labels: torch.Tensor, logits: torch.Tensor | None
+        self, hidden_states: torch.Tensor, labels: torch.Tensor, logits: torch.Tensor | None, r_drop: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
         epsilon = self.config.label_smoothing if self.training else 0.0
         head = self.lm_head
         # Logits that are there cost no second product with the vocabulary.
         if logits is None and _is_plain_product(head):
             return projected_label_smoothed_cross_entropy(
-                hidden_states, head.weight, labels.to(hidden_states.device), epsilon
+                hidden_states, head.weight, labels.to(hidden_states.device), epsilon, r_drop
             )
         logits = head(hidden_states) if logits is None else logits
-        return label_smoothed_cross_entropy(logits, labels.to(logits.device), epsilon)
+        labels = labels.to(logits.device)
+        loss, nll_loss = label_smoothed_cross_entropy(logits, labels, epsilon)
+        if r_drop:
+            (first, second), (labels, _) = logits.chunk(2), labels.chunk(2)
+            loss = loss + 2 * r_drop * r_drop_divergence(first, second, labels)
+        return loss, nll_loss
 
     def prepare_decoder_input_ids_from_labels(self, labels: torch.Tensor) -> torch.Tensor:
         """Figure 1 "Outputs (shifted right)": what the decoder reads while it learns to predict `labels`.

@@ -4,11 +4,11 @@ import json
 import os
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 import torch
+from hub_stub import running_hub
 from test_remote_code import PACKAGE_IS_MISSING
 from transformers import AutoTokenizer, MarianConfig, MarianMTModel
 
@@ -18,7 +18,7 @@ from hf_vanilla_transformer import (
     VanillaTransformerModel,
 )
 from hf_vanilla_transformer.data import train_tokenizer
-from hf_vanilla_transformer.publishing import save_self_contained
+from hf_vanilla_transformer.publishing import model_card, push_self_contained, save_self_contained
 
 SMALL = {"vocab_size": 270, "d_model": 16, "num_heads": 2, "d_ff": 32, "num_encoder_layers": 1, "num_decoder_layers": 1}
 
@@ -37,6 +37,17 @@ def test_code_weights_config_and_tokenizer_are_all_there(tmp_path):
     assert (
         AutoTokenizer.from_pretrained(tmp_path, trust_remote_code=False)("a b").input_ids == tokenizer("a b").input_ids
     )
+
+
+@pytest.mark.parametrize("is_offline", [True, False])
+def test_a_tokenizer_is_saved_alike_wherever_it_was_loaded(tmp_path, is_offline):
+    """So that uploading it again does not change the repository."""
+    model = VanillaTransformerForConditionalGeneration(VanillaTransformerConfig(**SMALL))
+    save_self_contained(model, tmp_path / "first", train_tokenizer(texts=["a b c"], vocab_size=262))
+    loaded = AutoTokenizer.from_pretrained(tmp_path / "first", trust_remote_code=False, local_files_only=is_offline)
+    save_self_contained(model, tmp_path / "second", loaded)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        assert (tmp_path / "second" / name).read_bytes() == (tmp_path / "first" / name).read_bytes()
 
 
 @pytest.mark.parametrize("model_class", [VanillaTransformerModel, VanillaTransformerForConditionalGeneration])
@@ -104,124 +115,50 @@ def test_the_tokenizer_class_itself_loads_without_a_question(tmp_path):
     assert done.stdout == f"{tokenizer('a b').input_ids}\n"  # no "Do you wish to run the custom code?"
 
 
-class StubHub(BaseHTTPRequestHandler):
-    """Says yes to everything an upload asks, and remembers what was committed."""
-
-    committed: list[dict] = []
-    uploaded: list[str] = []
-
-    def reply(self, content):
-        body = json.dumps(content).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def body(self):
-        return self.rfile.read(int(self.headers.get("Content-Length") or 0))
-
-    def do_HEAD(self):
-        self.send_response(404)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def do_GET(self):
-        self.reply({"id": "me/model", "siblings": [], "sha": "0" * 40})
-
-    def do_PUT(self):
-        self.uploaded.append(self.path)
-        self.body()
-        self.reply({})
-
-    def do_POST(self):
-        body, host = self.body(), f"http://{self.headers['Host']}"
-        if self.path == "/api/repos/create":
-            self.reply({"url": f"{host}/me/model", "name": "me/model", "id": "me/model"})
-        elif "/preupload/" in self.path:
-            names = [file["path"] for file in json.loads(body)["files"]]
-            kind = {True: "lfs", False: "regular"}
-            files = [
-                {"path": name, "uploadMode": kind[name.endswith(".safetensors")], "shouldIgnore": False}
-                for name in names
-            ]
-            self.reply({"files": files})
-        elif self.path.endswith("/info/lfs/objects/batch"):
-            upload = {"upload": {"href": f"{host}/upload"}}
-            self.reply(
-                {"transfer": "basic", "objects": [{**o, "actions": upload} for o in json.loads(body)["objects"]]}
-            )
-        elif "/commit/" in self.path:
-            self.committed += [json.loads(line) for line in body.decode().splitlines()]
-            self.reply({"commitUrl": f"{host}/me/model/commit/1", "commitOid": "1" * 40, "success": True})
-        else:
-            self.reply({})
-
-    def log_message(self, *args):
-        pass
+def push_by_our_function(model):
+    """From the folder of a run, with all that a run leaves there."""
+    model.save_pretrained("run")
+    for name in (
+        "optimizer.pt", "training_args.bin", "trainer_state.json", "results.json", ".git/config",
+        "checkpoint-1/model.safetensors", ".writing/checkpoint-2/optimizer.pt",
+    ):  # fmt: skip
+        path = Path("run") / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("not to be uploaded")
+    model = VanillaTransformerForConditionalGeneration.from_pretrained("run")
+    return push_self_contained(model, "me/model", card=model_card(model, "me/model"))
 
 
-# From the folder of a run, with all that a run leaves there.
-PUSH_BY_OUR_FUNCTION = """
-model.save_pretrained("run")
-for name in ("optimizer.pt", "training_args.bin", "trainer_state.json", "results.json", ".git/config",
-             "checkpoint-1/model.safetensors", ".writing/checkpoint-2/optimizer.pt"):
-    path = Path("run") / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("not to be uploaded")
-model = VanillaTransformerForConditionalGeneration.from_pretrained("run")
-print(push_self_contained(model, "me/model", card=model_card(model, "me/model"), token="hf_stub"))
-"""
-PUSH_BY_TRANSFORMERS = """
-VanillaTransformerConfig.register_for_auto_class()
-VanillaTransformerForConditionalGeneration.register_for_auto_class("AutoModelForSeq2SeqLM")
-print(model.push_to_hub("me/model", token="hf_stub").commit_url)
-"""
+def push_by_transformers(model):
+    with pytest.MonkeyPatch.context() as patch:
+        for cls, auto_class in (
+            (VanillaTransformerConfig, "AutoConfig"),
+            (VanillaTransformerForConditionalGeneration, "AutoModelForSeq2SeqLM"),
+        ):
+            patch.setattr(cls, "_auto_class", None)  # undone afterwards, whatever is registered meanwhile
+            cls.register_for_auto_class(auto_class)
+        return model.push_to_hub("me/model").commit_url
 
 
+@pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning")  # of huggingface_hub itself
 @pytest.mark.parametrize(
     "push",
-    [PUSH_BY_OUR_FUNCTION, pytest.param(PUSH_BY_TRANSFORMERS, marks=pytest.mark.slow)],  # 5 seconds
+    [push_by_our_function, push_by_transformers],
     ids=["ours", "transformers"],
 )
 def test_push_uploads_the_same_folder_in_one_commit(tmp_path, push, monkeypatch):
-    """Against a stub of the Hub on this machine, in a process that is not offline."""
-    monkeypatch.setattr(StubHub, "committed", [])
-    monkeypatch.setattr(StubHub, "uploaded", [])
-    server = ThreadingHTTPServer(("127.0.0.1", 0), StubHub)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    program = f"""
-from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
-from pathlib import Path
-from hf_vanilla_transformer.publishing import model_card, push_self_contained
-model = VanillaTransformerForConditionalGeneration(VanillaTransformerConfig(**{SMALL}))
-{push}
-"""
-    environment = {
-        **os.environ,
-        "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
-        "HF_HUB_OFFLINE": "0",
-        "HF_HUB_DISABLE_XET": "1",
-        "HF_HOME": str(tmp_path),
-        "NO_PROXY": "127.0.0.1",
-    }
-    try:
-        done = subprocess.run(
-            [sys.executable, "-c", program], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300
-        )
-    finally:
-        server.shutdown()
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip().endswith("/me/model/commit/1")
-    pushed = {entry["value"]["path"] for entry in StubHub.committed if entry["key"] in ("file", "lfsFile")}
-    save_self_contained(
-        VanillaTransformerForConditionalGeneration(VanillaTransformerConfig(**SMALL)), tmp_path / "saved"
-    )
+    """Against a stub of the Hub on this machine."""
+    monkeypatch.chdir(tmp_path)
+    model = VanillaTransformerForConditionalGeneration(VanillaTransformerConfig(**SMALL))
+    with running_hub() as hub:
+        address = push(model)
+    _, commit = hub.repositories["me/model"].branches["main"]
+    assert address == f"{hub.address}/me/model/commit/{commit.sha}"
+    save_self_contained(model, "saved")
     # The card is written by model_card, or by transformers.
-    assert pushed == {path.name for path in (tmp_path / "saved").iterdir()} | {"README.md"}
-    assert len([entry for entry in StubHub.committed if entry["key"] == "header"]) == 1
-    assert StubHub.uploaded  # the weights went up
+    assert set(commit.changed) == {path.name for path in Path("saved").iterdir()} | {"README.md"}
+    assert commit.files["model.safetensors"] == Path("saved/model.safetensors").read_bytes()
+    assert len(hub.objects) == 1
 
 
 # What transformers' own translation and summarisation scripts do with a folder, step by step.

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from hf_vanilla_transformer import loss as loss_module
 from hf_vanilla_transformer.loss import label_smoothed_cross_entropy, projected_label_smoothed_cross_entropy
+from hf_vanilla_transformer.r_drop import r_drop_divergence
 
 EPSILONS = [0.0, 0.1, 0.3]
 
@@ -292,3 +293,61 @@ def test_a_label_whose_probability_is_no_number_any_more_has_its_loss_all_the_sa
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
         loss, nll = projected_label_smoothed_cross_entropy(hidden, weight, labels, 0.0)
     assert (loss.item(), nll.item()) == pytest.approx((900, 900), rel=1e-2 if dtype == torch.bfloat16 else 1e-6)
+
+
+def r_drop_reference(hidden, weight, labels, epsilon, alpha):
+    """Both passes by torch's cross-entropy and the divergence by definition, in float64, with both gradients."""
+    hidden, weight = hidden.detach().double().requires_grad_(), weight.detach().double().requires_grad_()
+    logits = hidden @ weight.t()
+    loss = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), label_smoothing=epsilon, reduction="sum")
+    loss = loss + 2 * alpha * r_drop_divergence(*logits.chunk(2), labels.chunk(2)[0])
+    nll = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="sum")
+    return loss, nll, *torch.autograd.grad(loss, (hidden, weight))
+
+
+def two_passes(dtype=torch.float64, **size):
+    hidden, weight, labels = problem(dtype=dtype, **size)
+    return torch.cat([hidden, hidden + 0.3 * torch.randn_like(hidden)]), weight, torch.cat([labels, labels])
+
+
+@pytest.mark.usefixtures("chunks")
+@pytest.mark.parametrize("alpha", [0.5, 2.5])
+@pytest.mark.parametrize("epsilon", EPSILONS)
+def test_fused_r_drop_equals_its_definition_in_float64(epsilon, alpha):
+    hidden, weight, labels = two_passes(tokens=200)
+    loss, nll = projected_label_smoothed_cross_entropy(
+        hidden.requires_grad_(), weight.requires_grad_(), labels, epsilon, alpha
+    )
+    gradients = torch.autograd.grad(loss * 0.7, (hidden, weight))
+    expected_loss, expected_nll, *expected_gradients = r_drop_reference(hidden, weight, labels, epsilon, alpha)
+    torch.testing.assert_close(loss, expected_loss, rtol=1e-12, atol=0)
+    torch.testing.assert_close(nll, expected_nll, rtol=1e-12, atol=0)
+    for gradient, expected in zip(gradients, expected_gradients, strict=True):
+        torch.testing.assert_close(gradient, 0.7 * expected, rtol=1e-10, atol=1e-12)
+
+
+def test_fused_r_drop_has_second_derivatives():
+    hidden, weight, labels = two_passes(tokens=5, width=3, vocab=5, ignored=0.2)
+    inputs = (hidden.requires_grad_(), weight.requires_grad_())
+    assert torch.autograd.gradgradcheck(
+        lambda h, w: projected_label_smoothed_cross_entropy(h, w, labels, 0.1, 1.5)[0], inputs
+    )
+
+
+def test_fused_r_drop_under_autocast_is_near_float64():
+    hidden, weight, labels = two_passes(torch.float32, tokens=200, width=32, vocab=300)
+    weight.mul_(32**-0.5)
+    inputs = (hidden.requires_grad_(), weight.requires_grad_())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss, _ = projected_label_smoothed_cross_entropy(*inputs, labels, 0.1, 2.5)
+    expected_loss, _, *expected_gradients = r_drop_reference(hidden, weight, labels, 0.1, 2.5)
+    torch.testing.assert_close(loss.double(), expected_loss, rtol=1e-2, atol=0)
+    for gradient, expected in zip(torch.autograd.grad(loss, inputs), expected_gradients, strict=True):
+        assert (gradient.double() - expected).norm() < 0.02 * expected.norm()
+
+
+@pytest.mark.parametrize("labels", [torch.tensor([[1, 2], [1, 3]]), torch.tensor([[1, 2], [1, 2], [1, 2]])])
+def test_r_drop_is_of_a_batch_that_is_there_twice(labels):
+    hidden, weight = torch.randn(*labels.shape, 4), torch.randn(7, 4)
+    with pytest.raises(ValueError, match=r"r_drop=2\.5, the second half of the batch repeats the first"):
+        projected_label_smoothed_cross_entropy(hidden, weight, labels, 0.1, 2.5)

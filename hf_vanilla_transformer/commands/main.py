@@ -19,10 +19,12 @@ VERBS = {
     "queue": ("queue", "work through a list of runs, one after the other"),
     "translate": ("translate", "translate sentences, a file or standard input"),
     "score": ("score", "say how probable a model finds given translations"),
-    "evaluate": ("evaluate", "compute BLEU, chrF, TER and perplexity, and compare two systems"),
+    "evaluate": ("evaluate", "compute BLEU, chrF, TER, error rates and perplexity, and compare systems"),
     "average": ("average", "average the last checkpoints of a run into one model"),
     "convert": ("convert", "import a checkpoint of Marian, fairseq or torch.nn.Transformer"),
     "export": ("export", "export a model to CTranslate2, ONNX or torch.export"),
+    "release": ("release", "make the folder of a checkpoint from finished runs: card, scores, recipe"),
+    "publish": ("publish", "put a model on the Hub with its code, after a proof that it loads by itself"),
     "plan": ("plan", "estimate work, memory and time of a run before it is started"),
     "benchmark": ("benchmark", "compare speed and memory with other implementations"),
 }

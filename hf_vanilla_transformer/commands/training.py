@@ -10,6 +10,7 @@ from huggingface_hub.errors import StrictDataclassError
 from ..inference.pipes import INTERRUPTED, PIPE_CLOSED, send_to_nobody
 from ..training import parse_arguments, prepare, prepare_only, summary_lines, train
 from ..training.checkpoints import list_checkpoints
+from ..training.host_memory import keep_freed_memory
 from ..training.ranks import leave_together
 
 
@@ -56,6 +57,7 @@ def run_command(
                 print(ready)
             leave_together()
             return 0
+        keep_freed_memory()
         result = train(prepare(args), args)
         if args.process_index == 0:
             if result.interrupted_by is None:

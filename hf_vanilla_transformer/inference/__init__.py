@@ -8,6 +8,7 @@ from .files import translated_lines, write_lines
 from .loading import load_config, load_model, load_tokenizer, load_translator
 from .outputs import open_output
 from .pipes import run_as_filter
+from .shipped import default_translator, shipped_checkpoints
 from .translation import translate, translate_with_details
 
 __all__ = [
@@ -15,12 +16,14 @@ __all__ = [
     "EnsembleForConditionalGeneration",
     "Translation",
     "choose_device",
+    "default_translator",
     "load_config",
     "load_model",
     "load_tokenizer",
     "load_translator",
     "open_output",
     "run_as_filter",
+    "shipped_checkpoints",
     "translate",
     "translate_with_details",
     "translated_lines",

@@ -22,6 +22,7 @@ from transformers.utils import logging
 from ..data.seals import SEAL, find_damage
 from .devices import choose_device
 from .ensemble import EnsembleForConditionalGeneration
+from .shipped import place_of_model
 
 logger = logging.get_logger(__name__)
 
@@ -39,7 +40,7 @@ def load_translator(
     A checkpoint that has a seal is compared with it. Weights that are missing, or not finite, are refused.
 
     Args:
-        folders: of a checkpoint each, or its name on the Hub.
+        folders: of a checkpoint each, or the name of a shipped one (`shipped_checkpoints`) or of one on the Hub.
         device: where to compute, such as "cpu" or "cuda"; "auto" for the best device there is (`choose_device`).
         dtype: of the weights, such as "bfloat16"; "auto" leaves them as they were saved.
 
@@ -76,7 +77,7 @@ def load_config(folder: str | Path, **overrides: Any) -> PreTrainedConfig:
     """Loads the configuration of a model, after a look at the files beside it.
 
     Args:
-        folder: of the model, or its name on the Hub.
+        folder: of the model; or its name, as `load_translator` takes it.
         **overrides: fields that are to have other values.
 
     Returns:
@@ -86,6 +87,7 @@ def load_config(folder: str | Path, **overrides: Any) -> PreTrainedConfig:
         FileNotFoundError: there is no such folder or model.
         ValueError: it is damaged, or is not of a sequence-to-sequence model; the message is one line.
     """
+    folder = place_of_model(folder)
     _check_place(folder)
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, **overrides)
@@ -103,7 +105,7 @@ def load_model(folder: str | Path, dtype: str = "auto", **overrides: Any) -> Pre
     """Loads a model, and makes sure that all its weights are there, fit and are finite.
 
     Args:
-        folder: of the model, or of a PEFT adapter; or a name on the Hub.
+        folder: of the model, or of a PEFT adapter; or a name, as `load_translator` takes it.
         dtype: of the weights; "auto" leaves them as they were saved.
         **overrides: fields of its configuration that are to have other values.
 
@@ -115,6 +117,7 @@ def load_model(folder: str | Path, dtype: str = "auto", **overrides: Any) -> Pre
         ValueError: it is damaged, its weights are not those that its configuration asks for, or not finite; the
             message is one line.
     """
+    folder = place_of_model(folder)
     _check_place(folder)
     if not (Path(folder) / _ADAPTER_CONFIG).exists():
         load_config(folder, **overrides)
@@ -135,7 +138,7 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     """Loads a tokenizer.
 
     Args:
-        folder: of the tokenizer, or its name on the Hub.
+        folder: of the tokenizer; or a name, as `load_translator` takes it.
 
     Returns:
         The tokenizer.
@@ -144,6 +147,7 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
         FileNotFoundError: there is no such folder, or no tokenizer in it.
         ValueError: it cannot be loaded; the message is one line.
     """
+    folder = place_of_model(folder)
     path = Path(folder)
     if path.is_dir() and not any(found for pattern in _TOKENIZER_FILES for found in path.glob(pattern)):
         raise FileNotFoundError(f"the folder {folder} has no tokenizer; save one there by tokenizer.save_pretrained()")

@@ -16,7 +16,7 @@ UTILISATION = 0.35
 SCALING = {1: 1.0, 8: 0.9, 256: 0.75}  # what share of their sum so many GPUs reach
 SENTENCE_LENGTH = 30  # tokens of a source, and of a target
 TOKENS_A_GPU = 3125
-# Seconds of forward and backward on two cores, fp32, as README.md has them: `vanilla-transformer benchmark train-step`.
+# Seconds of forward and backward on two cores, fp32, as scripts/BENCHMARKS.md has them (`benchmark train-step`).
 MEASURED_SECONDS = {"tiny": 0.601, "base": 2.544}
 # Where matrices are narrower than this, as those of `tiny` are, no GPU comes near the assumed share of its peak.
 SMALLEST_WIDTH = 512

@@ -21,7 +21,7 @@ from .planning import (
     state_bytes,
 )
 
-# What `gpu` may be besides a GPU: the two cores that README.md measures on.
+# What `gpu` may be besides a GPU: the two cores that scripts/BENCHMARKS.md measures on.
 CPU = "cpu"
 
 

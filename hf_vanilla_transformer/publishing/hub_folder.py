@@ -6,17 +6,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi, ModelCard
+from huggingface_hub import ModelCard
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ..configuration_vanilla_transformer import VanillaTransformerConfig
 from ..data.tokenization import save_tokenizer
 from ..modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration, VanillaTransformerModel
+from ..tokenization_vanilla_transformer import VanillaTransformerTokenizer
+from .uploading import upload_folder
 
-_AUTO_CLASSES: dict[Any, str] = {
-    VanillaTransformerConfig: "AutoConfig",
+_MODEL_CLASSES: dict[Any, str] = {
     VanillaTransformerModel: "AutoModel",
     VanillaTransformerForConditionalGeneration: "AutoModelForSeq2SeqLM",
+}
+_AUTO_CLASSES = {
+    VanillaTransformerConfig: "AutoConfig",
+    **_MODEL_CLASSES,
+    VanillaTransformerTokenizer: "AutoTokenizer",
 }
 
 
@@ -35,8 +41,9 @@ def save_self_contained(
     Args:
         model: a model of this package.
         folder: made where there is none.
-        tokenizer: saved next to it; it needs no code. `PreTrainedTokenizerFast.from_pretrained(folder)` loads it
-            without a question; `AutoTokenizer` reads the config of the model first, and so asks about its code.
+        tokenizer: saved next to it, with its code if it is a `VanillaTransformerTokenizer`. Any other needs no code:
+            `PreTrainedTokenizerFast.from_pretrained(folder)` loads it without a question; `AutoTokenizer` reads the
+            config of the model first, and so asks about its code.
         card: saved as README.md; `model_card` writes one.
         **kwargs: for `save_pretrained`, such as `max_shard_size`.
 
@@ -46,15 +53,15 @@ def save_self_contained(
     """
     if Path(folder).is_file():
         raise NotADirectoryError(f"{folder} is a file; name a folder, or a name that is free")
-    if type(model) not in _AUTO_CLASSES:
-        names = ", ".join(cls.__name__ for cls in _AUTO_CLASSES if cls is not VanillaTransformerConfig)
+    if type(model) not in _MODEL_CLASSES:
+        names = ", ".join(cls.__name__ for cls in _MODEL_CLASSES)
         raise TypeError(f"cannot save the code of a {type(model).__name__}; allowed: {names}")
     with _code_is_saved(model):
         model.save_pretrained(folder, **kwargs)
-    if isinstance(tokenizer, PreTrainedTokenizerFast):
-        save_tokenizer(tokenizer, folder)
-    elif tokenizer is not None:
-        tokenizer.save_pretrained(folder)
+        if isinstance(tokenizer, PreTrainedTokenizerFast):
+            save_tokenizer(tokenizer, folder)
+        elif tokenizer is not None:
+            tokenizer.save_pretrained(folder)
     if card is not None:
         card.save(Path(folder) / "README.md")
 
@@ -68,7 +75,7 @@ def push_self_contained(
     token: str | bool | None = None,
     commit_message: str = "Upload model with its code",
 ) -> str:
-    """Uploads what `save_self_contained` saves to the Hub, as one commit.
+    """Uploads what `save_self_contained` saves to the Hub, as one commit, unproven; `publish` proves it first.
 
     Args:
         model: a model of this package.
@@ -84,13 +91,13 @@ def push_self_contained(
 
     Raises:
         TypeError: the model is not of this package.
-        huggingface_hub.errors.HfHubHTTPError: the Hub refused.
+        UploadError: the Hub refused, or could not be reached; says what was uploaded.
     """
-    api = HfApi(token=token)
     with tempfile.TemporaryDirectory() as folder:
         save_self_contained(model, folder, tokenizer, card)
-        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-        return api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=commit_message).commit_url
+        names = sorted(path.relative_to(folder).as_posix() for path in Path(folder).rglob("*") if path.is_file())
+        options: dict[str, Any] = {"private": private, "commit_message": commit_message, "token": token}
+        return upload_folder(folder, repo_id, names, **options).address
 
 
 @contextmanager

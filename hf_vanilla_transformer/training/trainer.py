@@ -31,7 +31,6 @@ from .hub import HubUploads
 from .interruption import StopOnSignal
 from .moving_average import MovingAverage, refuse_divided_weights
 from .progress import PlainLines, ProgressBar
-from .r_drop import r_drop_divergence
 from .ranks import by_main_process
 from .resuming import RunIdentity, claim_folder, find_checkpoint
 from .schedule import inverse_sqrt_schedule
@@ -216,12 +215,10 @@ class VanillaTransformerTrainer(HubUploads, ValidationOnPairs, Seq2SeqTrainer):
         divisor = tokens if num_items_in_batch is None else num_items_in_batch
         if self.args.r_drop:
             twice = {name: torch.cat([tensor, tensor]) for name, tensor in inputs.items()}
-            outputs = model(**twice, num_items_in_batch=2 * divisor, return_logits=True)
-            first, second = outputs.logits.chunk(2)
-            loss = outputs.loss + self.args.r_drop * r_drop_divergence(first, second, labels) / divisor
+            outputs = model(**twice, num_items_in_batch=2 * divisor, r_drop=self.args.r_drop)
         else:
             outputs = model(**inputs, num_items_in_batch=divisor)
-            loss = outputs.loss
+        loss = outputs.loss
         useful = inputs["attention_mask"].sum() + tokens
         places = inputs["attention_mask"].numel() + labels.numel()
         kind = self._sums.dtype

@@ -1,8 +1,8 @@
-"""R-Drop (Liang et al. 2021): two passes of a batch through dropout are to predict the same."""
+"""R-Drop (Liang et al. 2021), which needs §5.4's dropout: two passes of a batch are to predict the same."""
 
 import torch
 
-from ..loss import IGNORED_LABEL
+from .loss import IGNORED_LABEL
 
 
 def r_drop_divergence(logits_1: torch.Tensor, logits_2: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,131 @@
+"""What must not leave this machine: secrets, and what tells of the machine itself."""
+
+import contextlib
+import getpass
+import json
+import os
+import re
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from huggingface_hub import get_token
+
+# Patterns by which services make their keys known, and places in which people write passwords.
+SECRETS = {
+    "token of Hugging Face": r"\b(?:hf|api_org)_[A-Za-z0-9]{16,}",
+    "key of OpenAI or Anthropic": r"\bsk-[A-Za-z0-9_-]{20,}",
+    "key of AWS": r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b",
+    "key of Google": r"\bAIza[0-9A-Za-z_-]{35}",
+    "token of GitHub": r"\b(?:gh[opsur]_[A-Za-z0-9]{36}|github_pat_\w{22,})",
+    "token of GitLab": r"\bglpat-[\w-]{20,}",
+    "token of Slack": r"\bxox[abeoprs]-[\w-]{10,}",
+    "private key": r"-----BEGIN [A-Z ]*PRIVATE KEY-----",
+    "signed token (JWT)": r"\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}",
+    "password in an address": r"\b[A-Za-z][A-Za-z0-9+.-]*://[^\s/:@\"'`<>]+:[^\s/@\"'`<>]+@[\w.-]",
+    # "eos_token" and the like are no secrets; "<HUB_TOKEN>" is what transformers writes in the place of one.
+    "password or key": r"(?i)\b(?:\w+_)?(?:password|passwd|secret|api_?key|(?:access|auth|hub|hf|bearer)_token)"
+    r"[\"']?\s*[:=]\s*[\"']?(?!null\b|none\b|true\b|false\b|your|<|\$|os\.)[^\s\"',;)}\]]{6,}",
+}
+
+_FOLDERS = (
+    *("work", "workspace", "mnt", "media", "data", "scratch", "srv", "opt", "var", "private", "nfs", "gpfs", "lustre"),
+    *("content", "kaggle", "storage", "Volumes"),
+)
+# The slash that a path begins with follows nothing that would make it a part of an address or of another path.
+_START = r"(?:(?<![\w.~/<>)\]*-])|(?<=file://))"
+_NAME = r"[\w.+@-]+"
+MACHINE_PATH = re.compile(
+    rf"{_START}/(?:home|Users)/{_NAME}(?:/{_NAME})*"
+    rf"|{_START}/(?:root|tmp)\b(?:/{_NAME})*"
+    rf"|{_START}/(?:{'|'.join(_FOLDERS)})(?:/{_NAME})+"
+    rf"|\b[A-Za-z]:(?:\\\\|\\|/)Users(?:(?:\\\\|\\|/){_NAME})+"
+)
+
+# Names that many machines have, and that say nothing of this one.
+_COMMON_NAMES = {
+    *("admin", "administrator", "build", "debian", "default", "dev", "docker", "ec2-user", "guest", "home", "host"),
+    *("jovyan", "local", "localhost", "localdomain", "main", "model", "node", "nobody", "root", "runner", "server"),
+    *("test", "ubuntu", "user", "users", "vagrant", "vscode", "worker"),
+}
+# Where a word is most likely natural language: vocabularies, and the text of test sets.
+_NOT_NAMES = ("tokenizer.json", "vocab.json", "merges.txt")
+_DESCRIPTIONS = (".json", ".yaml", ".yml", ".toml", ".cfg")
+_PROSE = (".md", ".py")
+
+
+def find_leaks(path: Path, name: str, known_names: Sequence[str] = (), allowed: Sequence[str] = ()) -> Iterator[str]:
+    """Looks in a file for secrets, for paths of this machine, and for the names of the machine and its user.
+
+    Of a file of weights, only what describes the weights is read; any other file is read whole, whatever is in it.
+
+    Args:
+        path: the file.
+        name: what to call it.
+        known_names: of the user and the machine, as of `names_of_this_machine`.
+        allowed: findings that are meant to be there.
+
+    Yields:
+        For each finding, a line that names the file, the line in it, and what was found; of secrets, the beginning.
+    """
+    text = _header(path) if path.suffix == ".safetensors" else path.read_bytes().decode("utf-8", errors="replace")
+    own = [secret for secret in {get_token(), os.environ.get("HF_TOKEN")} if secret]
+    places = _paths_of_this_machine()
+    patterns = [(kind, re.compile(pattern)) for kind, pattern in SECRETS.items()]
+    words = _pattern_of_names(known_names, Path(name).name, path.suffix)
+    for number, line in enumerate(text.splitlines(), start=1):
+        secrets = [(kind, found.group()) for kind, pattern in patterns for found in pattern.finditer(line)]
+        secrets += [("token of Hugging Face", secret) for secret in own if secret in line]
+        for kind, secret in dict.fromkeys(secrets):
+            if secret not in allowed:
+                yield f"{name}:{number}: {kind}: {secret[:6]}..."
+        found_paths = [found.group() for found in MACHINE_PATH.finditer(line)]
+        found_paths += [place for place in places if place in line and not any(place in each for each in found_paths)]
+        for found_path in dict.fromkeys(found_paths):
+            if found_path not in allowed:
+                yield f"{name}:{number}: path of this or another machine: {found_path}"
+        for word in dict.fromkeys(words.findall(line) if words else ()):
+            if word not in allowed and not any(word in each for each in found_paths):
+                yield f"{name}:{number}: name of this machine or its user: {word}"
+
+
+def names_of_this_machine(public: str = "") -> list[str]:
+    """The names of the user and of the machine, as far as they say anything.
+
+    Args:
+        public: what is known to all anyway, such as the owner and the name of the repository.
+
+    Returns:
+        The names; none of those that many machines have.
+    """
+    found = {socket.gethostname(), socket.gethostname().partition(".")[0]}
+    with contextlib.suppress(OSError, KeyError, ImportError):  # a user without an entry, as in some containers
+        found.add(getpass.getuser())
+    said = {each for each in found if len(each) > 2 and each.lower() not in _COMMON_NAMES}
+    return sorted(each for each in said if each.lower() not in public.lower())
+
+
+def _pattern_of_names(names: Sequence[str], file_name: str, suffix: str) -> re.Pattern[str] | None:
+    """Whole words in descriptions; in prose and code, where a name may be a word, only in paths and addresses."""
+    if not names or file_name in _NOT_NAMES or suffix not in (*_DESCRIPTIONS, *_PROSE, ".safetensors"):
+        return None
+    either = "|".join(map(re.escape, names))
+    if suffix in _PROSE:
+        return re.compile(rf"(?<=[/\\@])(?:{either})(?![\w-])|(?<![\w-])(?:{either})(?=@)")
+    return re.compile(rf"(?<![\w-])(?:{either})(?![\w-])")
+
+
+def _paths_of_this_machine() -> list[str]:
+    """Folders that a path in here would begin with, unless they are so short that they say nothing."""
+    places = {str(Path.home()), os.getcwd(), sys.prefix, tempfile.gettempdir(), str(Path(__file__).parents[2])}
+    return sorted(each for each in places if len(Path(each).parts) > 2 and not each.startswith("/usr/"))
+
+
+def _header(path: Path) -> str:
+    """What a file of safetensors says besides numbers, one entry a line."""
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    return "\n".join([*(f"{key}: {value}" for key, value in header.pop("__metadata__", {}).items()), *header])

@@ -1,0 +1,230 @@
+"""From a folder with a model to a repository that anybody can load: built, looked through, proven, then uploaded."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelCard, get_token
+from huggingface_hub.utils import HFValidationError, validate_repo_id
+from transformers import PreTrainedModel
+
+from ..inference import load_translator
+from ..interop.output_folder import output_folder
+from .card_checks import CARD, card_examples
+from .environments import NAMED_VERSIONS, python_with_transformers, transformers_version
+from .folder_checks import LARGEST_FILE, check_folder
+from .hub_folder import save_self_contained
+from .model_card import model_card
+from .model_files import choose_files
+from .proof import Proof, expected_translations, prove_folder
+from .uploading import Upload, upload_folder
+
+# So many translations are compared at least.
+LEAST_SENTENCES = 2
+
+
+class UnfitFolderError(ValueError):
+    """A folder that must not be published.
+
+    Args:
+        findings: what forbids it, a line each.
+    """
+
+    def __init__(self, findings: Sequence[str]) -> None:
+        super().__init__("; ".join(findings))
+        self.findings = list(findings)
+
+
+@dataclass(frozen=True)
+class Published:
+    """What was built, proven and uploaded.
+
+    Args:
+        files: sizes in bytes, by name.
+        left_out: files of the model's folder that are not part of it.
+        translations: sentences and what they become.
+        proofs: what was proven, and on what.
+        unproven: what was not, a line each.
+        remarks: what is worth knowing, a line each.
+        upload: the commit; None for a dry run.
+    """
+
+    files: dict[str, int]
+    left_out: list[str]
+    translations: dict[str, str]
+    proofs: list[Proof]
+    unproven: list[str]
+    remarks: list[str]
+    upload: Upload | None
+
+
+@dataclass(frozen=True)
+class ProvenOn:
+    """With what a folder is proven, besides this interpreter.
+
+    Args:
+        pythons: further interpreters.
+        versions: of transformers, for each of which an environment is made: "oldest", "newest" or a number.
+        constraint: pip's file of constraints for these.
+        environments: the folder in which they are kept; None makes them anew and removes them.
+    """
+
+    pythons: Sequence[str | Path] = ()
+    versions: Sequence[str] = ()
+    constraint: str | Path | None = None
+    environments: str | Path | None = None
+
+    def __post_init__(self) -> None:
+        for version in self.versions:
+            transformers_version(version)
+        for option in ("constraint", "environments"):
+            if getattr(self, option) is not None and not self.versions:
+                raise ValueError(f"`{option}` has no effect without versions of transformers to prove on")
+        if self.constraint is not None and not Path(self.constraint).is_file():
+            raise FileNotFoundError(f"there is no file of constraints {self.constraint}")
+
+
+def publish(
+    folder: str | Path,
+    repo_id: str | None = None,
+    dry_run: bool = False,
+    output: str | Path | None = None,
+    overwrite: bool = False,
+    sentences: Sequence[str] = (),
+    proven_on: ProvenOn | None = None,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    allowed: Sequence[str] = (),
+    private: bool | None = None,
+    revision: str | None = None,
+    commit_message: str | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Published:
+    """Builds the self-contained folder of a model, looks through it, proves it, and uploads it.
+
+    Args:
+        folder: of a model card, or the output of a run.
+        repo_id: "owner/name" on the Hub; None for the folder's name, as a repository of one's own.
+        dry_run: whether to stop before the upload.
+        output: where the built and proven folder is kept, also if the upload fails; None does not keep it.
+        overwrite: whether files in `output` are replaced.
+        sentences: what is translated for the proof, besides the examples of the card.
+        proven_on: with what it is proven besides this interpreter.
+        include: patterns of further files (`choose_files`).
+        exclude: patterns of files that stay here.
+        allowed: texts that look like secrets or paths and are meant to be published.
+        private: whether a new repository is private; None leaves it to the Hub.
+        revision: a branch, made where there is none.
+        commit_message: of the commit.
+        say: is told what is being done, a line each.
+
+    Returns:
+        What was done.
+
+    Raises:
+        FileNotFoundError: there is no model in the folder.
+        TypeError: the model is not of this package.
+        UnfitFolderError: files must not be published.
+        UploadError: the Hub refused, or could not be reached; says what was uploaded.
+        ValueError: an option cannot be used, or the proof failed.
+    """
+    repository = repo_id or Path(folder).resolve().name
+    try:
+        validate_repo_id(repository)
+    except HFValidationError as error:
+        raise ValueError(f"`repo_id`={repository!r} is not a name of the Hub; give one such as owner/name") from error
+    if not dry_run and get_token() is None:
+        raise ValueError("nobody is logged in to the Hub: hf auth login, or a token in HF_TOKEN; --dry_run needs none")
+    chosen, left_out = choose_files(folder, include, exclude) if Path(folder).is_dir() else ([], [])
+    if "adapter_config.json" in chosen:
+        raise ValueError(f"{folder} is an adapter, which needs its model; publish the folder of the merged model")
+    proven_on = proven_on or ProvenOn()
+    model, tokenizer = load_translator([folder], "cpu")
+    promised = {**dict.fromkeys(sentences), **dict(card_examples(folder) if CARD in chosen else ())}
+    if len(promised) < LEAST_SENTENCES:
+        raise ValueError(
+            f"the proof translates {LEAST_SENTENCES} sentences or more, and there are {len(promised)}: give others by "
+            f"--sentence, in Python sentences=..., or as examples in {CARD} (`widget:`, a `text` each)"
+        )
+    sentences = list(promised)
+    say(f"translating {len(sentences)} sentences with {folder}")
+    expected = expected_translations(model, tokenizer, sentences)
+    translations = {sentence: each["pipeline"] for sentence, each in zip(sentences, expected, strict=True)}
+    upload = None
+    with tempfile.TemporaryDirectory() as scratch:
+        temporary = Path(scratch)
+        place = Path(output) if output is not None else temporary / "built"
+        with output_folder(place, overwrite, folder) as built:
+            card = None if CARD in chosen else _card(model, repository, Path(folder), chosen)
+            save_self_contained(model, built, tokenizer, card, max_shard_size=LARGEST_FILE)
+            _copy(Path(folder), chosen, built)
+            say("looking through the files")
+            findings, remarks = check_folder(built, repository, allowed)
+            findings += [
+                f"{CARD}: promises that {sentence!r} becomes {promised[sentence]!r}, but it becomes {text!r}"
+                for sentence, text in translations.items()
+                if promised[sentence] not in (None, text)
+            ]
+            if findings:
+                raise UnfitFolderError(findings)
+            interpreters = _interpreters(proven_on, temporary, say)
+            proofs = [prove_folder(built, sentences, expected, **each) for each in interpreters]
+            files = {name: (built / name).stat().st_size for name in _files(built)}
+        if not dry_run:
+            message = commit_message or "Upload model with its code"
+            upload = upload_folder(place, repository, list(files), private, revision, message, say=say)
+    if not any(translations.values()):
+        remarks.append("all these translations are empty")
+    return Published(files, left_out, translations, proofs, _unproven(proofs), remarks, upload)
+
+
+def _files(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def _copy(folder: Path, chosen: Sequence[str], built: Path) -> None:
+    """Copies what was not written anew: card, results, pictures."""
+    written = _files(built)
+    weights = [name for name in chosen if name.startswith("model") and ".safetensors" in name and "/" not in name]
+    for name in chosen:
+        if name not in written and name not in weights:
+            (built / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(folder / name, built / name)
+
+
+def _card(model: PreTrainedModel, name: str, folder: Path, chosen: Sequence[str]) -> ModelCard:
+    path = folder / "results.json"
+    results = json.loads(path.read_text(encoding="utf-8")) if path.name in chosen else None
+    return model_card(model, name, results)
+
+
+def _interpreters(proven_on: ProvenOn, temporary: Path, say: Callable[[str], None]) -> Iterator[dict[str, Any]]:
+    """This interpreter first: what does not work in it need not wait for an environment."""
+    say("proving the folder with this interpreter")
+    yield {}
+    for python in proven_on.pythons:
+        say(f"proving the folder with {python}")
+        yield {"python": python, "name": str(python)}
+    for given in proven_on.versions:
+        version = transformers_version(given)
+        place = Path(proven_on.environments or temporary / "environments")
+        say(f"preparing an environment with transformers {version}")
+        python = python_with_transformers(version, place, proven_on.constraint)
+        say(f"proving the folder with transformers {version}")
+        yield {"python": python, "name": "an environment of its own"}
+
+
+def _unproven(proofs: Sequence[Proof]) -> list[str]:
+    proven = {".".join(proof.transformers.split(".")[:2]) for proof in proofs}
+    lines = [
+        f"transformers {version}, the {name} of the tested range: --prove_on {name}"
+        for name, version in NAMED_VERSIONS.items()
+        if version not in proven
+    ]
+    if all(proof.was_hidden for proof in proofs):
+        lines.append("an environment in which the package was never installed: --prove_on or --python")
+    return lines
