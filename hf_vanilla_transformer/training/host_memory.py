@@ -27,7 +27,8 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError):  # such as musl
         return False
     settings = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, _LARGEST), (_M_TOP_PAD, _STEP))
-    return all([mallopt(name, value) == 1 for name, value in settings])
+    done = [mallopt(name, value) for name, value in settings]
+    return all(done)
 
 
 __all__ = ["keep_freed_memory"]
