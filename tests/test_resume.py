@@ -201,6 +201,9 @@ def test_a_run_that_was_stopped_and_resumed_averages_the_checkpoints_of_one_that
         assert result.metrics["updates"] == (stopped_at or 12)
     names = [[path.name for path in list_checkpoints(tmp_path / name)] for name in ("whole", "stopped")]
     assert names[0] == names[1] == ["checkpoint-8", "checkpoint-12"]
+    minutes = [entry["minutes"] for entry in result.history]
+    assert minutes == sorted(minutes), "the log goes on where it was"
+    assert result.metrics["minutes"] == minutes[-1]
     for name, weight in whole.model.state_dict().items():
         assert weight.equal(result.model.state_dict()[name]), name
 

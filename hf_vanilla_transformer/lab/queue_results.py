@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from ..evaluation.scores import METRICS
 from ..training.config_overrides import parse_overrides
 from ..training.recipes import given_values
 from ..training.report import CLOCK, without_secrets
@@ -28,7 +29,7 @@ _WITHOUT_INFLUENCE = {
     *("preprocessing_workers", "dataloader_num_workers", "dataloader_pin_memory", "max_eval_tokens", "use_cpu"),
     *("push_to_hub", "hub_model_id", "hub_strategy", "hub_private_repo", "hub_always_push", "hub_revision"),
 }
-_NAMES = {"loss": "Loss", "bleu": "BLEU", "chrf": "chrF", "ter": "TER", "wer": "WER", "per": "PER"}
+_TITLES = {"loss": "Loss", **METRICS}
 
 
 def finished_results(run: QueuedRun) -> dict[str, Any] | None:
@@ -210,7 +211,7 @@ def scores_text(row: Row) -> str:
     Returns:
         Such as "loss 1.621, BLEU 37.90"; "no scores" where there was no validation text.
     """
-    named = ((_NAMES.get(name, name), value) for name, value in row["scores"].items() if name != "perplexity")
+    named = ((_TITLES.get(name, name), value) for name, value in row["scores"].items() if name != "perplexity")
     return ", ".join(f"{name} {_number(name, value)}" for name, value in named) or "no scores"
 
 
@@ -227,8 +228,8 @@ def results_table(rows: Sequence[Row]) -> str:
     if not rows:
         return ""
     names = [name for name in dict.fromkeys(name for row in rows for name in row["scores"]) if name != "perplexity"]
-    names.sort(key=[*_NAMES, *names].index)
-    header = ["Run", "Changed", "Parameters", "Updates", *(_NAMES.get(name, name) for name in names), "Minutes"]
+    names.sort(key=[*_TITLES, *names].index)
+    header = ["Run", "Changed", "Parameters", "Updates", *(_TITLES.get(name, name) for name in names), "Minutes"]
     table = []
     for row in rows:
         cells = [_cell(row["name"]), _cell(_difference(row, rows[0])), f"{row['parameters'] / 1e6:.2f}M"]
