@@ -70,7 +70,8 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
             write_index(args.index)
         for evaluation in results["evaluations"]:
             for scoring in evaluation["scorings"]:
-                print(f"\n{evaluation['title']}, {scoring['title']}\n{score_table(scoring, results['training'])}")
+                title = ", ".join(filter(None, [evaluation["title"], scoring["title"]]))
+                print(f"\n{title}\n{score_table(scoring, results['training'])}")
         print(
             f"\nLook through {Path(args.output_dir) / 'README.md'}, then: vanilla-transformer publish {args.output_dir}"
         )
