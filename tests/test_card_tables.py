@@ -32,7 +32,7 @@ PRONUNCIATION = {
 
 def test_error_rates_by_language_of_the_run_that_is_shipped():
     text = results_section([PRONUNCIATION], TRAINING)
-    assert "900 sentences, one reference each, in 2 texts, over which scores are averaged" in text
+    assert "900 lines, one reference each, in 2 texts, over which scores are averaged" in text
     wer = "| WER (lower is better) | 15.00 | 14.50 to 15.50 | 16.00 | 15.00 | 17.00 | 16.00 ± 1.00 |"
     assert wer in text
     assert "| kor | 20.00 | 19.50 to 20.50 | 3.90 | 3.40 to 4.40 | 4.40 |" in text

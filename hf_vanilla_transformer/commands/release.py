@@ -20,7 +20,8 @@ intended_use, training_data, limits, inputs (examples), and test_sets with name,
 texts, metrics and moses_lowercase. Its paths, and those of the recipe, are public ones: --data says which folders of
 this machine they stand for.
 
-The name of --output_dir is that of the checkpoint. Without runs, the card of an earlier release is written anew, by the
+A release scores test sets, so make it once, when everything has been chosen on validation sets. The name of
+--output_dir is that of the checkpoint. Without runs, the card of an earlier release is written anew, by the
 figures that it has and the texts of --card. `vanilla-transformer publish` adds the code and uploads the folder.
 """
 
@@ -70,7 +71,8 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
             write_index(args.index)
         for evaluation in results["evaluations"]:
             for scoring in evaluation["scorings"]:
-                print(f"\n{evaluation['title']}, {scoring['title']}\n{score_table(scoring, results['training'])}")
+                title = ", ".join(filter(None, [evaluation["title"], scoring["title"]]))
+                print(f"\n{title}\n{score_table(scoring, results['training'])}")
         print(
             f"\nLook through {Path(args.output_dir) / 'README.md'}, then: vanilla-transformer publish {args.output_dir}"
         )

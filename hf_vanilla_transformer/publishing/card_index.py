@@ -78,7 +78,7 @@ def _scores(checkpoints: list[Results]) -> dict[str, dict[str, dict[str, Score]]
         for evaluation in each["evaluations"]:
             if evaluation["role"] == "test":
                 for scoring in evaluation["scorings"]:
-                    title = f"{evaluation['title']}, {scoring['title']}"
+                    title = ", ".join(filter(None, [evaluation["title"], scoring["title"]]))
                     found.setdefault(title, {})[each["name"]] = scoring["runs"][each["training"]["shipped"]]
     return found
 

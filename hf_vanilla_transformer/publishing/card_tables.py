@@ -121,7 +121,7 @@ def _described(evaluation: Evaluation) -> str:
     if "sentences" not in evaluation:
         return ""
     references = "one reference" if evaluation["references"] == 1 else f"{evaluation['references']} references"
-    text = f"{evaluation['sentences']:,} sentences, {references} each"
+    text = f"{evaluation['sentences']:,} lines, {references} each"
     if (count := len(evaluation["texts"])) > 1:
         text += f", in {count} texts, over which scores are averaged"
     return f"{text}. The outputs are in [outputs](outputs)."

@@ -21,11 +21,12 @@ from .results_schema import Evaluation
 from .results_schema import Scoring as ScoringResults
 from .runs import FinishedRun
 
-# Ways to score by name, and what a card calls them.
-SCORINGS = {
+# Ways to score by name, and what a card calls them; nothing for text that has neither case nor tokens.
+_TITLES = {
     "cased": "cased, detokenised",
     "moses_lowercase": "lowercased, tokenised by Moses",
 }
+_OF_UNITS = {"wer", "per"}
 
 
 def read_texts(test_set: CardTestSet, card: CardFile, paths: PublicPaths) -> list[EvaluationSet]:
@@ -60,7 +61,7 @@ def scorings_of(test_set: CardTestSet, card: CardFile) -> dict[str, Scoring]:
         card: its last language decides how BLEU cuts text.
 
     Returns:
-        Scorings by name, those of `SCORINGS`.
+        Scorings by name: `cased` and, on request, `moses_lowercase`.
 
     Raises:
         ValueError: a metric or its tokeniser is not installed.
@@ -129,7 +130,7 @@ def evaluate_test_set(
         found.append(
             {
                 "name": name,
-                "title": SCORINGS[name],
+                "title": "" if _OF_UNITS.issuperset(test_set.metrics) else _TITLES[name],
                 "text": scored["text"],
                 "runs": of_texts[0] if macro is None else [system["scores"] for system in macro["systems"]],
                 "parts": {} if macro is None else dict(zip(names, of_texts, strict=True)),
