@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from .tags import known_tag_tokens, leading_tags, tagged
 from .text_to_ids import text_to_ids
 
 # Where a text that is too long is best cut: after a sentence, else between words.
@@ -12,25 +13,28 @@ _CUTS = (re.compile(r"(?<=[.!?…])\s+|(?<=[。！？])"), re.compile(r"\s+"))
 
 
 def source_pieces(
-    tokenizer: PreTrainedTokenizerBase, sentences: Sequence[str], max_length: int | None
+    tokenizer: PreTrainedTokenizerBase, sentences: Sequence[str], max_length: int | None, tag: str | None = None
 ) -> list[list[list[int]]]:
     """Tokenises sentences, and cuts those that have more tokens than the model has positions into pieces that fit.
 
     A piece ends at the end of a sentence, else between words, else anywhere, whichever such place is nearest to the
-    middle; and so again until all pieces fit.
+    middle; and so again until all pieces fit. Tags that the sentence begins with are in front of each.
 
     Args:
         tokenizer: of the model.
         sentences: text.
         max_length: tokens that a source may have, special ones among them; None for any number.
+        tag: what to put in front of each, as in `tags.tag_tokens`; None for nothing.
 
     Returns:
         For each sentence the token ids of its pieces; no piece for a sentence without a visible character.
 
     Raises:
         TypeError: a sentence is no string.
-        ValueError: a sentence is no text in Unicode, or cannot be cut into pieces that fit.
+        ValueError: a sentence is no text in Unicode, or cannot be cut into pieces that fit; or the tokenizer does
+            not have the tag.
     """
+    tokens = known_tag_tokens(tokenizer, tag)
     for sentence in sentences:
         if not isinstance(sentence, str):
             raise TypeError(f"{sentence!r:.80} is a {type(sentence).__name__}; a sentence to translate is a str")
@@ -42,18 +46,24 @@ def source_pieces(
                 f"{sentence!r:.80}: character {error.start} is half a surrogate pair ({code}), which is no text; "
                 "decode the bytes it came from as what they are"
             ) from error
+    if tokens:
+        sentences = [tagged(sentence, tokens) for sentence in sentences]
     visible = [index for index, sentence in enumerate(sentences) if sentence.strip()]
     pieces: list[list[list[int]]] = [[] for _ in sentences]
     if visible:
         all_ids = text_to_ids(tokenizer, [sentences[index] for index in visible])
         for index, ids in zip(visible, all_ids, strict=True):
             fits = max_length is None or len(ids) <= max_length
-            pieces[index] = [ids] if fits else list(_cut(tokenizer, sentences[index].strip(), max_length or 0))
+            if fits:
+                pieces[index] = [ids]
+            else:
+                tags, text = leading_tags(tokenizer, sentences[index].strip())
+                pieces[index] = list(_cut(tokenizer, tags, text, max_length or 0))
     return pieces
 
 
-def _cut(tokenizer: PreTrainedTokenizerBase, text: str, max_length: int) -> Iterator[list[int]]:
-    (ids,) = text_to_ids(tokenizer, [text])
+def _cut(tokenizer: PreTrainedTokenizerBase, tags: list[str], text: str, max_length: int) -> Iterator[list[int]]:
+    (ids,) = text_to_ids(tokenizer, [tagged(text, tags)])
     if len(ids) <= max_length:
         yield ids
         return
@@ -70,7 +80,7 @@ def _cut(tokenizer: PreTrainedTokenizerBase, text: str, max_length: int) -> Iter
             break
     for part in (text[:place].strip(), text[place:].strip()):
         if part:
-            yield from _cut(tokenizer, part, max_length)
+            yield from _cut(tokenizer, tags, part, max_length)
 
 
 def max_source_length(model: PreTrainedModel) -> int | None:

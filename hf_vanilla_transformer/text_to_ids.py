@@ -62,11 +62,18 @@ def text_to_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], as_tar
     return [next(found[each]) for each in is_special_case]
 
 
-def text_backend(tokenizer: PreTrainedTokenizerFast) -> Any:
+def tokens_in_text(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Returns the added tokens that `text_to_ids` reads from text as one token each, in the order of their ids."""
+    names = _control_names(tokenizer)
+    return [token for token in tokenizer.get_added_vocab() if not _is_control(token, names)]
+
+
+def text_backend(tokenizer: PreTrainedTokenizerFast, as_target: bool = False) -> Any:
     """Builds what reads the text of users for a fast tokenizer: it passes over control tokens, and over no others.
 
     Args:
-        tokenizer: it is not changed, but its vocabulary is shared.
+        tokenizer: it is left as it is, but its vocabulary is shared.
+        as_target: whether it reads what the tokenizer calls `text_target`.
 
     Returns:
         A `tokenizers.Tokenizer` that neither truncates nor pads. It passes over control tokens while its
@@ -74,8 +81,10 @@ def text_backend(tokenizer: PreTrainedTokenizerFast) -> Any:
     """
     backend, names = tokenizer.backend_tokenizer, _control_names(tokenizer)
     reader = type(backend)(backend.model)
+    _switch_mode(tokenizer, as_target)
     for part in ("normalizer", "pre_tokenizer", "post_processor", "decoder"):
         setattr(reader, part, getattr(backend, part))
+    _switch_mode(tokenizer, as_target=False)
     # `tokenizers` passes over special tokens. Added in the order of their ids, tokens get the same ids again.
     added = [token for _, token in sorted(backend.get_added_tokens_decoder().items())]
     reader.add_tokens(
@@ -85,13 +94,20 @@ def text_backend(tokenizer: PreTrainedTokenizerFast) -> Any:
     return reader
 
 
+def _switch_mode(tokenizer: PreTrainedTokenizerFast, as_target: bool) -> None:
+    """Has a tokenizer that reads targets in another way than sources do so, as its own `__call__` does."""
+    switch = getattr(tokenizer, "_switch_to_target_mode" if as_target else "_switch_to_input_mode", None)
+    if switch is not None:
+        switch()
+
+
 def _has_control_tokens_to_pass_over(
     tokenizer: PreTrainedTokenizerFast | PreTrainedTokenizer, texts: Sequence[str]
 ) -> list[bool]:
     """Whether a text may have any, and the tokenizer can pass over them."""
     names, kept_whole = _control_names(tokenizer), []
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        kept_whole = [token for token in tokenizer.get_added_vocab() if not _is_control(token, names)]
+        kept_whole = tokens_in_text(tokenizer)
     elif tokenizer.backend_tokenizer.normalizer is not None:
         added = tokenizer.backend_tokenizer.get_added_tokens_decoder().values()
         if any(token.normalized and _is_control(token.content, names) for token in added):
@@ -112,4 +128,4 @@ def _is_control(token: str, names: set[str]) -> bool:
     return token in names or _SENTINEL_PATTERN.fullmatch(token) is not None
 
 
-__all__ = ["BOS", "EOS", "PAD", "SENTINEL", "SPECIAL_TOKENS", "UNK", "text_backend", "text_to_ids"]
+__all__ = ["BOS", "EOS", "PAD", "SENTINEL", "SPECIAL_TOKENS", "UNK", "text_backend", "text_to_ids", "tokens_in_text"]

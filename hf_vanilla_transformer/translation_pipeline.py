@@ -69,10 +69,11 @@ class TranslationPipeline(Pipeline):
             inputs: a sentence; a list of them; or a dataset, a column of one, a generator, or any other iterable, which
                 is read and translated step by step. A row of a dataset may be a dict, if it has a single field.
             *args: none.
-            **kwargs: for this call: `batch_size`; `num_workers`; `return_scores`, which adds `score` and `log_prob`;
-                `return_tokens`, which adds `source_tokens` and `tokens`; `return_alignments`, which adds these and
-                `alignment`, pairs of indices into them (`Translation` says what each of them is); arguments of
-                `generate()`, such as `num_beams`, and `num_return_sequences` for n-best.
+            **kwargs: for this call: `batch_size`; `num_workers`; `tag`, what to put in front of each sentence for a
+                model that has learned tags, such as "2de" for the token `<2de>`; `return_scores`, which adds `score`
+                and `log_prob`; `return_tokens`, which adds `source_tokens` and `tokens`; `return_alignments`, which
+                adds these and `alignment`, pairs of indices into them (`Translation` says what each of them is);
+                arguments of `generate()`, such as `num_beams`, and `num_return_sequences` for n-best.
 
         Returns:
             For a sentence, a list of `{"translation_text": ...}`, the best first. For a list, a list of such dicts, or
@@ -80,7 +81,7 @@ class TranslationPipeline(Pipeline):
 
         Raises:
             TypeError: an input is no text.
-            ValueError: an input is not valid Unicode, or a row of several fields.
+            ValueError: an input is not valid Unicode, or a row of several fields; or the tokenizer has no such tag.
         """
         if isinstance(inputs, str):
             return super().__call__(inputs, *args, **kwargs)
@@ -104,9 +105,10 @@ class TranslationPipeline(Pipeline):
 
     def _sanitize_parameters(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         asked = {name: bool(kwargs.pop(name)) for name in _ASKED if name in kwargs}
-        return {}, {**kwargs, **asked}, asked
+        tag = {"tag": kwargs.pop("tag")} if "tag" in kwargs else {}
+        return tag, {**kwargs, **asked}, asked
 
-    def preprocess(self, input_: Any, **kwargs: Any) -> dict[str, Any]:
+    def preprocess(self, input_: Any, tag: str | None = None, **kwargs: Any) -> dict[str, Any]:
         """Tokenises a sentence; "pieces" are its token ids, in as many pieces as the model needs, mostly one."""
         if isinstance(input_, dict):
             if len(input_) != 1:
@@ -115,7 +117,7 @@ class TranslationPipeline(Pipeline):
                     'such as dataset["en"] or KeyDataset(dataset, "en")'
                 )
             (input_,) = input_.values()
-        (pieces,) = source_pieces(self.tokenizer, [input_], max_source_length(self.model))
+        (pieces,) = source_pieces(self.tokenizer, [input_], max_source_length(self.model), tag)
         return {"sentence": input_, "pieces": pieces}
 
     def _forward(self, model_inputs: dict[str, Any], **options: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Evaluate translations, or a model that makes them: BLEU, chrF, TER, perplexity; and whether a baseline is worse."""
+"""Evaluate translations, or models that make them: BLEU, chrF, TER, error rates, perplexity; and which is better."""
 
 import sys
 

@@ -86,11 +86,15 @@ def test_as_many_checkpoints_stay_as_the_average_needs(arguments, options, limit
 
 @pytest.mark.parametrize(
     ("metric", "greater"),
-    [("loss", False), ("perplexity", False), ("bleu", True), ("chrf", True), ("eval_bleu", True), ("eval_loss", False)],
+    [
+        *(("loss", False), ("perplexity", False), ("bleu", True), ("chrf", True), ("eval_bleu", True)),
+        *(("eval_loss", False), ("wer", False), ("eval_per", False), ("ter", False)),
+    ],
 )
 def test_what_is_better_follows_from_the_metric(arguments, metric, greater):
-    assert arguments(metric_for_best_model=metric).greater_is_better is greater
-    assert arguments(metric_for_best_model=metric, greater_is_better=not greater).greater_is_better is not greater
+    options = {"metric_for_best_model": metric, "validation_metrics": ["bleu", "chrf", "ter", "wer", "per"]}
+    assert arguments(**options).greater_is_better is greater
+    assert arguments(**options, greater_is_better=not greater).greater_is_better is not greater
 
 
 def test_the_best_weights_are_loaded_at_the_end(arguments):
@@ -123,6 +127,14 @@ def test_bf16_runs_on_a_cpu(tmp_path):
         ({"objective": "denoising"}, "objective='denoising' is none of translation, span_corruption"),
         ({"final_weights": "worst"}, "final_weights='worst' is none of last, best, average, ema"),
         ({"metric_for_best_model": "blue"}, "metric_for_best_model='blue' is none of loss, perplexity, bleu, chrf"),
+        ({"metric_for_best_model": "wer"}, "=wer is not computed; give validation_metrics bleu chrf wer"),
+        ({"metric_for_best_model": "eval_bleu", "validation_metrics": ["wer"]}, "give validation_metrics wer bleu"),
+        (
+            {"validation_metrics": ["bleu", "cer"]},
+            "validation_metrics has 'cer', which is none of bleu, chrf, ter, wer",
+        ),
+        ({"validation_metrics": ["paper_bleu"]}, "validation_metrics has 'paper_bleu'"),
+        ({"validation_metrics": ["wer"], "objective": "span_corruption"}, "span_corruption has loss and perplexity"),
         ({"max_length_ratio": 0.9}, "max_length_ratio=0.9 is less than 1"),
         ({"save_total_limit": 4}, "save_total_limit=4 keeps fewer checkpoints than average_last=5 needs"),
         ({"average_last": 9, "save_total_limit": 8}, "save_total_limit=8 keeps fewer .* average_last=9"),
@@ -169,6 +181,8 @@ def test_values_that_cannot_work_are_refused_by_name(arguments, options, message
         {"warmup_steps": 1},
         {"objective": "span_corruption"},
         {"metric_for_best_model": None},
+        {"validation_metrics": ["wer", "per"], "metric_for_best_model": "wer"},
+        {"validation_metrics": []},
     ],
 )
 def test_values_at_the_edge_of_what_works_are_taken(arguments, options):

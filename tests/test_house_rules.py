@@ -11,6 +11,7 @@ from transformers.dynamic_module_utils import get_relative_import_files, get_rel
 
 import hf_vanilla_transformer
 from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
+from hf_vanilla_transformer.data import train_tokenizer
 from hf_vanilla_transformer.publishing import save_self_contained
 
 PACKAGE = Path(hf_vanilla_transformer.__file__).parent
@@ -23,7 +24,8 @@ SCRIPTS = sorted((PROJECT / "scripts").glob("*.py"))
 LAYERS = [
     {"configuration_vanilla_transformer", "compatibility", "decoding_config"},
     {"embeddings", "attention", "dropout", "loss", "beam_search", "text_to_ids"},
-    {"pretrained_model", "source_pieces"},
+    {"pretrained_model", "tags"},
+    {"source_pieces", "tokenization_vanilla_transformer"},
     {"growing_cache", "tall_projection", "self_check", "decoding_steps"},
     {"feed_forward", "sampling", "forced_scoring"},
     {"encoder"},
@@ -80,10 +82,14 @@ def test_arrows_run_down():
 
 def test_exported_files_are_exactly_those_of_the_root(tmp_path):
     config = VanillaTransformerConfig(vocab_size=9, d_model=4, num_heads=1, d_ff=4)
-    save_self_contained(VanillaTransformerForConditionalGeneration(config), tmp_path)
-    assert {path.name for path in tmp_path.glob("*.py")} == {path.name for path in ROOT_FILES}
+    model, names = VanillaTransformerForConditionalGeneration(config), {path.name for path in ROOT_FILES}
+    save_self_contained(model, tmp_path / "tagged", train_tokenizer(texts=["a"], vocab_size=261, tags=["<2de>"]))
+    assert {path.name for path in (tmp_path / "tagged").glob("*.py")} == names
+    save_self_contained(model, tmp_path / "plain", train_tokenizer(texts=["a"], vocab_size=260))
+    without = names - {"tokenization_vanilla_transformer.py"}
+    assert {path.name for path in (tmp_path / "plain").glob("*.py")} == without
     scanned = get_relative_import_files(PACKAGE / "modeling_vanilla_transformer.py")
-    assert {Path(path).name for path in scanned} | {"modeling_vanilla_transformer.py"} == {p.name for p in ROOT_FILES}
+    assert {Path(path).name for path in scanned} | {"modeling_vanilla_transformer.py"} == without
 
 
 def public_definitions(path):

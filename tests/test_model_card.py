@@ -1,11 +1,15 @@
 """The card of a published model: what it says about scores, and that nothing of the run's arguments is in it."""
 
+import re
+
 import pytest
 import yaml
 from huggingface_hub import ModelCard
+from released import standing
 
 from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
-from hf_vanilla_transformer.publishing import model_card, save_self_contained
+from hf_vanilla_transformer.publishing import model_card, read_results, render_card, save_self_contained
+from hf_vanilla_transformer.publishing.card_tables import cell
 
 SIGNATURE = "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0"
 SECRETS = [
@@ -50,23 +54,60 @@ def test_scores_are_where_the_hub_looks_for_them_and_secrets_are_not(model):
     assert {name: metric["value"] for name, metric in scores.items()} == {"bleu": 37.91, "chrf": 61.25}
     assert scores["bleu"]["args"] == {"signature": SIGNATURE}
     assert "args" not in scores["chrf"]  # what is no signature is left out
+    assert data["metrics"] == ["bleu", "chrf"]
     assert {result["dataset"]["name"] for result in index["results"]} == {"Multi30k validation"}
     assert f"{model.num_parameters():,} parameters, 1 encoder and 3 decoder layers" in text
-    table = [line for line in text.splitlines() if line.startswith("| BLEU")]
-    assert table == ["| BLEU | 37.91 | " + SIGNATURE.replace("|", "\\|") + " |"]
+    assert [line for line in text.splitlines() if line.startswith("| BLEU")] == ["| BLEU | 37.91 |"]
+    assert f"- BLEU: `{SIGNATURE}`" in text
+    assert "- chrF" not in text
 
 
 def test_a_card_without_scores_is_a_card_and_is_saved_with_the_model(model, tmp_path):
     card = model_card(model, "en-de")
-    assert "Scores" not in str(card)
+    assert "## Results" not in str(card)
+    assert "model-index" not in str(card)
     save_self_contained(model, tmp_path, card=card)
     text = (tmp_path / "README.md").read_text()
     metadata = yaml.safe_load(text.split("---")[1])
     assert metadata["library_name"] == "transformers"
     assert "model-index" not in metadata
-    code = text.split("```python")[1].split("```")[0]
-    compile(code, "README.md", "exec")
-    assert 'from_pretrained("en-de", trust_remote_code=True)' in code
+    with_package, without_package = [part.split("```")[0] for part in text.split("```python")[1:]]
+    for code in (with_package, without_package):
+        compile(code, "README.md", "exec")
+    assert 'from_pretrained("en-de")' in with_package
+    assert 'from_pretrained("en-de", trust_remote_code=True)' in without_package
+    assert "vanilla-transformer translate --model en-de 'A sentence.'" in text
+    assert not re.search(r"^#+ .*\n\n#", text, re.MULTILINE), "a heading without text"
+
+
+def test_a_card_names_its_repository_or_one_to_be_filled_in(tmp_path_factory):
+    results = read_results(standing(tmp_path_factory.mktemp).folder)
+    text = str(render_card(results))
+    assert 'from_pretrained("model_cards/backwards")' in text
+    assert 'from_pretrained("USER/backwards", trust_remote_code=True)' in text
+    named = str(render_card(results, "me/backwards"))
+    assert str(render_card({**results, "card": {**results["card"], "repo_id": "me/backwards"}})) == named
+    assert set(re.findall(r'from_pretrained\("([^"]*)"', named)) == {"me/backwards"}
+
+
+def test_a_card_says_what_it_was_trained_on_and_that_energy_was_not_measured(tmp_path_factory):
+    results = read_results(standing(tmp_path_factory.mktemp).folder)
+    text = str(render_card(results))
+    torch_version = results["training"]["runs"][0]["environment"]["torch"]
+    assert f"| 42 (this checkpoint) | 3 | 3.0 | last update | A CPU, 3 threads, torch {cell(torch_version)} |" in text
+    assert "Energy was not measured." in text
+    assert "Licence of this checkpoint: mine (https://example.org/licence)." in text
+    for run in results["training"]["runs"]:
+        run["environment"] = None
+    results["card"] |= {"hardware": "a laptop", "energy": "0.2 kWh at the wall."}
+    text = str(render_card(results))
+    assert "| last update | a laptop |" in text
+    assert "0.2 kWh at the wall." in text
+
+
+def test_results_of_another_format_are_refused():
+    with pytest.raises(ValueError, match="results.json has format 99, but this version knows 1"):
+        render_card({"format": 99})
 
 
 @pytest.mark.parametrize("name", ["/home/me/run", "runs/en/de", "", "a b", "../run"])

@@ -35,6 +35,11 @@ def test_a_line_of_validation_and_one_of_the_end():
     assert log_line(final, 800) == f"update     800  final       {expected}"
 
 
+def test_error_rates_stand_where_they_are_computed():
+    line = log_line({"eval_loss": 1.5, "eval_wer": 16.4, "eval_per": 3.987}, 800)
+    assert line == "update     800  validation  nll 1.500  WER 16.40  PER 3.99"
+
+
 def test_what_is_missing_is_left_out():
     assert log_line({"loss": 1.0}, 1) == "update       1  loss 1.000"
     assert log_line({"eval_loss": 1.0, "eval_bleu": None}, 1) == "update       1  validation  nll 1.000"

@@ -41,6 +41,7 @@ def config_of(args):
 
 def test_the_recipes_are_those_that_are_promised():
     assert [path.stem for path in RECIPES] == [
+        "g2p-15-languages",
         "iwslt14-de-en",
         "multi30k-en-de-tiny",
         "multi30k-en-fr-tiny",

@@ -42,6 +42,13 @@ def test_results_are_json_with_everything_in_them(tmp_path):
     assert matplotlib.image.imread(tmp_path / "curves.png").ndim == 3
 
 
+def test_results_say_what_they_were_computed_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "plot_curves", lambda history, path: None)
+    write_results(tmp_path, {}, METRICS, [], {"device": "A CPU", "threads": 2})
+    results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    assert results["environment"] == {"device": "A CPU", "threads": 2}
+
+
 def test_results_hold_no_secrets_at_any_depth(tmp_path):
     secrets = {"hub_token": "hf_1", "push_to_hub_token": "hf_2", "API_KEY": "3", "smtp_password": "4", "a_secret": "5"}
     harmless = {"new_tokens": ["<2de>"], "max_tokens": 7, "keyword": "k"}
@@ -125,6 +132,14 @@ def test_the_summary_leaves_out_what_there_is_not():
     assert lines[1] == "No validation text, no scores: give validation_data."
     without_text = {**few, "final_weights": "last update", "final_loss": 1.5, "final_perplexity": 4.48}
     assert summary_lines(without_text, "out")[1] == ("Validation (last update): 1.500 nats per token, perplexity 4.48.")
+
+
+def test_the_summary_and_the_curves_have_error_rates_where_they_were_computed(tmp_path, monkeypatch):
+    rates = {"final_wer": 16.4, "final_per": 3.99, "signatures": {"wer": "error:line", "per": "error:unit"}}
+    metrics = {name: value for name, value in METRICS.items() if name not in ("final_bleu", "final_chrf")} | rates
+    assert "perplexity 3.44, WER 16.40 (error:line), PER 3.99." in summary_lines(metrics, "out")[1]
+    _, scores, _ = drawn([{"step": 20, "eval_loss": 3.5, "eval_wer": 20.0, "eval_per": 5.0}], tmp_path, monkeypatch)
+    assert scores == {"WER": ([20], [20.0]), "PER": ([20], [5.0])}
 
 
 def test_the_summary_says_how_many_parameters_learned_of_how_many():

@@ -108,8 +108,8 @@ def test_section_6_1_the_saved_model_is_the_average_of_the_last_checkpoints_and_
     assert result.metrics["final_perplexity"] == pytest.approx(math.exp(expected.nll_per_token), rel=1e-5)
     translations = list(translate(result.model, result.tokenizer, [row["en"] for row in rows], num_beams=2))
     scores = score_translations(translations, [row["de"] for row in rows])
-    assert (result.metrics["final_bleu"], result.metrics["final_chrf"]) == (scores.bleu, scores.chrf)
-    assert result.metrics["signatures"] == {"bleu": scores.bleu_signature, "chrf": scores.chrf_signature}
+    assert (result.metrics["final_bleu"], result.metrics["final_chrf"]) == (scores["bleu"].value, scores["chrf"].value)
+    assert result.metrics["signatures"] == {name: scores[name].signature for name in ("bleu", "chrf")}
 
 
 def test_evaluation_during_training_is_of_the_model_at_that_time(run, text):
@@ -133,6 +133,7 @@ def test_results_hold_the_numbers_the_arguments_and_the_log_and_the_curves_are_d
     assert len(saved["history"]) == len(result.history)
     assert saved["arguments"]["max_tokens"] == 128
     assert "adam_beta1" not in saved["arguments"]  # as transformers has it
+    assert saved["environment"]["threads"] == torch.get_num_threads()
     assert (output_dir / "curves.png").read_bytes()[:4] == b"\x89PNG"
 
 
@@ -402,6 +403,22 @@ def test_a_mistake_does_not_cost_the_run_that_is_to_be_overwritten(run, text, tm
     assert not (folder / "model.safetensors").exists()
 
 
+@pytest.mark.slow
+def test_the_best_by_an_error_rate_has_the_lowest(text, tmp_path):
+    """Ten seconds: an evaluation and a checkpoint after each of eight updates."""
+    steps = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1, "max_steps": 8}
+    judged = {"validation_metrics": ["wer", "per"], "metric_for_best_model": "per", "final_weights": "best"}
+    result = pretrain(arguments(text, tmp_path, **steps, **judged, warmup_steps=1, learning_rate=0.02))
+    rates = {entry["step"]: entry["eval_per"] for entry in result.history if "eval_per" in entry}
+    assert len(rates) == 8
+    assert min(rates.values()) < max(rates.values())
+    best = min(rates, key=lambda step: (rates[step], step))
+    assert result.metrics["final_weights"] == f"best per, update {best}"
+    assert result.metrics["final_per"] == pytest.approx(rates[best])
+    assert "final_bleu" not in result.metrics
+    assert "error:unit" in result.metrics["signatures"]["per"]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -409,6 +426,10 @@ def test_a_mistake_does_not_cost_the_run_that_is_to_be_overwritten(run, text, tm
         ({"validation_data": [], "early_stopping_patience": 3}, "early_stopping_patience=3 is .* give validation_data"),
         ({"eval_strategy": "no", "early_stopping_patience": 3}, "early_stopping_patience=3 is .* eval_strategy=no"),
         ({"metric_for_best_model": "mine_bleu"}, "metric_for_best_model='mine_bleu' is none of loss, perplexity, bleu"),
+        (
+            {"validation_metrics": ["wer"], "metric_for_best_model": "my_wer"},
+            "'my_wer' is none of loss, perplexity, wer",
+        ),
     ],
 )
 def test_what_validation_would_decide_is_refused_before_anything_is_written(text, tmp_path, changes, message):

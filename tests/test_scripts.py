@@ -255,17 +255,19 @@ def test_evaluate_compares_a_model_with_a_file_and_writes_everything(trained, tm
     assert made == [" ".join(t.splitlines()) for t in translate(model, tokenizer, texts["en"], num_beams=2)]
     results = json.loads(output.read_text(encoding="utf-8"))
     references = list(zip(texts["de"], texts["two"]))
-    scoring = {"ter": True, "lowercase": True}
-    for system, text in zip(results["systems"], (made, texts["old"])):
-        assert system["scores"] == vars(score_translations(text, references, **scoring))
-    tested = paired_bootstrap(made, texts["old"], references, **scoring, num_resamples=20, seed=3)
-    assert results["paired_bootstrap"] == {name: vars(one) for name, one in tested.items()}
-    assert results["systems"][0]["likelihood"]["num_pairs"] == 6
+    options_of_both = {"metrics": ["bleu", "chrf", "ter"], "lowercase": True, "num_resamples": 20, "seed": 3}
+    ((found,),) = (scoring["test_sets"] for scoring in results["scorings"])
+    for system, text in zip(found["systems"], (made, texts["old"])):
+        scores = score_translations(text, references, **options_of_both)
+        assert system["scores"] == {name: score.as_dict() for name, score in scores.items()}
+    tested = paired_bootstrap(made, texts["old"], references, **options_of_both)
+    assert found["paired_bootstrap"] == {name: vars(one) for name, one in tested.items()}
+    assert found["systems"][0]["likelihood"]["num_pairs"] == 6
     assert done.stdout == comparison_table(results) + "\n"
 
-    again = run("evaluate.py", "--translations", saved, "--baseline", tmp_path / "old", *options, "--no_ter")
+    again = run("evaluate.py", "--translations", saved, "--baseline", tmp_path / "old", *options, "--metrics", "bleu")
     assert again.returncode == 0, again.stderr
-    assert f"{results['systems'][0]['scores']['bleu']:.2f}" in again.stdout
+    assert f"{found['systems'][0]['scores']['bleu']['value']:.2f}" in again.stdout
     assert "TER" not in again.stdout
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from hf_vanilla_transformer.evaluation import paired_bootstrap, score_translations
 
+METRICS = ["bleu", "chrf", "ter"]
 WORDS = ["Ein", "Hund", "läuft", "durch", "den", "grünen", "Park", "neben", "einer", "Bank", "."]
 
 
@@ -31,7 +32,7 @@ def test_figures_and_signatures_are_those_of_sacrebleu_itself(tmp_path):
         command, cwd=tmp_path, env={**os.environ, "SACREBLEU_SEED": "77"}, capture_output=True, text=True, check=True
     )
     before = dict(os.environ)
-    results = paired_bootstrap(system, baseline, list(zip(references, others)), ter=True, num_resamples=200, seed=77)
+    results = paired_bootstrap(system, baseline, list(zip(references, others)), METRICS, num_resamples=200, seed=77)
     assert dict(os.environ) == before
     rows = [line for line in done.stdout.splitlines() if "&" in line and "System" not in line]
     assert len(rows) == 2
@@ -43,7 +44,7 @@ def test_figures_and_signatures_are_those_of_sacrebleu_itself(tmp_path):
     signatures = re.findall(r"nrefs:\S+", done.stdout)
     assert [result.signature for result in results.values()] == signatures
     assert list(results) == ["bleu", "chrf", "ter"]
-    assert results["bleu"].score == score_translations(system, list(zip(references, others))).bleu
+    assert results["bleu"].score == score_translations(system, list(zip(references, others)))["bleu"].value
 
 
 def test_a_system_against_itself_and_against_a_hopeless_one():
@@ -64,6 +65,19 @@ def test_options_reach_the_metrics_and_the_seed_the_draws():
     other = paired_bootstrap(system, baseline, references, lowercase=True, tokenize="none", num_resamples=20, seed=6)
     assert other["bleu"].score == results["bleu"].score
     assert other["bleu"].mean != results["bleu"].mean
+
+
+def test_error_rates_are_compared_as_the_rest():
+    system, baseline, references = texts()
+    metrics = ["paper_bleu", "bleu", "wer", "per"]
+    results = paired_bootstrap(system, baseline, references, metrics, num_resamples=100, seed=4)
+    assert list(results) == metrics
+    for text, prefix in ((system, ""), (baseline, "baseline_")):
+        scores = score_translations(text, references, metrics, num_resamples=100, seed=4)
+        for name, score in scores.items():
+            assert getattr(results[name], f"{prefix}score") == pytest.approx(score.value)
+            assert getattr(results[name], f"{prefix}interval") == pytest.approx(score.interval, rel=1e-4)
+    assert results["wer"].score == 25.0
 
 
 @pytest.mark.parametrize("name", ["num_resamples", "seed"])

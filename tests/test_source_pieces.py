@@ -71,8 +71,7 @@ def test_tags_are_one_token_and_what_looks_like_a_control_token_is_text(split, t
     tokenizer.add_special_tokens({"extra_special_tokens": ["<2de>"]})
     (tag,) = tokenizer.convert_tokens_to_ids(["<2de>"])
     (pieces,) = source_pieces(tokenizer, ["<2de>" + text], limit)
-    assert pieces[0][0] == tag
-    assert sum(piece.count(tag) for piece in pieces) == 1
+    assert all(piece[0] == tag and piece.count(tag) == 1 for piece in pieces)  # which each is translated by
     assert all(piece[-1] == tokenizer.eos_token_id for piece in pieces)
     assert not any({0, 1, 2, 3} & set(piece[:-1]) for piece in pieces)
     read = [tokenizer.decode(piece, skip_special_tokens=True) for piece in pieces]

@@ -6,7 +6,7 @@ from urllib.error import URLError
 import pytest
 from sacrebleu.dataset import DATASETS, base
 
-from hf_vanilla_transformer.evaluation import read_test_set
+from hf_vanilla_transformer.evaluation import files_of_test_set, read_test_set
 
 NAME, PAIR = "wmt14/full", "en-de"
 SOURCES, REFERENCES = ["A dog.", "", "Two\u2028men."], ["Ein Hund.", "Nichts.", "Zwei Männer."]
@@ -73,6 +73,23 @@ def test_languages_are_named_once(stored):
     store(stored[0])
     with pytest.raises(ValueError, match="leave out source_lang"):
         read_test_set(f"{NAME}:{PAIR}", source_lang="en")
+
+
+def test_pairs_may_be_tagged_and_turned_round(tmp_path):
+    (tmp_path / "test.tsv").write_text("".join(f"{row[0]}\t{row[1]}\n" for row in zip(SOURCES, REFERENCES)))
+    found = read_test_set(f"{tmp_path / 'test.tsv'},tag=2en,reversed=true", "en", "de")
+    assert found.sources == [f"<2en> {text}" for text in REFERENCES]
+    assert (found.references, found.target_lang, found.tag) == ([SOURCES], "en", "2en")
+
+
+def test_the_files_of_a_test_set_are_known(tmp_path):
+    for name, files in {
+        f"{NAME}:{PAIR}": [],
+        "dataset=some,split=test": [],
+        "a.tsv,tag=x": ["a.tsv"],
+        "source=a,target=b": ["a", "b"],
+    }.items():
+        assert files_of_test_set(name) == files
 
 
 def test_files_of_pairs_and_datasets_are_read_as_in_training(tmp_path):

@@ -73,9 +73,13 @@ def test_the_class_can_be_used_without_being_loaded(tmp_path):
 
 
 def test_options_are_those_of_the_function(metric):
-    scores = metric.compute(predictions=PREDICTIONS, references=REFERENCES, ter=False, lowercase=True, tokenize="none")
+    scores = metric.compute(
+        predictions=PREDICTIONS, references=REFERENCES, metrics=["chrf", "bleu"], lowercase=True, tokenize="none"
+    )
     options = expected([[text] for text in REFERENCES], lowercase=True, tokenize="none")
-    assert scores == {**options, "ter": None, "ter_signature": None}
+    assert scores == {name: value for name, value in options.items() if not name.startswith("ter")}
+    scores = metric.compute(predictions=["a b", "a"], references=["a b", "b"], metrics=["wer", "per"])
+    assert (scores["wer"], scores["per"]) == pytest.approx((50, 100 / 3))
 
 
 def test_batches_add_up_to_the_whole(metric):

@@ -8,6 +8,7 @@ import torch
 from sacrebleu.metrics import BLEU
 from training_runs import arguments, write_text
 
+from hf_vanilla_transformer.evaluation import PhoneErrorRate, WordErrorRate
 from hf_vanilla_transformer.training import prepare
 from hf_vanilla_transformer.training.run import _trainer
 from hf_vanilla_transformer.training.validation import ValidationScores, validation_scores
@@ -114,6 +115,30 @@ def test_predictions_are_token_ids_of_the_translations_that_are_scored(trainer):
         assert labels[labels != -100].tolist() == row["labels"]
     with pytest.raises(ValueError, match="no source and no target"):
         trainer.predict(rows.remove_columns(["source", "target"]))
+
+
+def test_pronunciations_are_scored_by_error_rates_and_those_asked_for_only(trainer, monkeypatch):
+    rows, tokenizer = trainer.eval_dataset, trainer.processing_class
+    monkeypatch.setattr(trainer.args, "validation_metrics", ["wer", "per"])
+    found = trainer.predict(rows)
+    texts = tokenizer.batch_decode(found.predictions, skip_special_tokens=True)
+    metrics = trainer.evaluate(rows)
+    assert [name for name in metrics if name.startswith("eval")] == [
+        f"eval_{name}" for name in ("loss", "perplexity", "wer", "per", "runtime")
+    ]
+    for name, metric in {"wer": WordErrorRate(), "per": PhoneErrorRate()}.items():
+        assert metrics[f"eval_{name}"] == pytest.approx(metric.corpus_score(texts, [rows["target"]]).score)
+        assert trainer.score_signatures[name] == str(metric.get_signature())
+
+
+def test_without_metrics_of_translations_nothing_is_translated(trainer, monkeypatch):
+    expected = trainer.scores(trainer.eval_dataset)
+    monkeypatch.setattr(trainer.args, "validation_metrics", [])
+    predicted = trainer.predict(trainer.eval_dataset).predictions
+    monkeypatch.setattr("hf_vanilla_transformer.training.validation.translate_with_details", None)
+    found = trainer.scores(trainer.eval_dataset)
+    assert found == {name: pytest.approx(expected[name]) for name in ("loss", "perplexity")}
+    assert len(predicted) == len(trainer.eval_dataset)  # those are wanted for themselves
 
 
 def test_the_mode_of_every_part_is_left_as_it_was(trainer):

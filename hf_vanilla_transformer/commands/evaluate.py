@@ -1,23 +1,29 @@
-"""Evaluate translations, or a model that makes them: BLEU, chrF, TER, perplexity; and whether a baseline is worse."""
+"""Evaluate translations, or models that make them: BLEU, chrF, TER, error rates, perplexity; and which is better."""
 
 import argparse
 import json
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from itertools import accumulate
 from pathlib import Path
 from typing import TextIO
 
 from ..data.text_files import read_aligned
 from ..evaluation import (
     EvaluationSet,
+    Scoring,
     System,
     compare_systems,
     comparison_table,
     default_tokenizer,
+    files_of_test_set,
     make_metrics,
+    moses_lowercase_scoring,
+    paper_scoring,
     read_test_set,
     system_of_model,
 )
+from ..evaluation.scores import METRICS
 from ..inference import open_output, run_as_filter
 from ..inference.one_line_parser import OneLineParser
 
@@ -25,20 +31,36 @@ EXAMPLES = """
 examples:
   vanilla-transformer evaluate --translations output.de --references val.de
   vanilla-transformer evaluate --model runs/en-de --source val.en --references val.de --baseline runs/older
-  vanilla-transformer evaluate --model runs/en-de --test_set wmt14/full:en-de
+  vanilla-transformer evaluate --model runs/en-de --test_set wmt14/full:en-de --paper_bleu de
   vanilla-transformer evaluate --model runs/en-de --test_set dataset=wmt14,config=de-en,split=test
-  vanilla-transformer evaluate --translations output.de --references val.de --moses_lowercase de
+  vanilla-transformer evaluate --model runs/seed-1 runs/seed-2 runs/seed-3 --test_set val.tsv --moses_lowercase de
+  vanilla-transformer evaluate --ensemble runs/seed-1 runs/seed-2 --metrics wer per \\
+    --test_set dev/kor.tsv,tag=kor dev/vie.tsv,tag=vie
 
 All files are raw text, line for line. --test_set takes a test set of sacrebleu by its name and languages, which is
-downloaded once (`sacrebleu --list` names all); a dataset; or a .tsv or .jsonl file of pairs, as training does.
+downloaded once (`sacrebleu --list` names all); a dataset; or a .tsv or .jsonl file of pairs, as training does. Of
+several test sets, the average is shown too, in which each has the same weight ("macro"). In files of translations,
+their lines follow each other in the order of the test sets.
 
-Scores of --moses_lowercase compare with papers that tokenise so, and with no others. --baseline takes a file of
-translations or a model. Perplexity is that of all references, and compares only between models with one vocabulary;
-nats per character compare between all.
+Several models or files of translations are compared by the mean, standard deviation, least and greatest of their
+scores, as runs of one recipe with several seeds are. --ensemble lets models decode together, and is one system.
+
+wer is the percentage of lines that are not exactly the reference (a line is the pronunciation of a word), and per is
+edits per 100 units of the references, where units such as phones are separated by spaces. These are the definitions of
+SIGMORPHON's tasks; the WER of speech recognition is another.
+
+--moses_lowercase and --paper_bleu add tables of the same translations. Their scores compare with papers that cut text
+so, and with no others: they belong in no table with the rest.
+
+± after a score is half the width of its 95 % interval. --baseline takes a file of translations or a model. Perplexity
+is that of all references, and compares only between models with one vocabulary; nats per character compare between all.
 
 --output FILE and --save_translations FILE are written as FILE.partial and renamed when they are complete: after an
 error or Ctrl-C, an earlier FILE stays as it was.
 """
+
+# Metrics of words, which depend on how text is cut. Case makes a difference to the first two.
+_OF_WORDS = ("bleu", "chrf", "ter")
 
 
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
@@ -54,24 +76,19 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     args = parse_arguments(argv, prog)
 
     def work() -> None:
-        data, translations = read_texts(args)
-        scoring = {name: getattr(args, name) for name in ("ter", "lowercase", "num_resamples", "seed")}
-        scoring["tokenize"] = args.tokenize or default_tokenizer(data.target_lang)
+        test_sets, translations = read_texts(args)
+        scorings = make_scorings(args)
         # Wrong options and files that cannot be written are to be found before the long work begins.
-        make_metrics(args.ter, args.lowercase, scoring["tokenize"])
+        for data in test_sets:
+            make_metrics(args.metrics, args.lowercase, args.tokenize or default_tokenizer(data.target_lang))
         with _output_if_named(args.output) as report:
-            with _output_if_named(args.save_translations) as saved:
-                systems = make_systems(args, data, translations)
-                if saved is not None:
-                    saved.writelines(f"{line}\n" for line in systems[0].translations)
-            comparison = compare_systems(
-                systems[0],
-                systems[1] if args.baseline else None,
-                data.references,
-                **scoring,
-                moses_language=args.moses_lowercase,
-                test_set=data.name,
-            )
+            with ExitStack() as stack:
+                saved = [stack.enter_context(open_output(path)) for path in args.save_translations]
+                systems = make_systems(args, test_sets, translations)
+                for file, system in zip(saved, systems, strict=False):
+                    file.writelines(f"{line}\n" for text in system.translations for line in text)
+            baseline = systems.pop() if args.baseline else None
+            comparison = compare_systems(systems, test_sets, scorings, baseline, args.num_resamples, args.seed)
             if report is not None:
                 report.write(json.dumps(comparison, indent=1, ensure_ascii=False) + "\n")
         print(comparison_table(comparison))
@@ -79,58 +96,88 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     return run_as_filter(work, args.prog)
 
 
-def read_texts(args: argparse.Namespace) -> tuple[EvaluationSet, dict[str, list[str]]]:
+def read_texts(args: argparse.Namespace) -> tuple[list[EvaluationSet], dict[str, list[list[str]]]]:
     """Reads sources, references, and the translations that are given as files.
 
     Args:
         args: the options.
 
     Returns:
-        Sources and references; and the translations, by the name of their file.
+        The test sets; and the translations of each, by the name of their file.
 
     Raises:
         OSError: a file or test set is not there.
         ValueError: the files do not belong together.
     """
-    files = [name for name in (args.translations, args.baseline) if name and is_translated(name)]
+    files = [*args.translations, *([args.baseline] if args.baseline and is_translated(args.baseline) else [])]
     if args.test_set is None:
         sources = [args.source] if args.source else []
         texts = read_aligned([*args.references, *sources, *files])
         references = [texts[path] for path in args.references]
-        return EvaluationSet(None, texts.get(args.source, []), references), {name: texts[name] for name in files}
-    data = read_test_set(args.test_set, args.source_lang, args.target_lang)
-    translations = read_aligned(files)
-    for name, lines in translations.items():
-        if len(lines) != len(data.sources):
-            raise ValueError(f"{name} has {len(lines)} lines, but the test set {data.name} has {len(data.sources)}")
-    return data, translations
+        data = EvaluationSet(None, texts.get(args.source, []), references)
+        return [data], {name: [texts[name]] for name in files}
+    test_sets = [read_test_set(name, args.source_lang, args.target_lang) for name in args.test_set]
+    *starts, total = accumulate((len(data.sources) for data in test_sets), initial=0)
+    ends = [*starts[1:], total]
+    translations = {}
+    for name, lines in read_aligned(files).items():
+        if len(lines) != total:
+            names = " and ".join(str(data.name) for data in test_sets)
+            have = f"test set {names} has" if len(test_sets) == 1 else f"test sets {names} have"
+            raise ValueError(f"{name} has {len(lines)} lines, but the {have} {total}")
+        translations[name] = [lines[start:end] for start, end in zip(starts, ends, strict=True)]
+    return test_sets, translations
 
 
-def make_systems(args: argparse.Namespace, data: EvaluationSet, translations: dict[str, list[str]]) -> list[System]:
+def make_scorings(args: argparse.Namespace) -> list[Scoring]:
+    """Returns the ways to score that the options ask for.
+
+    Args:
+        args: the options.
+
+    Returns:
+        The text as it is, and as it is changed for comparisons with papers.
+
+    Raises:
+        ValueError: what changes the text is not installed.
+    """
+    scorings = [Scoring(args.metrics, args.lowercase, args.tokenize)]
+    if args.moses_lowercase:
+        of_words = [name for name in args.metrics if name in _OF_WORDS]
+        scorings.append(moses_lowercase_scoring(args.moses_lowercase, of_words))
+    if args.paper_bleu:
+        scorings.append(paper_scoring(args.paper_bleu))
+    return scorings
+
+
+def make_systems(
+    args: argparse.Namespace, test_sets: Sequence[EvaluationSet], translations: dict[str, list[list[str]]]
+) -> list[System]:
     """Translates with those systems that are models.
 
     Args:
         args: the options.
-        data: sources and references.
+        test_sets: sources and references.
         translations: those of the others, by the name of their file.
 
     Returns:
-        The system and, if there is one, its baseline.
+        The systems and, if there is one, their baseline.
 
     Raises:
         OSError: a model cannot be read.
         ValueError: an option is out of its range.
     """
-    options = {name: getattr(args, name) for name in ("device", "dtype", "batch_tokens")}
+    options = {name: getattr(args, name) for name in ("device", "dtype", "batch_tokens", "tag")}
     if args.num_beams is not None:
         options["num_beams"] = args.num_beams
-    return [
-        System(name, translations[name])
-        if name in translations
-        else system_of_model(name, data.sources, data.references, **options)
-        for name in (args.translations or args.model, args.baseline)
-        if name is not None
-    ]
+    folders = [[name] for name in args.model] + ([args.ensemble] if args.ensemble else [])
+    systems = [System(name, translations[name]) for name in args.translations]
+    systems += [system_of_model(each, test_sets, **options) for each in folders]
+    if args.baseline in translations:
+        systems.append(System(args.baseline, translations[args.baseline]))
+    elif args.baseline:
+        systems.append(system_of_model([args.baseline], test_sets, **options))
+    return systems
 
 
 def _output_if_named(path: str | None) -> AbstractContextManager[TextIO | None]:
@@ -154,23 +201,36 @@ def parse_arguments(argv: Sequence[str] | None, prog: str | None) -> argparse.Na
     """
     parser = OneLineParser(prog=prog, description=__doc__, epilog=EXAMPLES)
     system = parser.add_mutually_exclusive_group(required=True)
-    system.add_argument("--translations", metavar="FILE", help="translations to evaluate (.gz too)")
-    system.add_argument("--model", help="or folder (or Hub name) of a model that translates the source")
+    system.add_argument("--translations", metavar="FILE", nargs="+", default=[], help="translations to evaluate (.gz "
+        "too); of several files, each is a system")  # fmt: skip
+    system.add_argument("--model", metavar="FOLDER", nargs="+", default=[], help="or folder (or Hub name) of a model "
+        "that translates the source; of several, each is a system")  # fmt: skip
+    system.add_argument("--ensemble", metavar="FOLDER", nargs="+", default=[], help="or several models, whose "
+        "probabilities are averaged")  # fmt: skip
     parser.add_argument("--source", metavar="FILE", help="text for a model to translate")
     references = parser.add_mutually_exclusive_group(required=True)
     references.add_argument("--references", metavar="FILE", nargs="+", help="one reference translation or several")
-    references.add_argument("--test_set", metavar="NAME", help="or a test set, which has source and references")
+    references.add_argument("--test_set", metavar="NAME", nargs="+", help="or test sets, which have source and "
+        "references")  # fmt: skip
     parser.add_argument("--source_lang", metavar="KEY", help="of the source in the rows of a test set (default: en)")
     parser.add_argument("--target_lang", metavar="KEY", help="of the references in them (default: de)")
     parser.add_argument("--baseline", metavar="FILE_OR_MODEL", help="second system, for a paired bootstrap test")
-    parser.add_argument("--lowercase", action="store_true", help="ignore case")
-    cut = parser.add_mutually_exclusive_group()
-    cut.add_argument("--tokenize", help="tokeniser of sacrebleu; none for tokenised text (default: 13a; zh, ja-mecab, "
-        "ko-mecab for test sets in these languages)")  # fmt: skip
-    cut.add_argument("--moses_lowercase", metavar="LANG", help="lowercase, normalise and tokenise as Moses does")
-    parser.add_argument("--no_ter", dest="ter", action="store_false", help="leave out TER, which takes longest")
-    parser.add_argument("--num_resamples", type=int, default=1000, help="samples of the test (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=12345, help="of its samples (default: %(default)s)")
+    choices = [name for name in METRICS if name != "paper_bleu"]
+    parser.add_argument("--metrics", nargs="+", choices=choices, default=["bleu", "chrf", "ter"], metavar="METRIC",
+        help=f"of {', '.join(choices)} (default: bleu chrf ter); ter takes longest")  # fmt: skip
+    parser.add_argument("--lowercase", action="store_true", help="ignore case in BLEU and chrF")
+    parser.add_argument("--tokenize", help="tokeniser of sacrebleu for BLEU; none for tokenised text (default: 13a; "
+        "zh, ja-mecab, ko-mecab for test sets in these languages)")  # fmt: skip
+    parser.add_argument("--moses_lowercase", metavar="LANG", help="score the text lowercased, normalised and tokenised "
+        "as Moses does too, in a table of its own: as papers on Multi30k do")  # fmt: skip
+    parser.add_argument("--paper_bleu", metavar="LANG", help="compute BLEU as the paper's Table 2 has it too, in a "
+        "table of its own: of text tokenised by Moses, with compounds split at hyphens (get_ende_bleu.sh of "
+        "tensor2tensor), which is worth about a point")  # fmt: skip
+    parser.add_argument("--num_resamples", type=int, default=1000, help="samples for the 95 %% intervals and the "
+        "paired test; 0 for no intervals (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--seed", type=int, default=12345, help="of the samples (default: %(default)s)")
+    parser.add_argument("--tag", help="what a model gets in front of each source, such as 2de for the token <2de>; a "
+        "test set may have its own, as in FILE.tsv,tag=2de")  # fmt: skip
     parser.add_argument("--num_beams", type=int, help="beams of the search (default: the model's own)")
     parser.add_argument("--batch_tokens", type=int, default=4096, help="tokens of a side at a time, padding included "
         "(default: %(default)s)")  # fmt: skip
@@ -178,33 +238,71 @@ def parse_arguments(argv: Sequence[str] | None, prog: str | None) -> argparse.Na
     dtypes = ["auto", "float32", "bfloat16", "float16"]
     parser.add_argument("--dtype", default="auto", choices=dtypes, help="of the weights (default: as saved)")
     parser.add_argument("--output", metavar="FILE", help="where to write all results as JSON")
-    parser.add_argument("--save_translations", metavar="FILE", help="where to write the translations of the system")
+    parser.add_argument("--save_translations", metavar="FILE", nargs="+", default=[], help="where to write the "
+        "translations, a file for each system")  # fmt: skip
     args = parser.parse_args(argv, argparse.Namespace(prog=parser.prog))
+    _check_metrics(parser, args)
+    _check_files(parser, args)
+    _check_systems(parser, args)
+    return args
+
+
+def _check_metrics(parser: OneLineParser, args: argparse.Namespace) -> None:
+    needed = {"lowercase": ("bleu", "chrf"), "tokenize": ("bleu",), "moses_lowercase": _OF_WORDS}
+    for name, metrics in needed.items():
+        if getattr(args, name) and not set(metrics) & set(args.metrics):
+            parser.error(f"--{name} has no effect on {' and '.join(args.metrics)}, but on {', '.join(metrics)}")
+    if args.num_resamples == 0 and args.seed != parser.get_default("seed"):
+        parser.error("--seed has no effect without samples (--num_resamples 0)")
+
+
+def _check_files(parser: OneLineParser, args: argparse.Namespace) -> None:
     if args.test_set and args.source:
         parser.error("--test_set has the source; leave out --source")
     for name in () if args.test_set else ("source_lang", "target_lang"):
         if getattr(args, name):
             parser.error(f"--{name} has no effect without --test_set")
-    read = [args.translations, args.source, *(args.references or []), args.test_set, args.baseline]
-    written = [path for path in (args.output, args.save_translations) if path]
+    try:
+        of_test_sets = [path for name in args.test_set or [] for path in files_of_test_set(name)]
+    except ValueError as error:
+        parser.error(str(error))
+    read = [*args.translations, args.source, *(args.references or []), *of_test_sets, args.baseline]
+    written = [path for path in (args.output, *args.save_translations) if path]
     for path in written:
         if any(name and Path(name).exists() and Path(path).exists() and Path(path).samefile(name) for name in read):
             parser.error(f"{path} is a file to evaluate, which the results would replace; name another")
-    if len({Path(path).resolve() for path in written}) < len(written):
-        parser.error(f"--output and --save_translations are one file, {args.output}; name two")
-    if args.model and is_translated(args.model):
-        parser.error(f"--model: {args.model} is a file, not a model; give it as --translations")
-    if args.translations and not is_translated(args.translations):
-        parser.error(f"--translations: there is no file {args.translations}")
-    models = [name for name in (args.model, args.baseline) if name and not is_translated(name)]
+    resolved = [Path(path).resolve() for path in written]
+    for index, path in enumerate(written):
+        if resolved[index] in resolved[:index]:
+            parser.error(f"--output and --save_translations name {path} twice; name as many files as there are outputs")
+
+
+def _check_systems(parser: OneLineParser, args: argparse.Namespace) -> None:
+    for name in args.model + args.ensemble:
+        if is_translated(name):
+            parser.error(f"{name} is a file, not a model; give it as --translations")
+    for name in args.translations:
+        if not is_translated(name):
+            parser.error(f"--translations: there is no file {name}")
+    for option, names in {
+        "translations": args.translations,
+        "model": args.model,
+        "ensemble": args.ensemble,
+        "test_set": args.test_set or [],
+    }.items():
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                parser.error(f"--{option} has {name} twice")
+    count = len(args.translations) + len(args.model) + bool(args.ensemble)
+    if args.baseline and (count > 1 or len(args.test_set or []) > 1):
+        parser.error("--baseline is compared with one system on one test set; evaluate them one by one")
+    if args.save_translations and len(args.save_translations) != count:
+        parser.error(f"--save_translations has {len(args.save_translations)} files for {count} systems; name one each")
+    models = [name for name in (*args.model, *args.ensemble, args.baseline) if name and not is_translated(name)]
     if models and not (args.test_set or args.source):
         parser.error(
             f"{models[0]} is not a file of translations, and a model needs --source or --test_set to translate"
         )
-    idle = [] if models else ["num_beams", "batch_tokens", "device", "dtype"]
-    idle += [] if args.baseline else ["num_resamples", "seed"]
-    for name in idle:
-        if getattr(args, name) != parser.get_default(name):
-            needed = "--baseline" if name in ("num_resamples", "seed") else "a model"
-            parser.error(f"--{name} has no effect without {needed}")
-    return args
+    for option in () if models else ("tag", "num_beams", "batch_tokens", "device", "dtype"):
+        if getattr(args, option) != parser.get_default(option):
+            parser.error(f"--{option} has no effect without a model")

@@ -48,6 +48,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     output = parser.add_mutually_exclusive_group()
     output.add_argument("--per_token", action="store_true", help="add the log-probability of each token")
     output.add_argument("--json", action="store_true", help="write a JSON object for each pair, with its tokens")
+    parser.add_argument("--tag", help="what to put in front of each source, such as 2de for the token <2de>")
     parser.add_argument(
         "--batch_tokens",
         type=int,
@@ -82,7 +83,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         read_ahead = 1 if not (args.source or args.file) and sys.stdin.isatty() else 1024
         totals = ScoreTotals()
         pairs = ((row["source"], row["target"]) for row in rows)
-        scores = score_pairs(model, tokenizer, pairs, args.batch_tokens, read_ahead)
+        scores = score_pairs(model, tokenizer, pairs, args.batch_tokens, read_ahead, args.tag)
         for number, score in enumerate(scores, start=1):
             if number in bad_lines.numbers:
                 print()

@@ -5,23 +5,33 @@ wordpiece  is as in BERT: words end at whitespace and punctuation. It cannot be 
            whitespace there was and of which kind, which punctuation marks touched their neighbours, and each word of
            more than 100 characters or with a character that the training text does not have: it becomes <unk>.
 
-Both end every text with </s>, and have <s>, <pad>, </s> and <unk> as tokens 0 to 3, then the sentinels, if any. "</s>"
-written in a text is text.
+--source_units and --target_units are for words rather than sentences, such as spelling and pronunciation:
+characters      each character is a token
+nfd_characters  likewise, in Unicode's form NFD: letters and marks apart, Korean as jamo; decoding composes them
+words           what stands between whitespace, such as phones
+
+All end every text with </s>, and have <s>, <pad>, </s> and <unk> as tokens 0 to 3, then sentinels and tags, if any.
+"</s>" written in a text is text.
 """
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from ..data.corpora import TextFormat
-from ..data.tokenization import tokenizer_statistics, train_tokenizer
+from ..data.tokenization import save_tokenizer, tokenizer_statistics, train_tokenizer
+from ..data.unit_tokenizer import UNITS, pairs_of_files, train_unit_tokenizer
 from ..inference.one_line_parser import OneLineParser
 from ..inference.pipes import run_as_filter
 from ..interop.output_folder import output_folder
+from ..tags import tag_tokens
 
 EXAMPLE = """
 examples, one vocabulary for English and German:
   vanilla-transformer train-tokenizer --files train.en train.de.gz --vocab_size 8000 --output_dir runs/tokenizer
   vanilla-transformer train-tokenizer --files train.jsonl --source_lang en --target_lang de --output_dir runs/tokenizer
+  vanilla-transformer train-tokenizer --files words.tsv --source_units characters --target_units words \
+      --output_dir runs/tokenizer
 
 then, in Python:
   from transformers import AutoTokenizer
@@ -54,23 +64,37 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     add("--lowercase", action="store_true", help="lower-case all text; decoding then gives lower case")
     sentinels = "special tokens <sentinel_0> ... to add, for pretraining by span corruption; 100 will do"
     add("--num_sentinels", type=int, default=0, metavar="N", help=sentinels)
+    add("--source_units", choices=UNITS, help="cut sources so, instead of --model, see above")
+    add("--target_units", choices=UNITS, help="likewise for targets (default: as sources)")
+    tags = "special tokens that may stand in front of a source, such as 2de for <2de>"
+    add("--tags", nargs="+", default=[], metavar="TAG", help=tags)
     add("--output_dir", required=True, metavar="DIR", help="folder to save the tokenizer in; must be free or empty")
     add("--overwrite", action="store_true", help="replace files that are in --output_dir already")
     args = parser.parse_args(argv)
+    if args.source_units is None and args.target_units is not None:
+        parser.error("--target_units needs --source_units")
+    if args.source_units is not None and (args.lowercase or args.model != "bpe"):
+        parser.error("--model and --lowercase have no effect with --source_units")
 
     def work() -> None:
         text_format = TextFormat(args.source_lang, args.target_lang, args.monolingual)
         with output_folder(args.output_dir, args.overwrite) as folder:
-            tokenizer = train_tokenizer(
-                files=args.files,
-                vocab_size=args.vocab_size,
-                model=args.model,
-                lowercase=args.lowercase,
-                num_sentinels=args.num_sentinels,
-                output_dir=folder,
-                show_progress=sys.stderr.isatty(),  # elsewhere the bars come out as empty lines
-                text_format=text_format,
-            )
+            options: dict[str, Any] = {"vocab_size": args.vocab_size, "num_sentinels": args.num_sentinels}
+            options["tags"] = [token for tag in args.tags for token in tag_tokens(tag)]
+            if args.source_units is not None:
+                units = (args.source_units, args.target_units or args.source_units)
+                pairs = pairs_of_files(args.files, units[0] == units[1], text_format)
+                tokenizer = train_unit_tokenizer(pairs, source_units=units[0], target_units=units[1], **options)
+            else:
+                tokenizer = train_tokenizer(
+                    files=args.files,
+                    model=args.model,
+                    lowercase=args.lowercase,
+                    show_progress=sys.stderr.isatty(),  # elsewhere the bars come out as empty lines
+                    text_format=text_format,
+                    **options,
+                )
+            save_tokenizer(tokenizer, folder)
         statistics = tokenizer_statistics(tokenizer, args.files, text_format=text_format)
         print(f"Vocabulary: {len(tokenizer):,} tokens, {args.vocab_size:,} asked for")
         print(f"Read:       {statistics.lines:,} lines in {statistics.files} file(s)")

@@ -5,6 +5,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from transformers import set_seed
+
 from ..data.text_files import count_lines, decode_lines, read_lines
 from ..inference import BadLines, load_translator, open_output, translated_lines, write_lines
 from ..inference.one_line_parser import OneLineParser
@@ -16,6 +18,8 @@ examples:
   cat test.en | vanilla-transformer translate --model runs/en-de --num_beams 1
   vanilla-transformer translate --ensemble runs/en-de-1 runs/en-de-2 --nbest 4 --scores --file test.en
   vanilla-transformer translate --ensemble runs/en-de-1 runs/en-de-2 -- "A dog runs."
+  vanilla-transformer translate --model runs/many --tag 2de "A dog runs."
+  vanilla-transformer translate --model runs/de-en --do_sample --seed 1 --file mono.de > synthetic.en
 
 input: lines of UTF-8 text of any length; only a line feed ends a line. Empty lines stay empty. A line is never cut: a
 model with sinusoids decodes it whole. If it has more tokens than a model has learned positions, it is translated in
@@ -25,6 +29,12 @@ generation_config limits the length of translations: for models of this package,
 
 A line that is not UTF-8 stops the program (default). With --on_error skip it is translated as an empty line instead, so
 that line N stays line N; at the end, standard error says how many there were.
+
+--tag 2de puts the token <2de> in front of each line, for a model that was trained with tags (tag=2de of a corpus). A
+line may also bring its own: "<2de> A dog runs."
+
+--do_sample draws translations at random, as for back-translation, by itself from all that the model finds possible. The
+same --seed and the same batches (--batch_size, --batch_tokens, --read_ahead) give the same translations.
 
 output: for each line its translation, in one line; line breaks in it become spaces. With --nbest above 1, --scores or
 --alignments, lines have columns separated by tabs. Those that were requested are, in this order:
@@ -75,6 +85,12 @@ def parse_arguments(argv: Sequence[str] | None, prog: str | None) -> argparse.Na
     add("--read_ahead", type=int, help="lines read before the first is translated (default: 32 batches; 1 if standard "
         "input is a terminal)")  # fmt: skip
     add("--num_beams", type=int, help="beams of the search (default: the model's own, or --nbest if that is more)")
+    add("--tag", help="what to put in front of each line, such as 2de for the token <2de>")
+    add("--do_sample", action="store_true", help="draw translations at random, without beams")
+    add("--temperature", type=float, help="of --do_sample; below 1 sharpens the distribution (default: 1)")
+    add("--top_k", type=int, help="draw among this many tokens (default: 0, all)")
+    add("--top_p", type=float, help="draw among the most probable tokens that make up this much (default: 1, all)")
+    add("--seed", type=int, help="of --do_sample (default: 0)")
     add("--device", default="auto", help="cpu, cuda or mps (default: auto, the best there is)")
     add(
         "--dtype",
@@ -94,6 +110,11 @@ def parse_arguments(argv: Sequence[str] | None, prog: str | None) -> argparse.Na
         parser.error("give either sentences or --file, and not both")
     if args.file and args.output and args.output.exists() and args.output.samefile(args.file):
         parser.error(f"--output {args.output} is the file to translate; its translations would replace it")
+    if args.do_sample and args.num_beams is None:
+        args.num_beams = 1
+    for name in () if args.do_sample else ("temperature", "top_k", "top_p", "seed"):
+        if getattr(args, name) is not None:
+            parser.error(f"--{name} has no effect without --do_sample")
     return args
 
 
@@ -109,9 +130,16 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """
     args = parse_arguments(argv, prog)
     bad_lines = BadLines(args.on_error)
-    options = {name: getattr(args, name) for name in ("nbest", "scores", "alignments", "batch_size", "batch_tokens")}
+    options = {
+        name: getattr(args, name) for name in ("nbest", "scores", "alignments", "batch_size", "batch_tokens", "tag")
+    }
     if args.num_beams is not None:
         options["num_beams"] = args.num_beams
+    if args.do_sample:
+        # transformers' own default draws among 50 tokens.
+        options |= {"do_sample": True, "top_k": args.top_k or 0, "temperature": args.temperature, "top_p": args.top_p}
+        options = {name: value for name, value in options.items() if value is not None}
+        set_seed(args.seed or 0)
     try:
         lines, total = read_input(args, bad_lines)
         model, tokenizer = load_translator(args.ensemble or [args.model], args.device, args.dtype)

@@ -74,7 +74,7 @@ class BpeDropout:
             if model.get(option):
                 raise ValueError(f"the tokenizer's BPE model has `{option}`={model[option]}; BPE-dropout needs it off")
         self.p = p
-        self._backend = text_backend(tokenizer)
+        self._backends = {side: text_backend(tokenizer, as_target=side) for side in (False, True)}
         # (left, right) -> (rank, merged)
         self._merges: dict[tuple[int, int], tuple[int, int]] = {}
         self._parts: dict[int, tuple[int, int]] = {}  # merged -> (left, right)
@@ -84,38 +84,42 @@ class BpeDropout:
             pair = vocabulary[left], vocabulary[right]
             self._merges[pair] = rank, merged
             self._parts[merged] = pair
-        for added in self._backend.get_added_tokens_decoder():
+        for added in self._backends[False].get_added_tokens_decoder():
             self._parts.pop(added, None)  # found in the text as a whole, so never cut
         self._clear_graph()
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_whole_words": {}, "_nodes": {}}  # large, and soon made again
 
-    def encode(self, text: str, rng: np.random.Generator) -> list[int]:
+    def encode(self, text: str, rng: np.random.Generator, as_target: bool = False) -> list[int]:
         """Encodes one text.
 
         Args:
             text: the text.
             rng: where the randomness comes from. The same state gives the same ids.
+            as_target: whether it is what the tokenizer calls `text_target`.
 
         Returns:
             The ids, with those that the tokenizer adds, such as `</s>`.
         """
-        self._backend.encode_special_tokens = True  # passes over control tokens; gets lost when a backend is copied
-        return self._cut(self._backend.encode(text), rng)
+        backend = self._backends[as_target]
+        backend.encode_special_tokens = True  # passes over control tokens; gets lost when a backend is copied
+        return self._cut(backend.encode(text), rng)
 
-    def encode_batch(self, texts: Sequence[str], rng: np.random.Generator) -> list[list[int]]:
+    def encode_batch(self, texts: Sequence[str], rng: np.random.Generator, as_target: bool = False) -> list[list[int]]:
         """Encodes texts; the same as `encode` of one after the other with the same generator, but faster.
 
         Args:
             texts: the texts.
             rng: where the randomness comes from.
+            as_target: as of `encode`.
 
         Returns:
             The ids of each text.
         """
-        self._backend.encode_special_tokens = True
-        return [self._cut(encoding, rng) for encoding in self._backend.encode_batch(list(texts))]
+        backend = self._backends[as_target]
+        backend.encode_special_tokens = True
+        return [self._cut(encoding, rng) for encoding in backend.encode_batch(list(texts))]
 
     def _cut(self, encoding: Encoding, rng: np.random.Generator) -> list[int]:
         """Cuts the words of an encoded text anew."""

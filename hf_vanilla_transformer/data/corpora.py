@@ -1,7 +1,6 @@
 """Text to learn from, wherever it lies: parallel files, TSV, jsonl, the Hub; read in order, checked line by line."""
 
 import difflib
-import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,10 +12,9 @@ from typing import Any, TypeVar
 from datasets import load_dataset, load_dataset_builder
 from datasets.distributed import split_dataset_by_node
 
+from ..tags import tag_tokens, tagged
+from .rows import Row, json_rows, pair_of, text_of
 from .text_files import OnError, read_lines, require_text_file
-
-# `line` is the line in the file, from 1, or the row of a dataset, from 0; a monolingual row has no `target`.
-Row = dict[str, Any]
 
 _T = TypeVar("_T")
 # What the columns of a table of sentence pairs are called.
@@ -69,9 +67,11 @@ class Corpus:
         split: its split.
         weight: how many times each of its sentences counts in an epoch: 2 is twice, 0.5 every other sentence.
         size: how many sentences a dataset has, where several corpora are streamed and its description does not say.
+        tag: what to put in front of each source, such as `2de`, for `<2de>`; or several, separated by spaces.
+        reversed: whether source and target change places: the second column of a .tsv file is then the source.
 
     Raises:
-        ValueError: not exactly one kind of text is named, or weight or size are no numbers above 0.
+        ValueError: not exactly one kind of text is named, weight or size are no numbers above 0, or a tag is empty.
     """
 
     path: str | None = None
@@ -82,6 +82,8 @@ class Corpus:
     split: str | None = None
     weight: float = 1.0
     size: int | None = None
+    tag: str | None = None
+    reversed: bool = False
 
     def __post_init__(self) -> None:
         named = [name for name in ("path", "source", "dataset") if getattr(self, name)]
@@ -93,6 +95,8 @@ class Corpus:
             raise ValueError(
                 f"the size of a corpus is a number of sentences, and only for a dataset; it cannot be {self.size} here"
             )
+        if self.tag is not None:
+            tag_tokens(self.tag)
 
     @classmethod
     def parse(cls, description: "str | Mapping[str, Any] | Corpus") -> "Corpus":
@@ -126,10 +130,13 @@ class Corpus:
                 hint = f"; did you mean {close[0]}?" if close else f"; a corpus has {', '.join(names)}"
                 raise ValueError(f"{text}: unknown key {key!r}{hint}")
         given = {key: value for key, value in description.items() if value is not None}  # YAML's `key:` is None
-        texts = {key: str(value) for key, value in given.items() if key not in ("weight", "size")}
+        texts = {key: str(value) for key, value in given.items() if key not in ("weight", "size", "reversed")}
         try:
             size = int(given["size"]) if "size" in given else None
-            return cls(weight=float(given.get("weight", 1.0)), size=size, **texts)
+            is_reversed = str(given.get("reversed", False)).lower()
+            if is_reversed not in ("true", "false"):
+                raise ValueError(f"reversed is true or false, and not {is_reversed}")
+            return cls(weight=float(given.get("weight", 1.0)), size=size, reversed=is_reversed == "true", **texts)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{text}: {error}") from error
 
@@ -154,24 +161,36 @@ class Corpus:
             share: which part to read, a dataset without downloading it first; None for the whole.
 
         Yields:
-            `line`, `source` and `target`.
+            `line`, `source` and `target`, as `reversed` and `tag` have them.
 
         Raises:
             FileNotFoundError: there is no such file.
             ValueError: a line or row is not what it should be; the message names file and line.
         """
+        rows = self._pairs(source_lang, target_lang, share)
+        if not self.reversed and self.tag is None:
+            return rows
+        names = ("target", "source") if self.reversed else ("source", "target")
+        tags = [] if self.tag is None else tag_tokens(self.tag)
+        return ({**row, "source": tagged(row[names[0]], tags), "target": row[names[1]]} for row in rows)
+
+    def _pairs(self, source_lang: str, target_lang: str, share: Share | None) -> Iterator[Row]:
         if self.source is not None and self.target is not None:
             return _part(parallel_lines(self.source, self.target), share)
         if self.dataset is not None:
             rows = self._dataset_rows(share)
-            return (_pair(row, number, f"{self.name}, row {number}", source_lang, target_lang) for number, row in rows)
+            return (
+                pair_of(row, number, f"{self.name}, row {number}", source_lang, target_lang) for number, row in rows
+            )
         assert self.path is not None
         kind = _kind(self.path)
         if kind == ".tsv":
             return _part(tab_separated(read_lines(self.path), self.path), share)
         if kind == ".jsonl":
-            rows = _part(_json_rows(self.path), share)
-            return (_pair(row, number, f"{self.path}, line {number}", source_lang, target_lang) for number, row in rows)
+            rows = _part(json_rows(self.path), share)
+            return (
+                pair_of(row, number, f"{self.path}, line {number}", source_lang, target_lang) for number, row in rows
+            )
         raise ValueError(
             f"{self.path} has no pairs: give a .jsonl or .tsv file, or source=FILE,target=FILE for plain text"
         )
@@ -194,12 +213,14 @@ class Corpus:
                 f"{self.name}: parallel text, of which span_corruption would learn one side at a time; "
                 "name each file as a corpus of its own"
             )
+        if self.tag is not None or self.reversed:
+            raise ValueError(f"{self.name}: tag and reversed are for pairs; leave them away for span_corruption")
         if self.dataset is not None:
-            return (_text(row, number, f"{self.name}, row {number}") for number, row in self._dataset_rows(share))
+            return (text_of(row, number, f"{self.name}, row {number}") for number, row in self._dataset_rows(share))
         assert self.path is not None
         if _kind(self.path) == ".jsonl":
-            rows = _part(_json_rows(self.path), share)
-            return (_text(row, number, f"{self.path}, line {number}") for number, row in rows)
+            rows = _part(json_rows(self.path), share)
+            return (text_of(row, number, f"{self.path}, line {number}") for number, row in rows)
         lines = _part(enumerate(read_lines(self.path), start=1), share)
         return ({"line": number, "source": line} for number, line in lines)
 
@@ -347,47 +368,3 @@ def tab_separated(lines: Iterable[str], name: str, on_error: OnError | None = No
             on_error(number, error)
             columns = ["", ""]
         yield {"line": number, "source": columns[0], "target": columns[1]}
-
-
-def _json_rows(path: str) -> Iterator[tuple[int, Any]]:
-    for number, line in enumerate(read_lines(path), start=1):
-        if line.strip():
-            try:
-                yield number, json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{path}, line {number}: no JSON object ({error})") from error
-
-
-def _pair(row: Any, number: int, where: str, source_lang: str, target_lang: str) -> Row:
-    """Takes a pair out of a row, in which the languages may stand below `translation` or by themselves."""
-    texts = row.get("translation", row) if isinstance(row, Mapping) else None
-    if not isinstance(texts, Mapping):
-        raise ValueError(
-            f'{where}: expected {{"translation": {{"{source_lang}": "...", "{target_lang}": "..."}}}}, got {row!r:.200}'
-        )
-    for language in (source_lang, target_lang):
-        if not isinstance(texts.get(language), str):
-            raise ValueError(
-                f"{where}: expected text for language {language!r}, got {texts.get(language)!r:.100}; "
-                f"there are: {', '.join(map(str, texts))}. Set source_lang and target_lang"
-            )
-        _require_characters(texts[language], f"{where}, language {language!r}")
-    return {"line": number, "source": texts[source_lang], "target": texts[target_lang]}
-
-
-def _text(row: Any, number: int, where: str) -> Row:
-    text = row.get("text") if isinstance(row, Mapping) else None
-    if not isinstance(text, str):
-        raise ValueError(f'{where}: expected {{"text": "..."}}, got {row!r:.200}')
-    _require_characters(text, where)
-    return {"line": number, "source": text}
-
-
-def _require_characters(text: str, where: str) -> None:
-    """Refuses halves of characters, which JSON can spell and no tokenizer takes."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f"{where}: a lone surrogate, \\u{ord(text[error.start]):04x}, at character {error.start}; it is no text"
-        ) from error

@@ -12,7 +12,8 @@ from datasets import Dataset, Features, Value
 from transformers import PreTrainedTokenizerBase
 
 from .bpe_dropout import BpeDropout
-from .corpora import Corpus, Row
+from .corpora import Corpus
+from .rows import Row
 from .span_corruption import span_corruption, span_corruption_lengths
 from .tokenization import sentinel_ids
 from .tokenized import CHUNK, processes_for, row_lengths, without_progress_bars
@@ -145,7 +146,7 @@ def _cut_anew(
     row: Row, epoch: int, index: int, seed: int, dropout: BpeDropout, limit: int | None
 ) -> dict[str, list[int]]:
     random = np.random.default_rng((seed, epoch, index))
-    made = {"input_ids": dropout.encode(row["source"], random), "labels": dropout.encode(row["target"], random)}
+    made = {"input_ids": dropout.encode(row["source"], random), "labels": dropout.encode(row["target"], random, True)}
     if limit is not None:
         made = {name: ids if len(ids) <= limit else row[name] for name, ids in made.items()}
     return made

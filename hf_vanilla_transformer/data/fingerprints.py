@@ -8,6 +8,7 @@ from pathlib import Path
 from datasets import load_dataset_builder
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from ..tags import tag_tokens
 from ..text_to_ids import text_to_ids
 from .corpora import Corpus
 from .text_files import hash_file
@@ -17,7 +18,7 @@ _PROBES = ["The 3 dogs' ears, läuft, Straße", " Ünï  \t漢字\u2028 кот �
 
 
 def corpus_fingerprint(corpus: Corpus) -> str:
-    """Identifies the text of a corpus by its content, wherever it lies.
+    """Identifies the text of a corpus by its content, wherever it lies, with the tag that is put in front of it.
 
     Nothing is downloaded of a dataset but its description: it is identified by the revision of its files, or for a
     folder by their names, sizes and times.
@@ -42,6 +43,8 @@ def corpus_fingerprint(corpus: Corpus) -> str:
         # One a file: text that moves from one file to the next is another text. Two spellings of a name are one, but
         # for how such a file is taken apart.
         content = [[hash_file(path), *Path(path).suffixes[-2:]] for path in corpus.files]
+    if corpus.tag is not None or corpus.reversed:
+        content = [content, tag_tokens(corpus.tag) if corpus.tag is not None else [], corpus.reversed]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
@@ -67,7 +70,8 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
             tokenizer.save_pretrained(folder)
             state = {path.name: hash_file(path) for path in sorted(Path(folder).iterdir())}
     names = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
-    what = json.dumps([type(tokenizer).__name__, names, ids, state], sort_keys=True)
+    sides = [getattr(tokenizer, name, None) for name in ("target_side", "decoded_form")]
+    what = json.dumps([type(tokenizer).__name__, names, ids, state, sides], sort_keys=True)
     return hashlib.sha256(what.encode()).hexdigest()
 
 

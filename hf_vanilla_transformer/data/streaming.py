@@ -12,9 +12,11 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from .batching import plan_batches
-from .corpora import Corpus, Row, Share, TextFormat, read_corpora
+from .corpora import Corpus, Share, TextFormat, read_corpora
 from .examples import MakeExample, example_lengths
 from .filters import FilterCounts, Filters
+from .mixing import tempered_weights
+from .rows import Row
 from .tokenized import CHUNK, encode_columns
 
 logger = logging.get_logger(__name__)
@@ -39,12 +41,13 @@ class StreamOptions:
     process_index: int = 0
 
 
-def corpus_shares(corpora: Sequence[Corpus], sizes: Sequence[int | None]) -> list[float]:
+def corpus_shares(corpora: Sequence[Corpus], sizes: Sequence[int | None], temperature: float = 1.0) -> list[float]:
     """How large a part of a stream each corpus is: its weight times its size, as in an epoch of text in memory.
 
     Args:
         corpora: with their weights.
         sizes: sentences of each; None where it is not known.
+        temperature: as of `tempered_weights`.
 
     Returns:
         Shares that add up to 1.
@@ -60,7 +63,9 @@ def corpus_shares(corpora: Sequence[Corpus], sizes: Sequence[int | None]) -> lis
                 f"{corpus.name} does not say how many sentences it has, on which its part of a stream of "
                 f"{len(corpora)} corpora depends; add size=N to it"
             )
-    counts = [corpus.weight * (size or 0) for corpus, size in zip(corpora, sizes, strict=True)]
+    known = [size or 0 for size in sizes]
+    weights = tempered_weights([corpus.weight for corpus in corpora], known, temperature)
+    counts = [weight * size for weight, size in zip(weights, known, strict=True)]
     return [count / sum(counts) for count in counts]
 
 
@@ -144,7 +149,9 @@ class TokenBatchStream(torch.utils.data.IterableDataset):
             while chunk := list(itertools.islice(rows, CHUNK)):
                 columns = {name: [row[name] for row in chunk] for name in chunk[0]}
                 made = encode_columns(
-                    {side: columns[side] for side in ("source", "target") if side in columns}, self.tokenizer
+                    {side: columns[side] for side in ("source", "target") if side in columns},
+                    self.tokenizer,
+                    corpus.reversed,
                 )
                 lengths = [np.array(made[name]) for name in ("source_length", "target_length") if name in made]
                 kept, more = self.filters.apply(lengths, np.array(made["blank"]))

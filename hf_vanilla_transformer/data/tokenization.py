@@ -2,18 +2,18 @@
 
 import json
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.utils import logging
 
-from ..text_to_ids import BOS, EOS, PAD, SENTINEL, SPECIAL_TOKENS, UNK, text_to_ids
+from ..text_to_ids import SENTINEL, SPECIAL_TOKENS, UNK, text_to_ids
 from .corpora import Corpus, TextFormat, read_corpora
+from .special_tokens import special_tokens_of, wrap_backend
 from .text_files import read_lines, require_text_file
 
 logger = logging.get_logger(__name__)
@@ -40,6 +40,7 @@ def train_tokenizer(
     min_frequency: int = 2,
     model_max_length: int | None = None,
     num_sentinels: int = 0,
+    tags: Sequence[str] = (),
     output_dir: str | Path | None = None,
     show_progress: bool = False,
     text_format: TextFormat = _PAIRS,
@@ -74,6 +75,8 @@ def train_tokenizer(
             default is no limit.
         num_sentinels: special tokens `<sentinel_0>`, `<sentinel_1>` ... to add for span corruption, with the ids from
             4 on. They count in `vocab_size`, and `text_to_ids` makes none of any text.
+        tags: special tokens that may stand in front of a source, such as `<2de>`. They count in `vocab_size`, and the
+            tokenizer is then a `VanillaTransformerTokenizer`, which can put them there by itself.
         output_dir: a folder to save the tokenizer in, for `AutoTokenizer.from_pretrained`.
         show_progress: whether to show progress bars.
         text_format: how the rows of .jsonl and .tsv files are taken apart.
@@ -84,8 +87,8 @@ def train_tokenizer(
 
     Raises:
         ValueError: neither or both of `files` and `texts` are given; `model` is unknown; `num_sentinels` is
-            negative; `vocab_size` is too small for the alphabet; a file is empty or has only blank lines; or one of
-            the errors of `read_lines`. The message names the value, or the file and line.
+            negative; text could spell a tag; `vocab_size` is too small for the alphabet; a file is empty or has only
+            blank lines; or one of the errors of `read_lines`. The message names the value, or the file and line.
         TypeError: an item of `texts` is not a string.
         OSError: a file cannot be read, or `output_dir` not be written.
 
@@ -98,9 +101,7 @@ def train_tokenizer(
         raise ValueError(f"`model`={model!r} is not known; allowed: {', '.join(map(repr, _TRAINERS))}")
     if output_dir is not None and Path(output_dir).exists() and not Path(output_dir).is_dir():
         raise NotADirectoryError(f"`output_dir`={output_dir} is a file; give a folder, or a name that is free")
-    if num_sentinels < 0:
-        raise ValueError(f"`num_sentinels`={num_sentinels} is negative")
-    special_tokens = [*SPECIAL_TOKENS, *map(SENTINEL.format, range(num_sentinels))]
+    special_tokens = special_tokens_of(num_sentinels, tags)
     corpus = _corpus(files, texts, model, text_format)
     backend = _TRAINERS[model](corpus, vocab_size, special_tokens, lowercase, min_frequency, show_progress)
     learned = backend.get_vocab_size()
@@ -109,7 +110,7 @@ def train_tokenizer(
             f"the vocabulary has {learned} tokens instead of the {vocab_size} asked for: "
             f"no other pair of tokens meets at least {min_frequency} times in the training text"
         )
-    tokenizer = _wrap(backend, special_tokens, model_max_length)
+    tokenizer = wrap_backend(backend, special_tokens, model_max_length)
     if output_dir is not None:
         save_tokenizer(tokenizer, output_dir)
     return tokenizer
@@ -189,7 +190,7 @@ def tokenizer_statistics(
     Raises:
         ValueError: as `train_tokenizer` for a file that is not usable.
     """
-    paths = _paths(files)
+    paths = usable_paths(files)
     draw = random.Random(0)
     sample: list[str] = []
     lines = non_blank = 0
@@ -210,7 +211,7 @@ def tokenizer_statistics(
 def _train_bpe(
     corpus: _Corpus,
     vocab_size: int,
-    special_tokens: list[str],
+    special_tokens: list[str | AddedToken],
     lowercase: bool,
     min_frequency: int,
     show_progress: bool,
@@ -238,7 +239,7 @@ def _train_bpe(
 def _train_wordpiece(
     corpus: _Corpus,
     vocab_size: int,
-    special_tokens: list[str],
+    special_tokens: list[str | AddedToken],
     lowercase: bool,
     min_frequency: int,
     show_progress: bool,
@@ -303,33 +304,13 @@ def _require_room(vocab_size: int, num_special: int, num_others: int, others: st
         )
 
 
-def _wrap(backend: Tokenizer, special_tokens: list[str], model_max_length: int | None) -> PreTrainedTokenizerFast:
-    eos = (EOS, SPECIAL_TOKENS.index(EOS))
-    backend.post_processor = processors.TemplateProcessing(
-        single=f"$A {EOS}", pair=f"$A {EOS} $B:1 {EOS}:1", special_tokens=[eos]
-    )
-    options: dict[str, Any] = {} if model_max_length is None else {"model_max_length": model_max_length}
-    if sentinels := special_tokens[len(SPECIAL_TOKENS) :]:
-        options["extra_special_tokens"] = sentinels
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        bos_token=BOS,
-        pad_token=PAD,
-        eos_token=EOS,
-        unk_token=UNK,
-        model_input_names=["input_ids", "attention_mask"],
-        clean_up_tokenization_spaces=False,
-        **options,
-    )
-
-
 def _corpus(
     files: str | Path | Iterable[str | Path] | None, texts: Iterable[str] | None, model: str, text_format: TextFormat
 ) -> _Corpus:
     if (files is None) == (texts is None):
         raise ValueError("give the training text either as `files` or as `texts`, and not both")
     if files is not None:
-        return partial(_lines, _paths(files), text_format)
+        return partial(_lines, usable_paths(files), text_format)
     assert texts is not None
     if isinstance(texts, str):
         raise TypeError("`texts` is one string; give a list or an iterator of strings")
@@ -337,7 +318,19 @@ def _corpus(
     return partial(_strings, list(texts) if model == "wordpiece" else texts)
 
 
-def _paths(files: str | Path | Iterable[str | Path]) -> list[Path]:
+def usable_paths(files: str | Path | Iterable[str | Path]) -> list[Path]:
+    """Refuses files that a tokenizer cannot be trained on, before the first is read.
+
+    Args:
+        files: one or several.
+
+    Returns:
+        Their paths.
+
+    Raises:
+        ValueError: there is none, or one is not text in lines; the message names it.
+        OSError: one is not there.
+    """
     paths = [Path(files)] if isinstance(files, str | Path) else [Path(path) for path in files]
     if not paths:
         raise ValueError("`files` has no file in it")
@@ -397,4 +390,5 @@ __all__ = [
     "sentinel_ids",
     "tokenizer_statistics",
     "train_tokenizer",
+    "usable_paths",
 ]

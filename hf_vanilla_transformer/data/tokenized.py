@@ -19,9 +19,10 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from ..text_to_ids import text_to_ids
-from .corpora import Corpus, Row, TextFormat, read_corpora
+from .corpora import Corpus, TextFormat, read_corpora
 from .filters import Filters
 from .fingerprints import corpus_fingerprint, tokenizer_fingerprint
+from .rows import Row
 
 logger = logging.get_logger(__name__)
 
@@ -31,7 +32,7 @@ CHUNK = 1000
 _SENTENCES_WORTH_A_PROCESS = 100_000
 _MOST_PROCESSES = 8
 # Part of the name under which tokenised text is kept; a new number makes older ones unknown.
-_CACHE_VERSION = 3
+_CACHE_VERSION = 4
 
 _SIDES = {"source": ("input_ids", "source_length"), "target": ("labels", "target_length")}
 
@@ -56,25 +57,31 @@ class Cache:
         return Path(self.folder or Path(datasets.config.HF_DATASETS_CACHE) / "hf_vanilla_transformer")
 
 
-def encode_columns(columns: Mapping[str, Sequence[str]], tokenizer: PreTrainedTokenizerBase) -> dict[str, list[Any]]:
+def encode_columns(
+    columns: Mapping[str, Sequence[str]], tokenizer: PreTrainedTokenizerBase, is_reversed: bool = False
+) -> dict[str, list[Any]]:
     """Makes token ids of text, and what the filters look at.
 
     Args:
         columns: `source` and, of pairs, `target`: the texts.
         tokenizer: ends every side with `</s>`.
+        is_reversed: whether the sources are what the tokenizer calls targets, and the other way round.
 
     Returns:
         `input_ids` and `source_length`; of pairs, `labels` and `target_length`; `blank`, whether a side has no visible
-        character; and `text_hash`, equal for equal texts.
+        character; `unknown`, how many tokens are `<unk>`; and `text_hash`, equal for equal texts.
     """
     sides = [side for side in _SIDES if side in columns]
     made: dict[str, list[Any]] = {}
     for side in sides:
         ids, length = _SIDES[side]
-        made[ids] = text_to_ids(tokenizer, columns[side], as_target=side == "target")
+        made[ids] = text_to_ids(tokenizer, columns[side], as_target=(side == "target") != is_reversed)
         made[length] = [len(each) for each in made[ids]]
     rows = list(zip(*(columns[side] for side in sides), strict=True))
     made["blank"] = [not all(text.strip() for text in row) for row in rows]
+    unknown = getattr(tokenizer, "unk_token_id", None)
+    ids_of_rows = zip(*(made[_SIDES[side][0]] for side in sides), strict=True)
+    made["unknown"] = [sum(ids.count(unknown) for ids in row) for row in ids_of_rows]
     made["text_hash"] = [_hash_text("\0".join(row)) for row in rows]
     return made
 
@@ -122,6 +129,8 @@ def load_tokenized(
         parts.append(rows.add_column("corpus", np.full(len(rows), number, dtype=np.int32)))
     whole = concatenate_datasets(parts)
     numbers = whole.with_format("numpy")
+    if unknown := int(numbers["unknown"][:].sum()):
+        logger.warning(f"{name}: {unknown} tokens are {tokenizer.unk_token}, for what the tokenizer does not know")
     hashes = numbers["text_hash"][:] if filters.drop_duplicates else None
     kept, counts = filters.apply(
         [lengths for lengths in row_lengths(whole) if len(lengths)], numbers["blank"][:], hashes
@@ -131,7 +140,7 @@ def load_tokenized(
         names = ", ".join(corpus.name for corpus in corpora)
         raise ValueError(f"nothing is left to learn from in {names}. {message}")
     (logger.warning if counts.kept < counts.read else logger.info)(message)
-    whole = whole.remove_columns(["blank", "text_hash"])
+    whole = whole.remove_columns(["blank", "text_hash", "unknown"])
     return whole if counts.kept == counts.read else whole.select(kept)
 
 
@@ -213,7 +222,7 @@ def _write_corpus(
     except DatasetGenerationError as error:
         # `datasets` says that something went wrong; its cause says what, in which line of which file.
         raise error.__cause__ or error from None
-    made = {"blank": Value("bool"), "text_hash": Value("int64")}
+    made = {"blank": Value("bool"), "text_hash": Value("int64"), "unknown": Value("int32")}
     for side in texts:
         ids, length = _SIDES[side]
         made |= {ids: ListOf(Value("int32")), length: Value("int32")}
@@ -223,7 +232,7 @@ def _write_corpus(
         batch_size=CHUNK,
         input_columns=list(texts),
         features=Features({**features, **made}),
-        fn_kwargs={"sides": list(texts), "tokenizer": tokenizer},
+        fn_kwargs={"sides": list(texts), "tokenizer": tokenizer, "is_reversed": corpus.reversed},
         num_proc=processes_for(len(rows), processes),  # of which `datasets` lets none start threads of `tokenizers`
         cache_file_name=str(folder / "rows.arrow"),
         new_fingerprint="rows",
@@ -240,8 +249,10 @@ def _read_corpus(corpus: Corpus, text_format: TextFormat) -> Iterator[Row]:
         raise ValueError(f"no sentence in {corpus.name}")
 
 
-def _encode_chunk(*texts: Sequence[str], sides: list[str], tokenizer: PreTrainedTokenizerBase) -> dict[str, list[Any]]:
-    made = encode_columns(dict(zip(sides, texts, strict=True)), tokenizer)
+def _encode_chunk(
+    *texts: Sequence[str], sides: list[str], tokenizer: PreTrainedTokenizerBase, is_reversed: bool
+) -> dict[str, list[Any]]:
+    made = encode_columns(dict(zip(sides, texts, strict=True)), tokenizer, is_reversed)
     # As arrays they are written in half the time of lists.
     return made | {
         ids: [np.asarray(each, dtype=np.int32) for each in made[ids]] for ids, _ in _SIDES.values() if ids in made

@@ -1,12 +1,16 @@
-"""Evaluation: the probability of given translations; BLEU, chrF and TER; comparisons of two systems."""
+"""Evaluation: the probability of given translations; BLEU, chrF, TER and error rates; comparisons of systems."""
 
+from .comparison import compare_systems
+from .error_rates import PhoneErrorRate, WordErrorRate, edit_distance
 from .likelihood import LabelLikelihood, label_likelihood
-from .moses import moses_description, moses_lowercased
+from .moses import moses_description, moses_lowercased, paper_description, paper_tokenized
 from .pair_scores import PairScore, ScoreTotals, score_pairs
-from .scores import TranslationScores, default_tokenizer, make_metrics, score_translations
+from .scores import Score, default_tokenizer, make_metrics, score_translations
+from .scorings import Scoring, moses_lowercase_scoring, paper_scoring
 from .significance import PairedComparison, paired_bootstrap
-from .systems import System, compare_systems, comparison_table, system_of_model
-from .test_sets import EvaluationSet, read_test_set
+from .systems import System, system_of_model
+from .tables import comparison_table
+from .test_sets import EvaluationSet, files_of_test_set, read_test_set
 from .translation_metric import load_translation_metric, translation_metric_path
 
 __all__ = [
@@ -14,18 +18,27 @@ __all__ = [
     "LabelLikelihood",
     "PairScore",
     "PairedComparison",
+    "PhoneErrorRate",
+    "Score",
     "ScoreTotals",
+    "Scoring",
     "System",
-    "TranslationScores",
+    "WordErrorRate",
     "compare_systems",
     "comparison_table",
     "default_tokenizer",
+    "edit_distance",
+    "files_of_test_set",
     "label_likelihood",
     "load_translation_metric",
     "make_metrics",
     "moses_description",
+    "moses_lowercase_scoring",
     "moses_lowercased",
     "paired_bootstrap",
+    "paper_description",
+    "paper_scoring",
+    "paper_tokenized",
     "read_test_set",
     "score_pairs",
     "score_translations",

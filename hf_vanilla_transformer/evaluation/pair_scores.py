@@ -14,6 +14,7 @@ from ..batch_translation import refuse_training_mode
 from ..data.batching import padded_batch, token_batches
 from ..forced_scoring import forced_log_probs
 from ..source_pieces import max_source_length
+from ..tags import known_tag_tokens, tagged
 from ..text_to_ids import text_to_ids
 from .likelihood import LabelLikelihood
 
@@ -153,6 +154,7 @@ def score_pairs(
     pairs: Iterable[tuple[str, str]],
     batch_tokens: int = 4096,
     read_ahead: int = 1024,
+    tag: str | None = None,
 ) -> Iterator[PairScore]:
     """Scores given translations, and yields one score for each, in their order.
 
@@ -163,19 +165,22 @@ def score_pairs(
         batch_tokens: tokens of a side that are scored at a time, padding included; a longer sentence is scored alone.
         read_ahead: pairs that are read and sorted by length together. With 1, each pair is scored before the next one
             is read.
+        tag: what to put in front of each source, such as "2de" for the token `<2de>`.
 
     Yields:
         A score for every pair, empty ones too.
 
     Raises:
         ValueError: the model is in training mode; `batch_tokens` or `read_ahead` is less than 1; a source has no token,
-            not even `</s>`; or a side has more tokens than the model has learned positions.
+            not even `</s>`; a side has more tokens than the model has learned positions; or the tokenizer has no such
+            tag.
     """
     for name, value in (("batch_tokens", batch_tokens), ("read_ahead", read_ahead)):
         if value < 1:
             raise ValueError(f"`{name}`={value} is not allowed; allowed: an integer of at least 1")
     refuse_training_mode(model)
-    stream, num_read = iter(pairs), 0
+    tags = known_tag_tokens(tokenizer, tag)
+    stream, num_read = ((tagged(source, tags), target) for source, target in pairs), 0
     while window := list(islice(stream, read_ahead)):
         yield from _score_window(model, tokenizer, window, batch_tokens, num_read)
         num_read += len(window)

@@ -42,7 +42,7 @@ def paired_bootstrap(
     translations: Sequence[str],
     baseline: Sequence[str],
     references: References,
-    ter: bool = False,
+    metrics: Sequence[str] = ("bleu", "chrf"),
     lowercase: bool = False,
     tokenize: str = "13a",
     num_resamples: int = 1000,
@@ -54,14 +54,14 @@ def paired_bootstrap(
         translations: of the system.
         baseline: translations of the same sentences by the other system.
         references: as in `score_translations`, and so are the next three.
-        ter: whether to compare TER too.
+        metrics: names of the metrics to compare by.
         lowercase: whether to ignore case.
         tokenize: name of the tokeniser for BLEU.
         num_resamples: number of samples.
         seed: of the samples; the default is sacrebleu's.
 
     Returns:
-        The comparison for each metric, by its name in `TranslationScores`.
+        The comparison for each metric, by its name.
 
     Raises:
         ValueError: the numbers of sentences differ or are 0, or an option is out of its range.
@@ -76,14 +76,13 @@ def paired_bootstrap(
         )
     streams = reference_streams(translations, references)
     systems = [("baseline", list(baseline)), ("system", list(translations))]
-    with _sacrebleu_seed(seed):
-        test = PairedTest(systems, make_metrics(ter, lowercase, tokenize), streams, "bs", n_samples=num_resamples)
-        signatures, results = test()
     comparisons = {}
-    for name, metric in test.metrics.items():
-        other, own = results[name]
-        # sacrebleu's own names for its metrics are BLEU, chrF2 and TER.
-        comparisons[type(metric).__name__.lower()] = PairedComparison(
+    for name, metric in make_metrics(metrics, lowercase, tokenize).items():
+        with _sacrebleu_seed(seed):
+            test = PairedTest(systems, {name: metric}, streams, "bs", n_samples=num_resamples)
+            signatures, results = test()
+        (signature,), (other, own) = signatures.values(), results[next(iter(signatures))]
+        comparisons[name] = PairedComparison(
             score=own.score,
             mean=float(own.mean),
             interval=float(own.ci),
@@ -91,7 +90,7 @@ def paired_bootstrap(
             baseline_mean=float(other.mean),
             baseline_interval=float(other.ci),
             p_value=own.p_value,
-            signature=str(signatures[name]),
+            signature=str(signature),
         )
     return comparisons
 

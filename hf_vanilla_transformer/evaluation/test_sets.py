@@ -22,12 +22,14 @@ class EvaluationSet:
         sources: sentences; none where there is only something to compare with references.
         references: whole texts, each with one translation for each source.
         target_lang: language of the references; None where it is not known.
+        tag: what the corpus says to put in front of its sources, where it stands already; None for nothing.
     """
 
     name: str | None
     sources: list[str]
     references: list[list[str]]
     target_lang: str | None = None
+    tag: str | None = None
 
 
 def read_test_set(description: str, source_lang: str | None = None, target_lang: str | None = None) -> EvaluationSet:
@@ -61,7 +63,21 @@ def read_test_set(description: str, source_lang: str | None = None, target_lang:
     languages = (source_lang or TextFormat.source_lang, target_lang or TextFormat.target_lang)
     rows = list(corpus.read_pairs(*languages))
     sources, references = ([row[side] for row in rows] for side in ("source", "target"))
-    return EvaluationSet(corpus.name, sources, [references], target_lang)
+    return EvaluationSet(
+        corpus.name, sources, [references], source_lang if corpus.reversed else target_lang, corpus.tag
+    )
+
+
+def files_of_test_set(description: str) -> list[str]:
+    """Returns the files that a test set is read from; none for those that are downloaded.
+
+    Args:
+        description: as in `read_test_set`.
+
+    Raises:
+        ValueError: it describes no test set.
+    """
+    return [] if _SACREBLEU.fullmatch(description) else Corpus.parse(description).files
 
 
 def _sacrebleu_set(name: str, source_lang: str, target_lang: str) -> EvaluationSet:

@@ -28,6 +28,7 @@ def translate(
     batch_size: int = 32,
     batch_tokens: int | None = None,
     read_ahead: int | None = None,
+    tag: str | None = None,
     **generation_options: Any,
 ) -> Iterator[str]:
     """Translates sentences of any length, and yields one translation for each, in their order.
@@ -46,6 +47,8 @@ def translate(
         batch_tokens: source tokens decoded at a time, padding included, instead of `batch_size` sentences.
         read_ahead: sentences that are read and sorted by length together. The default is enough for about 32 batches;
             with 1, each sentence is translated before the next one is read.
+        tag: what to put in front of each sentence, such as "2de" for the token `<2de>`, for a model that has learned
+            tags; a sentence may also bring its own.
         **generation_options: for `model.generate()`, such as `num_beams`; others are taken from the model's
             `generation_config`.
 
@@ -55,11 +58,12 @@ def translate(
     Raises:
         TypeError: a sentence is not a string.
         ValueError: the model is in training mode; `batch_size`, `batch_tokens`, `read_ahead` or `num_beams` is less
-            than 1; a sentence is not valid Unicode; or more than one translation of each is requested.
+            than 1; a sentence is not valid Unicode; the tokenizer has no such tag; or more than one translation of each
+            is requested.
     """
     options = _search_options(model, generation_options, 1)
     batching = (batch_size, batch_tokens, read_ahead)
-    for (translation,) in _translate(model, tokenizer, sentences, batching, options, False, False):
+    for (translation,) in _translate(model, tokenizer, sentences, tag, batching, options, False, False):
         yield translation.text
 
 
@@ -73,6 +77,7 @@ def translate_with_details(
     nbest: int = 1,
     scores: bool = True,
     alignments: bool = True,
+    tag: str | None = None,
     **generation_options: Any,
 ) -> Iterator[list[Translation]]:
     """Translates as `translate` does, and returns more: n-best lists, scores, tokens and their alignments.
@@ -90,6 +95,7 @@ def translate_with_details(
         nbest: translations of each sentence. Unless `num_beams` is given, at least as many beams are used.
         scores: whether translations get `score` and `log_prob`.
         alignments: whether translations get `source_tokens`, `tokens` and `alignment`.
+        tag: as in `translate`.
         **generation_options: for `model.generate()`.
 
     Yields:
@@ -102,7 +108,7 @@ def translate_with_details(
     _require_positive("nbest", nbest)
     options = _search_options(model, generation_options, nbest)
     batching = (batch_size, batch_tokens, read_ahead)
-    yield from _translate(model, tokenizer, sentences, batching, options, scores, alignments)
+    yield from _translate(model, tokenizer, sentences, tag, batching, options, scores, alignments)
 
 
 @torch.inference_mode()
@@ -110,6 +116,7 @@ def _translate(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     sentences: Iterable[str],
+    tag: str | None,
     batching: tuple[int, int | None, int | None],
     options: dict[str, Any],
     scores: bool,
@@ -124,8 +131,11 @@ def _translate(
 
     positions = max_source_length(model)
     refuse_training_mode(model)
+    unknown = 0
+    unk_token_id: Any = getattr(tokenizer, "unk_token_id", None)
     for window in _windows(sentences, batch_size, batch_tokens, read_ahead):
-        pieces = source_pieces(tokenizer, window, positions)
+        pieces = source_pieces(tokenizer, window, positions, tag)
+        unknown += sum([ids.count(unk_token_id) for each in pieces for ids in each])
         counts = [len(each) for each in pieces if len(each) > 1]
         if counts:
             logger.warning(
@@ -134,6 +144,8 @@ def _translate(
             )
         for translations in translate_pieces(model, tokenizer, pieces, batches, options, scores, alignments):
             yield [_in_one_line(each) for each in translations]
+    if unknown:
+        logger.warning(f"{unknown} tokens of the sentences are {tokenizer.unk_token}: not in the model's vocabulary")
 
 
 def _search_options(model: PreTrainedModel, options: dict[str, Any], nbest: int) -> dict[str, Any]:

@@ -12,12 +12,17 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTok
 from ..configuration_vanilla_transformer import VanillaTransformerConfig
 from ..data.tokenization import save_tokenizer
 from ..modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration, VanillaTransformerModel
+from ..tokenization_vanilla_transformer import VanillaTransformerTokenizer
 from .uploading import upload_folder
 
-_AUTO_CLASSES: dict[Any, str] = {
-    VanillaTransformerConfig: "AutoConfig",
+_MODEL_CLASSES: dict[Any, str] = {
     VanillaTransformerModel: "AutoModel",
     VanillaTransformerForConditionalGeneration: "AutoModelForSeq2SeqLM",
+}
+_AUTO_CLASSES = {
+    VanillaTransformerConfig: "AutoConfig",
+    **_MODEL_CLASSES,
+    VanillaTransformerTokenizer: "AutoTokenizer",
 }
 
 
@@ -36,8 +41,9 @@ def save_self_contained(
     Args:
         model: a model of this package.
         folder: made where there is none.
-        tokenizer: saved next to it; it needs no code. `PreTrainedTokenizerFast.from_pretrained(folder)` loads it
-            without a question; `AutoTokenizer` reads the config of the model first, and so asks about its code.
+        tokenizer: saved next to it, with its code if it is a `VanillaTransformerTokenizer`. Any other needs no code:
+            `PreTrainedTokenizerFast.from_pretrained(folder)` loads it without a question; `AutoTokenizer` reads the
+            config of the model first, and so asks about its code.
         card: saved as README.md; `model_card` writes one.
         **kwargs: for `save_pretrained`, such as `max_shard_size`.
 
@@ -47,15 +53,15 @@ def save_self_contained(
     """
     if Path(folder).is_file():
         raise NotADirectoryError(f"{folder} is a file; name a folder, or a name that is free")
-    if type(model) not in _AUTO_CLASSES:
-        names = ", ".join(cls.__name__ for cls in _AUTO_CLASSES if cls is not VanillaTransformerConfig)
+    if type(model) not in _MODEL_CLASSES:
+        names = ", ".join(cls.__name__ for cls in _MODEL_CLASSES)
         raise TypeError(f"cannot save the code of a {type(model).__name__}; allowed: {names}")
     with _code_is_saved(model):
         model.save_pretrained(folder, **kwargs)
-    if isinstance(tokenizer, PreTrainedTokenizerFast):
-        save_tokenizer(tokenizer, folder)
-    elif tokenizer is not None:
-        tokenizer.save_pretrained(folder)
+        if isinstance(tokenizer, PreTrainedTokenizerFast):
+            save_tokenizer(tokenizer, folder)
+        elif tokenizer is not None:
+            tokenizer.save_pretrained(folder)
     if card is not None:
         card.save(Path(folder) / "README.md")
 

@@ -2,7 +2,7 @@
 
 In reading order:
 
-    arguments, refused_options      what a run is told, and what would do nothing here
+    arguments, validation_metrics, refused_options      what a run is told, and what would do nothing here
     recipes, command_line, config_overrides     the same as YAML and as flags
     run             `prepare` and `train`: a run from its arguments to its results; for which
         data_setup, tokenizer_setup     turn arguments into the dataclasses of `data`
@@ -14,7 +14,7 @@ In reading order:
         callbacks, interruption, progress   what happens at every update besides
         checkpoints                     that appear whole or not at all
     averaging, moving_average, final_weights    §6.1: which weights the run ends with
-    report          results.json, the curves and the three lines
+    report, environment     results.json, the curves and the three lines; what it was computed on
 
 `pretrain(args)` does all of it, from files to a saved model. With data and a loop of one's own, the trainer alone does:
 

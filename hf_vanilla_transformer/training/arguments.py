@@ -1,5 +1,6 @@
 """Everything that describes a training run, in one dataclass: data, tokenizer, model and transformers' own options."""
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -9,13 +10,13 @@ import torch
 from transformers import Seq2SeqTrainingArguments
 
 from ..data.tokenized import usable_cores
+from .argument_checks import check_units
 from .refused_options import refuse_options
+from .validation_metrics import DEFAULT, check_validation_metrics, is_better_higher
 
 Objective = Literal["translation", "span_corruption"]
 FinalWeights = Literal["last", "best", "average", "ema"]
-
-# What an evaluation finds; of the last two, more is better.
-_SCORES = ("loss", "perplexity", "bleu", "chrf")
+Units = Literal["bpe", "characters", "nfd_characters", "words"]
 
 
 def _loader_workers() -> int:
@@ -39,7 +40,8 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
         default_factory=list,
         metadata={
             "help": "Corpora, each a .jsonl or .tsv file (.gz too), `source=FILE,target=FILE` of plain text, or "
-            "`dataset=NAME[,config=NAME][,split=NAME]` of the Hub; `weight=2` counts each of its sentences twice. "
+            "`dataset=NAME[,config=NAME][,split=NAME]` of the Hub; `weight=2` counts each of its sentences twice, "
+            "`tag=2de` puts the token <2de> in front of each source, `reversed=true` swaps source and target. "
             "`size=N` says how many sentences a dataset has, if several corpora are streamed and it does not say. In a "
             "recipe, each may be a mapping of these keys. Plain text files by themselves are for span_corruption."
         },
@@ -49,6 +51,13 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
     )
     source_lang: str = field(default="en", metadata={"help": "Key of the source in jsonl and dataset rows."})
     target_lang: str = field(default="de", metadata={"help": "Key of the target in jsonl and dataset rows."})
+    corpus_temperature: float = field(
+        default=1.0,
+        metadata={
+            "help": "T > 1 learns more often from small corpora: the share of each is proportional to its size (times "
+            "weight) to the power of 1/T. 1 is by size; multilingual practice has 5 (Arivazhagan et al., 2019)."
+        },
+    )
     objective: Objective = field(
         default="translation",
         metadata={"help": "translation of pairs, or span_corruption: T5's denoising of monolingual text."},
@@ -92,7 +101,22 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
         default=None, metadata={"help": "A trained tokenizer. Without it, one is trained on the training text."}
     )
     vocab_size: int = field(
-        default=37000, metadata={"help": "Tokens of the byte-level BPE that is trained without tokenizer_name_or_path."}
+        default=37000,
+        metadata={
+            "help": "Tokens of the vocabulary that is trained without tokenizer_name_or_path; of characters and words, "
+            "the most tokens."
+        },
+    )
+    source_units: Units = field(
+        default="bpe",
+        metadata={
+            "help": "What a tokenizer that is trained cuts sources into: bpe (byte-level), characters, nfd_characters "
+            "(letters and their marks apart, Korean as jamo; decoding composes them), or words: units that the text "
+            "gives, separated by spaces, such as phones."
+        },
+    )
+    target_units: Units = field(
+        default="bpe", metadata={"help": "Likewise for targets; bpe is one vocabulary for both sides (§5.1)."}
     )
     num_sentinels: int = field(
         default=0, metadata={"help": "Sentinel tokens of a tokenizer that is trained; span_corruption needs some."}
@@ -199,7 +223,15 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
         default="loss",
         metadata={
             "help": "Validation score of the best checkpoint: loss (nats per token, without label smoothing), "
-            "perplexity, bleu or chrf."
+            "perplexity, or one of validation_metrics."
+        },
+    )
+    validation_metrics: list[str] = field(
+        default_factory=lambda: list(DEFAULT),
+        metadata={
+            "help": "Scores of translations of the validation text: bleu, chrf, ter; or of pronunciations, wer "
+            "(percent of lines that are not exactly the target) and per (edits per 100 units, cut at spaces). An empty "
+            "list translates nothing."
         },
     )
     eval_strategy: str = field(
@@ -254,7 +286,7 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
         if self.final_weights == "best":
             self.load_best_model_at_end = True
         if getattr(self, "greater_is_better", None) is None and self.metric_for_best_model is not None:
-            self.greater_is_better = self.metric_for_best_model.rpartition("_")[2] in _SCORES[2:]
+            self.greater_is_better = is_better_higher(self.metric_for_best_model)
         if self.save_total_limit is None:
             self.save_total_limit = max(2, self.average_last if self.final_weights == "average" else 0)
         if not torch.accelerator.is_available() and (self.bf16 or int(os.environ.get("WORLD_SIZE", "1")) > 1):
@@ -300,12 +332,11 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
         for name in ("bpe_dropout", "ema_decay"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}={getattr(self, name)} is not a number from 0 to 1")
-        for name, allowed in (("objective", Objective), ("final_weights", FinalWeights)):
+        choices = (("objective", Objective), ("final_weights", FinalWeights))
+        for name, allowed in (*choices, ("source_units", Units), ("target_units", Units)):
             if getattr(self, name) not in get_args(allowed):
                 raise ValueError(f"{name}={getattr(self, name)!r} is none of {', '.join(get_args(allowed))}")
-        metric = (self.metric_for_best_model or "loss").removeprefix("eval_").rpartition("_")[2]
-        if metric not in _SCORES:
-            raise ValueError(f"metric_for_best_model={self.metric_for_best_model!r} is none of {', '.join(_SCORES)}")
+        check_validation_metrics(self)
         if self.max_length_ratio is not None and self.max_length_ratio < 1:
             raise ValueError(f"max_length_ratio={self.max_length_ratio} is less than 1, which no pair satisfies")
         if self.final_weights == "average" and (self.save_total_limit or 0) < self.average_last:
@@ -328,6 +359,9 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
                 f"warmup_steps={self.warmup_steps:g} is not a number of updates, from which §5.3 derives the learning "
                 "rate; give one of at least 1, or a learning_rate"
             )
+        if not 1 <= self.corpus_temperature < math.inf:
+            raise ValueError(f"corpus_temperature={self.corpus_temperature} is not a number of at least 1")
+        check_units(self)
         if self.objective == "span_corruption" and self.bpe_dropout:
             raise ValueError("bpe_dropout is for translation; span_corruption has noise of its own")
         refuse_options(self)

@@ -23,6 +23,7 @@ OPTION_GROUPS: dict[str, dict[str, str | None]] = {
         "validation_data": None,
         "source_lang": None,
         "target_lang": None,
+        "corpus_temperature": None,
         "max_length": None,
         "max_length_ratio": None,
         "drop_duplicates": None,
@@ -35,6 +36,8 @@ OPTION_GROUPS: dict[str, dict[str, str | None]] = {
     "tokenizer and batches": {
         "tokenizer_name_or_path": None,
         "vocab_size": None,
+        "source_units": None,
+        "target_units": None,
         "num_sentinels": None,
         "max_tokens": None,
         "gradient_accumulation_steps": "Batches whose gradients are added up for one update.",
@@ -65,7 +68,8 @@ OPTION_GROUPS: dict[str, dict[str, str | None]] = {
         "eval_steps": "Updates between evaluations with eval_strategy=steps.",
         "max_eval_tokens": None,
         "generation_num_beams": None,
-        "metric_for_best_model": None,
+        "validation_metrics": "Of bleu, chrf, ter, wer, per (error rates of lines and units).",
+        "metric_for_best_model": "loss, perplexity, or one of validation_metrics.",
         "early_stopping_patience": None,
     },
     "checkpoints and final weights": {

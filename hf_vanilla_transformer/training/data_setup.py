@@ -17,11 +17,12 @@ from ..data.corpora import Corpus, TextFormat
 from ..data.examples import Noise, TrainingExamples, example_maker, planned_lengths
 from ..data.filters import Filters
 from ..data.fingerprints import corpus_fingerprint
+from ..data.mixing import tempered_weights
 from ..data.streaming import StreamOptions, TokenBatchStream, corpus_shares
 from ..data.tokenized import Cache, is_tokenized, load_tokenized
 from .arguments import VanillaTransformerTrainingArguments
 from .ranks import by_main_process
-from .tokenizer_setup import prepare_tokenizer
+from .tokenizer_setup import check_tags, prepare_tokenizer
 
 logger = logging.get_logger(__name__)
 
@@ -133,6 +134,7 @@ def prepare_text(
     sizes = by_main_process(lambda: _sizes(args, training))
     with args.main_process_first(local=False, desc="reading and tokenising text"):
         tokenizer = prepare_tokenizer(args, training, text_format, prints, sizes, checkpoint)
+        check_tags(tokenizer, training, validation)
         make = example_maker(noise, tokenizer)
         train_set: TrainingExamples | TokenBatchStream
         sampler = None
@@ -142,7 +144,7 @@ def prepare_text(
             )
             train_set = TokenBatchStream(
                 training,
-                corpus_shares(training, sizes),
+                corpus_shares(training, sizes, args.corpus_temperature),
                 tokenizer,
                 text_format,
                 filters,
@@ -226,13 +228,21 @@ def _sampler(
             f"makes {longest} tokens of a text, more than the model's {noise.max_positions} learned positions; lower "
             "noise_density or max_length"
         )
-    weights = np.array([corpus.weight for corpus in corpora], dtype=np.float64)
+    corpus_of_row = rows.with_format("numpy")["corpus"][:]
+    weights = tempered_weights(
+        [corpus.weight for corpus in corpora],
+        np.bincount(corpus_of_row, minlength=len(corpora)).tolist(),
+        args.corpus_temperature,
+    )
+    if args.corpus_temperature != 1 and args.process_index == 0:
+        said = ", ".join(f"{corpus.name} {weight:.3g}" for corpus, weight in zip(corpora, weights, strict=True))
+        logger.warning(f"corpus_temperature={args.corpus_temperature}: times in an epoch, by corpus: {said}")
     return TokenBatchSampler(
         sources,
         targets,
         args.max_tokens,
         seed=args.data_seed if args.data_seed is not None else args.seed,
-        weights=weights[rows.with_format("numpy")["corpus"][:]],
+        weights=np.array(weights)[corpus_of_row],
         num_processes=args.world_size,
         process_index=args.process_index,
         accumulation_steps=args.gradient_accumulation_steps,

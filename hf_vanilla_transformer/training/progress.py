@@ -4,6 +4,8 @@ from typing import Any
 
 from transformers import ProgressCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from ..evaluation.scores import METRICS
+
 # What a line shows, in this order: name in the log, name in the line, format.
 _TRAINING = (
     ("loss", "loss", ".3f"),
@@ -14,7 +16,10 @@ _TRAINING = (
     ("tokens_per_second", "tok/s", ",.0f"),
     ("padding", "padding", ".1%"),
 )
-_SCORES = (("loss", "nll", ".3f"), ("perplexity", "ppl", ",.2f"), ("bleu", "BLEU", ".2f"), ("chrf", "chrF", ".2f"))
+_SCORES = (
+    *(("loss", "nll", ".3f"), ("perplexity", "ppl", ",.2f")),
+    *((name, title, ".2f") for name, title in METRICS.items()),
+)
 
 
 def log_line(logs: dict[str, Any], step: int) -> str | None:

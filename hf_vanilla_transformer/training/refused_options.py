@@ -9,7 +9,7 @@ from transformers.trainer_utils import SchedulerType
 
 _BATCHES = "batches are made by max_tokens, of sentences of similar length"
 _LOADER = "the loader of this package takes dataloader_num_workers and dataloader_pin_memory only"
-_EVALUATION = "evaluation computes loss, BLEU and chrF itself, in batches of max_eval_tokens"
+_EVALUATION = "evaluation computes loss and validation_metrics itself, in batches of max_eval_tokens"
 
 # By name: the value that asks for nothing, and what to use instead of any other. Not every version of transformers
 # has all of them.
@@ -30,7 +30,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "dataloader_in_order": (True, _LOADER),
     "remove_unused_columns": (True, "the columns of a batch are chosen by the package; leave it out"),
     "label_names": (None, "the labels of a batch are chosen by the package; leave it out"),
-    "predict_with_generate": (False, "every evaluation translates, and computes BLEU and chrF; leave it out"),
+    "predict_with_generate": (False, "every evaluation translates, for validation_metrics; leave it out"),
     "generation_max_length": (
         None,
         "translations may have 50 tokens more than their source (§6.1); set max_extra_tokens in the generation_config",

@@ -9,6 +9,8 @@ from typing import Any
 
 from transformers.utils import logging
 
+from ..evaluation.scores import METRICS
+
 logger = logging.get_logger(__name__)
 
 # The clock's part of the log: everything else is the same in two runs of one recipe.
@@ -19,7 +21,11 @@ _SECRET = re.compile(r"(token|password|secret|key)$", re.IGNORECASE)
 
 
 def write_results(
-    output_dir: str | Path, arguments: dict[str, Any], metrics: dict[str, Any], history: list[dict[str, Any]]
+    output_dir: str | Path,
+    arguments: dict[str, Any],
+    metrics: dict[str, Any],
+    history: list[dict[str, Any]],
+    environment: dict[str, Any] | None = None,
 ) -> None:
     """Writes `results.json`; and `curves.png`, if matplotlib is installed.
 
@@ -28,8 +34,11 @@ def write_results(
         arguments: what was given; tokens, passwords and the like are left out.
         metrics: what came of it.
         history: the log, one entry a line.
+        environment: what it was computed on, as `describe_environment` describes it.
     """
     results = {"metrics": metrics, "arguments": _without_secrets(arguments), "history": history}
+    if environment is not None:
+        results["environment"] = environment
     path = Path(output_dir) / "results.json"
     path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     if importlib.util.find_spec("matplotlib") is None:
@@ -54,7 +63,7 @@ def plot_curves(history: list[dict[str, Any]], path: str | Path) -> None:
     losses, scores, optimizer = figure.subplots(1, 3)
     _draw(losses, history, {"loss": "training, smoothed", "nll": "training", "eval_loss": "validation"})
     losses.set(title="nats per token", xlabel="updates")
-    _draw(scores, history, {"eval_bleu": "BLEU", "eval_chrf": "chrF"})
+    _draw(scores, history, {f"eval_{name}": title for name, title in METRICS.items()})
     scores.set(title="validation scores", xlabel="updates")
     _draw(optimizer, history, {"learning_rate": "learning rate", "grad_norm": "norm of the gradient"})
     optimizer.set(title="optimizer", xlabel="updates", yscale="log")
@@ -82,9 +91,10 @@ def summary_lines(metrics: dict[str, Any], output_dir: str, objective: str = "tr
     if "final_loss" in metrics:
         line = f"Validation ({metrics['final_weights']}): {metrics['final_loss']:.3f} nats per token, "
         line += f"perplexity {metrics['final_perplexity']:.2f}"
-        if "final_bleu" in metrics:
-            line += f", BLEU {metrics['final_bleu']:.2f} ({metrics['signatures']['bleu']})"
-            line += f", chrF {metrics['final_chrf']:.2f}"
+        found = [name for name in METRICS if f"final_{name}" in metrics]
+        for name in found:
+            line += f", {METRICS[name]} {metrics[f'final_{name}']:.2f}"
+            line += f" ({metrics['signatures'][name]})" if name == found[0] else ""
         lines.append(line + ".")
     else:
         lines.append("No validation text, no scores: give validation_data.")

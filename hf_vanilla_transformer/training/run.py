@@ -10,10 +10,12 @@ from transformers import PreTrainedTokenizerBase, set_seed
 
 from ..data.batching import collate
 from ..data.tokenization import save_tokenizer
+from ..evaluation.scores import METRICS
 from .adapters import merge_adapters, refuse_other_adapters, save_adapter
 from .arguments import VanillaTransformerTrainingArguments, refuse_data_parallel
 from .checkpoints import prepare_folder
 from .data_setup import PreparedText, corpora_of, prepare_text
+from .environment import describe_environment
 from .final_weights import take_final_weights
 from .model_setup import build_model, learned_positions
 from .ranks import by_main_process, require_shared
@@ -22,7 +24,7 @@ from .report import write_results
 from .resuming import RunIdentity, claim_folder, find_checkpoint
 from .schedule import peak_learning_rate
 from .trainer import VanillaTransformerTrainer
-from .validation import SCORES
+from .validation_metrics import LIKELIHOOD
 
 
 @dataclass(frozen=True)
@@ -175,7 +177,7 @@ def train(run: PreparedRun, args: VanillaTransformerTrainingArguments) -> Traini
         metrics["signatures"] = trainer.score_signatures
     model = _save(trainer).eval()
     if trainer.is_world_process_zero():
-        write_results(args.output_dir, given_values(args), metrics, history)
+        write_results(args.output_dir, given_values(args), metrics, history, describe_environment(args.device))
     if args.push_to_hub:
         trainer.push_to_hub()
     return TrainingResult(model, run.text.tokenizer, metrics, history)
@@ -194,10 +196,11 @@ def _check_validation(args: VanillaTransformerTrainingArguments, has_validation:
             raise ValueError(f"{setting} is decided by validation scores; give validation_data")
         if args.eval_strategy == "no":
             raise ValueError(f"{setting} is decided by validation scores; eval_strategy=no finds none")
-    if has_validation and args.objective == "span_corruption" and metric in ("bleu", "chrf"):
+    if has_validation and args.objective == "span_corruption" and metric not in LIKELIHOOD:
         raise ValueError(f"metric_for_best_model={metric} is of translations; span_corruption has loss and perplexity")
-    if metric not in SCORES:
-        raise ValueError(f"metric_for_best_model={metric!r} is none of {', '.join(SCORES)}")
+    names = (*LIKELIHOOD, *args.validation_metrics)
+    if metric not in names:
+        raise ValueError(f"metric_for_best_model={metric!r} is none of {', '.join(names)}")
 
 
 def _trainer(run: PreparedRun, args: VanillaTransformerTrainingArguments) -> VanillaTransformerTrainer:
@@ -222,7 +225,7 @@ def _last_evaluation(trainer: VanillaTransformerTrainer) -> dict[str, Any]:
         return {}
     for entry in reversed(trainer.state.log_history):
         if "eval_loss" in entry and entry["step"] == trainer.state.global_step:
-            if "eval_bleu" in entry and not trainer.score_signatures:
+            if any(f"eval_{name}" in entry for name in METRICS) and not trainer.score_signatures:
                 return {}  # an earlier process found it, which took the signatures along
             return {f"final_{name[5:]}": value for name, value in entry.items() if name.startswith("eval_")}
     return {}

@@ -7,17 +7,22 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.utils import logging
 
 from ..data.added_tokens import add_tokens_to
 from ..data.corpora import Corpus, Share, TextFormat, read_corpora
+from ..data.rows import Row
 from ..data.streaming import corpus_shares
 from ..data.tokenization import save_tokenizer, train_tokenizer
+from ..data.unit_tokenizer import train_unit_tokenizer
 from ..inference import load_tokenizer
+from ..tags import known_tag_tokens, tag_tokens
 from ..text_to_ids import text_to_ids
 from .arguments import VanillaTransformerTrainingArguments
 
@@ -26,7 +31,7 @@ logger = logging.get_logger(__name__)
 # Of a stream, a vocabulary is learned from its first sentences; more would change it little.
 _STREAMED_SENTENCES = 1_000_000
 # Part of what a tokenizer is found again by; a new number makes older ones unknown.
-_VERSION = 2
+_VERSION = 3
 
 
 def prepare_tokenizer(
@@ -145,8 +150,9 @@ def _trained_tokenizer(
 ) -> Path:
     """Trains a tokenizer, unless this run has: it is kept for its other processes, and for when it is resumed."""
     folder = Path(args.output_dir) / "tokenizer"
-    shares = corpus_shares(corpora, sizes) if args.streaming else None
-    key = json.dumps([_VERSION, args.vocab_size, args.num_sentinels, vars(text_format), [*fingerprints], shares])
+    shares = corpus_shares(corpora, sizes, args.corpus_temperature) if args.streaming else None
+    settings = [args.vocab_size, args.num_sentinels, args.source_units, args.target_units]
+    key = json.dumps([_VERSION, *settings, vars(text_format), [*fingerprints], shares])
     stamp = folder / "made_from.txt"
     if stamp.exists() and stamp.read_text(encoding="utf-8") == key:
         return folder
@@ -160,12 +166,18 @@ def _trained_tokenizer(
     show_progress = sys.stderr.isatty() and not args.disable_tqdm  # elsewhere the bars come out as empty lines
     logger.warning(f"training a tokenizer of {args.vocab_size:,} tokens on {lines}")
     counts = [0] * len(corpora)
-    tokenizer = train_tokenizer(
-        texts=_texts(corpora, text_format, shares, counts),
-        vocab_size=args.vocab_size,
-        num_sentinels=args.num_sentinels,
-        show_progress=show_progress,
-    )
+    rows = _rows(corpora, text_format, shares, counts)
+    options: dict[str, Any] = {
+        "vocab_size": args.vocab_size,
+        "num_sentinels": args.num_sentinels,
+        "tags": tags_of(corpora),
+    }
+    if args.source_units == "bpe":
+        texts = (row[side] for row in rows for side in ("source", "target") if side in row)
+        tokenizer = train_tokenizer(texts=texts, show_progress=show_progress, **options)
+    else:
+        units = (args.source_units, args.target_units)
+        tokenizer = train_unit_tokenizer(rows, source_units=units[0], target_units=units[1], **options)
     if shares is not None:
         logger.warning(f"the tokenizer was trained on the first {sum(counts):,} sentences of the stream")
     # Whole or not at all: written beside it, then renamed.
@@ -180,24 +192,60 @@ def _trained_tokenizer(
     return folder
 
 
-def _texts(
+def tags_of(corpora: Sequence[Corpus]) -> list[str]:
+    """Returns the tags that stand in front of the sources of corpora, each once, in their order."""
+    tags = [tag for corpus in corpora if corpus.tag is not None for tag in tag_tokens(corpus.tag)]
+    return list(dict.fromkeys(tags))
+
+
+def check_tags(tokenizer: PreTrainedTokenizerBase, training: Sequence[Corpus], validation: Sequence[Corpus]) -> None:
+    """Refuses corpora whose sources would not be read as they are meant.
+
+    Args:
+        tokenizer: of the run.
+        training: what is learned from.
+        validation: what is translated for scores.
+
+    Raises:
+        ValueError: the tokenizer does not have a tag of theirs, or puts one there by itself; or text for validation is
+            reversed and the tokenizer cuts source and target differently.
+    """
+    for corpus in [*training, *validation]:
+        try:
+            known_tag_tokens(tokenizer, corpus.tag)
+        except ValueError as error:
+            raise ValueError(f"{corpus.name}, tag={corpus.tag}: {error}") from error
+        if (prefix := getattr(tokenizer, "prefix", [])) and (corpus.tag is not None or corpus.reversed):
+            raise ValueError(
+                f"{corpus.name}: the tokenizer puts {' '.join(prefix)} in front of every source by itself; leave tag "
+                "and reversed away, or save it with src_lang, tgt_lang and tag None"
+            )
+    if getattr(tokenizer, "target_side", None) is not None:
+        for corpus in validation:
+            if corpus.reversed:
+                raise ValueError(
+                    f"{corpus.name}: reversed text of a tokenizer that cuts source and target differently can be "
+                    "learned from, but not translated; leave it out of validation_data"
+                )
+
+
+def _rows(
     corpora: Sequence[Corpus], text_format: TextFormat, shares: list[float] | None, counts: list[int]
-) -> Iterator[str]:
+) -> Iterator[Row]:
     """All text that a tokenizer is trained on; of a stream, its beginning. Counts sentences on."""
-    for number, corpus in enumerate(corpora):
+    for number, given in enumerate(corpora):
+        corpus = replace(given, tag=None, reversed=False)
         rows = read_corpora([corpus], text_format, None if shares is None else Share())
         if shares is not None:
             rows = islice(rows, math.ceil(_STREAMED_SENTENCES * shares[number]))
         has_text = False
         for row in rows:
             counts[number] += 1
-            for side in ("source", "target"):
-                if side in row:
-                    has_text = has_text or bool(row[side].strip())
-                    yield row[side]
+            has_text = has_text or any(row[side].strip() for side in ("source", "target") if side in row)
+            yield row
         if not has_text:
             what = f"all of its {counts[number]} sentences are blank" if counts[number] else "it is empty"
             raise ValueError(f"nothing to learn from in {corpus.name}: {what}")
 
 
-__all__ = ["check_tokenizer", "prepare_tokenizer"]
+__all__ = ["check_tags", "check_tokenizer", "prepare_tokenizer", "tags_of"]

@@ -1,4 +1,4 @@
-"""Scores of a model on sentence pairs, each by one of the processes: likelihood, and BLEU and chrF of translations."""
+"""Scores of a model on sentence pairs, each by one of the processes: likelihood, and metrics of translations."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -19,8 +19,7 @@ from ..loss import IGNORED_LABEL
 from .arguments import VanillaTransformerTrainingArguments
 from .fsdp import zero_stage_of
 from .moving_average import MovingAverage
-
-SCORES = ("loss", "perplexity", "bleu", "chrf")
+from .validation_metrics import DEFAULT
 
 
 @dataclass(frozen=True)
@@ -29,8 +28,8 @@ class ValidationScores:
 
     Args:
         metrics: `loss` (nats per token, without label smoothing), `perplexity` and, of pairs with text that were
-            translated, `bleu` and `chrf`.
-        signatures: of BLEU and chrF, by the same names.
+            translated, the metrics of translations.
+        signatures: of the metrics of translations, by the same names.
         tokens: ids of each translation, `</s>` included, in the order of the pairs; empty if they were not asked for.
     """
 
@@ -46,6 +45,7 @@ def validation_scores(
     batch_tokens: int,
     share: tuple[int, int] = (0, 1),
     translations: bool = True,
+    metrics: Sequence[str] = DEFAULT,
     token_ids: bool = False,
     **generation_options: Any,
 ) -> ValidationScores:
@@ -58,6 +58,8 @@ def validation_scores(
         batch_tokens: tokens of a side that are scored or translated at a time, padding included.
         share: which part of the set this process does, and of how many; (0, 1) is everything.
         translations: whether to translate, where the set has text.
+        metrics: names of the metrics of translations; where there are none, and no ids are asked for, nothing is
+            translated.
         token_ids: whether to return the ids of the translations too.
         **generation_options: for `generate()`.
 
@@ -75,9 +77,10 @@ def validation_scores(
         likelihood = label_likelihood(model, rows, batch_tokens)
         nll, tokens = map(sum, zip(*gather([(likelihood.nll, likelihood.num_tokens)]), strict=True))
         whole = LabelLikelihood(nll, tokens)
-        metrics = {"loss": whole.nll_per_token, "perplexity": whole.perplexity}
-        if not translations or not {"source", "target"} <= set(dataset.column_names):
-            return ValidationScores(metrics)
+        values = {"loss": whole.nll_per_token, "perplexity": whole.perplexity}
+        is_asked = translations and (metrics or token_ids)
+        if not is_asked or not {"source", "target"} <= set(dataset.column_names):
+            return ValidationScores(values)
         found = translate_with_details(
             model,
             tokenizer,
@@ -90,10 +93,10 @@ def validation_scores(
         made = [(best.text, _ids(tokenizer, best.tokens) if token_ids else []) for (best,) in found]
         by_index = dict(gather(list(zip(mine, made, strict=True))))
     texts, ids = zip(*(by_index[index] for index in range(len(dataset))), strict=True)
-    scores = score_translations(texts, dataset["target"])
-    metrics |= {"bleu": scores.bleu, "chrf": scores.chrf}
-    signatures = {"bleu": scores.bleu_signature, "chrf": scores.chrf_signature}
-    return ValidationScores(metrics, signatures, list(ids) if token_ids else [])
+    scores = score_translations(texts, dataset["target"], metrics)
+    values |= {name: score.value for name, score in scores.items()}
+    signatures = {name: score.signature for name, score in scores.items()}
+    return ValidationScores(values, signatures, list(ids) if token_ids else [])
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[str] | None) -> list[int]:
@@ -141,16 +144,16 @@ class ValidationOnPairs(Seq2SeqTrainer):
         """Scores a set of sentence pairs, each by one of the processes, and logs the scores.
 
         Args:
-            eval_dataset: with `input_ids` and `labels`, and for BLEU `source` and `target`; or several sets by name,
-                which then is part of the names of their scores; default is that of the trainer.
+            eval_dataset: with `input_ids` and `labels`, and for translations `source` and `target`; or several sets by
+                name, which then is part of the names of their scores; default is that of the trainer.
             ignore_keys: not used; in the signature of transformers.
             metric_key_prefix: what the names of the scores begin with.
             **generation_options: for `generate()`, in place of the arguments' `generation_num_beams`.
 
         Returns:
-            `eval_loss` (nats per token, without label smoothing), `eval_perplexity`, `eval_bleu` and `eval_chrf` if
-            there is text, `eval_runtime` in seconds and the epoch. The signatures of BLEU and chrF are in
-            `self.score_signatures`.
+            `eval_loss` (nats per token, without label smoothing), `eval_perplexity`, `eval_bleu` and `eval_chrf` or
+            whatever `validation_metrics` has if there is text, `eval_runtime` in seconds and the epoch. The signatures
+            of metrics are in `self.score_signatures`.
 
         Raises:
             ValueError: there is no evaluation set, or it has no rows.
@@ -215,11 +218,11 @@ class ValidationOnPairs(Seq2SeqTrainer):
 
         Args:
             dataset: as in `evaluate`.
-            translations: whether to translate, for BLEU and chrF; the likelihood takes far less time.
+            translations: whether to translate, for `validation_metrics`; the likelihood takes far less time.
             **generation_options: for `generate()`.
 
         Returns:
-            `loss`, `perplexity` and, if there are translations, `bleu` and `chrf`.
+            `loss`, `perplexity` and, if there are translations, `validation_metrics`.
         """
         found = self._validate(dataset, translations=translations, **generation_options)
         self.score_signatures = found.signatures or self.score_signatures
@@ -231,9 +234,9 @@ class ValidationOnPairs(Seq2SeqTrainer):
         share = (0, 1) if is_divided else (self.args.process_index, self.args.world_size)
         if not len(dataset):
             raise ValueError("there is nothing to evaluate on; the set has no rows")
-        options = {"num_beams": self.args.generation_num_beams or 1, **options}
+        options = {"num_beams": self.args.generation_num_beams or 1, "metrics": self.args.validation_metrics, **options}
         model = self.accelerator.unwrap_model(self.model)
         return validation_scores(model, self.processing_class, dataset, self.args.max_eval_tokens, share, **options)
 
 
-__all__ = ["SCORES", "ValidationOnPairs", "ValidationScores", "validation_scores"]
+__all__ = ["ValidationOnPairs", "ValidationScores", "validation_scores"]

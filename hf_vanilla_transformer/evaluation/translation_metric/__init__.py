@@ -21,7 +21,8 @@ def load_translation_metric(**options: Any) -> Any:
 
     Returns:
         An `evaluate.Metric`. Its `compute(predictions=..., references=...)` takes one reference for each prediction, or
-        a list of them, and the options of `score_translations`; it returns the fields of `TranslationScores`, TER too.
+        a list of them, and the options of `score_translations`, whose `metrics` here have TER too; it returns values
+        and signatures by name, such as `bleu` and `bleu_signature`.
     """
     import evaluate  # takes a second, and nothing else here needs it
 

@@ -1,6 +1,5 @@
 """The metric itself. `evaluate` copies this file elsewhere and imports the copy: no relative imports."""
 
-from dataclasses import asdict
 from typing import Any
 
 import evaluate
@@ -8,18 +7,21 @@ from datasets import Features, Sequence, Value
 
 from hf_vanilla_transformer.evaluation.scores import score_translations
 
-_DESCRIPTION = "BLEU, chrF and TER of translations, each with its signature, by sacrebleu."
+_DESCRIPTION = (
+    "BLEU, chrF and TER of translations, or error rates of pronunciations, each with its signature, by sacrebleu."
+)
 
 _INPUTS = """
 Args:
     predictions: translations, detokenised text.
     references: one for each, or a list of several for each.
-    ter: whether to compute TER too (default: True), which takes many times as long as the rest.
+    metrics: which scores to compute (default: bleu, chrf and ter, which takes many times as long as the rest; also wer
+        and per, error rates of whole lines and of their units).
     lowercase: whether to ignore case (default: False).
     tokenize: name of sacrebleu's tokeniser for BLEU (default: "13a").
 
 Returns:
-    bleu, chrf, ter: in percent; and bleu_signature, chrf_signature, ter_signature.
+    each metric by its name, in percent; and its signature, such as bleu_signature.
 """
 
 
@@ -39,5 +41,9 @@ class TranslationMetric(evaluate.Metric):
             reference_urls=["https://github.com/mjpost/sacrebleu"],
         )
 
-    def _compute(self, predictions: Any, references: Any, ter: bool = True, **options: Any) -> dict[str, Any]:
-        return asdict(score_translations(list(predictions), list(references), ter=ter, **options))
+    def _compute(
+        self, predictions: Any, references: Any, metrics: Any = ("bleu", "chrf", "ter"), **options: Any
+    ) -> dict[str, Any]:
+        scores = score_translations(list(predictions), list(references), metrics, **options)
+        values = {name: score.value for name, score in scores.items()}
+        return values | {f"{name}_signature": score.signature for name, score in scores.items()}

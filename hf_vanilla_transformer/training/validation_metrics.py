@@ -1,0 +1,49 @@
+"""What an evaluation finds, by name: likelihood, and the scores of translations that a run asks for."""
+
+from typing import Any
+
+from ..evaluation.scores import HIGHER_IS_BETTER, METRICS
+
+LIKELIHOOD = ("loss", "perplexity")
+# All but the paper's BLEU, which is of text that is tokenised.
+OF_TRANSLATIONS = tuple(name for name in METRICS if name != "paper_bleu")
+DEFAULT = ("bleu", "chrf")
+
+
+def is_better_higher(metric: str) -> bool:
+    """Returns whether more is better of a metric.
+
+    Args:
+        metric: as `metric_for_best_model` names it, such as `bleu` or `eval_bleu`.
+    """
+    return metric.rpartition("_")[2] in HIGHER_IS_BETTER
+
+
+def check_validation_metrics(args: Any) -> None:
+    """Refuses metrics that there are not, and to be judged by one that the run does not compute.
+
+    Args:
+        args: the arguments of a run.
+
+    Raises:
+        ValueError: a metric is unknown, not computed, or of translations where there are none.
+    """
+    for name in args.validation_metrics:
+        if name not in OF_TRANSLATIONS:
+            raise ValueError(f"validation_metrics has {name!r}, which is none of {', '.join(OF_TRANSLATIONS)}")
+    if args.objective == "span_corruption" and tuple(args.validation_metrics) != DEFAULT:
+        raise ValueError("validation_metrics are of translations; span_corruption has loss and perplexity")
+    metric = (args.metric_for_best_model or "loss").removeprefix("eval_").rpartition("_")[2]
+    if metric in OF_TRANSLATIONS and metric not in args.validation_metrics:
+        raise ValueError(
+            f"metric_for_best_model={args.metric_for_best_model} is not computed; give validation_metrics "
+            f"{' '.join([*args.validation_metrics, metric])}"
+        )
+    if metric not in (*LIKELIHOOD, *OF_TRANSLATIONS):
+        raise ValueError(
+            f"metric_for_best_model={args.metric_for_best_model!r} is none of "
+            f"{', '.join([*LIKELIHOOD, *OF_TRANSLATIONS])}"
+        )
+
+
+__all__ = ["DEFAULT", "LIKELIHOOD", "OF_TRANSLATIONS", "check_validation_metrics", "is_better_higher"]

@@ -1,0 +1,77 @@
+"""Runs that are released together: what is read of them, and which do not belong together."""
+
+import json
+import shutil
+
+import pytest
+from released import standing
+
+from hf_vanilla_transformer.publishing import PublicPaths
+from hf_vanilla_transformer.publishing.runs import read_runs, wall_clock_minutes
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return standing(tmp_path_factory.mktemp)
+
+
+@pytest.fixture
+def copies(made, tmp_path):
+    return [shutil.copytree(run, tmp_path / run.name) for run in made.runs]
+
+
+def read(made, folders):
+    return read_runs(folders, PublicPaths.parse([f"{made.text}=data/words"]))
+
+
+def change(folder, name, value):
+    path = folder / "results.json"
+    results = json.loads(path.read_text())
+    results["arguments"][name] = value
+    path.write_text(json.dumps(results))
+
+
+def test_what_a_run_says_about_itself(made):
+    first, second = read(made, made.runs)
+    assert (first.seed, second.seed) == (7, 42)  # 42 is the default, which a run does not write down
+    described = first.described()
+    assert (described["updates"], described["final_weights"], described["minutes"]) == (3, "last update", 3.0)
+    assert (described["environment"]["device"], described["environment"]["threads"]) == ("A CPU", 3)
+
+
+@pytest.mark.parametrize("missing", ["results.json", "model.safetensors", "curves.png", "tokenizer.json"])
+def test_a_run_that_is_not_finished_is_refused(missing, made, copies):
+    (copies[1] / missing).unlink()
+    with pytest.raises(FileNotFoundError, match=f"not the output of a finished run: it has no {missing}; .*resume"):
+        read(made, copies)
+    with pytest.raises(FileNotFoundError, match="there is no run nowhere"):
+        read(made, ["nowhere"])
+
+
+def test_runs_differ_in_their_seed_and_in_nothing_else(made, copies):
+    change(copies[1], "data_cache_dir", "elsewhere")  # changes nothing of what is learned
+    read(made, copies)
+    change(copies[1], "vocab_size", 301)
+    with pytest.raises(ValueError, match="not runs of one recipe: vocab_size is 300 and 301; release them by"):
+        read(made, copies)
+    change(copies[1], "vocab_size", 300)
+    change(copies[1], "max_grad_norm", 1.0)
+    with pytest.raises(ValueError, match=r"max_grad_norm is the default and 1.0"):
+        read(made, copies)
+    with pytest.raises(ValueError, match="have one seed, 7; runs need different ones"):
+        read(made, [made.runs[0], copies[0]])
+
+
+@pytest.mark.parametrize("content", ["{", "{}", '{"arguments": {}, "metrics": {"updates": 1}, "history": []}', "[]"])
+def test_results_that_are_not_of_a_run_are_named(content, made, copies):
+    (copies[0] / "results.json").write_text(content)
+    with pytest.raises(ValueError, match=r"results.json is not that of a run"):
+        read(made, copies)
+
+
+def test_minutes_of_a_resumed_run_add_up():
+    assert wall_clock_minutes([]) == 0
+    assert wall_clock_minutes([{"minutes": 1.0}, {"step": 1}, {"minutes": 4.0}]) == 4
+    # Three processes: until 4, until 2, and until 3.5 minutes after their start.
+    minutes = [1.0, 4.0, 0.5, 2.0, 1.5, 3.5]
+    assert wall_clock_minutes([{"minutes": each} for each in minutes]) == pytest.approx(4 + 2 + 3.5)
