@@ -133,12 +133,16 @@ def publish(
         UploadError: the Hub refused, or could not be reached; says what was uploaded.
         ValueError: an option cannot be used, or the proof failed.
     """
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(
+            f"there is no folder {folder}; give the folder of a model, such as the output of a run"
+        )
     results = _results(Path(folder))
     repository = repo_id or results.get("card", {}).get("repo_id") or Path(folder).resolve().name
     require_hub_name(repository)
     if not dry_run and get_token() is None:
         raise ValueError("nobody is logged in to the Hub: hf auth login, or a token in HF_TOKEN; --dry_run needs none")
-    chosen, left_out = choose_files(folder, include, exclude) if Path(folder).is_dir() else ([], [])
+    chosen, left_out = choose_files(folder, include, exclude)
     if "adapter_config.json" in chosen:
         raise ValueError(f"{folder} is an adapter, which needs its model; publish the folder of the merged model")
     proven_on = proven_on or ProvenOn()
