@@ -134,9 +134,7 @@ def publish(
         ValueError: an option cannot be used, or the proof failed.
     """
     if not Path(folder).is_dir():
-        raise FileNotFoundError(
-            f"there is no folder {folder}; give the folder of a model, such as the output of a run"
-        )
+        raise FileNotFoundError(f"there is no folder {folder}; give the folder of a model, such as the output of a run")
     results = _results(Path(folder))
     repository = repo_id or results.get("card", {}).get("repo_id") or Path(folder).resolve().name
     require_hub_name(repository)
