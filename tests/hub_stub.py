@@ -170,11 +170,13 @@ def _handler(hub):
 
         def result(self, method, path, body):
             writes = method in ("POST", "PUT") and not path.startswith("/objects/")  # whose addresses are signed
-            if writes and self.headers.get("Authorization") != f"Bearer {TOKEN}":
+            if (writes or path == "/api/whoami-v2") and self.headers.get("Authorization") != f"Bearer {TOKEN}":
                 return 401, {"error": "Invalid credentials"}, {}
             parts = path.strip("/").split("/")
             if path == "/api/repos/create":
                 return self.create(json.loads(body))
+            if path == "/api/whoami-v2":
+                return 200, {"name": "me"}, {}
             if path == "/api/validate-yaml":
                 return 200, {"errors": [], "warnings": []}, {}
             if method == "PUT" and parts[0] == "objects":

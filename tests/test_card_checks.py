@@ -104,8 +104,14 @@ def test_examples_are_those_that_the_hub_shows(tmp_path):
     assert card_examples(tmp_path) == [("A dog.", "Ein Hund."), ("A cat.", None)]
 
 
-@pytest.mark.parametrize("content", [None, "# Title\n", "---\ntags: [a\n---\n", "---\nwidget: 3\n---\n"])
+@pytest.mark.parametrize("content", [None, "# Title\n", "---\nwidget: 3\n---\n"])
 def test_no_card_no_examples(content, tmp_path):
     if content is not None:
         (tmp_path / "README.md").write_text(content)
     assert card_examples(tmp_path) == []
+
+
+def test_examples_of_a_card_that_cannot_be_read(tmp_path):
+    (tmp_path / "README.md").write_text("---\ntags: [a\n---\n")
+    with pytest.raises(ValueError, match=r"README.md: its metadata cannot be read: .*line 1"):
+        card_examples(tmp_path)

@@ -7,8 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 from commanding import save_translator
+from test_pair_scores import build
 
 from hf_vanilla_transformer.compatibility import NEWEST_TESTED_TRANSFORMERS, OLDEST_TRANSFORMERS
+from hf_vanilla_transformer.data.unit_tokenizer import train_unit_tokenizer
 from hf_vanilla_transformer.publishing import environments, save_self_contained
 from hf_vanilla_transformer.publishing.environments import python_with_transformers, transformers_version
 from hf_vanilla_transformer.publishing.proof import expected_translations, prove_folder
@@ -38,7 +40,7 @@ def commands(monkeypatch):
         if any(word in command for word in run.fails):
             return SimpleNamespace(returncode=1, stdout="", stderr="notes\nERROR: no such release\n\n")
         if "venv" in command:
-            Path(command[-1]).mkdir(parents=True)
+            Path(command[-1]).mkdir(parents=True, exist_ok=True)
         return SimpleNamespace(returncode=0, stdout="", stderr="")
 
     monkeypatch.setattr(environments.subprocess, "run", pretend)
@@ -75,23 +77,26 @@ def test_one_that_was_not_finished_is_made_again(tmp_path, commands):
     with pytest.raises(ValueError, match=r"could be made in .*5.18.*: -m pip install says: ERROR: no such"):
         python_with_transformers("5.18", tmp_path)
     commands.fails = ()
-    (tmp_path / "other").mkdir()
     commands.commands.clear()
-    with pytest.MonkeyPatch.context() as patch:  # the folder is there already
-        patch.setattr(Path, "mkdir", lambda self, **options: None)
-        python_with_transformers("5.18", tmp_path)
+    python_with_transformers("5.18", tmp_path)
     assert "--clear" in commands.commands[0]
     assert len(commands.commands) == 2
 
 
 @pytest.mark.slow  # minutes: makes an environment with pip, and needs its index
-def test_a_folder_is_proven_on_the_oldest_transformers_without_the_package(tmp_path):
-    model, tokenizer = save_translator(tmp_path / "run")
-    save_self_contained(model, tmp_path / "model", tokenizer)
+def test_folders_are_proven_on_the_oldest_transformers_without_the_package(tmp_path):
+    """One with a tokenizer that needs no code, and one with a tokenizer that has code."""
     python = python_with_transformers(transformers_version("oldest"), tmp_path, CONSTRAINTS)
-    expected = expected_translations(model, tokenizer, ["a b", "C A"])
-    proof = prove_folder(tmp_path / "model", ["a b", "C A"], expected, python, "an environment")
-    assert proof.transformers.startswith("{}.{}.".format(*OLDEST_TRANSFORMERS))
-    assert not proof.was_hidden
+    model, tokenizer = save_translator(tmp_path / "run")
+    rows = [{"source": "né a", "target": "n e a"}]
+    with_code = train_unit_tokenizer(rows, source_units="nfd_characters", target_units="words", tags=["<ipa>"])
+    for name, each in (("plain", tokenizer), ("code", with_code)):
+        translator = model if each is tokenizer else build(each)
+        save_self_contained(translator, tmp_path / name, each)
+        sentences = ["a b", "<ipa> né"]
+        expected = expected_translations(translator, each, sentences)
+        proof = prove_folder(tmp_path / name, sentences, expected, python, "an environment")
+        assert proof.transformers.startswith("{}.{}.".format(*OLDEST_TRANSFORMERS))
+        assert not proof.was_hidden
     done = subprocess.run([python, "-m", "pip", "list"], capture_output=True, text=True, check=True)
     assert "vanilla" not in done.stdout

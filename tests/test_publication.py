@@ -1,6 +1,7 @@
 """Publishing a folder from end to end: what is built, what stops it, and what can be loaded from the Hub afterwards."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,12 +11,14 @@ import yaml
 from commanding import save_translator
 from hub_stub import running_hub
 from peft import LoraConfig, get_peft_model
+from released import standing
 from test_remote_code import PACKAGE_IS_MISSING
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from hf_vanilla_transformer.inference import translate
 from hf_vanilla_transformer.publishing import ProvenOn, UnfitFolderError, UploadError, publication, publish
 from hf_vanilla_transformer.publishing.proof import Proof
+from hf_vanilla_transformer.publishing.release import write_card as write_released_card
 
 # Of huggingface_hub itself.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning")
@@ -187,9 +190,14 @@ def test_a_proof_that_cannot_be_made_is_refused_at_once(options, error, message)
 
 
 def test_what_cannot_be_published_is_refused(run, tmp_path, proofs, monkeypatch):
-    with pytest.raises(FileNotFoundError, match="there is no folder"):
-        dry(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match="`repo_id`='a/b/c' is not a name of the Hub"):
+    for name in ("nowhere", "en-de/config.json", "me/en-de"):  # the last may be one of the Hub
+        with pytest.raises(FileNotFoundError, match="there is no folder .*; give the folder of a model"):
+            dry(tmp_path / name)
+    (run / "README.md").write_text("---\ntags: [a\n---\n")
+    with pytest.raises(ValueError, match="README.md: its metadata cannot be read"):
+        dry(run)
+    (run / "README.md").unlink()
+    with pytest.raises(ValueError, match="`name`='a/b/c' is not allowed; allowed: a name of the Hub"):
         publish(run, "a/b/c", dry_run=True, sentences=SENTENCES)
     with pytest.raises(OSError, match="is the folder of the model itself"):
         dry(run, output=run)
@@ -207,7 +215,52 @@ def test_the_repository_is_called_like_the_folder_unless_it_has_a_name(run, proo
     with running_hub() as hub:
         assert publish(run, sentences=SENTENCES).upload.repo_id == "me/en-de"
         assert publish(run, "us/other", sentences=SENTENCES).upload.repo_id == "us/other"
+        hub.fail("GET", "/api/whoami", 401)
+        with pytest.raises(UploadError, match="it could not be asked who is logged in: 401 .*log in: hf auth login"):
+            publish(run, sentences=SENTENCES)
     assert set(hub.repositories) == {"me/en-de", "us/other"}
+    for name in hub.repositories:  # which the card that was written says
+        assert f'from_pretrained("{name}"' in hub.files(name)["README.md"].decode()
+
+
+def test_a_released_card_may_say_what_the_repository_is_called(released, tmp_path, proofs):
+    results = json.loads((released / "results.json").read_text())
+    results["card"]["repo_id"] = "us/backwards"
+    folder = tmp_path / "backwards"
+    shutil.copytree(released, folder)
+    write_released_card(folder, results)
+    with running_hub() as hub:
+        assert publish(folder).upload.repo_id == "us/backwards"
+    assert hub.files("us/backwards")["README.md"] == (folder / "README.md").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory):
+    return standing(tmp_path_factory.mktemp).folder
+
+
+def test_the_card_of_a_release_says_where_it_is_published_and_is_otherwise_the_same(released, tmp_path, proofs):
+    done = publish(released, "us/other", dry_run=True, output=tmp_path / "built")
+    card, before = ((folder / "README.md").read_text() for folder in (tmp_path / "built", released))
+    assert 'from_pretrained("us/other"' in card
+    assert card.replace("us/other", "NAME") == before.replace("USER/backwards", "NAME").replace(
+        "model_cards/backwards", "NAME"
+    )
+    assert len(done.translations) == 2
+    assert {name for name in done.files if not name.endswith(".py")} == {
+        path.relative_to(released).as_posix() for path in released.rglob("*") if path.is_file()
+    }
+    assert done.left_out == []
+    assert done.remarks == []
+
+
+def test_a_card_that_people_have_changed_is_kept(released, tmp_path, proofs):
+    folder = tmp_path / "backwards"
+    shutil.copytree(released, folder)
+    with open(folder / "README.md", "a") as file:
+        file.write("More.\n")
+    publish(folder, "us/other", dry_run=True, output=tmp_path / "built")
+    assert (tmp_path / "built" / "README.md").read_bytes() == (folder / "README.md").read_bytes()
 
 
 def test_what_is_uploaded_is_what_was_built_and_no_more(run, tmp_path, proofs):

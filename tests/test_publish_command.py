@@ -95,7 +95,7 @@ def test_a_failed_upload_is_one_line(model):
         (["MODEL", "--constraint", "x"], "`constraint` has no effect without versions"),
         (["MODEL", "--dry_run", "--prove_on", "new"], "'new' is not a version of transformers"),
         (["MODEL", "--dry_run", "--include", "*.zip"], "--include '*.zip' fits no file"),
-        (["MODEL", "--dry_run", "--repo_id", "a b"], "`repo_id`='a b' is not a name of the Hub"),
+        (["MODEL", "--dry_run", "--repo_id", "a b"], "`name`='a b' is not allowed; allowed: a name of the Hub"),
     ],
 )
 def test_options_that_cannot_be_used_are_one_line(words, message, model):

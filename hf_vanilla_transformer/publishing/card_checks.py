@@ -63,12 +63,15 @@ def card_examples(folder: str | Path) -> list[tuple[str, str | None]]:
 
     Returns:
         The texts, each with the output that the card promises, or None. Empty where there is no card or example.
+
+    Raises:
+        ValueError: the metadata of the card cannot be read.
     """
     path = Path(folder) / CARD
     try:
         metadata = metadata_load(path) if path.exists() else None
-    except Exception:  # check_card says what is wrong
-        return []
+    except Exception as error:  # of YAML, whatever is in it
+        raise ValueError(f"{path}: its metadata cannot be read: {_in_one_line(error)}") from error
     examples = []
     for each in _listed((metadata or {}).get("widget")):
         if isinstance(each, Mapping) and isinstance(each.get("text"), str):

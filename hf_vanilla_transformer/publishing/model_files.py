@@ -3,12 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-# Everything else in the folder of a run is the run's own: optimizer, checkpoints that are being written, text.
-MODEL_FILES = (
-    *("config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json"),
-    *("adapter_config.json", "adapter_model.safetensors", "adapter/adapter_*", "adapter/*.json"),
-    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "README.md", "results.json", "curves.png"),
-)
+from ..training.hub import MODEL_FILES
 
 # What the folder of a model card holds besides.
 CARD_FILES = (

@@ -3,14 +3,13 @@
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCard, get_token
-from huggingface_hub.utils import HFValidationError, validate_repo_id
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..inference import load_translator
 from ..interop.output_folder import output_folder
@@ -18,10 +17,11 @@ from .card_checks import CARD, card_examples
 from .environments import NAMED_VERSIONS, python_with_transformers, transformers_version
 from .folder_checks import LARGEST_FILE, check_folder
 from .hub_folder import save_self_contained
-from .model_card import model_card
+from .model_card import model_card, render_card, require_hub_name
 from .model_files import choose_files
 from .proof import Proof, expected_translations, prove_folder
-from .uploading import Upload, upload_folder
+from .results_schema import FORMAT
+from .uploading import Upload, upload_folder, with_owner
 
 # So many translations are compared at least.
 LEAST_SENTENCES = 2
@@ -108,7 +108,8 @@ def publish(
 
     Args:
         folder: of a model card, or the output of a run.
-        repo_id: "owner/name" on the Hub; None for the folder's name, as a repository of one's own.
+        repo_id: "owner/name" on the Hub, or a "name" of one's own; None for that of the released card, or else the
+            folder's name.
         dry_run: whether to stop before the upload.
         output: where the built and proven folder is kept, also if the upload fails; None does not keep it.
         overwrite: whether files in `output` are replaced.
@@ -132,18 +133,20 @@ def publish(
         UploadError: the Hub refused, or could not be reached; says what was uploaded.
         ValueError: an option cannot be used, or the proof failed.
     """
-    repository = repo_id or Path(folder).resolve().name
-    try:
-        validate_repo_id(repository)
-    except HFValidationError as error:
-        raise ValueError(f"`repo_id`={repository!r} is not a name of the Hub; give one such as owner/name") from error
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f"there is no folder {folder}; give the folder of a model, such as the output of a run")
+    results = _results(Path(folder))
+    repository = repo_id or results.get("card", {}).get("repo_id") or Path(folder).resolve().name
+    require_hub_name(repository)
     if not dry_run and get_token() is None:
         raise ValueError("nobody is logged in to the Hub: hf auth login, or a token in HF_TOKEN; --dry_run needs none")
-    chosen, left_out = choose_files(folder, include, exclude) if Path(folder).is_dir() else ([], [])
+    chosen, left_out = choose_files(folder, include, exclude)
     if "adapter_config.json" in chosen:
         raise ValueError(f"{folder} is an adapter, which needs its model; publish the folder of the merged model")
     proven_on = proven_on or ProvenOn()
     model, tokenizer = load_translator([folder], "cpu")
+    if not dry_run:
+        repository = with_owner(repository)
     promised = {**dict.fromkeys(sentences), **dict(card_examples(folder) if CARD in chosen else ())}
     if len(promised) < LEAST_SENTENCES:
         raise ValueError(
@@ -159,15 +162,15 @@ def publish(
         temporary = Path(scratch)
         place = Path(output) if output is not None else temporary / "built"
         with output_folder(place, overwrite, folder) as built:
-            card = None if CARD in chosen else _card(model, repository, Path(folder), chosen)
+            card = _card(model, tokenizer, repository, Path(folder) / CARD if CARD in chosen else None, results)
             save_self_contained(model, built, tokenizer, card, max_shard_size=LARGEST_FILE)
             _copy(Path(folder), chosen, built)
             say("looking through the files")
             findings, remarks = check_folder(built, repository, allowed)
             findings += [
-                f"{CARD}: promises that {sentence!r} becomes {promised[sentence]!r}, but it becomes {text!r}"
-                for sentence, text in translations.items()
-                if promised[sentence] not in (None, text)
+                f"{CARD}: promises that {sentence!r} becomes {text!r}, but it becomes {translations[sentence]!r}"
+                for sentence, text in promised.items()
+                if text is not None and text.split() != translations[sentence].split()
             ]
             if findings:
                 raise UnfitFolderError(findings)
@@ -196,10 +199,29 @@ def _copy(folder: Path, chosen: Sequence[str], built: Path) -> None:
             shutil.copyfile(folder / name, built / name)
 
 
-def _card(model: PreTrainedModel, name: str, folder: Path, chosen: Sequence[str]) -> ModelCard:
+def _results(folder: Path) -> dict[str, Any]:
     path = folder / "results.json"
-    results = json.loads(path.read_text(encoding="utf-8")) if path.name in chosen else None
-    return model_card(model, name, results)
+    try:
+        results = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    return results if isinstance(results, dict) else {}
+
+
+def _card(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    repository: str,
+    present: Path | None,
+    results: Mapping[str, Any],
+) -> ModelCard | None:
+    """Writes the card; None where people have written the one that is there. One of `release` gets the new name."""
+    if results.get("format") != FORMAT:
+        return None if present else model_card(model, repository, results, tokenizer=tokenizer)
+    released: Any = results
+    if present and present.read_text(encoding="utf-8") != str(render_card(released)):
+        return None
+    return render_card(released, repository if "/" in repository else None)
 
 
 def _interpreters(proven_on: ProvenOn, temporary: Path, say: Callable[[str], None]) -> Iterator[dict[str, Any]]:

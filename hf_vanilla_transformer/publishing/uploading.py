@@ -41,6 +41,24 @@ class Upload:
     has_changed: bool
 
 
+def with_owner(repo_id: str) -> str:
+    """Puts the user who is logged in before the name of a repository.
+
+    Args:
+        repo_id: "owner/name", which is returned as it is; or "name".
+
+    Returns:
+        "owner/name".
+
+    Raises:
+        UploadError: the Hub does not say who is logged in.
+    """
+    if "/" in repo_id:
+        return repo_id
+    with _failures_named("it could not be asked who is logged in", "Nothing was uploaded"):
+        return f"{HfApi().whoami()['name']}/{repo_id}"
+
+
 def upload_folder(
     folder: str | Path,
     repo_id: str,

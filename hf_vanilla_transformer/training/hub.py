@@ -11,9 +11,15 @@ from transformers import Seq2SeqTrainer, TrainerControl, TrainerState
 from transformers.trainer_utils import HubStrategy
 from transformers.utils.hub import PushInProgress
 
-from ..publishing.model_files import MODEL_FILES
 from .arguments import VanillaTransformerTrainingArguments
 from .checkpoints import UPLOADING
+
+# Everything else in the folder of a run is the run's own: optimizer, checkpoints that are being written, text.
+MODEL_FILES = (
+    *("config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json"),
+    *("adapter_config.json", "adapter_model.safetensors", "adapter/adapter_*", "adapter/*.json"),
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "README.md", "results.json", "curves.png"),
+)
 
 
 def upload_checkpoint(checkpoint: Path, whole_in: str | None, repo_id: str, message: str, **options: Any) -> Future:
@@ -136,4 +142,4 @@ class HubUploads(Seq2SeqTrainer):
         return upload_model(self.args.output_dir, str(self.hub_model_id), message, blocking, **options)
 
 
-__all__ = ["HubUploads", "upload_checkpoint", "upload_model"]
+__all__ = ["MODEL_FILES", "HubUploads", "upload_checkpoint", "upload_model"]
