@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 import huggingface_hub.constants
 import huggingface_hub.utils._http
 import pytest
+import transformers.utils.hub
 
 TOKEN = "hf_tokenofthestubtokenofthestub"
 
@@ -100,6 +101,8 @@ def running_hub():
             patch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
             patch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
             patch.setattr(huggingface_hub.utils._http, "time", SimpleNamespace(sleep=lambda seconds: None))
+            # Made at its first use, with the address of then.
+            patch.setattr(transformers.utils.hub, "_hf_api", None, raising=False)
             patch.setenv("HF_TOKEN", TOKEN)
             patch.setenv("NO_PROXY", "127.0.0.1")
             huggingface_hub.utils._http.close_session()  # one that was offline would stay so

@@ -398,3 +398,21 @@ def test_what_is_no_fast_tokenizer_is_refused_by_its_name():
 def test_options_that_merge_in_another_way_are_refused(option, value):
     with pytest.raises(ValueError, match=f"`{option}`={value}"):
         BpeDropout(word_tokenizer([("a", "b")], **{option: value}), 0.1)
+
+
+@pytest.mark.parametrize("p", [0, 0.5, 1])
+def test_tags_of_the_tokenizer_stand_in_front_of_sources_only_and_stay_whole(p):
+    tokenizer = train_tokenizer(texts=["low lower lowest"] * 3, vocab_size=275, tags=["<2de>"])
+    text, tag = "low lower", tokenizer.convert_tokens_to_ids("<2de>")
+    plain = BpeDropout(tokenizer, p)
+    tokenizer.tgt_lang = "de"
+    dropout = BpeDropout(tokenizer, p)
+    for seed in range(5):
+        (expected,) = plain.encode_batch([text], np.random.default_rng(seed))
+        assert dropout.encode(text, np.random.default_rng(seed), as_target=True) == expected
+        assert plain.encode(f"<2de> {text}", np.random.default_rng(seed))[0] == tag
+        source = dropout.encode(text, np.random.default_rng(seed))
+        assert (source[0], source.count(tag)) == (tag, 1)
+        assert tokenizer.decode(source, skip_special_tokens=True) == text
+        if p in (0, 1):
+            assert source == [tag, *expected]

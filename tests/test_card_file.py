@@ -50,6 +50,8 @@ def test_texts_are_texts_whatever_yaml_takes_them_for(tmp_path):
         ),
         ("metric: bleu", "metric: wer", "the published wer by moses_lowercase has nothing beside it"),
         ("scoring: moses_lowercase", "scoring: moses", "the published bleu by moses has nothing beside it"),
+        ("value: 12.5", "value: 12.5, by_text: {val: 3}", "Another has a figure of 'val', which is none of the texts"),
+        ("value: 12.5", "value: 12.5, by_text: 3", "expected `key: value` lines"),
         ("title: Backwards", "title: [", "is no YAML"),
         (CARD, "", "is empty"),
         (CARD, "- a", "line 1: expected `key: value` lines"),

@@ -21,7 +21,10 @@ PRONUNCIATION = {
                 "kor": [{"wer": score(20.5), "per": score(4.0)}] + [{"wer": score(20.0), "per": score(3.9)}] * 2,
                 "vie": [{"wer": score(11.5), "per": score(2.0)}] + [{"wer": score(10.0, None), "per": score(1.9)}] * 2,
             },
-            "published": [{"system": "X", "metric": "wer", "value": 16.34, "scoring": "cased", "source": "a paper"}],
+            "published": [
+                {"system": "X", "metric": "wer", "value": 16.34, "source": "a paper", "by_text": {}},
+                {"system": "Y", "metric": "per", "value": 3.3, "source": "another", "by_text": {"kor": 4.4}},
+            ],
         }
     ],
 }  # fmt: skip
@@ -32,8 +35,9 @@ def test_error_rates_by_language_of_the_run_that_is_shipped():
     assert "900 sentences, one reference each, in 2 texts, over which scores are averaged" in text
     wer = "| WER (lower is better) | 15.00 | 14.50 to 15.50 | 16.00 | 15.00 | 17.00 | 16.00 ± 1.00 |"
     assert wer in text
-    assert "| kor | 20.00 | 19.50 to 20.50 | 3.90 | 3.40 to 4.40 |" in text
-    assert "| vie | 10.00 | - | 1.90 | 1.40 to 2.40 |" in text
+    assert "| kor | 20.00 | 19.50 to 20.50 | 3.90 | 3.40 to 4.40 | 4.40 |" in text
+    assert "| vie | 10.00 | - | 1.90 | 1.40 to 2.40 |  |" in text
+    assert " | 95 % interval | PER of Y |" in text
     assert "| X | WER (lower is better) | 16.34 | a paper |" in text
     assert "- PER: `of 2.9`" in text
 

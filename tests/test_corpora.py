@@ -329,3 +329,44 @@ def test_the_format_decides_whether_pairs_or_texts_are_read(tmp_path):
     assert rows == [{"corpus": 0, "line": 1, "source": "one"}, {"corpus": 0, "line": 2, "source": "two"}]
     with pytest.raises(ValueError, match=r"a\.txt has no pairs"):
         list(read_corpora([text], TextFormat()))
+
+
+# Tags and directions
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_tag_stands_in_front_of_sources_and_sides_may_change_places(tmp_path, kind):
+    named = KINDS[kind](tmp_path)
+    rows = list(Corpus(**named, tag="2de bt").read_pairs("en", "de"))
+    assert [(row["source"], row["target"]) for row in rows] == [(f"<2de> <bt> {a}", b) for a, b in PAIRS]
+    rows = list(Corpus(**named, tag="<2en>", reversed=True).read_pairs("en", "de", Share(1, 2)))
+    assert [(row["source"], row["target"]) for row in rows] == [(f"<2en> {b}", a) for a, b in PAIRS[1::2]]
+    assert [row["line"] for row in rows] == [2, 4]
+
+
+def test_a_source_that_is_blank_stays_blank(tmp_path):
+    path = write(tmp_path / "a.tsv", " \tx\n\ty\n")
+    assert [row["source"] for row in Corpus(path=path, tag="2de").read_pairs("en", "de")] == [" ", ""]
+
+
+@pytest.mark.parametrize(
+    "description", ["a.tsv,tag=2de bt,reversed=true", {"path": "a.tsv", "tag": "2de bt", "reversed": True}]
+)
+def test_options_and_recipes_name_tag_and_direction(description):
+    assert Corpus.parse(description) == Corpus(path="a.tsv", tag="2de bt", reversed=True)
+    assert Corpus.parse("a.tsv,reversed=false") == Corpus(path="a.tsv")
+
+
+@pytest.mark.parametrize(
+    ("description", "message"),
+    [("a.tsv,reversed=yes", "reversed is true or false, and not yes"), ("a.tsv,tag= ", "tag='' has no name in it")],
+)
+def test_what_is_no_tag_or_direction_is_named(description, message):
+    with pytest.raises(ValueError, match=message):
+        Corpus.parse(description)
+
+
+@pytest.mark.parametrize("option", [{"tag": "2de"}, {"reversed": True}])
+def test_monolingual_text_has_neither_tag_nor_direction(tmp_path, option):
+    with pytest.raises(ValueError, match="tag and reversed are for pairs"):
+        Corpus(path=write(tmp_path / "a.txt", "x\n"), **option).read_texts()

@@ -12,6 +12,7 @@ from hf_vanilla_transformer.commands.training import run_command
 from hf_vanilla_transformer.data import tokenized
 from hf_vanilla_transformer.data.batching import collate
 from hf_vanilla_transformer.data.streaming import TokenBatchStream
+from hf_vanilla_transformer.text_to_ids import text_to_ids
 from hf_vanilla_transformer.training import data_setup, prepare, prepare_only, tokenizer_setup
 from hf_vanilla_transformer.training.data_setup import corpora_of, prepare_text
 
@@ -199,3 +200,35 @@ def test_bpe_dropout_is_planned_by_epoch_and_comes_again(text, tmp_path):
     assert json.dumps([batch["input_ids"].tolist() for batch in runs[0][0]]) != json.dumps(
         [batch["input_ids"].tolist() for batch in runs[0][1]]
     )
+
+
+# Corpora of different sizes
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_temperature_gives_small_corpora_more_weight_by_its_formula(text, tmp_path, package_log, streaming):
+    large = write_lines(tmp_path / "large.tsv", [f"a {number}\tb" for number in range(200)])
+    small = write_lines(tmp_path / "small.tsv", ["c\td"] * 4 + ["\tempty"])
+    changes = {"streaming": True, "max_steps": 3} if streaming else {}
+    data = [large, f"path={small},weight=2"]
+    args = arguments(text, tmp_path / "run", train_data=data, corpus_temperature=4.0, **changes)
+    counts = [200, 2 * (5 if streaming else 4)]  # what is left out is not known of a stream
+    powers = [count ** (1 / 4) for count in counts]
+    parts = prepared(args)
+    if streaming:
+        assert parts.train_set.shares == pytest.approx([power / sum(powers) for power in powers])
+        return
+    taken = [parts.train_set.rows["corpus"][index] for batch in parts.train_sampler for _, index in batch]
+    for number, power in enumerate(powers):
+        assert taken.count(number) == pytest.approx(sum(counts) * power / sum(powers), abs=1)
+    assert "corpus_temperature=4.0: times in an epoch, by corpus: " in package_log.text
+
+
+def test_validation_text_has_the_tags_by_which_it_is_translated(text, tmp_path):
+    tags = [f"path={text / 'train.jsonl'},tag=2de", f"path={text / 'train.jsonl'},tag=2en,reversed=true"]
+    parts = prepared(arguments(text, tmp_path / "run", train_data=tags, validation_data=tags))
+    sources = parts.validation_set["source"]
+    assert {source.split()[0] for source in sources} == {"<2de>", "<2en>"}
+    for source, ids in zip(sources, parts.validation_set["input_ids"], strict=True):
+        assert text_to_ids(parts.tokenizer, [source]) == [ids]
+        assert parts.tokenizer.convert_ids_to_tokens(ids[0]) == source.split()[0]

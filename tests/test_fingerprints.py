@@ -14,6 +14,7 @@ from transformers import AutoTokenizer, ByT5Tokenizer
 from hf_vanilla_transformer.data import train_tokenizer
 from hf_vanilla_transformer.data.corpora import Corpus
 from hf_vanilla_transformer.data.fingerprints import corpus_fingerprint, tokenizer_fingerprint
+from hf_vanilla_transformer.data.unit_tokenizer import train_unit_tokenizer
 from hf_vanilla_transformer.text_to_ids import text_to_ids
 
 TEXTS = ["some words <x> <2de> x", "einige Wörter", " A</s>b"]
@@ -163,3 +164,29 @@ def test_a_dataset_is_known_by_its_files_and_split_without_being_loaded(tmp_path
             assert corpus_fingerprint(corpus) == found[-1]
     assert len(set(found)) == 4
     assert not list((tmp_path / "cache").rglob("*.arrow"))
+
+
+def test_what_is_put_in_front_of_a_text_and_its_direction_are_part_of_it(tmp_path):
+    (tmp_path / "a.tsv").write_text("a\tb\n")
+    options = [{}, {"tag": "2de"}, {"tag": "2fr"}, {"reversed": True}, {"reversed": True, "tag": "2de"}]
+    prints = [corpus_fingerprint(Corpus(path=str(tmp_path / "a.tsv"), **each)) for each in options]
+    assert len(set(prints)) == len(prints)
+    spelled = corpus_fingerprint(Corpus(path=str(tmp_path / "a.tsv"), tag="<2de>"))
+    assert spelled == prints[1]  # another spelling of the same tag
+
+
+def test_the_tags_that_a_tokenizer_puts_and_how_it_cuts_targets_are_noticed():
+    tagged = train_tokenizer(texts=["some words"] * 3, vocab_size=270, tags=["<2de>", "<2fr>"])
+    prints = []
+    for language in (None, "de", "fr", None):
+        tagged.tgt_lang = language
+        prints.append(tokenizer_fingerprint(tagged))
+    assert prints[0] == prints[3]
+    assert len(set(prints)) == 3
+    rows = [{"source": "a b", "target": "a b"}]
+    pairs = [("characters", "words"), ("nfd_characters", "words"), ("characters", "nfd_characters"), ("words", "words")]
+    made = {
+        tokenizer_fingerprint(train_unit_tokenizer(rows, source_units=source, target_units=target))
+        for source, target in pairs
+    }
+    assert len(made) == len(pairs)

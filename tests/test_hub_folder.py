@@ -16,6 +16,7 @@ from hf_vanilla_transformer import (
     VanillaTransformerConfig,
     VanillaTransformerForConditionalGeneration,
     VanillaTransformerModel,
+    VanillaTransformerTokenizer,
 )
 from hf_vanilla_transformer.data import train_tokenizer
 from hf_vanilla_transformer.publishing import model_card, push_self_contained, save_self_contained
@@ -115,7 +116,7 @@ def test_the_tokenizer_class_itself_loads_without_a_question(tmp_path):
     assert done.stdout == f"{tokenizer('a b').input_ids}\n"  # no "Do you wish to run the custom code?"
 
 
-def push_by_our_function(model):
+def push_by_our_function(model, hub):
     """From the folder of a run, with all that a run leaves there."""
     model.save_pretrained("run")
     for name in (
@@ -129,21 +130,26 @@ def push_by_our_function(model):
     return push_self_contained(model, "me/model", card=model_card(model, "me/model"))
 
 
-def push_by_transformers(model):
-    with pytest.MonkeyPatch.context() as patch:
-        for cls, auto_class in (
-            (VanillaTransformerConfig, "AutoConfig"),
-            (VanillaTransformerForConditionalGeneration, "AutoModelForSeq2SeqLM"),
-        ):
-            patch.setattr(cls, "_auto_class", None)  # undone afterwards, whatever is registered meanwhile
-            cls.register_for_auto_class(auto_class)
-        return model.push_to_hub("me/model").commit_url
+def push_by_transformers(model, hub):
+    """In a process of its own: transformers keeps the address of the Hub from its first use on."""
+    model.save_pretrained("run")
+    program = """
+from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
+VanillaTransformerConfig.register_for_auto_class()
+VanillaTransformerForConditionalGeneration.register_for_auto_class("AutoModelForSeq2SeqLM")
+print(VanillaTransformerForConditionalGeneration.from_pretrained("run").push_to_hub("me/model").commit_url)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=hub.environment("home"), capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()[-1]
 
 
 @pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning")  # of huggingface_hub itself
 @pytest.mark.parametrize(
     "push",
-    [push_by_our_function, push_by_transformers],
+    [push_by_our_function, pytest.param(push_by_transformers, marks=pytest.mark.slow)],  # 6 seconds
     ids=["ours", "transformers"],
 )
 def test_push_uploads_the_same_folder_in_one_commit(tmp_path, push, monkeypatch):
@@ -151,7 +157,7 @@ def test_push_uploads_the_same_folder_in_one_commit(tmp_path, push, monkeypatch)
     monkeypatch.chdir(tmp_path)
     model = VanillaTransformerForConditionalGeneration(VanillaTransformerConfig(**SMALL))
     with running_hub() as hub:
-        address = push(model)
+        address = push(model, hub)
     _, commit = hub.repositories["me/model"].branches["main"]
     assert address == f"{hub.address}/me/model/commit/{commit.sha}"
     save_self_contained(model, "saved")
@@ -244,3 +250,21 @@ def test_stock_scripts_train_evaluate_and_predict_from_a_folder(positions, tmp_p
     assert result["predicted"] == len(rows)
     assert result["loss"] < 0.3  # without smoothing, with which it could not be below 0.8
     assert result["again"] == "eins zwei"
+
+
+def test_a_tokenizer_with_code_brings_it_along_and_no_other_does(tmp_path):
+    model = VanillaTransformerForConditionalGeneration(VanillaTransformerConfig(**SMALL))
+    tagged = train_tokenizer(texts=["a b c"], vocab_size=262, tags=["<2de>"])
+    save_self_contained(model, tmp_path / "tagged", tagged)
+    auto_map = json.loads((tmp_path / "tagged" / "tokenizer_config.json").read_text())["auto_map"]
+    (reference,) = filter(None, auto_map["AutoTokenizer"])
+    module, name = reference.split(".")
+    assert f"class {name}(" in (tmp_path / "tagged" / f"{module}.py").read_text()
+    assert tagged._auto_class is None
+    loaded = AutoTokenizer.from_pretrained(tmp_path / "tagged", trust_remote_code=False)
+    assert type(loaded) is VanillaTransformerTokenizer  # of this package, where it is imported
+    tagged.save_pretrained(tmp_path / "without")
+    assert not list((tmp_path / "without").glob("*.py"))
+    assert "auto_map" not in (tmp_path / "without" / "tokenizer_config.json").read_text()
+    save_self_contained(model, tmp_path / "plain", train_tokenizer(texts=["a b c"], vocab_size=262))
+    assert not (tmp_path / "plain" / f"{module}.py").exists()

@@ -40,7 +40,7 @@ def differences(folder, card):
     }
     found += [name for name, text in written.items() if (folder / name).read_text(encoding="utf-8") != text]
     model, tokenizer = load_translator([folder], "cpu")
-    found += ["model"] * (shape_of(model) != results["model"] or results["name"] != folder.name)
+    found += ["model"] * (shape_of(model, tokenizer) != results["model"] or results["name"] != folder.name)
     inputs = translate_inputs(model, tokenizer, results["card"]["inputs"])
     return found + ["inputs"] * (inputs != results["inputs"])
 

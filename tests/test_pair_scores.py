@@ -200,3 +200,16 @@ def test_a_pair_longer_than_the_learned_positions_is_named(tokenizer):
         ValueError, match=r"pair 2 \(from 0\) has 2 and 1\d tokens, but the model has 6 learned positions"
     ):
         next(scores)
+
+
+def test_a_tag_is_put_in_front_of_sources_and_not_of_translations():
+    tagged = train_tokenizer(texts=["a b c", "A B C"], vocab_size=262, tags=["<2de>"])
+    model = build(tagged)
+    written, pairs = list(score_pairs(model, tagged, [("<2de> a b", "A")])), [("a b", "A")]
+    assert list(score_pairs(model, tagged, pairs, tag="2de")) == written
+    assert list(score_pairs(model, tagged, pairs)) != written
+    assert list(score_pairs(model, tagged, [("", "A")], tag="2de")) == list(score_pairs(model, tagged, [("", "A")]))
+    tagged.tgt_lang = "de"
+    assert list(score_pairs(model, tagged, pairs)) == written
+    with pytest.raises(ValueError, match="'<2fr>' is not a tag"):
+        next(score_pairs(model, tagged, [("a", "A")], tag="2fr"))

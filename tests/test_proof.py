@@ -150,7 +150,7 @@ def test_a_self_contained_folder_is_proven_and_is_left_as_it_was(tmp_path):
     assert {path: path.read_bytes() for path in (tmp_path / "model").rglob("*")} == before
 
 
-@pytest.mark.slow  # 15 seconds: two other interpreters
+@pytest.mark.slow  # 6 seconds each: another interpreter
 @pytest.mark.parametrize(
     ("name", "old", "new", "message"),
     [
@@ -158,9 +158,9 @@ def test_a_self_contained_folder_is_proven_and_is_left_as_it_was(tmp_path):
             "config.json",
             '"AutoModel": "modeling_vanilla_transformer.VanillaTransformerModel"',
             '"x": "y.Z"',
-            "AutoModel",
+            "AutoModel fails: ValueError: .* \\.\\.\\.$",
         ),
-        ("decoder.py", "from .embeddings import", "from .nowhere import", "nowhere"),
+        ("decoder.py", "from .embeddings import", "from .nowhere import", "AutoModel fails: .*nowhere"),
     ],
 )
 def test_a_folder_that_lacks_something_is_not(name, old, new, message, tmp_path):

@@ -79,6 +79,14 @@ def test_every_key_has_a_comment_and_lines_fit(tmp_path):
     assert yaml.safe_load("\n".join(lines))["preset"] == "tiny"
 
 
+def test_corpora_keep_their_tags(tmp_path):
+    arguments = given(
+        tmp_path, train_data=["path=/scratch/words/kor.tsv,tag=kor", "path=/scratch/words/vie.tsv,tag=vie"]
+    )
+    recipe = public_arguments(arguments, PATHS)
+    assert recipe["train_data"] == [{"path": f"data/words/{tag}.tsv", "tag": tag} for tag in ("kor", "vie")]
+
+
 def test_a_model_that_was_trained_further_is_repeated_by_finetune(tmp_path):
     arguments = {"model_name_or_path": "model_cards/base", "max_steps": 3, "warmup_steps": 4}
     assert "vanilla-transformer finetune recipe.yaml" in recipe_text(public_arguments(arguments, PATHS), "mine")

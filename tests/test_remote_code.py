@@ -14,6 +14,7 @@ from hf_vanilla_transformer import (
     VanillaTransformerModel,
 )
 from hf_vanilla_transformer.data import train_tokenizer
+from hf_vanilla_transformer.data.unit_tokenizer import train_unit_tokenizer
 from hf_vanilla_transformer.publishing import save_self_contained
 
 # What a program begins with that is to run as where the package is not installed.
@@ -39,10 +40,19 @@ LOADER = (
 import torch
 from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoTokenizer
 
-folder, again, reference = sys.argv[1:]
+folder, again, reference, phonetic = sys.argv[1:]
 expected = torch.load(reference, weights_only=True)
 tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
 assert tokenizer("a b", return_tensors="pt").input_ids.tolist() == expected["tokens"].tolist()
+if "phonetic" in expected:
+    for place in (phonetic, again + "-tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=True)
+        assert type(tokenizer).__name__ == "VanillaTransformerTokenizer"
+        tokenizer.tag = "ipa"
+        assert dict(tokenizer("né", text_target="n e")) == expected["phonetic"], tokenizer("né", text_target="n e")
+        assert tokenizer.decode(expected["phonetic"]["labels"], skip_special_tokens=True) == "n e"
+        assert tokenizer.decode(tokenizer("né").input_ids, skip_special_tokens=True) == "né"
+        tokenizer.save_pretrained(again + "-tokenizer")
 for place in (folder, again):
     config = AutoConfig.from_pretrained(place, trust_remote_code=True)
     assert config.to_dict()["d_model"] == expected["d_model"] and config.hidden_size == expected["d_model"]
@@ -78,7 +88,14 @@ def tokenizer():
     return train_tokenizer(texts=["a b c"], vocab_size=262)
 
 
-def load_without_the_package(model, tokenizer, folder, tmp_path):
+@pytest.fixture(scope="module")
+def phonetic():
+    """A tokenizer that has code of its own."""
+    rows = [{"source": "né", "target": "n e"}]
+    return train_unit_tokenizer(rows, source_units="nfd_characters", target_units="words", tags=["<ipa>"])
+
+
+def load_without_the_package(model, tokenizer, folder, tmp_path, phonetic=None):
     """Loads `folder` in an interpreter without the package, compares, saves it again from there, and loads that."""
     source = torch.tensor([[5, 6, 7, 8, 2], [9, 10, 2, 1, 1]])
     target = torch.randint(4, 270, (2, 4), generator=torch.Generator().manual_seed(0))
@@ -94,17 +111,22 @@ def load_without_the_package(model, tokenizer, folder, tmp_path):
             "ids": model.generate(**prompt, max_new_tokens=6, num_beams=2),
             "loss": model(**prompt, labels=target).loss,
         }
+    if phonetic is not None:
+        phonetic.tag = "ipa"
+        reference["phonetic"] = dict(phonetic("né", text_target="n e"))
     torch.save(reference, tmp_path / "reference.pt")
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(tmp_path / "modules")}
     return subprocess.run(
-        [sys.executable, "-c", LOADER, str(folder), str(tmp_path / "again"), str(tmp_path / "reference.pt")],
+        [sys.executable, "-c", LOADER, str(folder), str(tmp_path / "again"), str(tmp_path / "reference.pt"),
+         str(tmp_path / "phonetic")],
         env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
 
 
-def test_a_self_contained_folder_loads_and_saves_again(model, tokenizer, tmp_path):
+def test_a_self_contained_folder_loads_and_saves_again(model, tokenizer, phonetic, tmp_path):
     save_self_contained(model, tmp_path / "model", tokenizer)
-    done = load_without_the_package(model, tokenizer, tmp_path / "model", tmp_path)
+    save_self_contained(model, tmp_path / "phonetic", phonetic)
+    done = load_without_the_package(model, tokenizer, tmp_path / "model", tmp_path, phonetic)
     assert (done.returncode, done.stdout.strip()) == (0, "equal"), done.stderr
 
 

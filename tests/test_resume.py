@@ -11,6 +11,8 @@ from pathlib import Path
 
 import child_processes
 import pytest
+import torch
+from safetensors.torch import load_file
 from training_runs import arguments, assert_same_end, flags, options, write_text
 
 from hf_vanilla_transformer.training import pretrain, summary_lines
@@ -215,3 +217,19 @@ def test_resuming_a_finished_run_changes_nothing(start, uninterrupted, text, tmp
     assert_same_end(uninterrupted, tmp_path)
     assert "tok:13a" in again.metrics["signatures"]["bleu"]
     assert summary_lines(again.metrics, "x")
+
+
+@pytest.mark.slow  # 15 seconds: three runs
+@pytest.mark.parametrize("streaming", [False, True])
+def test_corpora_with_tags_and_a_temperature_go_on_where_they_stopped(start, text, tmp_path, streaming):
+    train = f"path={text / 'train.jsonl'}"
+    data = [f"{train},tag=2de", f"{train},tag=2en,reversed=true,weight=0.1", f"path={text / 'val.jsonl'},tag=2de"]
+    values = {"train_data": data, "corpus_temperature": 3.0, "streaming": streaming, "save_strategy": "steps"}
+    values |= {"save_steps": 3, "eval_strategy": "no", "validation_data": [], "max_tokens": 256, "average_last": 1}
+    run_whole(start, options(text, tmp_path / "whole", **values, max_steps=12))
+    run_whole(start, options(text, tmp_path / "parts", **values, max_steps=6))
+    run_whole(start, options(text, tmp_path / "parts", **values, max_steps=12, resume_from_checkpoint="last"))
+    if not streaming:  # of which an epoch is as long as the run, and so another in the log of a shorter one
+        assert_same_end(tmp_path / "whole", tmp_path / "parts")
+    weights = [load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts")]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])

@@ -94,6 +94,8 @@ def test_checkpoints_without_an_optimizer_are_no_place_to_resume_from(text, tmp_
         ({"vocab_size": 290}, "vocab_size was 300, now 290"),
         ({"seed": 7}, "seed was 42, now 7"),
         ({"max_length": 9}, "max_length was 256, now 9"),
+        ({"corpus_temperature": 5.0}, "corpus_temperature was 1.0, now 5.0"),
+        ({"source_units": "characters", "target_units": "words"}, "source_units was 'bpe', now 'characters'"),
         ({"bpe_dropout": 0.1}, "bpe_dropout was 0.0, now 0.1"),
         ({"config_overrides": ["dropout=0.5"]}, "config_overrides was"),
         ({"frozen_modules": ["model.encoder.layers"]}, "frozen_modules was"),

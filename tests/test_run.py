@@ -1,5 +1,6 @@
 """Training end to end on a few sentences: what is learned, saved, logged, gone on with and refused."""
 
+import itertools
 import json
 import math
 import shutil
@@ -16,6 +17,7 @@ from hf_vanilla_transformer.data import train_tokenizer
 from hf_vanilla_transformer.data.tokenization import sentinel_ids
 from hf_vanilla_transformer.evaluation import label_likelihood, score_translations
 from hf_vanilla_transformer.inference import translate
+from hf_vanilla_transformer.text_to_ids import text_to_ids
 from hf_vanilla_transformer.training import prepare, pretrain, train
 from hf_vanilla_transformer.training.averaging import average_weights
 from hf_vanilla_transformer.training.checkpoints import list_checkpoints
@@ -436,3 +438,28 @@ def test_what_validation_would_decide_is_refused_before_anything_is_written(text
     with pytest.raises(ValueError, match=message):
         prepare(arguments(text, tmp_path / "run", **changes))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow  # 40 seconds: it learns three tasks
+def test_one_model_learns_tasks_of_different_units_and_directions_by_their_tags(tmp_path):
+    """Letters to units in their order and backwards, and units to letters, out of one file."""
+    words = ["".join(each) for length in (2, 3, 4) for each in itertools.product("abc", repeat=length)]
+    (tmp_path / "there.tsv").write_text("".join(f"{word}\t{' '.join(word.upper())}\n" for word in words))
+    (tmp_path / "back.tsv").write_text("".join(f"{word}\t{' '.join(word[::-1].upper())}\n" for word in words))
+    there, back = f"path={tmp_path / 'there.tsv'}", f"path={tmp_path / 'back.tsv'}"
+    shape = ["d_model=32", "num_heads=4", "d_ff=64", "num_encoder_layers=1", "num_decoder_layers=1", "dropout=0"]
+    args = arguments(
+        *(tmp_path, tmp_path / "run"), source_units="characters", target_units="words", config_overrides=shape,
+        train_data=[f"{there},tag=there", f"{back},tag=back", f"{there},tag=spell,reversed=true"],
+        validation_data=[f"{there},tag=there", f"{back},tag=back"], eval_strategy="no", save_strategy="no",
+        learning_rate=0.01, warmup_steps=50, max_tokens=512, max_steps=500,
+    )  # fmt: skip
+    result = pretrain(args)
+    assert result.metrics["final_chrf"] > 95
+    model, tokenizer = result.model.eval(), AutoTokenizer.from_pretrained(tmp_path / "run")
+    assert list(translate(model, tokenizer, ["abc", "cab"], tag="there")) == ["A B C", "C A B"]
+    assert list(translate(model, tokenizer, ["abc", "<back>cab"], tag=None))[1] == "B A C"
+    assert list(translate(model, tokenizer, ["abc", "cab"], tag="back")) == ["C B A", "B A C"]
+    (spelled,) = text_to_ids(tokenizer, ["<spell> A B C"], as_target=True)
+    made = model.generate(torch.tensor([spelled]))
+    assert tokenizer.decode(made[0], skip_special_tokens=True) == "abc"

@@ -17,6 +17,7 @@ from hf_vanilla_transformer.data.batching import TokenBatchSampler
 from hf_vanilla_transformer.data.corpora import Corpus, TextFormat
 from hf_vanilla_transformer.data.filters import Filters
 from hf_vanilla_transformer.data.streaming import StreamOptions, TokenBatchStream, corpus_shares
+from hf_vanilla_transformer.data.unit_tokenizer import train_unit_tokenizer
 
 NO_FILTERS = Filters()
 LINES = [f"{'w' * (1 + i % 9)} {i}" for i in range(60)]
@@ -261,3 +262,19 @@ def test_a_corpus_with_fewer_sentences_than_readers_is_refused(tmp_path, tokeniz
     tiny = corpus(tmp_path / "tiny.tsv", LINES[:1])
     with pytest.raises(ValueError, match=r"no sentence in .*tiny\.tsv for reader 2 of 2"):
         next(iter(stream([tiny], tokenizer, num_processes=2, process_index=1)))
+
+
+def test_tags_and_directions_are_those_of_each_corpus(tmp_path):
+    rows = [{"source": "ab", "target": "x y"}]
+    tokenizer = train_unit_tokenizer(rows, source_units="characters", target_units="words", tags=["<2ipa>", "<2abc>"])
+    (tmp_path / "a.tsv").write_text("ab\tx y\n" * 9)
+    corpora = [Corpus(path=str(tmp_path / "a.tsv"), tag="2ipa")]
+    corpora.append(replace(corpora[0], tag="2abc", reversed=True))
+    ways = {
+        tuple(tuple(tokenizer.convert_ids_to_tokens(example[name])) for name in ("input_ids", "labels"))
+        for batch in take(stream(corpora, tokenizer), 30)
+        for example in batch
+    }
+    there = ("<2ipa>", "a", "b", "</s>"), ("▁x", "▁y", "</s>")
+    back = ("<2abc>", "▁x", "▁y", "</s>"), ("a", "b", "</s>")
+    assert ways == {there, back}

@@ -22,6 +22,7 @@ from hf_vanilla_transformer.data.tokenized import (
     row_lengths,
     usable_cores,
 )
+from hf_vanilla_transformer.data.unit_tokenizer import train_unit_tokenizer
 
 FORMAT, NO_FILTERS = TextFormat(), Filters()
 PAIRS = [(f"word {i} \u2028 ünï", f"Wort {i}") for i in range(5)]
@@ -380,3 +381,37 @@ def test_two_runs_may_write_at_once(tokenizer, load, corpus, tmp_path, monkeypat
     assert len(results) == 2
     assert results[0] == results[1]
     assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+# Tags, and sides that are cut differently
+
+
+@pytest.fixture(scope="module")
+def phonetic():
+    rows = [{"source": "ab", "target": "x y"}]
+    return train_unit_tokenizer(rows, source_units="characters", target_units="words", tags=["<2ipa>", "<2abc>"])
+
+
+def test_a_corpus_with_another_tag_is_another_text_and_none_serves_another(tmp_path, phonetic, load):
+    path = write_tsv(tmp_path / "a.tsv", [("ab", "x y")]).path
+    for tag in ("2ipa", None, "2abc", "2ipa 2abc"):
+        (row,) = load([Corpus(path=path, tag=tag)], phonetic).to_list()
+        tags = [] if tag is None else [f"<{name}>" for name in tag.split()]
+        assert phonetic.convert_ids_to_tokens(row["input_ids"]) == [*tags, "a", "b", "</s>"]
+        assert phonetic.convert_ids_to_tokens(row["labels"]) == ["▁x", "▁y", "</s>"]
+        assert row["source"] == " ".join([*tags, "ab"])
+
+
+def test_a_reversed_corpus_is_cut_as_its_text_is(tmp_path, phonetic, load):
+    path = write_tsv(tmp_path / "a.tsv", [("ab", "x y"), ("", "x")]).path
+    (row,) = load([Corpus(path=path, tag="2abc", reversed=True)], phonetic).to_list()
+    assert phonetic.convert_ids_to_tokens(row["input_ids"]) == ["<2abc>", "▁x", "▁y", "</s>"]
+    assert phonetic.convert_ids_to_tokens(row["labels"]) == ["a", "b", "</s>"]
+
+
+def test_what_the_tokenizer_does_not_know_is_counted(tmp_path, phonetic, load, package_log):
+    load([write_tsv(tmp_path / "a.tsv", [("abc", "x z"), ("cc", "x")])], phonetic)
+    assert "set: 4 tokens are <unk>" in package_log.text
+    package_log.clear()
+    load([write_tsv(tmp_path / "b.tsv", [("ab", "x")])], phonetic)
+    assert "<unk>" not in package_log.text

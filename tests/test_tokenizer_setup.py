@@ -3,6 +3,7 @@
 import copy
 import json
 import sys
+from dataclasses import replace
 
 import datasets
 import pytest
@@ -13,8 +14,9 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from hf_vanilla_transformer.data import train_tokenizer
 from hf_vanilla_transformer.data.corpora import Corpus, TextFormat
 from hf_vanilla_transformer.data.fingerprints import corpus_fingerprint
+from hf_vanilla_transformer.data.unit_tokenizer import train_unit_tokenizer
 from hf_vanilla_transformer.training import tokenizer_setup
-from hf_vanilla_transformer.training.tokenizer_setup import check_tokenizer, prepare_tokenizer
+from hf_vanilla_transformer.training.tokenizer_setup import check_tags, check_tokenizer, prepare_tokenizer
 
 LINES = [{"en": f"red dogs {i}", "de": f"rote Hunde {i}", "fr": f"chiens {i}", "text": f"text {i}"} for i in range(30)]
 
@@ -276,3 +278,61 @@ def test_ids_that_mean_other_pieces_to_the_model_are_refused(prepare, corpus, tm
     assert any(repr(piece) in str(error.value) for piece in differing)
     with pytest.raises(ValueError, match=r"1 pieces .*'<2de>' \(\d+, missing\)"):
         of("longer", "own")
+
+
+# Tags, and other units than bpe
+
+
+@pytest.fixture
+def words(tmp_path):
+    (tmp_path / "words.tsv").write_text("né\tn e ː\nça\ts a\n")
+    return Corpus(path=str(tmp_path / "words.tsv"))
+
+
+def test_tags_of_the_corpora_are_special_tokens_and_no_text(prepare, corpus, trained):
+    tagged = [replace(corpus, tag="2de"), replace(corpus, tag="bt 2de"), replace(corpus, tag="2en", reversed=True)]
+    tokenizer = prepare(tagged, vocab_size=290)
+    assert tokenizer.convert_tokens_to_ids(["<2de>", "<bt>", "<2en>"]) == [4, 5, 6]
+    assert not any("<" in text for text in trained[0])
+    assert tokenizer.decode(tokenizer("<2de> red dogs 3").input_ids, skip_special_tokens=True) == "red dogs 3"
+    prepare(tagged, vocab_size=290)
+    assert len(trained) == 1
+    assert prepare([replace(corpus, tag="2fr")], vocab_size=290).convert_tokens_to_ids("<2fr>") == 4
+    assert len(trained) == 2
+
+
+def test_units_are_those_of_the_run_and_learned_from_each_side_whatever_the_direction(prepare, words, tmp_path):
+    units = {"source_units": "nfd_characters", "target_units": "words"}
+    made = [prepare([replace(words, tag="ipa"), replace(words, tag="abc", reversed=True)], **units)]
+    made.append(prepare([words], **{**units, "source_units": "characters"}))
+    assert {"e\u0301"[1], "▁ː", "<ipa>", "<abc>"} <= set(made[0].get_vocab())
+    assert not {"é", "▁né", "n e"} & set(made[0].get_vocab())
+    assert "é" in made[1].get_vocab()
+    found = prepare([words], checkpoint=tmp_path / "run" / "tokenizer")  # as a run that is resumed
+    assert found.get_vocab() == made[1].get_vocab()
+
+
+def test_new_tokens_are_added_to_a_tokenizer_of_units_too(prepare, words):
+    tokenizer = prepare([words], source_units="characters", target_units="words", new_tokens=["<x>"])
+    assert tokenizer.convert_ids_to_tokens(tokenizer("<x>né").input_ids) == ["<x>", "n", "é", "</s>"]
+
+
+def test_corpora_that_would_not_be_read_as_they_are_meant_are_refused(words):
+    plain = train_tokenizer(texts=["a"], vocab_size=262)
+    tagged = train_tokenizer(texts=["a"], vocab_size=262, tags=["<2de>"])
+    check_tags(plain, [words], [words])
+    check_tags(tagged, [replace(words, tag="2de")], [words])
+    with pytest.raises(ValueError, match=r"words\.tsv, tag=2fr: '<2fr>' is not a tag .* it knows <2de>"):
+        check_tags(tagged, [words], [replace(words, tag="2fr")])
+    with pytest.raises(ValueError, match=r"tag=2de: .*it has no tags; new_tokens"):
+        check_tags(plain, [replace(words, tag="2de")], [])
+    tagged.tgt_lang = "de"
+    check_tags(tagged, [words], [words])
+    for change in ({"tag": "2de"}, {"reversed": True}):
+        with pytest.raises(ValueError, match=r"puts <2de> in front of every source by itself"):
+            check_tags(tagged, [replace(words, **change)], [])
+    rows = [{"source": "ab", "target": "x y"}]
+    phonetic = train_unit_tokenizer(rows, source_units="characters", target_units="words")
+    check_tags(phonetic, [replace(words, reversed=True)], [words])
+    with pytest.raises(ValueError, match="leave it out of validation_data"):
+        check_tags(phonetic, [words], [replace(words, reversed=True)])

@@ -94,3 +94,28 @@ def test_lines_that_are_not_utf_8_stop_or_are_skipped_and_counted(folder, tmp_pa
     assert skipped.stdout == run(command.main, "--model", folder, "--scores", "--file", tmp_path / "clean").stdout
     last = skipped.stderr.splitlines()[-1]
     assert last.startswith(f"2 lines skipped, empty in the output. The first: {where}, line 2: not UTF-8")
+
+
+def test_samples_are_those_of_their_seed_and_need_no_beams(folder):
+    def sampled(*options):
+        done = run(command.main, "--model", folder, "--quiet", "--do_sample", *options, stdin=b"a b c\nc b a\n")
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    first = sampled()
+    assert first == sampled("--seed", 0, "--top_k", 0, "--top_p", 1, "--temperature", 1, "--num_beams", 1)
+    assert first != sampled("--seed", 2)
+    # Of one token there is nothing to choose: the most probable.
+    greedy = run(command.main, "--model", folder, "--quiet", "--num_beams", 1, stdin=b"a b c\nc b a\n").stdout
+    assert sampled("--top_k", 1) == greedy
+
+
+@pytest.mark.parametrize("option", ["temperature", "top_k", "top_p", "seed"])
+def test_options_of_sampling_need_sampling(folder, option):
+    error = run(command.main, "--model", folder, f"--{option}", 1, "a").error
+    assert error.startswith(f"--{option} has no effect without --do_sample")
+
+
+def test_a_tag_that_the_model_does_not_have_is_refused_in_one_line(folder):
+    error = run(command.main, "--model", folder, "--tag", "2de", "a").error
+    assert error.startswith("'<2de>' is not a tag of this tokenizer; it has no tags")

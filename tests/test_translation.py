@@ -4,10 +4,11 @@ import copy
 
 import pytest
 import torch
-from transformers import GenerationConfig
+from transformers import GenerationConfig, set_seed
 
 from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
 from hf_vanilla_transformer.data import train_tokenizer
+from hf_vanilla_transformer.data.unit_tokenizer import train_unit_tokenizer
 from hf_vanilla_transformer.forced_scoring import forced_log_probs
 from hf_vanilla_transformer.inference import EnsembleForConditionalGeneration, translate, translate_with_details
 from hf_vanilla_transformer.inference import translation as translation_module
@@ -305,3 +306,45 @@ def test_what_is_no_text_is_named(model, tokenizer):
         next(translate(model, tokenizer, [5]))
     with pytest.raises(ValueError, match=r"character 1 .*U\+DC80"):
         next(translate(model, tokenizer, ["a\udc80"]))
+
+
+def test_a_tag_is_put_in_front_of_each_sentence_and_of_each_piece(tokenizer, monkeypatch):
+    tagged = train_tokenizer(texts=["a b c"], vocab_size=262, tags=["<2de>", "<bt>"])
+    config = {"d_model": 16, "num_heads": 2, "d_ff": 32, "num_encoder_layers": 1, "num_decoder_layers": 1}
+    config |= {"position_encoding": "learned", "num_learned_positions": 12}
+    model = VanillaTransformerForConditionalGeneration(
+        VanillaTransformerConfig(vocab_size=len(tagged), **config)
+    ).eval()
+    asked = []
+    monkeypatch.setattr(model, "generate", lambda input_ids, **_: asked.append(input_ids) or input_ids)
+    sentences = ["a b", "", "a b c. a b c. a b"]
+    said = list(translate(model, tagged, sentences, batch_size=1, tag="2de bt"))
+    assert said == sentences
+    tags = tagged.convert_tokens_to_ids(["<2de>", "<bt>"])
+    assert len(asked) == 4  # the last in three pieces
+    assert all(ids[0, :2].tolist() == tags and len(ids[0]) <= 12 for ids in asked)
+    with pytest.raises(ValueError, match="'<2fr>' is not a tag of this tokenizer; it knows <2de>, <bt>"):
+        next(translate(model, tagged, sentences, tag="2fr"))
+
+
+def test_what_the_vocabulary_does_not_have_is_counted_and_translated_all_the_same(package_log):
+    rows = [{"source": "ab", "target": "x y"}]
+    phonetic = train_unit_tokenizer(rows, source_units="characters", target_units="words")
+    shape = {"d_model": 16, "num_heads": 2, "d_ff": 32, "num_encoder_layers": 1, "num_decoder_layers": 1}
+    config = VanillaTransformerConfig(vocab_size=len(phonetic), **shape)
+    model = VanillaTransformerForConditionalGeneration(config).eval()
+    assert len(list(translate(model, phonetic, ["abc", "cc", "a"], batch_size=2))) == 3
+    assert "3 tokens of the sentences are <unk>" in package_log.text
+    package_log.clear()
+    list(translate(model, phonetic, ["ab", "a"]))
+    assert not package_log.text
+
+
+@pytest.mark.parametrize("batch", [{"batch_size": 3}, {"batch_tokens": 20}])
+def test_samples_are_those_of_their_seed(model, tokenizer, batch):
+    def sampled(seed):
+        set_seed(seed)
+        return list(translate(model, tokenizer, SENTENCES, do_sample=True, num_beams=1, top_k=0, **batch))
+
+    assert sampled(1) == sampled(1)
+    assert sampled(1) != sampled(2)

@@ -385,3 +385,16 @@ def test_a_series_of_pandas_is_read_in_its_order_and_a_table_refused(translator)
 
 def test_whoever_wants_a_dict_of_generate_gets_translations_all_the_same(translator):
     assert translator(["a b c", "b"], return_dict_in_generate=True) == translator(["a b c", "b"])
+
+
+def test_a_tag_of_the_call_or_the_pipeline_is_put_in_front(model):
+    tagged = train_tokenizer(texts=["a b c", "A B C"], vocab_size=262, tags=["<2de>"])
+    translator = TranslationPipeline(model=model, tokenizer=tagged, device="cpu")
+    wanted = [expected(model, tagged, f"<2de> {sentence}" if sentence.strip() else "") for sentence in SENTENCES]
+    assert translator(SENTENCES, tag="2de") == [one for (one,) in wanted]
+    by_itself = TranslationPipeline(model=model, tokenizer=tagged, device="cpu", tag="<2de>")
+    assert by_itself("a b c") == wanted[0]
+    tagged.tgt_lang = "de"
+    assert translator("a b c") == wanted[0]
+    with pytest.raises(ValueError, match="'<2fr>' is not a tag of this tokenizer; it knows <2de>"):
+        translator("a", tag="2fr")

@@ -85,9 +85,10 @@ class TokenBatchSampler:
     """Batches by tokens for every epoch: the same on every run, shared out among processes, as many each epoch.
 
     A corpus of weight w is in an epoch floor(w) times whole; of the rest, one sentence is drawn out of each group of
-    like lengths. Which pairs stand together changes from epoch to epoch only among those of equal lengths, so that the
-    batches need planning once and their number never changes. Where lengths are others in each epoch, each is planned
-    by itself, and has as many batches as epoch 0. Their order is shuffled.
+    like lengths, or all but one, so that each has nearly the same chance. Which pairs stand together changes from epoch
+    to epoch only among those of equal lengths, so that the batches need planning once and their number never changes.
+    Where lengths are others in each epoch, each is planned by itself, and has as many batches as epoch 0. Their order
+    is shuffled.
 
     There is no `batch_size` attribute: accelerate would leave out batches of another size.
 
@@ -126,11 +127,11 @@ class TokenBatchSampler:
         self._whole = whole
         sources = [
             self.source_lengths[whole],
-            *(self.source_lengths[group].max(keepdims=True) for group in self._shared),
+            *(np.repeat(self.source_lengths[group].max(), number) for group, number in self._shared),
         ]
         targets = [
             self.target_lengths[whole],
-            *(self.target_lengths[group].max(keepdims=True) for group in self._shared),
+            *(np.repeat(self.target_lengths[group].max(), number) for group, number in self._shared),
         ]
         self._slot_sources, self._slot_targets = np.concatenate(sources), np.concatenate(targets)
         multiple = num_processes * accumulation_steps
@@ -162,8 +163,11 @@ class TokenBatchSampler:
             yield [(self.epoch, int(index)) for index in slots[batches[position]]]
 
     def _pairs_in_slots(self, random: np.random.Generator) -> np.ndarray:
-        drawn = [group[random.integers(len(group))] for group in self._shared]
-        slots = np.concatenate([self._whole, np.array(drawn, dtype=np.int64)])
+        drawn = []
+        for group, number in self._shared:
+            one = random.integers(len(group))
+            drawn.append(group[one : one + 1] if number == 1 else np.delete(group, one))
+        slots = np.concatenate([self._whole, *drawn]).astype(np.int64)
         # Two orders by lengths, each with ties in random order of its own: pairs of equal lengths change places.
         count = len(self._whole)
         sources, targets = self._slot_sources[:count], self._slot_targets[:count]
@@ -181,13 +185,20 @@ class TokenBatchSampler:
         return 1 - int(self._slot_sources.sum() + self._slot_targets.sum()) / places
 
 
-def _groups_of_like_lengths(shares: np.ndarray, sources: np.ndarray, targets: np.ndarray) -> list[np.ndarray]:
-    """Cuts the pairs of each share, ordered by length, into groups of which one pair each makes up the share."""
-    groups: list[np.ndarray] = []
+def _groups_of_like_lengths(
+    shares: np.ndarray, sources: np.ndarray, targets: np.ndarray
+) -> list[tuple[np.ndarray, int]]:
+    """Cuts the pairs of each share, ordered by length, into groups; the numbers drawn of each make up the share."""
+    groups: list[tuple[np.ndarray, int]] = []
     for share in np.unique(shares[shares > 0]):
         members = np.flatnonzero(shares == share)
         ordered = members[np.lexsort((targets[members], sources[members]))]
-        groups += np.array_split(ordered, max(round(len(members) * float(share)), 1))
+        drawn = max(round(len(members) * float(share)), 1)
+        left_out = len(members) - drawn
+        if drawn <= left_out or not left_out:
+            groups += [(group, 1) for group in np.array_split(ordered, drawn)]
+        else:  # one of each group is left out; drawn one by one, some pairs would be groups of their own, and always in
+            groups += [(group, len(group) - 1) for group in np.array_split(ordered, left_out)]
     return groups
 
 

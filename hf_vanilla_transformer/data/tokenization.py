@@ -192,19 +192,21 @@ def tokenizer_statistics(
     """
     paths = usable_paths(files)
     draw = random.Random(0)
-    sample: list[str] = []
+    sample: list[tuple[str, bool]] = []
     lines = non_blank = 0
-    for line in _lines(paths, text_format):
+    for line, is_target in _lines(paths, text_format):
         lines += 1
         if line.strip():
             # Reservoir sampling: each non-blank line so far is in the sample with equal probability.
             non_blank += 1
             if len(sample) < sample_size:
-                sample.append(line)
+                sample.append((line, is_target))
             elif (place := draw.randrange(non_blank)) < sample_size:
-                sample[place] = line
-    tokens = sum(map(len, text_to_ids(tokenizer, sample))) - len(sample) * tokenizer.num_special_tokens_to_add()
-    words = sum(len(line.split()) for line in sample)
+                sample[place] = (line, is_target)
+    sides = ((side, [line for line, is_target in sample if is_target == side]) for side in (False, True))
+    tokens = sum(len(ids) for side, texts in sides for ids in text_to_ids(tokenizer, texts, as_target=side))
+    tokens -= len(sample) * tokenizer.num_special_tokens_to_add()
+    words = sum(len(line.split()) for line, _ in sample)
     return TokenizerStatistics(len(paths), lines, len(sample), tokens / len(sample), tokens / words)
 
 
@@ -310,7 +312,8 @@ def _corpus(
     if (files is None) == (texts is None):
         raise ValueError("give the training text either as `files` or as `texts`, and not both")
     if files is not None:
-        return partial(_lines, usable_paths(files), text_format)
+        paths = usable_paths(files)
+        return lambda: (line for line, _ in _lines(paths, text_format))
     assert texts is not None
     if isinstance(texts, str):
         raise TypeError("`texts` is one string; give a list or an iterator of strings")
@@ -347,21 +350,22 @@ def _suffix(path: Path) -> str:
     return Path(str(path).removesuffix(".gz")).suffix
 
 
-def _texts(path: Path, text_format: TextFormat) -> Iterator[str]:
+def _texts(path: Path, text_format: TextFormat) -> Iterator[tuple[str, bool]]:
+    """Texts, and whether each is a target."""
     if _suffix(path) not in (".jsonl", ".tsv"):
-        yield from read_lines(path)
+        yield from ((line, False) for line in read_lines(path))
         return
     for row in read_corpora([Corpus(path=str(path))], text_format):
-        yield from (row[side] for side in ("source", "target") if side in row)
+        yield from ((row[side], side == "target") for side in ("source", "target") if side in row)
 
 
-def _lines(paths: list[Path], text_format: TextFormat) -> Iterator[str]:
+def _lines(paths: list[Path], text_format: TextFormat) -> Iterator[tuple[str, bool]]:
     for path in paths:
         count, has_text = 0, False
-        for line in _texts(path, text_format):
+        for line, is_target in _texts(path, text_format):
             count += 1
             has_text = has_text or bool(line.strip())
-            yield line
+            yield line, is_target
         if not has_text:
             raise ValueError(f"{path}: all of its {count} lines are blank" if count else f"{path}: the file is empty")
 

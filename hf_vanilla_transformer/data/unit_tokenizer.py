@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 from transformers.utils import logging
 
 from ..text_to_ids import UNK
-from ..tokenization_vanilla_transformer import UNIT_MARK, VanillaTransformerTokenizer
+from ..tokenization_vanilla_transformer import UNIT_MARK
 from .corpora import Corpus, TextFormat, read_corpora
 from .rows import Row
 from .special_tokens import special_tokens_of, wrap_backend
@@ -34,7 +35,7 @@ def train_unit_tokenizer(
     tags: Sequence[str] = (),
     num_sentinels: int = 0,
     model_max_length: int | None = None,
-) -> VanillaTransformerTokenizer:
+) -> PreTrainedTokenizerFast:
     """Learns the symbols of source and target, each side cut in its own way, and makes one tokenizer of them.
 
     Letters and units do not mix: the phone `a` of a target is another symbol (`▁a`) than the letter `a` of a source.
@@ -54,7 +55,7 @@ def train_unit_tokenizer(
         model_max_length: likewise.
 
     Returns:
-        The tokenizer.
+        The tokenizer: a `VanillaTransformerTokenizer`, unless any class will do.
 
     Raises:
         ValueError: units are unknown, a side of all pairs is blank, or `vocab_size` has no room for a symbol.
@@ -90,15 +91,13 @@ def train_unit_tokenizer(
     backend.decoder = decoders.Metaspace(replacement=UNIT_MARK, prepend_scheme="always", split=False)
     backend.add_special_tokens(special_tokens)
     is_nfd = "nfd_characters" in (source_units, target_units)
-    tokenizer = wrap_backend(
+    return wrap_backend(
         backend,
         special_tokens,
         model_max_length,
         target_side=None if source_units == target_units else _as_json(cutters["target"]),
         decoded_form="NFC" if is_nfd else None,
     )
-    assert isinstance(tokenizer, VanillaTransformerTokenizer)
-    return tokenizer
 
 
 def pairs_of_files(

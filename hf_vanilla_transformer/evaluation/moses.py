@@ -50,13 +50,13 @@ def moses_description(language: str) -> str:
 
 
 def paper_tokenized(sentences: Iterable[str], language: str) -> list[str]:
-    """Cuts text as the authors of "Attention Is All You Need" did for the BLEU of their Table 2.
+    """Cuts text as the authors of "Attention Is All You Need" say they did for the BLEU of their Table 2.
 
     These are the steps of `get_ende_bleu.sh` in their tensor2tensor: Unicode's punctuation becomes that of ASCII where
-    Moses knows it, Moses' tokenizer cuts the text, and compounds are split at their hyphens ("rich-text" becomes "rich
-    ##AT##-##AT## text"), which alone is worth about a point of BLEU. That script takes references that are tokenised
-    already; here, they go the same way as translations. What the script writes as XML escapes stays as it is here,
-    which makes no difference to BLEU.
+    Moses knows it (which not every version of the script does), Moses' tokenizer cuts the text, and compounds are split
+    at their hyphens ("rich-text" becomes "rich ##AT##-##AT## text"), which alone is worth about a point of BLEU. That
+    script takes references that are tokenised already; here, they go the same way as translations. What the script
+    writes as XML escapes stays as it is here, which makes no difference to BLEU.
 
     Args:
         sentences: raw text.

@@ -26,6 +26,7 @@ class PublishedScore:
         value: as published.
         scoring: `cased` or `moses_lowercase`: figures of one kind stand in one table.
         source: where it was published.
+        by_text: its figures on single texts of a test set, such as languages, by name.
     """
 
     system: str
@@ -33,6 +34,7 @@ class PublishedScore:
     value: float
     scoring: str
     source: str
+    by_text: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,8 @@ def _check_test_set(test_set: CardTestSet, path: str) -> None:
                 f"{where}: the published {score.metric} by {score.scoring} has nothing beside it; the metrics are "
                 f"{', '.join(test_set.metrics)}, by {' and '.join(scorings)}"
             )
+        if unknown := [name for name in score.by_text if name not in test_set.texts]:
+            raise ValueError(f"{where}: {score.system} has a figure of {unknown[0]!r}, which is none of the texts")
 
 
 def _read(node: yaml.Node, kind: Any, path: str) -> Any:

@@ -21,10 +21,10 @@ tokenizer = AutoTokenizer.from_pretrained("{place}")
 Without it, by transformers alone, from a repository that `vanilla-transformer publish` has made, which has the code:
 
 ```python
-from transformers import AutoModelForSeq2SeqLM, PreTrainedTokenizerFast
+from transformers import AutoModelForSeq2SeqLM, {tokenizer_class}
 
 model = AutoModelForSeq2SeqLM.from_pretrained("{repository}", trust_remote_code=True)
-tokenizer = PreTrainedTokenizerFast.from_pretrained("{repository}")
+tokenizer = {tokenizer_class}.from_pretrained("{repository}"{trust})
 {use}
 ```
 
@@ -74,7 +74,11 @@ def _loading(results: Results, repo_id: str | None) -> str:
     use = _USE.format(sentence=json.dumps(sentence, ensure_ascii=False))
     if inputs:
         use += f"  # {[inputs[0]['output']]}"
+    has_code = results["model"].get("tokenizer_has_code")
     return _LOADING.format(
+        # Without code, AutoTokenizer would ask whether that of the model may be run.
+        tokenizer_class="AutoTokenizer" if has_code else "PreTrainedTokenizerFast",
+        trust=", trust_remote_code=True" if has_code else "",
         place=repo_id or f"model_cards/{results['name']}",
         repository=repo_id or f"USER/{results['name']}",
         use=use,

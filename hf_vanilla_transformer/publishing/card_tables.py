@@ -150,15 +150,21 @@ def _published_table(scoring: Scoring, training: Training) -> str:
 
 
 def _parts_table(scoring: Scoring, training: Training) -> str:
+    """Scores of the checkpoint by text, such as a language, beside the published ones."""
     parts = {name: of_runs[training["shipped"]] for name, of_runs in (scoring.get("parts") or {}).items()}
     if not parts:
         return ""
-    metrics = list(next(iter(parts.values())))
-    header = ["Text", *(text for name in metrics for text in (metric_title(name), "95 % interval"))]
-    rows = [
-        [part, *(text for name in metrics for text in (f"{scores[name]['value']:.2f}", _interval(scores[name])))]
-        for part, scores in parts.items()
-    ]
+    columns: list[list[str]] = [["Text", *parts]]
+    for metric in next(iter(parts.values())):
+        title = metric_title(metric)
+        columns.append([title, *(f"{scores[metric]['value']:.2f}" for scores in parts.values())])
+        columns.append(["95 % interval", *(_interval(scores[metric]) for scores in parts.values())])
+        for each in scoring.get("published") or []:
+            if each["metric"] == metric and each["by_text"]:
+                found = [each["by_text"].get(name) for name in parts]
+                figures = ["" if value is None else f"{value:.2f}" for value in found]
+                columns.append([f"{METRICS[metric]} of {each['system']}", *figures])
+    header, *rows = zip(*columns, strict=True)
     return table(header, rows)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from huggingface_hub import get_token
 
 # Patterns by which services make their keys known, and places in which people write passwords.
-SECRETS = {
+_SECRETS = {
     "token of Hugging Face": r"\b(?:hf|api_org)_[A-Za-z0-9]{16,}",
     "key of OpenAI or Anthropic": r"\bsk-[A-Za-z0-9_-]{20,}",
     "key of AWS": r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b",
@@ -27,8 +27,10 @@ SECRETS = {
     "password in an address": r"\b[A-Za-z][A-Za-z0-9+.-]*://[^\s/:@\"'`<>]+:[^\s/@\"'`<>]+@[\w.-]",
     # "eos_token" and the like are no secrets; "<HUB_TOKEN>" is what transformers writes in the place of one.
     "password or key": r"(?i)\b(?:\w+_)?(?:password|passwd|secret|api_?key|(?:access|auth|hub|hf|bearer)_token)"
-    r"[\"']?\s*[:=]\s*[\"']?(?!null\b|none\b|true\b|false\b|your|<|\$|os\.)[^\s\"',;)}\]]{6,}",
+    r"[\"']?[ \t]*[:=][ \t]*[\"']?(?!null\b|none\b|true\b|false\b|your|<|\$|os\.)[^\s\"',;)}\]]{6,}",
 }
+
+SECRETS = {kind: re.compile(pattern) for kind, pattern in _SECRETS.items()}
 
 _FOLDERS = (
     *("work", "workspace", "mnt", "media", "data", "scratch", "srv", "opt", "var", "private", "nfs", "gpfs", "lustre"),
@@ -71,24 +73,23 @@ def find_leaks(path: Path, name: str, known_names: Sequence[str] = (), allowed: 
         For each finding, a line that names the file, the line in it, and what was found; of secrets, the beginning.
     """
     text = _header(path) if path.suffix == ".safetensors" else path.read_bytes().decode("utf-8", errors="replace")
-    own = [secret for secret in {get_token(), os.environ.get("HF_TOKEN")} if secret]
-    places = _paths_of_this_machine()
-    patterns = [(kind, re.compile(pattern)) for kind, pattern in SECRETS.items()]
-    words = _pattern_of_names(known_names, Path(name).name, path.suffix)
-    for number, line in enumerate(text.splitlines(), start=1):
-        secrets = [(kind, found.group()) for kind, pattern in patterns for found in pattern.finditer(line)]
-        secrets += [("token of Hugging Face", secret) for secret in own if secret in line]
-        for kind, secret in dict.fromkeys(secrets):
-            if secret not in allowed:
-                yield f"{name}:{number}: {kind}: {secret[:6]}..."
-        found_paths = [found.group() for found in MACHINE_PATH.finditer(line)]
-        found_paths += [place for place in places if place in line and not any(place in each for each in found_paths)]
-        for found_path in dict.fromkeys(found_paths):
-            if found_path not in allowed:
-                yield f"{name}:{number}: path of this or another machine: {found_path}"
-        for word in dict.fromkeys(words.findall(line) if words else ()):
-            if word not in allowed and not any(word in each for each in found_paths):
-                yield f"{name}:{number}: name of this machine or its user: {word}"
+    secrets = {(found.start(), found.group(), kind) for kind, each in SECRETS.items() for found in each.finditer(text)}
+    own = [re.escape(secret) for secret in {get_token(), os.environ.get("HF_TOKEN")} if secret]
+    secrets |= {(found.start(), found.group(), "token of Hugging Face") for found in _any_of(own).finditer(text)}
+    places = {(found.start(), found.group()) for found in MACHINE_PATH.finditer(text)}
+    known = _any_of([re.escape(place) for place in _paths_of_this_machine()]).finditer(text)
+    places |= {(found.start(), found.group()) for found in known if not _is_within(found, places)}
+    words = _pattern_of_names(known_names, Path(name).name, path.suffix).finditer(text)
+    findings = [(start, secret, f"{kind}: {secret[:6]}...") for start, secret, kind in secrets]
+    findings += [(start, place, f"path of this or another machine: {place}") for start, place in places]
+    findings += [
+        (found.start(), found.group(), f"name of this machine or its user: {found.group()}")
+        for found in words
+        if not _is_within(found, places)
+    ]
+    lines = [(text.count("\n", 0, start) + 1, what) for start, found, what in sorted(findings) if found not in allowed]
+    for number, what in dict.fromkeys(lines):
+        yield f"{name}:{number}: {what}"
 
 
 def names_of_this_machine(public: str = "") -> list[str]:
@@ -107,14 +108,23 @@ def names_of_this_machine(public: str = "") -> list[str]:
     return sorted(each for each in said if each.lower() not in public.lower())
 
 
-def _pattern_of_names(names: Sequence[str], file_name: str, suffix: str) -> re.Pattern[str] | None:
+def _pattern_of_names(names: Sequence[str], file_name: str, suffix: str) -> re.Pattern[str]:
     """Whole words in descriptions; in prose and code, where a name may be a word, only in paths and addresses."""
     if not names or file_name in _NOT_NAMES or suffix not in (*_DESCRIPTIONS, *_PROSE, ".safetensors"):
-        return None
+        return _any_of([])
     either = "|".join(map(re.escape, names))
     if suffix in _PROSE:
         return re.compile(rf"(?<=[/\\@])(?:{either})(?![\w-])|(?<![\w-])(?:{either})(?=@)")
     return re.compile(rf"(?<![\w-])(?:{either})(?![\w-])")
+
+
+def _any_of(patterns: Sequence[str]) -> re.Pattern[str]:
+    return re.compile("|".join(patterns) or "(?!)")  # which fits nothing
+
+
+def _is_within(found: re.Match[str], places: set[tuple[int, str]]) -> bool:
+    """Whether a part of a path that was found already is meant."""
+    return any(start <= found.start() < start + len(place) for start, place in places)
 
 
 def _paths_of_this_machine() -> list[str]:

@@ -7,9 +7,10 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.utils import HFValidationError, validate_repo_id
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..evaluation.scores import METRICS
+from ..tokenization_vanilla_transformer import VanillaTransformerTokenizer
 from .card_sections import write_sections
 from .results_schema import FORMAT, Evaluation, Results, Score
 
@@ -42,6 +43,7 @@ def model_card(
     license: str | None = None,
     languages: Sequence[str] = (),
     dataset: str = "validation text of the training run",
+    tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> ModelCard:
     """Writes the card of a model that `save_self_contained` or `push_self_contained` publishes.
 
@@ -55,6 +57,7 @@ def model_card(
         license: by the Hub's short name, such as "apache-2.0".
         languages: by their codes, source and target, such as ["en", "de"].
         dataset: what the scores are of, such as "Multi30k validation".
+        tokenizer: that of the model, which decides how it is loaded; None for one that needs no code.
 
     Returns:
         The card.
@@ -76,21 +79,23 @@ def model_card(
             "format": FORMAT,
             "name": title,
             "card": {"title": title, "license": license, "languages": list(languages), "repo_id": name},
-            "model": shape_of(model),
+            "model": shape_of(model, tokenizer),
             "training": {"runs": [{}], "shipped": 0},
             "evaluations": [of_run] if scores else [],
         }
     )
 
 
-def shape_of(model: PreTrainedModel) -> dict[str, Any]:
+def shape_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None) -> dict[str, Any]:
     """Describes a model in numbers, for `Results`.
 
     Args:
         model: a model of this package.
+        tokenizer: its tokenizer; None for one that needs no code.
 
     Returns:
-        Parameters, layers and widths; and how it decodes, by the fields of its `generation_config`.
+        Parameters, layers and widths; how it decodes, by the fields of its `generation_config`; and whether its
+        tokenizer has code.
     """
     config, decoding = model.config, model.generation_config
     fields = ("num_beams", "gnmt_length_penalty", "max_extra_tokens")
@@ -103,6 +108,7 @@ def shape_of(model: PreTrainedModel) -> dict[str, Any]:
         "heads": config.num_heads,
         "vocabulary": config.vocab_size,
         "norm_position": config.norm_position,
+        "tokenizer_has_code": isinstance(tokenizer, VanillaTransformerTokenizer),
         "decoding": {name: getattr(decoding, name, None) for name in fields},
     }
 

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,7 +103,7 @@ def prove_folder(
             raise ValueError(f"{name} ({python}) proves nothing: {error}") from error
         if done.returncode != 0 or not answer.exists():
             lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}, without a message"]
-            raise ValueError(f"on {name} the folder does not work: {lines[-1]}")
+            raise ValueError(f"on {name} the folder does not work: {textwrap.shorten(lines[-1], 500)}")
         found = json.loads(answer.read_text(encoding="utf-8"))
     translations = found.pop("translations")
     proof = Proof(interpreter=name, **found)

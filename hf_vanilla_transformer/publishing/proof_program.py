@@ -11,6 +11,8 @@ import importlib.util
 import json
 import platform
 import sys
+import textwrap
+from functools import partial
 from typing import Any
 
 PACKAGE = "hf_vanilla_transformer"
@@ -82,22 +84,29 @@ def prove(folder: str, sentences: list[str]) -> dict[str, Any]:
         versions of `python`, `torch` and `transformers`.
 
     Raises:
-        RuntimeError: a class is not from the code of the folder, or the package can be imported.
+        RuntimeError: a class does not load or is not from the code of the folder, or the package can be imported.
     """
     was_hidden = hide_package()
     import torch
     import transformers
     from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoTokenizer, pipeline
 
-    loaders: list[Any] = [AutoConfig, AutoModel, AutoModelForSeq2SeqLM]
-    loaded = [loader.from_pretrained(folder, trust_remote_code=True) for loader in loaders]
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
-    translator = pipeline("translation", model=folder, trust_remote_code=True, device="cpu")
-    for each in (*loaded, translator):
-        if not type(each).__module__.startswith("transformers_modules."):
-            raise RuntimeError(f"{type(each).__name__} is from {type(each).__module__}, not from the folder's own code")
+    autos: list[Any] = [AutoConfig, AutoModel, AutoTokenizer, AutoModelForSeq2SeqLM]
+    loaders = {each.__name__: partial(each.from_pretrained, folder) for each in autos}
+    loaders["pipeline"] = partial(pipeline, "translation", model=folder, device="cpu")
+    loaded = {}
+    for name, load in loaders.items():
+        try:
+            loaded[name] = load(trust_remote_code=True)
+        except Exception as error:  # whatever it is, it belongs to this loader, and is wanted in one line
+            text = textwrap.shorten(f"{type(error).__name__}: {error}", 400, placeholder=" ...")
+            raise RuntimeError(f"{name} fails: {text}") from error
+        module = type(loaded[name]).__module__
+        if name != "AutoTokenizer" and not module.startswith("transformers_modules."):
+            raise RuntimeError(f"{name} gives a class of {module}, not of the folder's own code")
+    model, tokenizer, translator = loaded["AutoModelForSeq2SeqLM"], loaded["AutoTokenizer"], loaded["pipeline"]
     return {
-        "translations": translate_both_ways(loaded[-1].eval(), tokenizer, translator, sentences),
+        "translations": translate_both_ways(model.eval(), tokenizer, translator, sentences),
         "was_hidden": was_hidden,
         "python": platform.python_version(),
         "torch": torch.__version__,

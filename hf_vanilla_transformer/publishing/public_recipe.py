@@ -3,7 +3,7 @@
 import re
 import textwrap
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -67,10 +67,6 @@ class PublicPaths:
     def to_local(self, path: str) -> str:
         """Returns where a path of others is on this machine, likewise."""
         return _moved(path, [(public, local) for local, public in self.folders])
-
-    def local_corpus(self, corpus: Mapping[str, str]) -> dict[str, str]:
-        """Returns a corpus of CARD.yaml by the paths that it has on this machine."""
-        return {key: self.to_local(value) for key, value in corpus.items()}
 
 
 def is_of_this_machine(path: str) -> bool:
@@ -152,16 +148,14 @@ def _moved(path: str, folders: Iterable[tuple[str, str]]) -> str:
 
 def _public(name: str, value: Any, paths: PublicPaths) -> Any:
     if name in ("train_data", "validation_data"):
-        corpora = [asdict(Corpus.parse(each)) for each in value]
-        return [
-            {
-                key: paths.to_public(text) if isinstance(text, str) else text
-                for key, text in corpus.items()
-                if text is not None and (key, text) != ("weight", 1.0)
-            }
-            for corpus in corpora
-        ]
+        return [_public_corpus(Corpus.parse(each), paths) for each in value]
     return paths.to_public(value) if isinstance(value, str) else value
+
+
+def _public_corpus(corpus: Corpus, paths: PublicPaths) -> dict[str, Any]:
+    values = {each.name: getattr(corpus, each.name) for each in fields(Corpus)}
+    given = {each.name: values[each.name] for each in fields(Corpus) if values[each.name] != each.default}
+    return {key: paths.to_public(value) if isinstance(value, str) else value for key, value in given.items()}
 
 
 def _texts(value: Any) -> list[str]:

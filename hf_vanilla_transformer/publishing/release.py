@@ -15,7 +15,7 @@ from ..interop.output_folder import output_folder
 from ..modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
 from ..training.environment import describe_environment
 from .card_file import CardFile
-from .examples import pick_examples
+from .example_translations import pick_examples
 from .model_card import render_card, require_hub_name, shape_of
 from .public_recipe import PublicPaths, recipe_text
 from .release_scores import choose_run, evaluate_test_set, read_texts, scorings_of, translate_texts, write_outputs
@@ -93,7 +93,7 @@ def release(
         results: Results = {
             "format": FORMAT,
             "name": output_dir.name,
-            "model": shape_of(model),
+            "model": shape_of(model, tokenizer),
             "training": {
                 "runs": [each.described() for each in finished],
                 "shipped": shipped,

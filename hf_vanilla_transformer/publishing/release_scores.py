@@ -14,6 +14,7 @@ from ..evaluation import (
 )
 from ..evaluation.scores import HIGHER_IS_BETTER, METRICS, make_metrics
 from ..inference import load_translator, translate
+from ..tags import known_tag_tokens
 from .card_file import CardFile, CardTestSet
 from .public_recipe import PublicPaths
 from .results_schema import Evaluation
@@ -88,9 +89,11 @@ def translate_texts(
 
     Raises:
         OSError: there is no such model.
-        ValueError: it is damaged, or the device cannot be used.
+        ValueError: it is damaged, the device cannot be used, or its tokenizer does not know the tag of a text.
     """
     model, tokenizer = load_translator([folder], device)
+    for text in (text for of_set in texts.values() for text in of_set):
+        known_tag_tokens(tokenizer, text.tag)
     return {
         name: [list(translate(model, tokenizer, text.sources, batch_tokens=batch_tokens)) for text in of_set]
         for name, of_set in texts.items()

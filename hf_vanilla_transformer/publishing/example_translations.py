@@ -7,6 +7,8 @@ from .results_schema import Example, Examples
 
 COUNT = 5
 MIN_WORDS = 8
+# Sources of these are single words, and what is counted are the units of references, such as phones.
+_OF_UNITS = ("wer", "per")
 
 
 def pick_examples(
@@ -27,7 +29,8 @@ def pick_examples(
         title: of the test set, for the rule.
         metric: name of the metric by which sentences are ranked.
         count: how many of each kind, if there are enough; no sentence is picked twice.
-        min_words: words that source and first reference have at least: a score of a few words says little.
+        min_words: words that source and first reference have at least, for a score of a few words says little; of
+            error rates, units of the first reference.
 
     Returns:
         The sentences and the rule; None where none is long enough.
@@ -35,7 +38,10 @@ def pick_examples(
     scorer = make_metrics([metric])[metric]
     found: list[Example] = []
     for source, translation, given in zip(sources, translations, references, strict=True):
-        if min(len(source.split()), len(given[0].split())) >= min_words:
+        length = len(given[0].split())
+        if metric not in _OF_UNITS:
+            length = min(length, len(source.split()))
+        if length >= min_words:
             score = scorer.sentence_score(translation, list(given)).score
             found.append({"source": source, "output": translation, "reference": given[0], "score": score})
     if not found:
@@ -46,9 +52,9 @@ def pick_examples(
     good = best_first[: min(count, (len(found) + 1) // 2)]
     chosen = {id(each) for each in good}
     bad = [each for each in worst_first if id(each) not in chosen][: min(count, len(found) // 2)]
+    counted = "units in the reference" if metric in _OF_UNITS else "words in source and reference"
     rule = (
-        f"Of the {len(found):,} sentences of {title} with at least {min_words} words in source and reference, those "
-        f"with the best and the worst {METRICS[metric]} of the sentence, picked by `vanilla-transformer release`; of "
-        "equals, those that come first."
+        f"Of the {len(found):,} lines of {title} with at least {min_words} {counted}, the best and the worst by "
+        f"{METRICS[metric]}, picked by `vanilla-transformer release`; of equals, those that come first."
     )
     return {"rule": rule, "metric": metric, "good": good, "bad": bad}

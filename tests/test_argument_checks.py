@@ -1,0 +1,31 @@
+"""Arguments of a run that do not go together."""
+
+import pytest
+from training_runs import arguments
+
+UNITS = {"source_units": "characters", "target_units": "words"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"source_units": "characters"}, "source_units=characters, target_units=bpe: bpe is one vocabulary for both"),
+        ({"target_units": "words"}, "source_units=bpe, target_units=words: bpe is one vocabulary for both"),
+        ({**UNITS, "bpe_dropout": 0.1}, "bpe_dropout=0.1 is for bpe"),
+        ({**UNITS, "objective": "span_corruption"}, "span_corruption has one text"),
+        ({**UNITS, "tokenizer_name_or_path": "x"}, "has no effect on the tokenizer of x"),
+        ({**UNITS, "model_name_or_path": "y"}, "has no effect on the tokenizer of y"),
+        (
+            {**UNITS, "source_units": "letters"},
+            "source_units='letters' is none of bpe, characters, nfd_characters, words",
+        ),
+        ({"corpus_temperature": 0.5}, "corpus_temperature=0.5 is not a number of at least 1"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        arguments(tmp_path, tmp_path, **changes)
+
+
+def test_sides_may_be_cut_differently(tmp_path):
+    assert arguments(tmp_path, tmp_path, **UNITS).target_units == "words"

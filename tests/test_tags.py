@@ -1,0 +1,70 @@
+"""Tags in front of sources: how options name them, which ones a tokenizer has, and where a text has some."""
+
+import pytest
+
+from hf_vanilla_transformer.data import train_tokenizer
+from hf_vanilla_transformer.tags import known_tag_tokens, leading_tags, tag_tokens, tagged
+from hf_vanilla_transformer.text_to_ids import text_to_ids
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer(texts=["a dog"], vocab_size=270, tags=["<2de>", "<bt>"], num_sentinels=2)
+
+
+@pytest.mark.parametrize(
+    ("tag", "tokens"),
+    [
+        ("2de", ["<2de>"]),
+        ("<2de>", ["<2de>"]),
+        (" 2de  <bt>\t", ["<2de>", "<bt>"]),
+        ("zh-CN", ["<zh-CN>"]),
+        (">>deu<<", [">>deu<<"]),
+    ],
+)
+def test_a_mere_name_gets_brackets(tag, tokens):
+    assert tag_tokens(tag) == tokens
+
+
+@pytest.mark.parametrize("tag", ["", "  "])
+def test_a_tag_without_a_name_is_refused(tag):
+    with pytest.raises(ValueError, match="has no name in it"):
+        tag_tokens(tag)
+
+
+def test_a_tag_that_the_tokenizer_does_not_have_is_refused_and_those_it_has_are_named(tokenizer):
+    assert known_tag_tokens(tokenizer, None) == []
+    assert known_tag_tokens(tokenizer, "bt 2de") == ["<bt>", "<2de>"]
+    for wrong in ("2fr", "bt 2fr"):
+        with pytest.raises(ValueError, match=r"^'<2fr>' is not a tag of this tokenizer; it knows <2de>, <bt>$"):
+            known_tag_tokens(tokenizer, wrong)
+    for control in ("</s>", "sentinel_0"):  # which no text has
+        with pytest.raises(ValueError, match="is not a tag"):
+            known_tag_tokens(tokenizer, control)
+    with pytest.raises(ValueError, match="it has no tags; new_tokens"):
+        known_tag_tokens(train_tokenizer(texts=["a"], vocab_size=262), "2de")
+
+
+@pytest.mark.parametrize("text", ["a dog", " a dog", "", " \t"])
+def test_a_tagged_text_is_the_text_behind_its_tags_and_no_text_stays_none(tokenizer, text):
+    made = tagged(text, ["<2de>", "<bt>"])
+    if not text.strip():
+        assert made == text
+        return
+    (ids,), (plain,) = text_to_ids(tokenizer, [made]), text_to_ids(tokenizer, [text.strip()])
+    assert ids == [*tokenizer.convert_tokens_to_ids(["<2de>", "<bt>"]), *plain]
+    assert tagged(text, []) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "tags", "rest"),
+    [
+        ("<2de> <bt> a dog <2de>", ["<2de>", "<bt>"], "a dog <2de>"),
+        (" <bt><bt>a", ["<bt>", "<bt>"], "a"),
+        ("a <2de>", [], "a <2de>"),
+        ("<sentinel_0> a", [], "<sentinel_0> a"),
+        ("<2de>", ["<2de>"], ""),
+    ],
+)
+def test_the_tags_that_a_text_begins_with_come_off(tokenizer, text, tags, rest):
+    assert leading_tags(tokenizer, text) == (tags, rest)
