@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from hf_vanilla_transformer import VanillaTransformerConfig
+from hf_vanilla_transformer.commands import evaluate
 from hf_vanilla_transformer.data.corpora import Corpus
 from hf_vanilla_transformer.training import parse_arguments, pretrain, read_recipe, refused_options
 from hf_vanilla_transformer.training.config_overrides import parse_overrides
@@ -127,6 +128,24 @@ def test_section_5_1_vocabulary_data_and_25000_tokens_a_batch_over_eight_gpus(pa
     assert validation == {**train, "split": "validation"}
     assert args.max_tokens * args.gradient_accumulation_steps * 8 == 25_000
     assert args.objective == "translation"
+
+
+@pytest.mark.parametrize("path", PAPER, ids=stem)
+def test_the_commands_from_nothing_to_newstest2014_are_ones(path):
+    """A dry run, data, the run, the scores: as the head of each recipe has them."""
+    lines = [line[1:].split() for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#   ")]
+    commands = [words[words.index("hf_vanilla_transformer") + 1 :] if "-m" in words else words[1:] for words in lines]
+    assert [words[0] for words in commands] == ["pretrain", "pretrain", "pretrain", "evaluate"]
+    dry, prepared, run = (parse_arguments([*words[1:], "--use_cpu", "true"]) for words in commands[:3])
+    assert dry.dry_run > 0
+    assert prepared.prepare_only
+    assert not run.dry_run
+    assert not run.prepare_only
+    assert dry.output_dir == prepared.output_dir == run.output_dir
+    scored = evaluate.parse_arguments(commands[3][1:], "evaluate")
+    assert scored.model == [run.output_dir]
+    assert scored.test_set == [f"wmt14/full:{run.source_lang}-{run.target_lang}"]
+    assert scored.paper_bleu == ("de" if run.target_lang == "de" else None)
 
 
 @pytest.mark.parametrize("path", PAPER, ids=stem)
