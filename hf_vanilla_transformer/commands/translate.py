@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from transformers import set_seed
+import torch
 
 from ..data.text_files import count_lines, decode_lines, read_lines
 from ..inference import BadLines, load_translator, open_output, translated_lines, write_lines
@@ -139,7 +139,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         # transformers' own default draws among 50 tokens.
         options |= {"do_sample": True, "top_k": args.top_k or 0, "temperature": args.temperature, "top_p": args.top_p}
         options = {name: value for name, value in options.items() if value is not None}
-        set_seed(args.seed or 0)
+        torch.manual_seed(args.seed or 0)
     try:
         lines, total = read_input(args, bad_lines)
         model, tokenizer = load_translator(args.ensemble or [args.model], args.device, args.dtype)
