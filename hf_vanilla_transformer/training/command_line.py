@@ -19,7 +19,7 @@ from .refused_options import REFUSED
 OPTION_GROUPS: dict[str, dict[str, str | None]] = {
     "data": {
         "train_data": "Corpora: FILE.jsonl, FILE.tsv, source=FILE,target=FILE or dataset=NAME[,config=NAME]"
-        "[,split=NAME]; with weight=2 (counts twice), tag=2de (<2de> in front).",
+        "[,split=NAME]; weight=2: counts twice; tag=2de: puts <2de> first.",
         "validation_data": None,
         "source_lang": None,
         "target_lang": None,
@@ -30,7 +30,7 @@ OPTION_GROUPS: dict[str, dict[str, str | None]] = {
         "streaming": None,
         "shuffle_buffer": None,
         "data_cache_dir": None,
-        "preprocessing_workers": None,
+        "preprocessing_workers": "Processes that tokenise; default is by the size of the text and the cores.",
         "prepare_only": None,
     },
     "tokenizer and batches": {
@@ -48,7 +48,7 @@ OPTION_GROUPS: dict[str, dict[str, str | None]] = {
         "preset": None,
         "config_overrides": None,
         "frozen_modules": None,
-        "new_tokens": None,
+        "new_tokens": "Tokens added to tokenizer and model, such as <2de>; decoding keeps them.",
     },
     "adapters": {"lora_rank": None, "lora_modules": None},
     "objective": {"objective": None, "noise_density": None, "mean_span_length": None, "r_drop": None},
@@ -66,7 +66,7 @@ OPTION_GROUPS: dict[str, dict[str, str | None]] = {
     "evaluation": {
         "eval_strategy": None,
         "eval_steps": "Updates between evaluations with eval_strategy=steps.",
-        "max_eval_tokens": None,
+        "max_eval_tokens": "Tokens of a side that evaluation works on at a time, padding included.",
         "generation_num_beams": None,
         "metric_for_best_model": None,
         "early_stopping_patience": None,
