@@ -100,6 +100,7 @@ def test_text_of_a_language_without_spaces_is_cut_as_sacrebleu_does(texts, monke
             ["--translations", "out", "--references", "de", "--dtype", "float16"],
             "--dtype has no effect without a",
         ),
+        (["--translations", "out", "--references", "de", "--tag", "2de"], "--tag has no effect without a model"),
         (["--translations", "out", "--references", "de", "--seed", "2"], "--seed has no effect without --baseline"),
         (["--translations", "out", "--test_set", "wmt14"], "wmt14 has several languages"),
         (["--translations", "out", "--test_set", "none.tsv"], "none.tsv"),
@@ -124,3 +125,8 @@ def test_two_outputs_are_two_files(texts):
     options = ["--translations", texts / "out", "--references", texts / "de", "--no_ter"]
     both = ["--output", texts / "new", "--save_translations", texts / "new"]
     assert "are one file" in run(command.main, *options, *both).error
+
+
+def test_a_tag_is_for_the_model_and_one_that_it_does_not_have_is_named(folder, texts):
+    options = ["--model", folder, "--source", texts / "en", "--references", texts / "de", "--tag", "2de"]
+    assert run(command.main, *options).error.startswith("'<2de>' is not a tag of this tokenizer; it has no tags")
