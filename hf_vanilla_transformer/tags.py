@@ -50,8 +50,8 @@ def known_tag_tokens(tokenizer: PreTrainedTokenizerBase, tag: str | None) -> lis
     known = tokens_in_text(tokenizer) if tokens else []
     for token in tokens:
         if token not in known:
-            names = f"it knows {', '.join(known)}" if known else "it has no tags; new_tokens of finetune adds some"
-            raise ValueError(f"{token!r} is not a tag of this tokenizer; {names}")
+            names = f"it knows {', '.join(known)}" if known else "it has no tags"
+            raise ValueError(f"{token!r} is not a tag of this tokenizer; {names}; new_tokens of finetune adds some")
     return tokens
 
 

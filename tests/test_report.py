@@ -153,3 +153,8 @@ def test_after_span_corruption_the_summary_says_how_to_learn_to_translate():
     assert command[:2] == ["vanilla-transformer", "finetune"]
     assert command[command.index("--model_name_or_path") + 1] == "my runs/x/"
     assert command[command.index("--output_dir") + 1] == "my runs/x-finetuned"
+
+
+def test_a_model_that_learned_tags_is_tried_with_one():
+    command = shlex.split(summary_lines(METRICS, "runs/tiny", tag="2de bt")[2].removeprefix("Try it: "))
+    assert command[command.index("--tag") + 1] == "2de bt"

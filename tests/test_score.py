@@ -53,3 +53,8 @@ def test_a_line_without_two_columns_may_be_skipped_too(folder, translator):
     assert [bool(line) for line in done.stdout.splitlines()] == [True, False, False, True]
     assert "2 pairs" in done.stderr
     assert "2 lines skipped" in done.stderr
+
+
+def test_a_tag_that_the_model_does_not_have_is_named(folder, translator):
+    error = run(command.main, "--model", folder, "--tag", "2de", stdin=b"a\tA\n").error
+    assert error.startswith("'<2de>' is not a tag of this tokenizer; it has no tags")

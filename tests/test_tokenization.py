@@ -784,6 +784,35 @@ def test_script_ends_in_one_line_for_bad_data(tmp_path, monkeypatch, capsys, con
     assert not (tmp_path / "out").exists()
 
 
+def test_command_trains_units_and_tags_and_measures_each_side_in_its_own_way(tmp_path):
+    (tmp_path / "words.tsv").write_text("né\tn e ː\n가\tk a\n", encoding="utf-8")
+    options = ["--files", tmp_path / "words.tsv", "--output_dir", tmp_path / "out"]
+    units = ["--source_units", "nfd_characters", "--target_units", "words", "--tags", "fre", "kor"]
+    done = run(main, *options, *units)
+    assert done.returncode == 0, done.stderr
+    # n e accent, two jamo; n e length, k a.
+    assert f"{(3 + 2 + 3 + 2) / (1 + 1 + 3 + 2):.2f} tokens per word" in done.stdout
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert tokenizer.tokenize("<kor> 가") == ["<kor> ", "ᄀ", "ᅡ"]
+    tokenizer.src_lang = "fre"
+    assert tokenizer("né", text_target="n e")["input_ids"][0] == tokenizer.convert_tokens_to_ids("<fre>")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--target_units", "words"], "--target_units needs --source_units"),
+        (["--source_units", "words", "--lowercase"], "--model and --lowercase have no effect with --source_units"),
+        (["--source_units", "words", "--target_units", "characters"], "does not say whether it is source or target"),
+        (["--tags", "</s>"], "'</s>' cannot be a tag"),
+    ],
+)
+def test_command_refuses_what_does_not_go_together(tmp_path, options, message):
+    (tmp_path / "text").write_text("a b\n")
+    assert message in run(main, "--files", tmp_path / "text", "--output_dir", tmp_path / "out", *options).error
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow  # 5 seconds: another interpreter
 def test_script_has_exit_status_2_and_no_traceback_as_a_process(tmp_path):
     (tmp_path / "empty").touch()

@@ -14,7 +14,7 @@ from hf_vanilla_transformer.text_to_ids import text_to_ids
 
 LETTERS = "ab çé ö가각힣ạ̈ng<>/s한"
 PHONES = ["a", "t͡ɕʰ", "ç", "ç", "˧˦", "e̞", "a̠ː", "</s>", "<s>", "##b", "Ġ"]
-bounded = settings(max_examples=30, deadline=None)
+bounded = settings(max_examples=15, deadline=None)
 
 
 def rows_of(*pairs):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from huggingface_hub.errors import StrictDataclassError
 
+from ..data import Corpus
 from ..inference.pipes import INTERRUPTED, PIPE_CLOSED, send_to_nobody
 from ..training import parse_arguments, prepare, prepare_only, summary_lines, train
 from ..training.checkpoints import list_checkpoints
@@ -61,7 +62,8 @@ def run_command(
         result = train(prepare(args), args)
         if args.process_index == 0:
             if result.interrupted_by is None:
-                print("\n".join(summary_lines(result.metrics, args.output_dir, args.objective)), flush=True)
+                tag = Corpus.parse(args.train_data[0]).tag
+                print("\n".join(summary_lines(result.metrics, args.output_dir, args.objective, tag)), flush=True)
             else:
                 print(f"Stopped after update {result.metrics['updates']}; everything is saved in {args.output_dir}.")
                 print("To go on, repeat the command with --resume_from_checkpoint last", flush=True)

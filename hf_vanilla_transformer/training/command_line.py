@@ -19,11 +19,11 @@ from .refused_options import REFUSED
 OPTION_GROUPS: dict[str, dict[str, str | None]] = {
     "data": {
         "train_data": "Corpora: FILE.jsonl, FILE.tsv, source=FILE,target=FILE or dataset=NAME[,config=NAME]"
-        "[,split=NAME]; weight=2 in it counts a corpus twice.",
+        "[,split=NAME]; weight=2: counts twice; tag=2de: puts <2de> first.",
         "validation_data": None,
         "source_lang": None,
         "target_lang": None,
-        "corpus_temperature": None,
+        "corpus_temperature": "T: shares of corpora by size^(1/T); 5 is usual for many languages.",
         "max_length": None,
         "max_length_ratio": None,
         "drop_duplicates": None,
@@ -37,8 +37,8 @@ OPTION_GROUPS: dict[str, dict[str, str | None]] = {
     "tokenizer and batches": {
         "tokenizer_name_or_path": None,
         "vocab_size": "Tokens, or the most of them, of a vocabulary that is trained.",
-        "source_units": None,
-        "target_units": None,
+        "source_units": "Of such a vocabulary: bpe, characters, nfd_characters, words.",
+        "target_units": "Likewise for targets; bpe is for both sides.",
         "num_sentinels": None,
         "max_tokens": None,
         "gradient_accumulation_steps": "Batches whose gradients are added up for one update.",

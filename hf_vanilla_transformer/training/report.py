@@ -72,13 +72,16 @@ def plot_curves(history: list[dict[str, Any]], path: str | Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def summary_lines(metrics: dict[str, Any], output_dir: str, objective: str = "translation") -> list[str]:
+def summary_lines(
+    metrics: dict[str, Any], output_dir: str, objective: str = "translation", tag: str | None = None
+) -> list[str]:
     """Says in three lines what a run did, what came of it, and what to do next.
 
     Args:
         metrics: as in `results.json`.
         output_dir: folder of the run.
         objective: of the run; a model that has learned span corruption does not translate yet.
+        tag: one that stands in front of sources; None for none.
 
     Returns:
         The lines.
@@ -104,7 +107,8 @@ def summary_lines(metrics: dict[str, Any], output_dir: str, objective: str = "tr
     if objective == "span_corruption":
         next_step = f"Go on: vanilla-transformer finetune --model_name_or_path {folder} --train_data PAIRS"
         return [*lines, f"{next_step} --output_dir {shlex.quote(output_dir.rstrip('/') + '-finetuned')}"]
-    return [*lines, f'Try it: vanilla-transformer translate --model {folder} "..."']
+    option = "" if tag is None else f" --tag {shlex.quote(tag)}"
+    return [*lines, f'Try it: vanilla-transformer translate --model {folder}{option} "..."']
 
 
 def without_secrets(value: Any) -> Any:
