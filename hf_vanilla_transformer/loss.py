@@ -148,7 +148,8 @@ class _ProjectedLoss(torch.autograd.Function):
             if grad_hidden is not None or grad_weight is not None:
                 # p - q but for the epsilon / V that q has everywhere, which is taken off after the loop.
                 grad_logits = probs.scatter_add_(-1, label, torch.full_like(label_log_prob, epsilon - 1))
-                grad_logits = grad_logits.to(matmul_dtype)
+                if grad_logits.dtype != matmul_dtype:
+                    grad_logits = logits.copy_(grad_logits)  # they have been read
                 if grad_hidden is not None:
                     chunk_gradient = (grad_logits @ projection - smoothing) * is_label
                     grad_hidden[:, chunk] = chunk_gradient.view(passes, -1, d_model)
