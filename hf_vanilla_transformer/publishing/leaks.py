@@ -74,7 +74,7 @@ def find_leaks(path: Path, name: str, known_names: Sequence[str] = (), allowed: 
     """
     text = _header(path) if path.suffix == ".safetensors" else path.read_bytes().decode("utf-8", errors="replace")
     secrets = {(found.start(), found.group(), kind) for kind, each in SECRETS.items() for found in each.finditer(text)}
-    own = [re.escape(secret) for secret in {get_token(), os.environ.get("HF_TOKEN")} if secret]
+    own = [re.escape(secret) for secret in {get_token(), os.environ.get("HF_TOKEN")} if secret and len(secret) > 7]
     secrets |= {(found.start(), found.group(), "token of Hugging Face") for found in _any_of(own).finditer(text)}
     places = {(found.start(), found.group()) for found in MACHINE_PATH.finditer(text)}
     known = _any_of([re.escape(place) for place in _paths_of_this_machine()]).finditer(text)
