@@ -11,7 +11,6 @@ from ..data import Corpus
 from ..inference.pipes import INTERRUPTED, PIPE_CLOSED, send_to_nobody
 from ..training import parse_arguments, prepare, prepare_only, summary_lines, train
 from ..training.checkpoints import list_checkpoints
-from ..training.host_memory import keep_freed_memory
 from ..training.ranks import leave_together
 
 
@@ -58,7 +57,6 @@ def run_command(
                 print(ready)
             leave_together()
             return 0
-        keep_freed_memory()
         result = train(prepare(args), args)
         if args.process_index == 0:
             if result.interrupted_by is None:

@@ -12,7 +12,6 @@ In reading order:
         schedule                        §5.3
         validation, hub, fsdp           what evaluates, uploads, and divides a model
         callbacks, interruption, progress   what happens at every update besides
-        host_memory                     what a step frees, the next one needs
         checkpoints                     that appear whole or not at all
     averaging, moving_average, final_weights    §6.1: which weights the run ends with
     report, environment     results.json, the curves and the three lines; what it was computed on
