@@ -15,6 +15,7 @@ from hf_vanilla_transformer.data import train_tokenizer
 from hf_vanilla_transformer.data.corpora import Corpus, TextFormat
 from hf_vanilla_transformer.data.fingerprints import corpus_fingerprint
 from hf_vanilla_transformer.data.unit_tokenizer import train_unit_tokenizer
+from hf_vanilla_transformer.text_to_ids import text_to_ids
 from hf_vanilla_transformer.training import tokenizer_setup
 from hf_vanilla_transformer.training.tokenizer_setup import check_tags, check_tokenizer, prepare_tokenizer
 
@@ -310,6 +311,20 @@ def test_units_are_those_of_the_run_and_learned_from_each_side_whatever_the_dire
     assert "é" in made[1].get_vocab()
     found = prepare([words], checkpoint=tmp_path / "run" / "tokenizer")  # as a run that is resumed
     assert found.get_vocab() == made[1].get_vocab()
+
+
+def test_new_tags_are_the_same_whether_a_text_or_an_option_puts_them_there(prepare, corpus, words, tmp_path):
+    tagged_words = (replace(words, tag="old"), {"source_units": "characters", "target_units": "words"})
+    for name, (old, units) in {"bpe": (replace(corpus, tag="old"), {}), "units": tagged_words}.items():
+        prepare([old], **units).save_pretrained(tmp_path / name)
+        new = replace(old, tag="2de")
+        tokenizer = prepare([new], tokenizer_name_or_path=str(tmp_path / name), new_tokens=["<2de>", "dogs"])
+        brought = text_to_ids(tokenizer, ["<2de> red dogs 1", "<2de>red dogs 1"])
+        tokenizer.tgt_lang = "de"
+        assert text_to_ids(tokenizer, ["red dogs 1"]) * 2 == brought
+        # A word that was added keeps the space after it.
+        spaced, joined = text_to_ids(tokenizer, ["dogs 1", "dogs1"])
+        assert spaced != joined
 
 
 def test_new_tokens_are_added_to_a_tokenizer_of_units_too(prepare, words):

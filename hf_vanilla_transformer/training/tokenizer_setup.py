@@ -72,7 +72,7 @@ def prepare_tokenizer(
     if checkpoint is None and args.tokenizer_name_or_path and args.model_name_or_path:
         _require_the_vocabulary_of_the_model(tokenizer, args.tokenizer_name_or_path, args.model_name_or_path)
     if args.new_tokens and checkpoint is None:
-        added = add_tokens_to(tokenizer, args.new_tokens)
+        added = add_tokens_to(tokenizer, args.new_tokens, tags_of(corpora))
         logger.info(f"{added} of {len(args.new_tokens)} new_tokens were added; the others were there")
     return tokenizer
 
