@@ -60,6 +60,8 @@ def read_test_set(description: str, source_lang: str | None = None, target_lang:
     corpus = Corpus.parse(description)
     if corpus.weight != 1:
         raise ValueError(f"{description}: a test set has no weight; leave it out")
+    if corpus.size is not None:
+        raise ValueError(f"{description}: a test set is read whole, whatever its size; leave it out")
     if corpus.dataset is not None and corpus.split is None:
         raise ValueError(f"{description}: which part of the dataset? Add a split, such as ,split=test")
     languages = (source_lang or TextFormat.source_lang, target_lang or TextFormat.target_lang)
