@@ -11,6 +11,7 @@ from tokenizers import Tokenizer, models, processors
 from training_runs import arguments
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from hf_vanilla_transformer import VanillaTransformerTokenizer
 from hf_vanilla_transformer.data import train_tokenizer
 from hf_vanilla_transformer.data.corpora import Corpus, TextFormat
 from hf_vanilla_transformer.data.fingerprints import corpus_fingerprint
@@ -330,6 +331,20 @@ def test_new_tags_are_the_same_whether_a_text_or_an_option_puts_them_there(prepa
 def test_new_tokens_are_added_to_a_tokenizer_of_units_too(prepare, words):
     tokenizer = prepare([words], source_units="characters", target_units="words", new_tokens=["<x>"])
     assert tokenizer.convert_ids_to_tokens(tokenizer("<x>né").input_ids) == ["<x>", "n", "é", "</s>"]
+
+
+def test_reversed_text_of_two_sides_is_not_cut_by_bpe_dropout(corpus):
+    sided = train_tokenizer(texts=["a b"], vocab_size=270, tags=["<x>"])
+    sided = VanillaTransformerTokenizer(
+        tokenizer_object=sided.backend_tokenizer,
+        eos_token="</s>",
+        target_side={"normalizer": {"type": "Lowercase"}, "pre_tokenizer": None},
+    )
+    backwards = replace(corpus, reversed=True)
+    check_tags(sided, [backwards], [])
+    check_tags(sided, [corpus], [], 0.1)
+    with pytest.raises(ValueError, match=r"train\.jsonl: bpe_dropout=0\.1 would cut reversed text as the side it is not"):
+        check_tags(sided, [backwards], [], 0.1)
 
 
 def test_corpora_that_would_not_be_read_as_they_are_meant_are_refused(words):
