@@ -69,8 +69,9 @@ def projected_label_smoothed_cross_entropy(
         ValueError: `r_drop` is not 0, and the labels are not the same ones twice.
     """
     device_type = hidden_states.device.type
-    # Elsewhere than on a CPU, comparing them would make this process wait for the device.
-    if r_drop and (len(labels) % 2 or (device_type == "cpu" and not labels.chunk(2)[0].equal(labels.chunk(2)[1]))):
+    # Elsewhere than on a CPU, comparing them would make this process wait for the device; and a graph cannot.
+    is_looked_at = device_type == "cpu" and not torch.compiler.is_compiling()
+    if r_drop and (len(labels) % 2 or (is_looked_at and not labels.chunk(2)[0].equal(labels.chunk(2)[1]))):
         raise ValueError(
             f"with r_drop={r_drop}, the second half of the batch repeats the first; labels of shape "
             f"{tuple(labels.shape)} do not"
@@ -79,7 +80,7 @@ def projected_label_smoothed_cross_entropy(
     matmul_dtype = torch.get_autocast_dtype(device_type) if autocast else weight.dtype
     hidden_states, labels = hidden_states.flatten(0, -2), labels.flatten()
     # How many labels there are depends on the data: it is no shape for a graph, and an accelerator would be waited for.
-    if device_type == "cpu" and not torch.compiler.is_compiling():
+    if is_looked_at:
         is_label = labels.ne(IGNORED_LABEL).nonzero().squeeze(-1)
         if is_label.numel() < labels.numel():
             hidden_states, labels = hidden_states.index_select(0, is_label), labels.index_select(0, is_label)

@@ -66,7 +66,9 @@ def tagged(text: str, tokens: Sequence[str]) -> str:
 
 
 def leading_tags(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[list[str], str]:
-    """Takes the tags off that a text begins with.
+    """Takes the tags off that a text begins with: special tokens, and others that were added and begin with a sign.
+
+    An added token that begins with a letter or digit, such as `COVID-19`, is a word of the text.
 
     Args:
         tokenizer: knows them.
@@ -75,7 +77,9 @@ def leading_tags(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[list[st
     Returns:
         The tags, and the text without them.
     """
-    known, found = tokens_in_text(tokenizer), []
+    special, found = set(tokenizer.all_special_tokens), []
+    known = [token for token in tokens_in_text(tokenizer) if token in special or not token[0].isalnum()]
+    known.sort(key=len, reverse=True)  # of `@zh` and `@zh-hant`, the tokenizer too takes the longer one
     while (token := next((each for each in known if text.lstrip().startswith(each)), None)) is not None:
         found.append(token)
         text = text.lstrip()[len(token) :].lstrip()

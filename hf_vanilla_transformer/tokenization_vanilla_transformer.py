@@ -58,15 +58,27 @@ class VanillaTransformerTokenizer(PreTrainedTokenizerFast):
         super().__init__(*args, target_side=target_side, decoded_form=decoded_form, **tags, **kwargs)
         self.target_side, self.decoded_form = target_side, decoded_form
         self._tags: dict[str, str | None] = dict.fromkeys(_TAGS)
-        backend = self._tokenizer
-        self._cut = {"source": (backend.normalizer, backend.pre_tokenizer)}
-        self._cut["target"] = self._cut["source"]
-        if target_side is not None:
-            parts = self._parts(normalizer=target_side["normalizer"], pre_tokenizer=target_side["pre_tokenizer"])
-            self._cut["target"] = (parts.normalizer, parts.pre_tokenizer)
+        self._cut = self._cuts_of_sides()
         for name, value in tags.items():
             self._set_tag(name, value)
         self._read_as("source")
+
+    # Not every part of a backend can be pickled by itself, as the whole can be.
+    def __getstate__(self) -> dict[str, Any]:
+        self._switch_to_input_mode()
+        return {name: value for name, value in self.__dict__.items() if name != "_cut"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._cut = self._cuts_of_sides()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Reads sources and targets, as any fast tokenizer does; afterwards it reads sources, even after an error."""
+        try:
+            return super().__call__(*args, **kwargs)
+        except BaseException:
+            self._switch_to_input_mode()
+            raise
 
     @classmethod
     def convert_to_native_format(cls, trust_remote_code: bool = False, **kwargs: Any) -> dict[str, Any]:
@@ -111,6 +123,14 @@ class VanillaTransformerTokenizer(PreTrainedTokenizerFast):
         }
         template = {"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": tokens}
         return self._parts(post_processor=template).post_processor
+
+    def _cuts_of_sides(self) -> dict[str, tuple[Any, Any]]:
+        """Normalizer and pre-tokenizer of either side, while the backend has those of sources."""
+        source = target = (self._tokenizer.normalizer, self._tokenizer.pre_tokenizer)
+        if self.target_side is not None:
+            parts = self._parts(**{name: self.target_side[name] for name in ("normalizer", "pre_tokenizer")})
+            target = (parts.normalizer, parts.pre_tokenizer)
+        return {"source": source, "target": target}
 
     def _parts(self, **parts: Any) -> Any:
         """Builds parts of a backend from what `tokenizer.json` would say of them."""

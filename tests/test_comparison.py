@@ -111,6 +111,8 @@ def test_the_tokeniser_is_that_of_the_language_of_each_test_set():
     (found,) = compare_systems([system], sets, [Scoring(["bleu"])], num_resamples=0)["scorings"]
     signatures = [each["systems"][0]["scores"]["bleu"]["signature"] for each in found["test_sets"]]
     assert ["tok:zh" in signatures[0], "tok:13a" in signatures[1]] == [True, True]
+    macro = found["macro_average"]["systems"][0]["scores"]["bleu"]["signature"]
+    assert macro == signatures[0].replace("tok:zh", "tok:zh+13a") + "|macro:2"
     (found,) = compare_systems([system], sets, [Scoring(["bleu"], tokenize="char")], num_resamples=0)["scorings"]
     assert "tok:char" in found["test_sets"][0]["systems"][0]["scores"]["bleu"]["signature"]
 
@@ -147,6 +149,7 @@ def test_the_macro_average_gives_each_test_set_the_same_weight():
         samples += [np.mean(np.array(each)[draws.choice(len(each), len(each))]) for _ in range(200)]
     samples = np.sort(100 * samples / len(wrong))
     assert macro["interval"] == pytest.approx((samples[-6] - samples[5]) / 2)
+    assert "seed:5|" in macro["signature"]
     assert macro["signature"].endswith("|macro:3")
     assert "seed:7" in found["test_sets"][2]["systems"][0]["scores"]["wer"]["signature"]
 

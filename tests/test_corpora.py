@@ -359,7 +359,15 @@ def test_options_and_recipes_name_tag_and_direction(description):
 
 @pytest.mark.parametrize(
     ("description", "message"),
-    [("a.tsv,reversed=yes", "reversed is true or false, and not yes"), ("a.tsv,tag= ", "tag='' has no name in it")],
+    [
+        ("a.tsv,reversed=yes", "reversed is true or false, and not yes"),
+        ("a.tsv,tag= ", "tag='' has no name in it"),
+        (
+            {"path": "a.tsv", "tag": ["2de", "bt"]},
+            r"tag is one value, and not \['2de', 'bt'\]; several tags are one text",
+        ),
+        ({"path": ["a.tsv", "b.tsv"]}, r"path is one value, and not \['a.tsv', 'b.tsv'\]$"),
+    ],
 )
 def test_what_is_no_tag_or_direction_is_named(description, message):
     with pytest.raises(ValueError, match=message):

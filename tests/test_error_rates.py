@@ -1,6 +1,7 @@
 """Error rates of lines and units: against brute force, and on examples that are counted by hand."""
 
 import random
+import unicodedata
 from functools import cache
 
 import pytest
@@ -66,3 +67,14 @@ def test_rates_over_100_are_possible_for_units_and_case_counts():
     scores = score_translations(["b b b"], ["a"], ["wer", "per"])
     assert (scores["wer"].value, scores["per"].value) == (100, 300)
     assert score_translations(["A"], ["a"], ["wer", "per"], lowercase=True)["wer"].value == 100
+
+
+@pytest.mark.parametrize(("form", "other"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_two_spellings_of_one_text_are_equal(form, other):
+    text = "né \u0303e 각 a"
+    line, reference = (unicodedata.normalize(each, text) for each in (form, other))
+    assert line != reference
+    for references in ([reference], [["x", reference]]):
+        scores = score_translations([line], references, ["wer", "per"])
+        assert (scores["wer"].value, scores["per"].value) == (0, 0)
+    assert score_translations([line], [reference[:-1]], ["per"])["per"].value > 0

@@ -54,6 +54,22 @@ def test_an_output_that_cannot_be_written_is_said_before_the_long_work(folder, t
         assert "none/out" in run(command.main, *options, option, texts / "none" / "out").error
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--num_resamples", 1], "`num_resamples`=1 is not allowed"),
+        (["--seed", -1], "`seed`=-1 is not allowed; allowed: an integer of at least 0"),
+        (["--baseline", "out", "--seed", 0], "`seed`=0 is not allowed; allowed: an integer of at least 1"),
+        (["--baseline", "out", "--num_resamples", 0], "--baseline is compared by samples"),
+    ],
+)
+def test_samples_that_cannot_be_drawn_are_refused_before_the_long_work(folder, texts, monkeypatch, options, message):
+    monkeypatch.setattr(command, "system_of_model", None)
+    monkeypatch.chdir(texts)
+    files = ["--model", folder, "--source", "en", "--references", "de"]
+    assert message in run(command.main, *files, *options).error
+
+
 @pytest.mark.parametrize("value", [0, -3])
 def test_beams_below_1_are_refused_by_name(folder, texts, value):
     options = ["--model", folder, "--source", texts / "en", "--references", texts / "de", "--num_beams", value]

@@ -351,3 +351,15 @@ def test_r_drop_is_of_a_batch_that_is_there_twice(labels):
     hidden, weight = torch.randn(*labels.shape, 4), torch.randn(7, 4)
     with pytest.raises(ValueError, match=r"r_drop=2\.5, the second half of the batch repeats the first"):
         projected_label_smoothed_cross_entropy(hidden, weight, labels, 0.1, 2.5)
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_fused_r_drop_compiles_without_graph_breaks(backend):
+    hidden, weight, labels = two_passes(tokens=20)
+    inputs = (hidden.requires_grad_(), weight.requires_grad_())
+    compiled = torch.compile(projected_label_smoothed_cross_entropy, fullgraph=True, backend=backend)
+    loss, nll = compiled(*inputs, labels, 0.1, 2.5)
+    expected_loss, expected_nll, *expected_gradients = r_drop_reference(*inputs, labels, 0.1, 2.5)
+    torch.testing.assert_close((loss, nll), (expected_loss, expected_nll))
+    for gradient, expected in zip(torch.autograd.grad(loss, inputs), expected_gradients, strict=True):
+        torch.testing.assert_close(gradient, expected)

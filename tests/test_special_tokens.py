@@ -17,7 +17,7 @@ def test_control_tokens_come_first_then_sentinels_then_tags_each_once():
     ]
 
 
-@pytest.mark.parametrize("tag", ["</s>", "<unk>", "<sentinel_1>", "2de", "<<>>", "<2 de>", ""])
+@pytest.mark.parametrize("tag", ["</s>", "<unk>", "<sentinel_1>", "<sentinel_7>", "2de", "<<>>", "<2 de>", ""])
 def test_what_is_a_control_token_or_could_be_spelled_by_text_cannot_be_a_tag(tag):
     with pytest.raises(ValueError, match="cannot be a tag"):
         special_tokens_of(2, [tag])

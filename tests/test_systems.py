@@ -4,6 +4,7 @@ import pytest
 from test_pair_scores import build
 
 from hf_vanilla_transformer.data import train_tokenizer
+from hf_vanilla_transformer.data.unit_tokenizer import train_unit_tokenizer
 from hf_vanilla_transformer.evaluation import (
     EvaluationSet,
     ScoreTotals,
@@ -72,6 +73,18 @@ def test_tags_stand_before_sources_whether_an_option_or_the_test_set_puts_them_t
     unknown = read_test_set(f"{tmp_path / 'x.tsv'},tag=down")
     with pytest.raises(ValueError, match="'<down>' is not a tag of this tokenizer; it knows <up>"):
         system_of_model(folders[:1], [unknown])
+
+
+def test_reversed_text_is_refused_where_the_tokenizer_would_read_it_as_another_side(tmp_path):
+    rows = [{"source": "abc", "target": "k a"}]
+    tokenizer = train_unit_tokenizer(rows, source_units="characters", target_units="words", tags=["<p2g>"])
+    build(tokenizer).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "x.tsv").write_text("abc\tk a\n")
+    forwards, backwards = (read_test_set(f"{tmp_path / 'x.tsv'},tag=p2g{more}") for more in ("", ",reversed=true"))
+    with pytest.raises(ValueError, match=r"x\.tsv: reversed text cannot be translated where"):
+        system_of_model([str(tmp_path)], [forwards, backwards])
+    assert len(system_of_model([str(tmp_path)], [forwards]).translations) == 1
 
 
 def test_translations_are_not_lost_where_a_reference_cannot_be_scored(tmp_path, caplog):

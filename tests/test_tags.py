@@ -70,3 +70,12 @@ def test_a_tagged_text_is_the_text_behind_its_tags_and_no_text_stays_none(tokeni
 )
 def test_the_tags_that_a_text_begins_with_come_off(tokenizer, text, tags, rest):
     assert leading_tags(tokenizer, text) == (tags, rest)
+
+
+def test_of_two_tags_the_longer_one_comes_off_and_added_words_stay():
+    tokenizer = train_tokenizer(texts=["a dog"], vocab_size=280, tags=["@zh", "@zh-hant", "de_DE"])
+    tokenizer.add_tokens(["COVID-19", "<2fr>"])
+    for tag in ("@zh", "@zh-hant", "de_DE", "<2fr>"):
+        assert leading_tags(tokenizer, f"{tag} a dog") == ([tag], "a dog")
+        assert tokenizer.convert_ids_to_tokens(text_to_ids(tokenizer, [f"{tag} a"])[0])[0] == tag
+    assert leading_tags(tokenizer, "@zh COVID-19 is here") == (["@zh"], "COVID-19 is here")

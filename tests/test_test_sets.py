@@ -60,6 +60,7 @@ def test_without_a_network_one_line_says_what_to_do(stored):
         ("wmt14", "say which: wmt14:SOURCE-TARGET"),
         ("dataset=some", "Add a split"),
         ("source=a,target=b,weight=2", "a test set has no weight"),
+        ("dataset=some,split=test,size=9", "a test set is read whole, whatever its size"),
         ("dataset=some,splitt=test", "did you mean split"),
         ("plain.txt", "plain.txt has no pairs"),
     ],

@@ -103,6 +103,22 @@ def test_copies_do_the_same_and_leave_the_original_alone(tokenizer, duplicate):
     assert tokenizer("a dog", text_target="a dog") == expected
 
 
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda each: pickle.loads(pickle.dumps(each))])
+def test_copies_cut_both_sides_as_the_original_does(units, duplicate):
+    # Processes that tokenise, and those of a loader, are handed one.
+    expected = units("né", text_target="n e ː")
+    units._switch_to_target_mode()
+    made = duplicate(units)
+    assert made("né", text_target="n e ː") == expected
+    assert made.tokenize("né") == units.tokenize("né") == [*unicodedata.normalize("NFD", "né")]
+
+
+def test_after_a_target_that_is_no_text_it_reads_sources(units):
+    with pytest.raises((TypeError, ValueError)):
+        units("né", text_target=[3])
+    assert units.tokenize("né") == [*unicodedata.normalize("NFD", "né")]
+
+
 def test_source_and_target_are_cut_each_in_its_own_way_at_any_time(units):
     for source, target in PAIRS:
         made = units(source, text_target=target)

@@ -11,10 +11,12 @@ from tokenizers import Tokenizer, models, processors
 from training_runs import arguments
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from hf_vanilla_transformer import VanillaTransformerTokenizer
 from hf_vanilla_transformer.data import train_tokenizer
 from hf_vanilla_transformer.data.corpora import Corpus, TextFormat
 from hf_vanilla_transformer.data.fingerprints import corpus_fingerprint
 from hf_vanilla_transformer.data.unit_tokenizer import train_unit_tokenizer
+from hf_vanilla_transformer.text_to_ids import text_to_ids
 from hf_vanilla_transformer.training import tokenizer_setup
 from hf_vanilla_transformer.training.tokenizer_setup import check_tags, check_tokenizer, prepare_tokenizer
 
@@ -312,9 +314,37 @@ def test_units_are_those_of_the_run_and_learned_from_each_side_whatever_the_dire
     assert found.get_vocab() == made[1].get_vocab()
 
 
+def test_new_tags_are_the_same_whether_a_text_or_an_option_puts_them_there(prepare, corpus, words, tmp_path):
+    tagged_words = (replace(words, tag="old"), {"source_units": "characters", "target_units": "words"})
+    for name, (old, units) in {"bpe": (replace(corpus, tag="old"), {}), "units": tagged_words}.items():
+        prepare([old], **units).save_pretrained(tmp_path / name)
+        new = replace(old, tag="2de")
+        tokenizer = prepare([new], tokenizer_name_or_path=str(tmp_path / name), new_tokens=["<2de>", "dogs"])
+        brought = text_to_ids(tokenizer, ["<2de> red dogs 1", "<2de>red dogs 1"])
+        tokenizer.tgt_lang = "de"
+        assert text_to_ids(tokenizer, ["red dogs 1"]) * 2 == brought
+        # A word that was added keeps the space after it.
+        spaced, joined = text_to_ids(tokenizer, ["dogs 1", "dogs1"])
+        assert spaced != joined
+
+
 def test_new_tokens_are_added_to_a_tokenizer_of_units_too(prepare, words):
     tokenizer = prepare([words], source_units="characters", target_units="words", new_tokens=["<x>"])
     assert tokenizer.convert_ids_to_tokens(tokenizer("<x>né").input_ids) == ["<x>", "n", "é", "</s>"]
+
+
+def test_reversed_text_of_two_sides_is_not_cut_by_bpe_dropout(corpus):
+    sided = train_tokenizer(texts=["a b"], vocab_size=270, tags=["<x>"])
+    sided = VanillaTransformerTokenizer(
+        tokenizer_object=sided.backend_tokenizer,
+        eos_token="</s>",
+        target_side={"normalizer": {"type": "Lowercase"}, "pre_tokenizer": None},
+    )
+    backwards = replace(corpus, reversed=True)
+    check_tags(sided, [backwards], [])
+    check_tags(sided, [corpus], [], 0.1)
+    with pytest.raises(ValueError, match=r"train\.jsonl: bpe_dropout=0\.1 would cut reversed text"):
+        check_tags(sided, [backwards], [], 0.1)
 
 
 def test_corpora_that_would_not_be_read_as_they_are_meant_are_refused(words):

@@ -119,3 +119,9 @@ def test_options_of_sampling_need_sampling(folder, option):
 def test_a_tag_that_the_model_does_not_have_is_refused_in_one_line(folder):
     error = run(command.main, "--model", folder, "--tag", "2de", "a").error
     assert error.startswith("'<2de>' is not a tag of this tokenizer; it has no tags")
+
+
+@pytest.mark.parametrize("value", [0, 1.5])
+def test_a_share_of_probability_that_is_none_is_refused(folder, value):
+    error = run(command.main, "--model", folder, "--do_sample", "--top_p", value, "a").error
+    assert error.startswith(f"--top_p {value} is not a number above 0 and up to 1")

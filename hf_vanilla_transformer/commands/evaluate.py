@@ -252,6 +252,13 @@ def _check_metrics(parser: OneLineParser, args: argparse.Namespace) -> None:
     for name, metrics in needed.items():
         if getattr(args, name) and not set(metrics) & set(args.metrics):
             parser.error(f"--{name} has no effect on {' and '.join(args.metrics)}, but on {', '.join(metrics)}")
+    if args.num_resamples < 0 or args.num_resamples == 1:
+        parser.error(f"`num_resamples`={args.num_resamples} is not allowed; allowed: 0, or an integer of at least 2")
+    if args.baseline and args.num_resamples == 0:
+        parser.error("--baseline is compared by samples; leave --num_resamples 0 away")
+    least = 1 if args.baseline else 0  # sacrebleu's paired test takes seed 0 for no seed
+    if args.seed < least:
+        parser.error(f"`seed`={args.seed} is not allowed; allowed: an integer of at least {least}")
     if args.num_resamples == 0 and args.seed != parser.get_default("seed"):
         parser.error("--seed has no effect without samples (--num_resamples 0)")
 

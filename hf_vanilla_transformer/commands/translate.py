@@ -120,6 +120,8 @@ def parse_arguments(argv: Sequence[str] | None, prog: str | None) -> argparse.Na
         parser.error("give either sentences or --file, and not both")
     if args.file and args.output and args.output.exists() and args.output.samefile(args.file):
         parser.error(f"--output {args.output} is the file to translate; its translations would replace it")
+    if args.top_p is not None and not 0 < args.top_p <= 1:
+        parser.error(f"--top_p {args.top_p:g} is not a number above 0 and up to 1")
     if args.do_sample and args.num_beams is None:
         args.num_beams = 1
     for name in () if args.do_sample else ("temperature", "top_k", "top_p", "seed"):

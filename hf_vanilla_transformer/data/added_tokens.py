@@ -1,13 +1,13 @@
 """Tokens that a user adds to a vocabulary, such as language tags: whole in text, and decoded as they were."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
-from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, pre_tokenizers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 
-def add_tokens_to(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[str]) -> int:
+def add_tokens_to(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[str], tags: Collection[str] = ()) -> int:
     """Adds tokens that stay whole in text and come back from decoding as they were.
 
     The byte-level decoder of `tokenizers` takes the letters of an added token for bytes: `Straße` comes back damaged.
@@ -16,6 +16,9 @@ def add_tokens_to(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[str]) -> 
     Args:
         tokenizer: changed in place.
         tokens: what to add; those that it has already are left alone.
+        tags: those among them that stand in front of sources. They take the space after them along, as the tags of a
+            vocabulary that is trained here do, so that `tgt_lang` of a tokenizer puts the same there as a text that
+            brings its tag.
 
     Returns:
         How many were added.
@@ -30,7 +33,8 @@ def add_tokens_to(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[str]) -> 
         if token in vocabulary and token not in known and (text := _decode_token(tokenizer, token)) != token:
             spelled = "part of a character" if "\ufffd" in text else repr(text)
             raise ValueError(f"{token!r} cannot be a token of its own: it is how the vocabulary spells {spelled}")
-    added = tokenizer.add_tokens(list(tokens))
+    made = [AddedToken(token, rstrip=True, normalized=False) if token in tags else token for token in tokens]
+    added = tokenizer.add_tokens(made)
     if isinstance(tokenizer, PreTrainedTokenizerFast) and tokenizer.backend_tokenizer.decoder is not None:
         _decode_added_tokens_as_they_are(tokenizer.backend_tokenizer, tokenizer.get_added_vocab())
     return added

@@ -130,6 +130,10 @@ class Corpus:
                 hint = f"; did you mean {close[0]}?" if close else f"; a corpus has {', '.join(names)}"
                 raise ValueError(f"{text}: unknown key {key!r}{hint}")
         given = {key: value for key, value in description.items() if value is not None}  # YAML's `key:` is None
+        for key, value in given.items():
+            if isinstance(value, list | tuple | dict):
+                hint = "; several tags are one text, separated by spaces" if key == "tag" else ""
+                raise ValueError(f"{text}: {key} is one value, and not {value!r}{hint}")
         texts = {key: str(value) for key, value in given.items() if key not in ("weight", "size", "reversed")}
         try:
             size = int(given["size"]) if "size" in given else None

@@ -27,7 +27,7 @@ def special_tokens_of(num_sentinels: int = 0, tags: Sequence[str] = ()) -> list[
         raise ValueError(f"`num_sentinels`={num_sentinels} is negative")
     tokens = [*SPECIAL_TOKENS, *map(SENTINEL.format, range(num_sentinels))]
     for tag in tags:
-        if tag in tokens:
+        if tag in tokens or tag.startswith(SENTINEL.partition("{}")[0]):  # or may be a sentinel
             raise ValueError(f"{tag!r} cannot be a tag: it is a control token")
         if any(map(str.isspace, tag)) or not any(map(str.isalnum, tag)) or tag.isalnum():
             # What has letters or signs only, text could spell, and would be read as the tag.

@@ -119,9 +119,9 @@ def _named(system: System, scores: dict[str, Score]) -> dict[str, Any]:
 def _macro_average(scores: Sequence[dict[str, Score]]) -> dict[str, Score]:
     """The mean of each metric over test sets; each sample of it is the mean of one sample of each test set."""
     averages = {}
-    for name, first in scores[0].items():
+    for name in scores[0]:
         own = [each[name] for each in scores]
-        value, signature = statistics.fmean(score.value for score in own), f"{first.signature}|macro:{len(own)}"
+        value, signature = statistics.fmean(score.value for score in own), _macro_signature(own)
         samples = [score.samples for score in own if score.samples is not None]
         if samples:
             mean = np.mean(samples, axis=0)
@@ -129,6 +129,16 @@ def _macro_average(scores: Sequence[dict[str, Score]]) -> dict[str, Score]:
         else:
             averages[name] = Score(value, signature)
     return averages
+
+
+def _macro_signature(scores: Sequence[Score]) -> str:
+    """What test sets differ in, such as the tokeniser, is there for each in their order; seeds begin with the first."""
+    fields = []
+    for parts in zip(*(score.signature.split("|") for score in scores), strict=True):
+        values = list(dict.fromkeys(part.partition(":")[2] for part in parts))
+        key = parts[0].partition(":")[0]
+        fields.append(f"{key}:{values[0] if key == 'seed' else '+'.join(values)}")
+    return "|".join([*fields, f"macro:{len(scores)}"])
 
 
 def _spread(scores: Sequence[dict[str, Score]]) -> dict[str, dict[str, float]] | None:

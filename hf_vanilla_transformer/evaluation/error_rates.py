@@ -1,9 +1,11 @@
 """Error rates of pronunciations and other short sequences of units: of whole lines (WER), and of their units (PER).
 
-Units are what spaces separate, such as phones. Both rates are metrics of sacrebleu, so that intervals, signatures and
-paired tests are the same for them as for BLEU.
+Units are what spaces separate, such as phones. Lines that differ only in how Unicode spells them (`é` composed or
+decomposed) are equal: a tokenizer that reads NFD decodes NFC, whatever a file has. Both rates are metrics of sacrebleu,
+so that intervals, signatures and paired tests are the same for them as for BLEU.
 """
 
+import unicodedata
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -16,7 +18,7 @@ from .. import __version__
 class _ErrorRateSignature(Signature):
     def __init__(self, args: dict[str, Any]) -> None:
         super().__init__(args)
-        self.info |= {"case": "mixed", "units": "spaces", "error": args["error"], "version": __version__}
+        self.info |= {"case": "mixed", "units": "spaces", "form": "nfc", "error": args["error"], "version": __version__}
 
 
 class _ErrorRate(Metric):
@@ -31,7 +33,7 @@ class _ErrorRate(Metric):
         self.error = self.counted  # a signature is made of what an object holds
 
     def _preprocess_segment(self, sent: str) -> str:
-        return sent
+        return unicodedata.normalize("NFC", sent)
 
     def _extract_reference_info(self, refs: Sequence[str]) -> dict[str, Any]:
         return {"references": [reference.split() for reference in refs]}

@@ -56,13 +56,19 @@ def system_of_model(
 
     Raises:
         OSError: there is no such model.
-        ValueError: an option is out of its range, or the tokenizer does not know a tag.
+        ValueError: an option is out of its range; the tokenizer does not know a tag; or a test set is reversed, and the
+            tokenizer cuts source and target differently.
     """
     model, tokenizer = load_translator(folders, device, dtype)
     name, translations = " + ".join(folders), []
     likelihoods: list[ScoreTotals | None] = []
-    for data in test_sets:
+    for data in test_sets:  # before the first is translated
         known_tag_tokens(tokenizer, data.tag)
+        if data.reversed and getattr(tokenizer, "target_side", None) is not None:
+            raise ValueError(
+                f"{data.name}: reversed text cannot be translated where the tokenizer cuts sides differently"
+            )
+    for data in test_sets:
         options = {"batch_tokens": batch_tokens, "tag": tag, **translation_options}
         translations.append(list(translate(model, tokenizer, data.sources, **options)))
         totals = ScoreTotals()

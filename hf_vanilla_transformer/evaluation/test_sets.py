@@ -23,6 +23,7 @@ class EvaluationSet:
         references: whole texts, each with one translation for each source.
         target_lang: language of the references; None where it is not known.
         tag: what the corpus says to put in front of its sources, where it stands already; None for nothing.
+        reversed: whether sources and references have changed places.
     """
 
     name: str | None
@@ -30,6 +31,7 @@ class EvaluationSet:
     references: list[list[str]]
     target_lang: str | None = None
     tag: str | None = None
+    reversed: bool = False
 
 
 def read_test_set(description: str, source_lang: str | None = None, target_lang: str | None = None) -> EvaluationSet:
@@ -58,14 +60,15 @@ def read_test_set(description: str, source_lang: str | None = None, target_lang:
     corpus = Corpus.parse(description)
     if corpus.weight != 1:
         raise ValueError(f"{description}: a test set has no weight; leave it out")
+    if corpus.size is not None:
+        raise ValueError(f"{description}: a test set is read whole, whatever its size; leave it out")
     if corpus.dataset is not None and corpus.split is None:
         raise ValueError(f"{description}: which part of the dataset? Add a split, such as ,split=test")
     languages = (source_lang or TextFormat.source_lang, target_lang or TextFormat.target_lang)
     rows = list(corpus.read_pairs(*languages))
     sources, references = ([row[side] for row in rows] for side in ("source", "target"))
-    return EvaluationSet(
-        corpus.name, sources, [references], source_lang if corpus.reversed else target_lang, corpus.tag
-    )
+    language = source_lang if corpus.reversed else target_lang
+    return EvaluationSet(corpus.name, sources, [references], language, corpus.tag, corpus.reversed)
 
 
 def files_of_test_set(description: str) -> list[str]:

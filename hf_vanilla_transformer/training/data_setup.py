@@ -134,7 +134,7 @@ def prepare_text(
     sizes = by_main_process(lambda: _sizes(args, training))
     with args.main_process_first(local=False, desc="reading and tokenising text"):
         tokenizer = prepare_tokenizer(args, training, text_format, prints, sizes, checkpoint)
-        check_tags(tokenizer, training, validation)
+        check_tags(tokenizer, training, validation, args.bpe_dropout)
         make = example_maker(noise, tokenizer)
         train_set: TrainingExamples | TokenBatchStream
         sampler = None

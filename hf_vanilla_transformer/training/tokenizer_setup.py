@@ -72,7 +72,7 @@ def prepare_tokenizer(
     if checkpoint is None and args.tokenizer_name_or_path and args.model_name_or_path:
         _require_the_vocabulary_of_the_model(tokenizer, args.tokenizer_name_or_path, args.model_name_or_path)
     if args.new_tokens and checkpoint is None:
-        added = add_tokens_to(tokenizer, args.new_tokens)
+        added = add_tokens_to(tokenizer, args.new_tokens, tags_of(corpora))
         logger.info(f"{added} of {len(args.new_tokens)} new_tokens were added; the others were there")
     return tokenizer
 
@@ -198,17 +198,23 @@ def tags_of(corpora: Sequence[Corpus]) -> list[str]:
     return list(dict.fromkeys(tags))
 
 
-def check_tags(tokenizer: PreTrainedTokenizerBase, training: Sequence[Corpus], validation: Sequence[Corpus]) -> None:
+def check_tags(
+    tokenizer: PreTrainedTokenizerBase,
+    training: Sequence[Corpus],
+    validation: Sequence[Corpus],
+    bpe_dropout: float = 0.0,
+) -> None:
     """Refuses corpora whose sources would not be read as they are meant.
 
     Args:
         tokenizer: of the run.
         training: what is learned from.
         validation: what is translated for scores.
+        bpe_dropout: of the run.
 
     Raises:
-        ValueError: the tokenizer does not have a tag of theirs, or puts one there by itself; or text for validation is
-            reversed and the tokenizer cuts source and target differently.
+        ValueError: the tokenizer does not have a tag of theirs, or puts one there by itself; or it cuts source and
+            target differently, and text for validation is reversed, or text that BPE-dropout cuts.
     """
     for corpus in [*training, *validation]:
         try:
@@ -221,6 +227,12 @@ def check_tags(tokenizer: PreTrainedTokenizerBase, training: Sequence[Corpus], v
                 "and reversed away, or save it with src_lang, tgt_lang and tag None"
             )
     if getattr(tokenizer, "target_side", None) is not None:
+        for corpus in training:
+            if corpus.reversed and bpe_dropout:
+                raise ValueError(
+                    f"{corpus.name}: bpe_dropout={bpe_dropout} would cut reversed text as the side it is not, with "
+                    "a tokenizer that cuts source and target differently; leave out one of the two"
+                )
         for corpus in validation:
             if corpus.reversed:
                 raise ValueError(
