@@ -101,7 +101,9 @@ def test_weights_that_begin_like_a_pickle_are_none(folder):
     assert find_danger(path) is None
 
 
-@pytest.mark.parametrize("text", ["", ".", "N.", "cold\nday\n", "(a)\n.\n", "I am.\nYou are.\n", "S'x'\n.", "R. Smith", "b.", "o.k."])
+@pytest.mark.parametrize(
+    "text", ["", ".", "N.", "cold\nday\n", "(a)\n.\n", "I am.\nYou are.\n", "S'x'\n.", "R. Smith", "b.", "o.k."]
+)
 def test_texts_that_resemble_old_pickles_are_let_through(text, tmp_path):
     path = tmp_path / "outputs.txt"
     path.write_text(text)

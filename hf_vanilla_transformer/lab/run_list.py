@@ -124,7 +124,7 @@ def read_run_list(path: str | Path) -> RunList:
         line = f"{path}, line {node.start_mark.line + 1}"
         if not isinstance(entry, dict):
             raise ValueError(f"{line}: a run must be a mapping with a `name`, got {entry!r:.100}")
-        name = _name_of(entry, line)
+        name = _name_of(node, line)
         given = check_options(node, entry, str(path), f"run {name!r}", besides=_ENTRY_KEYS)
         try:
             runs += _runs_of(name, f"{line}, run {name!r}", defaults, given)
@@ -150,11 +150,14 @@ def _top_level(root: yaml.MappingNode, path: Path) -> dict[str, Any]:
     return nodes
 
 
-def _name_of(entry: Mapping[str, Any], line: str) -> str:
-    name = entry.get("name")
-    if isinstance(name, bool) or not isinstance(name, str | int) or not _NAME.fullmatch(str(name)):
+def _name_of(node: yaml.MappingNode, line: str) -> str:
+    """The name as it is written: YAML takes 010 for 8, `on` for true, and 2026-01-02 for a date."""
+    given = next((value for key, value in node.value if key.value == "name"), None)
+    is_text = isinstance(given, yaml.ScalarNode) and given.tag != "tag:yaml.org,2002:null"
+    name = given.value if given is not None and is_text else None
+    if name is None or not _NAME.fullmatch(name):
         raise ValueError(f"{line}: a run needs a `name` of letters, digits and . _ + -, got {name!r:.100}")
-    return str(name)
+    return name
 
 
 def _runs_of(entry: str, where: str, defaults: Mapping[str, Any], given: Mapping[str, Any]) -> list[QueuedRun]:

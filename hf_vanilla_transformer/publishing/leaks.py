@@ -93,7 +93,9 @@ def find_leaks(path: Path, name: str, known_names: Sequence[str] = (), allowed: 
     places: set[tuple[int, str]] = set()
     for pattern in (MACHINE_PATH, _any_of([re.escape(place) for place in _paths_of_this_machine()])):
         for one in texts:
-            places |= {(found.start(), found.group()) for found in pattern.finditer(one) if not _is_within(found, places)}
+            places |= {
+                (found.start(), found.group()) for found in pattern.finditer(one) if not _is_within(found, places)
+            }
     named = _pattern_of_names(known_names, Path(name).name, path.suffix)
     words = {found.start(): found for one in texts for found in named.finditer(one)}.values()
     findings = [(start, secret, f"{kind}: {secret[:6]}...") for start, secret, kind in secrets]

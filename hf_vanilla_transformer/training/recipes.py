@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields
+from datetime import date
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -139,6 +140,7 @@ def check_options(
             raise ValueError(f"{where}: unknown option {key.value!r}{hint}")
         if key.value in checked:
             raise ValueError(f"{where}: {key.value} was given before")
+        _refuse_keys_twice(value_node, path)
         value = values[key.value]
         if key.value in names:
             hint = hints[key.value]
@@ -265,9 +267,30 @@ def _settled(recipe: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
+def _refuse_keys_twice(node: yaml.Node, path: str) -> None:
+    """Refuses a key that is there twice in a value, such as a field of config_overrides: YAML takes the last one."""
+    waiting, seen = [node], set[int]()
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen or not isinstance(node, yaml.CollectionNode):  # what an alias repeats was looked at
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            keys = [key for key, _ in node.value]
+            names = [key.value for key in keys]
+            for number, key in enumerate(keys):
+                if key.value in names[:number]:
+                    raise ValueError(f"{path}, line {key.start_mark.line + 1}: {key.value} was given before")
+            waiting += [value for _, value in node.value]
+        else:
+            waiting += node.value
+
+
 def _as_written(value: Any, node: yaml.Node, hint: Any) -> Any:
-    """The word itself where YAML 1.1 takes `no`, `off` or `on` for a boolean, and the option is text."""
+    """The word itself where YAML 1.1 takes `no`, `off` or `on` for a boolean, or a name for a date, and wants text."""
     kinds = set(_kinds(hint))
+    if isinstance(value, date) and str in kinds:
+        return node.value
     if isinstance(value, bool) and str in kinds and bool not in kinds and node.value.lower() not in ("true", "false"):
         return node.value.lower()
     return value
