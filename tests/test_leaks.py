@@ -45,7 +45,8 @@ HARMLESS = [
     "https://huggingface.co/datasets/bentrevett/multi30k", "https://example.org/data/train.en",
     "see https://example.org/home/page and/or/tmp", "model.generate(**inputs, api_key=None)", "sk-learn", "hf_hub",
     "data/multi30k/train.en", "../shared/data/x", "~/data/x", "runs/en-de", "</data/p>", "1/root", "12:30/home",
-    "Authorization: Bearer <token>", "the keyboard: black", "password: <yours>", "api_key = os.environ['KEY']", "token = get_token()", "a 3:4 ratio @ 5", "Q:\\nWho?",
+    "Authorization: Bearer <token>", "the keyboard: black",
+    "password: <yours>", "api_key = os.environ['KEY']", "token = get_token()", "a 3:4 ratio @ 5", "Q:\\nWho?",
 ]  # fmt: skip
 
 

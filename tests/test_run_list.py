@@ -134,7 +134,11 @@ GOOD = "  - name: good\n    recipe: quickstart\n    train_data: x.tsv\n"
         (f"runs:\n{GOOD}  - seed: 1", 5, "a run needs a `name` of letters, digits and . _ + -, got None"),
         (f"runs:\n{GOOD}  - name: ../a", 5, "got '../a'"),
         (f"runs:\n{GOOD}  - name:", 5, "got None"),
-        (f"runs:\n{GOOD}  - name: b\n    config_overrides:\n      dropout: 0.1\n      dropout: 0.3", 8, "dropout was given before"),
+        (
+            f"runs:\n{GOOD}  - name: b\n    config_overrides:\n      dropout: 0.1\n      dropout: 0.3",
+            8,
+            "dropout was given before",
+        ),
         (f"runs:\n{GOOD}  - name: b\n    learnig_rate: 1", 6, "'b': unknown option 'learnig_rate'; did you"),
         (f"runs:\n{GOOD}  - name: b\n    seed: 1\n    seed: 2", 7, "run 'b': seed was given before"),
         (f"runs:\n{GOOD}  - name: b\n    max_steps: many", 6, "'b': max_steps: expected a whole number, got 'many'"),

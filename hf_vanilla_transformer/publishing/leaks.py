@@ -26,7 +26,8 @@ _SECRETS = {
     "private key": r"-----BEGIN [A-Z ]*PRIVATE KEY-----",
     "signed token (JWT)": r"\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}",
     "password in an address": r"\b[A-Za-z][A-Za-z0-9+.-]*://[^\s/:@\"'`<>]+:[^\s/@\"'`<>]+@[\w.-]",
-    "password of a request": r"(?i)\bauthorization[\"']?[ \t]*[:=][ \t]*[\"']?(?:bearer|basic)[ \t]+(?!your)[\w.~+/=-]{12,}",
+    "password of a request": r"(?i)\bauthorization[\"']?[ \t]*[:=][ \t]*[\"']?(?:bearer|basic)[ \t]+"
+    r"(?!your)[\w.~+/=-]{12,}",
     # "eos_token" and the like are no secrets; "<HUB_TOKEN>" is what transformers writes in the place of one.
     "password or key": r"(?i)\b(?:\w+_)?(?:password|passwd|passphrase|secret|(?:(?:secret|private|access|api)[_-]?)+key"
     r"|(?:access|auth|hub|hf|bearer)[_-]?token)"
