@@ -179,5 +179,6 @@ def test_what_is_being_done_is_told(hub, folder):
     told = []
     upload(folder, say=told.append)
     assert told == [
-        "uploading model-1.safetensors, 0.0 MB", "uploading model-2.safetensors, 0.0 MB", "committing 5 files",
+        "uploading model-1.safetensors, 0.0 MB, unless the Hub has it",
+        "uploading model-2.safetensors, 0.0 MB, unless the Hub has it", "committing 5 files",
     ]  # fmt: skip

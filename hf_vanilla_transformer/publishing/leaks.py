@@ -84,13 +84,13 @@ def find_leaks(path: Path, name: str, known_names: Sequence[str] = (), allowed: 
     texts = (text, _ESCAPED.sub("  ", text))  # of one length, so that places in them are the same
     kinds = {kind: each for kind, each in SECRETS.items() if kind != _NOT_OF_WORDS or Path(name).name not in _NOT_NAMES}
     secrets = {
-        (found.start(), found.group(), kind)
+        (found.start(), kind): found.group()
+        for one in reversed(texts)  # where both have it, it is what the file says
         for kind, each in kinds.items()
-        for one in texts
         for found in each.finditer(one)
     }
-    own = [re.escape(secret) for secret in {get_token(), os.environ.get("HF_TOKEN")} if secret]
-    secrets |= {(found.start(), found.group(), "token of Hugging Face") for found in _any_of(own).finditer(text)}
+    own = [re.escape(secret) for secret in {get_token(), os.environ.get("HF_TOKEN")} if secret and len(secret) > 7]
+    secrets |= {(found.start(), "token of Hugging Face"): found.group() for found in _any_of(own).finditer(text)}
     places: set[tuple[int, str]] = set()
     for pattern in (MACHINE_PATH, _any_of([re.escape(place) for place in _paths_of_this_machine()])):
         for one in texts:
@@ -99,7 +99,7 @@ def find_leaks(path: Path, name: str, known_names: Sequence[str] = (), allowed: 
             }
     named = _pattern_of_names(known_names, Path(name).name, path.suffix)
     words = {found.start(): found for one in texts for found in named.finditer(one)}.values()
-    findings = [(start, secret, f"{kind}: {secret[:6]}...") for start, secret, kind in secrets]
+    findings = [(start, secret, f"{kind}: {secret[:6]}...") for (start, kind), secret in secrets.items()]
     findings += [(start, place, f"path of this or another machine: {place}") for start, place in places]
     findings += [
         (found.start(), found.group(), f"name of this machine or its user: {found.group()}")

@@ -103,7 +103,7 @@ def upload_folder(
         size = operation.upload_info.size
         if size < _LARGE and not operation.path_in_repo.endswith(".safetensors"):
             continue
-        say(f"uploading {operation.path_in_repo}, {size / 1e6:.1f} MB")
+        say(f"uploading {operation.path_in_repo}, {size / 1e6:.1f} MB, unless the Hub has it")
         rest = [name for name in names if name not in uploaded]
         kept = f"Uploaded and kept by the Hub until the commit: {_listed(uploaded)}; not uploaded: {_listed(rest)}"
         with _failures_named(f"{operation.path_in_repo} could not be uploaded to {repo_id}", kept):
