@@ -57,9 +57,11 @@ def test_names_are_what_is_written(tmp_path):
 
 
 def test_a_date_is_text_where_text_is_meant(tmp_path):
-    text = "runs:\n  - {name: a, train_data: [a.tsv], max_steps: 1, run_name: 2026-01-02}\n"
+    text = "runs:\n  - {name: a, train_data: [{dataset: x, config: 2026-01-02}], max_steps: 1, run_name: 2026-02-31}\n"
     (run,) = read_run_list(written(tmp_path, text)).runs
-    assert run.options["run_name"] == "2026-01-02"
+    assert run.options["run_name"] == "2026-02-31"
+    assert run.options["train_data"] == [{"dataset": "x", "config": "2026-01-02"}]
+    assert json.loads(json.dumps(given_values(run.arguments)))["run_name"] == "2026-02-31"  # as results of a run
     assert json.loads(json.dumps(run.options)) == run.options  # as a line of results
 
 

@@ -3,10 +3,9 @@
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields
-from datetime import date
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from transformers.trainer_pt_utils import AcceleratorConfig
@@ -39,6 +38,15 @@ _NEEDS: dict[str, tuple[str, str | None]] = {
     "eval_steps": ("eval_strategy", "steps"),
     "save_steps": ("save_strategy", "steps"),
 }
+
+
+class _WithoutDates(yaml.SafeLoader):
+    """Takes 2026-01-02 for text: no option is a date, and JSON, as which a run is noted, has none."""
+
+    yaml_implicit_resolvers: ClassVar = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
 
 def recipe_names() -> list[str]:
@@ -102,9 +110,9 @@ def read_mapping(path: str | Path) -> tuple[yaml.MappingNode, dict[Any, Any]]:
     """
     text = "\n".join(read_lines(path))
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        values = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: of a date that there is not
+        root = yaml.compose(text, Loader=_WithoutDates)
+        values = yaml.load(text, Loader=_WithoutDates)  # a SafeLoader
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: of a number that is none, such as !!int x
         raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict) or root is None:
         raise ValueError(f"{path}: expected `key: value` lines, got {values!r:.100}")
@@ -287,10 +295,8 @@ def _refuse_keys_twice(node: yaml.Node, path: str) -> None:
 
 
 def _as_written(value: Any, node: yaml.Node, hint: Any) -> Any:
-    """The word itself where YAML 1.1 takes `no`, `off` or `on` for a boolean, or a name for a date, and wants text."""
+    """The word itself where YAML 1.1 takes `no`, `off` or `on` for a boolean, and the option is text."""
     kinds = set(_kinds(hint))
-    if isinstance(value, date) and str in kinds:
-        return node.value
     if isinstance(value, bool) and str in kinds and bool not in kinds and node.value.lower() not in ("true", "false"):
         return node.value.lower()
     return value
