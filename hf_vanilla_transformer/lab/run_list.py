@@ -10,6 +10,7 @@ import yaml
 from huggingface_hub.errors import StrictDataclassError
 
 from ..data.suggestions import did_you_mean
+from ..data.text_files import read_lines
 from ..training import VanillaTransformerTrainingArguments, read_recipe
 from ..training.recipes import check_options, read_mapping, resolve_options
 from ..training.report import without_secrets
@@ -18,6 +19,8 @@ from ..training.run import check_run
 _KEYS = ("results", "defaults", "runs")
 # Keys of an entry that are no options of a run.
 _ENTRY_KEYS = ("name", "recipe", "seeds")
+# What a queue writes in the folder of a run, and how its first line goes on.
+RECIPE, RESUMED_BY = "recipe.yaml", ": resumed by `vanilla-transformer pretrain "
 _NAME = re.compile(r"\w[\w.+-]*")
 # What is wrong with the options of a run, or with its files.
 _ERRORS = (OSError, ValueError, TypeError, ImportError, StrictDataclassError)
@@ -67,6 +70,9 @@ class QueuedRun:
             check_run(self.arguments)
             if self.output_dir.exists() and not self.output_dir.is_dir():
                 raise NotADirectoryError(f"output_dir={self.output_dir} is a file; name a folder")
+            recipe = self.output_dir / RECIPE
+            if recipe.exists() and RESUMED_BY not in next(iter(read_lines(recipe)), ""):
+                raise FileExistsError(f"{recipe} is not of a queue, which would replace it; name another output_dir")
         except _ERRORS as error:
             raise ValueError(f"{self.where}: {' '.join(str(error).split())}") from error
 
