@@ -56,6 +56,24 @@ def test_names_are_what_is_written(tmp_path):
     assert [run.name for run in runs] == names
 
 
+@pytest.mark.parametrize(
+    ("defaults", "own"),
+    [
+        ({"final_weights": "last"}, {}),
+        ({"final_weights": "last"}, {"seed": 3}),
+        ({"final_weights": "last"}, {"final_weights": "ema"}),
+        ({"average_last": 3}, {"final_weights": "last"}),
+    ],
+)
+def test_defaults_turn_off_what_the_recipe_says_as_options_of_a_run_do(tmp_path, defaults, own):
+    text = yaml.safe_dump({"defaults": {"recipe": "multi30k-en-de-tiny", **defaults}, "runs": [{"name": "a", **own}]})
+    (run,) = read_run_list(written(tmp_path, text)).runs
+    flags = [f"--{name}={value}" for name, value in {**defaults, **own}.items() if name != "average_last"]
+    expected = parse_arguments(["multi30k-en-de-tiny", *flags, "--output_dir", "runs/a"])
+    assert given_values(run.arguments) == given_values(expected)
+    assert "average_last" not in run.values
+
+
 def test_a_date_is_text_where_text_is_meant(tmp_path):
     text = "runs:\n  - {name: a, train_data: [{dataset: x, config: 2026-01-02}], max_steps: 1, run_name: 2026-02-31}\n"
     (run,) = read_run_list(written(tmp_path, text)).runs

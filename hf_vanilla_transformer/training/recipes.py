@@ -207,14 +207,13 @@ def resolve_options(
     Raises:
         ValueError: there is no `output_dir`; an option would have no effect; or values do not fit together.
     """
-    base, flags, values = dict(recipe), dict[str, Any](), dict(recipe)
+    values = dict(recipe)
     for each in overrides:
-        base, flags = values, dict(each)
-        values = _settled(base, flags)
+        values = _settled(values, dict(each))
     if not values.get("output_dir"):
         raise ValueError("output_dir is needed: the folder that the run is written to, such as --output_dir runs/mine")
     args = VanillaTransformerTrainingArguments(**values)
-    if void := _without_effect(args, base, flags):
+    if void := _without_effect(args, recipe, *overrides):
         values = {name: value for name, value in values.items() if name not in void}
         args = VanillaTransformerTrainingArguments(**values)
     return args, values
@@ -241,17 +240,15 @@ def given_values(args: VanillaTransformerTrainingArguments) -> dict[str, Any]:
     return values
 
 
-def _without_effect(
-    args: VanillaTransformerTrainingArguments, recipe: Mapping[str, Any], flags: Mapping[str, Any]
-) -> set[str]:
-    """Finds a recipe's options that do nothing because a flag has turned off what they belong to; refuses others."""
-    void = set()
+def _without_effect(args: VanillaTransformerTrainingArguments, *layers: Mapping[str, Any]) -> set[str]:
+    """Finds options that do nothing because a layer over them has turned off what they belong to; refuses others."""
+    void, levels = set(), {name: level for level, layer in enumerate(layers) for name in layer}
     for option, (other, value) in _NEEDS.items():
         given = getattr(args, other)
         active = bool(given) if value is None else str(getattr(given, "value", given)) in value.split(" or ")
-        if active or (option not in flags and option not in recipe):
+        if active or option not in levels:
             continue
-        if option in flags or other not in flags:
+        if levels[option] >= levels.get(other, 0):
             needed = other if value is None else f"{other}={value}"
             raise ValueError(f"{option} has no effect without {needed}; give that too, or leave it out")
         void.add(option)
