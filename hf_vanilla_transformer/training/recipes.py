@@ -240,6 +240,19 @@ def given_values(args: VanillaTransformerTrainingArguments) -> dict[str, Any]:
     return values
 
 
+def options_without_effect(args: VanillaTransformerTrainingArguments, given: Mapping[str, Any]) -> set[str]:
+    """Finds options of a run that do nothing because another, which they need, is off.
+
+    Args:
+        args: the run.
+        given: its options by name.
+
+    Returns:
+        Names of `given`.
+    """
+    return _without_effect(args, given, dict.fromkeys(other for other, _ in _NEEDS.values()))
+
+
 def _without_effect(args: VanillaTransformerTrainingArguments, *layers: Mapping[str, Any]) -> set[str]:
     """Finds options that do nothing because a layer over them has turned off what they belong to; refuses others."""
     void, levels = set(), {name: level for level, layer in enumerate(layers) for name in layer}
