@@ -114,6 +114,7 @@ def test_bf16_runs_on_a_cpu(tmp_path):
     [
         ({"max_tokens": 0}, "max_tokens=0 is less than 1"),
         ({"max_length": 0}, "max_length=0 is less than 1"),
+        ({"dry_run": 2, "prepare_only": True}, "prepare_only has nothing to prepare; give one of them"),
         ({"shuffle_buffer": 0}, "shuffle_buffer=0 is less than 1"),
         ({"average_last": 0}, "average_last=0 is less than 1"),
         ({"r_drop": -0.5}, "r_drop=-0.5 is less than 0"),

@@ -42,6 +42,14 @@ def test_texts_are_texts_whatever_yaml_takes_them_for(tmp_path):
         ("license: other", "license: mit", "license_name and license_link belong to `license: other`"),
         ("- name: test", "- name: val", "test_sets need a name each, no two of them the same; got ['val', 'val']"),
         ("- name: test", "- name: a/b", "a/b: a test set has a name that a file can have"),
+        ("      test: {s", "      ../x: {s", "test: its text '../x' has no name that a file can have"),
+        ("value: 12.5", "value: nan", "expected a number, got 'nan'"),
+        (
+            "    texts:\n      val: {path: data/words/val.jsonl}",
+            "    texts:\n      a: {path: a.tsv}\n      b: {path: b.tsv}\n"
+            "  - {name: val.b, title: b, role: test, texts: {c: {path: b.tsv}}}",
+            "two texts would have their outputs in outputs/val.b.txt",
+        ),
         ("path: data/words/val.jsonl", "file: val.jsonl", "val, text val: "),
         (
             "    role: validation",

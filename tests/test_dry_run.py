@@ -56,6 +56,19 @@ def test_nothing_of_it_is_left_and_nothing_was_written_elsewhere(done):
     assert list(done[1].iterdir()) == []
 
 
+def test_what_else_came_into_the_folder_stays(tmp_path, monkeypatch):
+    """Such as the run itself, which somebody starts meanwhile."""
+
+    def other_run(args):
+        (tmp_path / "run" / "checkpoint-1").mkdir(parents=True)
+        raise ValueError("no room")
+
+    monkeypatch.setattr(module, "prepare", other_run)
+    with pytest.raises(ValueError, match="no room"):
+        dry_run(arguments_of(tmp_path))
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["checkpoint-1"]
+
+
 def test_the_first_update_does_not_count():
     result = DryRun(None, 1, 1, [9.0, 1.0, 3.0, 2.0], 1, 1, 1)
     assert result.seconds_per_update == 2.0

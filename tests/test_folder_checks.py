@@ -6,6 +6,7 @@ import io
 import lzma
 import pickle
 import random
+import tarfile
 import zipfile
 
 import numpy as np
@@ -42,6 +43,13 @@ def zipped():
     return buffer.getvalue()
 
 
+def tarred():
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("data.pkl"))
+    return buffer.getvalue()
+
+
 DANGERS = {
     **{f"pickle of protocol {p}": (pickle.dumps(random.Random, p), "a pickle") for p in range(6)},
     "pickle of plain values": (pickle.dumps({"a": [1]}, 2), "a pickle"),
@@ -53,6 +61,7 @@ DANGERS = {
     "gzip": (gzip.compress(pickle.dumps(print)), "an archive (gzip)"),
     "bzip2": (bz2.compress(b"x"), "an archive (bzip2)"),
     "xz": (lzma.compress(b"x"), "an archive (xz)"),
+    "tar": (tarred(), "an archive (tar)"),
     "picture with an archive behind it": (b"\x89PNG\r\n\x1a\n" + bytes(300) + zipped(), "an archive (zip) behind"),
 }  # fmt: skip
 
@@ -92,7 +101,9 @@ def test_weights_that_begin_like_a_pickle_are_none(folder):
     assert find_danger(path) is None
 
 
-@pytest.mark.parametrize("text", ["", ".", "N.", "cold\nday\n", "(a)\n.\n", "I am.\nYou are.\n", "S'x'\n."])
+@pytest.mark.parametrize(
+    "text", ["", ".", "N.", "cold\nday\n", "(a)\n.\n", "I am.\nYou are.\n", "S'x'\n.", "R. Smith", "b.", "o.k."]
+)
 def test_texts_that_resemble_old_pickles_are_let_through(text, tmp_path):
     path = tmp_path / "outputs.txt"
     path.write_text(text)

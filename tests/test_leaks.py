@@ -1,5 +1,6 @@
 """Secrets, paths and names that must not be published, in each kind of file; and what looks alike and may be."""
 
+import json
 import socket
 from pathlib import Path
 
@@ -28,6 +29,11 @@ SECRETS = {
     '"wandb_api_key": "0123456789abcdef"': "password or key",
     "hub_token: abcdefgh12345678": "password or key",
     "DB_PASSWORD='correct horse'": "password or key",
+    "aws_secret_access_key = wJalrXUtnFEMIK7MDENG": "password or key",
+    "private_key: 0123456789abcdef": "password or key",
+    '"accessToken": "0123456789abcdef"': "password or key",
+    "x-api-key: 0123456789abcdef": "password or key",
+    "Authorization: Bearer 0123456789abcdef": "password of a request",
 }
 PATHS = [
     "/home/somebody/data/train.en", "/root/runs/en-de", "/root", "/tmp/x.json", "/Users/somebody/en-de",
@@ -39,6 +45,7 @@ HARMLESS = [
     "https://huggingface.co/datasets/bentrevett/multi30k", "https://example.org/data/train.en",
     "see https://example.org/home/page and/or/tmp", "model.generate(**inputs, api_key=None)", "sk-learn", "hf_hub",
     "data/multi30k/train.en", "../shared/data/x", "~/data/x", "runs/en-de", "</data/p>", "1/root", "12:30/home",
+    "Authorization: Bearer <token>", "the keyboard: black",
     "password: <yours>", "api_key = os.environ['KEY']", "token = get_token()", "a 3:4 ratio @ 5", "Q:\\nWho?",
 ]  # fmt: skip
 
@@ -65,6 +72,30 @@ def test_a_path_of_a_machine_is_found(path, around, tmp_path):
         pytest.skip("no such address")
     (line,) = found(tmp_path, f"x\ny\n{around.format(path)}\n")
     assert line == f"results.json:3: path of this or another machine: {path}"
+
+
+@pytest.mark.parametrize("leak", ["hf_AbCdEfGhIjKlMnOpQrStUvWxYz012345", "/home/somebody/data", "whale"])
+@pytest.mark.parametrize("end", ["\n", "\t", "\r\n"])
+def test_the_end_of_a_line_in_json_is_no_part_of_what_follows(leak, end, tmp_path):
+    (line,) = found(tmp_path, json.dumps({"x": f"see{end}{leak}"}), known_names=["whale"])
+    assert line.startswith("results.json:1: ")
+
+
+def test_a_path_of_windows_is_found_once_and_whole(tmp_path):
+    assert found(tmp_path, r"C:\Users\me\notes\runs") == [
+        r"results.json:1: path of this or another machine: C:\Users\me\notes\runs"
+    ]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
+def test_texts_of_windows_are_read(encoding, tmp_path):
+    lines = found(tmp_path, "\r\nhf_AbCdEfGhIjKlMnOpQrStUvWxYz012345\r\n".encode(encoding), "NOTICE.txt")
+    assert lines == ["NOTICE.txt:2: token of Hugging Face: hf_AbC..."]
+
+
+def test_a_vocabulary_has_numbers_and_no_passwords(tmp_path):
+    assert found(tmp_path, '{"password": 123456}', "tokenizer.json") == []
+    assert found(tmp_path, '{"password": 123456}', "results.json") != []
 
 
 @pytest.mark.parametrize("text", HARMLESS)
@@ -127,6 +158,9 @@ def test_names_of_user_and_machine_that_say_something(host, monkeypatch):
     assert set(names_of_this_machine()) - {"whale", "whale.sea.org", "me-pc"} == {"antonia"}
     assert "localhost" not in names_of_this_machine()
     assert "antonia" not in names_of_this_machine("Antonia/en-de")
+    assert "antonia" in names_of_this_machine("antoniadis/en-de")
+    monkeypatch.setattr("getpass.getuser", lambda: "antonia.x")
+    assert "antonia.x" not in names_of_this_machine("antonia.x/en-de")
 
 
 def test_a_user_without_a_name_is_no_trouble(monkeypatch):

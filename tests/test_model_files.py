@@ -46,6 +46,8 @@ def test_leaving_out_outranks(folder):
         ({"exclude": ["checkpoint-3/*"]}, r"--exclude 'checkpoint-3/\*' fits no file of"),
         ({"include": ["/etc/*"]}, "--include '/etc/.' is not a pattern of files"),
         ({"exclude": [""]}, "--exclude '' is not a pattern of files"),
+        ({"exclude": ["*.json"]}, r"--exclude '\*.json' fits config.json, without which there is no model"),
+        ({"exclude": ["model.*"]}, r"--exclude 'model.\*' fits model.safetensors, without which there is no model"),
     ],
 )
 def test_a_pattern_without_effect_is_refused(folder, options, message):

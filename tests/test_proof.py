@@ -39,6 +39,15 @@ def test_equal_translations_are_a_proof(tmp_path):
     assert str(hidden).endswith("(another, the package hidden)")
 
 
+def test_an_interpreter_with_another_transformers_proves_nothing(tmp_path):
+    python = answering(tmp_path, EXPECTED)  # with 5.18.0
+    for version in ("5.18", "5.18.0"):
+        assert prove_folder(tmp_path, SENTENCES, EXPECTED, python, version=version).transformers == "5.18.0"
+    for version in ("5.1", "5.18.1", "5.24"):
+        with pytest.raises(ValueError, match=f"has transformers 5.18.0 and not {version}; remove its environment"):
+            prove_folder(tmp_path, SENTENCES, EXPECTED, python, version=version)
+
+
 @pytest.mark.parametrize("way", ["generate", "pipeline"])
 def test_one_other_translation_is_none(way, tmp_path):
     other = [EXPECTED[0], {**EXPECTED[1], way: "w"}]

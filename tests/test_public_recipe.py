@@ -70,6 +70,14 @@ def test_what_follows_from_other_values_and_what_is_the_machine_s_is_left_out(tm
     assert (public["r_drop"], public["seed"]) == (0.5, 42)
 
 
+def test_the_recipe_of_a_run_without_validation_text_runs(tmp_path):
+    """Such a run turns eval_strategy off, whatever it was told."""
+    arguments = given(tmp_path, validation_data=[], eval_strategy="steps", eval_steps=7) | {"eval_strategy": "no"}
+    path = tmp_path / "recipe.yaml"
+    path.write_text(recipe_text(public_arguments(arguments, PATHS), "mine"))
+    assert parse_arguments([str(path), "--use_cpu", "true"]).eval_strategy == "no"
+
+
 def test_every_key_has_a_comment_and_lines_fit(tmp_path):
     lines = recipe_text(public_arguments(given(tmp_path), PATHS), "mine").splitlines()
     for line in lines:

@@ -160,6 +160,7 @@ def test_other_interpreters_prove_after_this_one(run, proofs, monkeypatch, tmp_p
         "venv/python",
         "venv/python",
     ]
+    assert [options.get("version") for *_, options in proofs] == [None, None, "5.18", "5.20"]
     assert done.proofs == [HIDDEN, *[WITHOUT_PACKAGE] * 3]
     assert done.unproven == []
 

@@ -9,6 +9,7 @@ import pytest
 from queue_lists import METRICS, pretend_to_train, write_list
 from training_runs import write_text
 
+from hf_vanilla_transformer import VanillaTransformerConfig
 from hf_vanilla_transformer.lab import queue_results
 from hf_vanilla_transformer.lab.queue_results import (
     append_row,
@@ -63,6 +64,20 @@ def test_results_of_other_settings_are_refused(tmp_path, changes, difference):
     with pytest.raises(ValueError, match="is of a run with other settings: ") as caught:
         finished_results(one_run(tmp_path, **changes))
     assert difference in str(caught.value)
+
+
+def test_a_learning_rate_that_is_no_longer_given_is_another_setting(tmp_path):
+    """Unless it is what §5.3 says, which the run has found itself."""
+    without = one_run(tmp_path, learning_rate=None, lr_scheduler_type="inverse_sqrt", warmup_steps=4)
+    found = (16 * 4) ** -0.5
+    for given in (found, 2 * found):
+        run = one_run(tmp_path, learning_rate=given, lr_scheduler_type="inverse_sqrt", warmup_steps=4)
+        pretend_to_train(run)
+        VanillaTransformerConfig(d_model=16, num_heads=2).save_pretrained(run.output_dir)
+        if given == found:
+            assert finished_results(without) is not None
+    with pytest.raises(ValueError, match=r"learning_rate was 0\.25, now the default"):
+        finished_results(without)
 
 
 def test_what_changes_only_how_long_a_run_takes_is_no_other_setting(tmp_path):

@@ -4,6 +4,8 @@ import json
 import re
 import shutil
 import statistics
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,6 +18,9 @@ from hf_vanilla_transformer.commands.release import main
 from hf_vanilla_transformer.evaluation import moses_lowercased
 from hf_vanilla_transformer.inference import translate
 from hf_vanilla_transformer.publishing import read_results, refresh_card, release, render_card
+
+# The package has a function of this name, too.
+release_module = sys.modules["hf_vanilla_transformer.publishing.release"]
 
 MODEL = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
 
@@ -193,9 +198,11 @@ def test_new_texts_need_no_new_scores_and_new_test_sets_do(copy, tmp_path):
         ("name: val", "name: validation"),
         ("    moses_lowercase: de\n", ""),
         ("role: test", "role: validation"),
+        ("source: data/words/test.en", "source: data/words/other.en"),
+        ("    moses_lowercase: de\n", "    moses_lowercase: fr\n"),
     ):
         text = changed.replace(old, new)
-        text = text if "moses_lowercase: de" in text else text[: text.index("    published")]
+        text = text if "moses_lowercase: " in text else text[: text.index("    published")]
         with pytest.raises(ValueError, match="was not scored as the card says; release the run again"):
             refresh_card(copy, make_card(tmp_path, text))
 
@@ -221,6 +228,21 @@ def test_an_earlier_release_is_replaced_only_when_asked_for_and_only_whole(text,
     readme = (copy / "README.md").read_text(encoding="utf-8")
     assert "Seed 42" not in readme
     assert "standard deviation" not in readme
+
+
+def test_no_run_is_replaced_by_the_release_of_it(text, runs, card, tmp_path):
+    copies = [shutil.copytree(run, tmp_path / run.name) for run in runs]
+    for target in copies:
+        with pytest.raises(FileExistsError, match="is the folder of a run, which must stay as it is"):
+            make_release(text, copies, target, card, overwrite=True)
+
+
+def test_figures_stay_whole_where_a_card_cannot_be_written(copy, monkeypatch):
+    before = (copy / "results.json").read_bytes()
+    monkeypatch.setattr(release_module, "json", SimpleNamespace(loads=json.loads, dumps=lambda *_, **__: "{\ud800"))
+    with pytest.raises(UnicodeEncodeError):
+        refresh_card(copy)
+    assert (copy / "results.json").read_bytes() == before
 
 
 def test_the_command_makes_the_folder_and_the_index_and_writes_a_card_anew(text, runs, tmp_path):

@@ -1,5 +1,6 @@
 """Lists of runs: what an entry comes to, and mistakes that are found before anything starts."""
 
+import json
 import re
 
 import pytest
@@ -45,6 +46,41 @@ def test_a_run_is_the_command_with_the_same_options(tmp_path):
     own = {"max_tokens": 2000, "config_overrides": {"dropout": 0.3}, "learning_rate": 1e-3}
     assert other.options == {**base.options, **own}
     assert (base.recipe, base.entry, str(other.output_dir)) == ("wmt14-en-de-base", "base", "runs/other")
+
+
+def test_names_are_what_is_written(tmp_path):
+    """And not what YAML takes them for: a number of base 8, a boolean, a date."""
+    names = ["010", "1_0", "on", "2026-01-02", "1.5"]
+    entries = "".join(f"  - name: {name}\n" for name in names)
+    runs = read_run_list(written(tmp_path, f"defaults: {{max_steps: 1, train_data: [a.tsv]}}\nruns:\n{entries}")).runs
+    assert [run.name for run in runs] == names
+
+
+@pytest.mark.parametrize(
+    ("defaults", "own"),
+    [
+        ({"final_weights": "last"}, {}),
+        ({"final_weights": "last"}, {"seed": 3}),
+        ({"final_weights": "last"}, {"final_weights": "ema"}),
+        ({"average_last": 3}, {"final_weights": "last"}),
+    ],
+)
+def test_defaults_turn_off_what_the_recipe_says_as_options_of_a_run_do(tmp_path, defaults, own):
+    text = yaml.safe_dump({"defaults": {"recipe": "multi30k-en-de-tiny", **defaults}, "runs": [{"name": "a", **own}]})
+    (run,) = read_run_list(written(tmp_path, text)).runs
+    flags = [f"--{name}={value}" for name, value in {**defaults, **own}.items() if name != "average_last"]
+    expected = parse_arguments(["multi30k-en-de-tiny", *flags, "--output_dir", "runs/a"])
+    assert given_values(run.arguments) == given_values(expected)
+    assert "average_last" not in run.values
+
+
+def test_a_date_is_text_where_text_is_meant(tmp_path):
+    text = "runs:\n  - {name: a, train_data: [{dataset: x, config: 2026-01-02}], max_steps: 1, run_name: 2026-02-31}\n"
+    (run,) = read_run_list(written(tmp_path, text)).runs
+    assert run.options["run_name"] == "2026-02-31"
+    assert run.options["train_data"] == [{"dataset": "x", "config": "2026-01-02"}]
+    assert json.loads(json.dumps(given_values(run.arguments)))["run_name"] == "2026-02-31"  # as results of a run
+    assert json.loads(json.dumps(run.options)) == run.options  # as a line of results
 
 
 @pytest.mark.parametrize(
@@ -117,6 +153,12 @@ GOOD = "  - name: good\n    recipe: quickstart\n    train_data: x.tsv\n"
         (f"runs:\n{GOOD}  - just text", 5, "a run must be a mapping with a `name`, got 'just text'"),
         (f"runs:\n{GOOD}  - seed: 1", 5, "a run needs a `name` of letters, digits and . _ + -, got None"),
         (f"runs:\n{GOOD}  - name: ../a", 5, "got '../a'"),
+        (f"runs:\n{GOOD}  - name:", 5, "got None"),
+        (
+            f"runs:\n{GOOD}  - name: b\n    config_overrides:\n      dropout: 0.1\n      dropout: 0.3",
+            8,
+            "dropout was given before",
+        ),
         (f"runs:\n{GOOD}  - name: b\n    learnig_rate: 1", 6, "'b': unknown option 'learnig_rate'; did you"),
         (f"runs:\n{GOOD}  - name: b\n    seed: 1\n    seed: 2", 7, "run 'b': seed was given before"),
         (f"runs:\n{GOOD}  - name: b\n    max_steps: many", 6, "'b': max_steps: expected a whole number, got 'many'"),

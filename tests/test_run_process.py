@@ -104,6 +104,17 @@ def test_the_process_gets_a_recipe_that_says_everything(run, monkeypatch):
     )
 
 
+def test_a_recipe_of_ones_own_in_the_folder_is_not_replaced(run, monkeypatch):
+    run.check()
+    train(run, monkeypatch, "pass")
+    run.check()  # what the queue itself has written may be written again
+    (run.output_dir / RECIPE).write_text("max_steps: 1  # mine\n")
+    with pytest.raises(
+        ValueError, match="recipe.yaml is not of a queue, which would replace it; name another output_dir"
+    ):
+        run.check()
+
+
 def test_the_command_trains_by_the_recipe_and_resumes(tmp_path):
     command = run_process._command(tmp_path / "recipe.yaml")
     assert command[:4] == [sys.executable, "-m", "hf_vanilla_transformer", "pretrain"]

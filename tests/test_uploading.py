@@ -85,6 +85,26 @@ def test_a_branch_is_made_and_the_main_one_stays_as_it_is(hub, folder):
     assert set(hub.files("me/model")) == {".gitattributes"}
 
 
+def test_weights_of_another_model_that_would_be_loaded_first_are_refused(hub, folder):
+    (folder / "model.safetensors").write_bytes(b"of another")
+    upload(folder, names=["model.safetensors", "README.md"])
+    with pytest.raises(UploadError, match=r"me/model has model.safetensors of another model, .* Nothing was uploaded"):
+        upload(folder)
+    assert set(hub.files("me/model")) - {".gitattributes"} == {"model.safetensors", "README.md"}
+
+
+def test_other_files_of_the_repository_stay_and_are_named(hub, folder):
+    (folder / "notes.txt").write_text("mine")
+    upload(folder, names=["notes.txt"])
+    said = []
+    upload(folder, say=said.append)
+    assert set(hub.files("me/model")) >= {*FILES, "notes.txt"}
+    assert said[-1] == "me/model has other files, too, which stay as they were: notes.txt"
+    said.clear()
+    upload(folder, names=[*FILES, "notes.txt"], say=said.append)
+    assert not any("other files" in line for line in said)
+
+
 def test_a_new_repository_can_be_private_and_a_public_one_is_not_taken_for_it(hub, folder):
     upload(folder, private=True)
     assert hub.repositories["me/model"].private

@@ -1,5 +1,6 @@
 """A run before the run: a few updates at full size on made-up text, to see whether it fits and how long it takes."""
 
+import contextlib
 import copy
 import math
 import shutil
@@ -115,7 +116,10 @@ def dry_run(args: VanillaTransformerTrainingArguments) -> DryRun:
         checkpoint = by_main_process(lambda: _size_of_checkpoint(folder))
     finally:
         if args.process_index == 0:
-            shutil.rmtree(output_dir if is_new else folder, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
+            if is_new:
+                with contextlib.suppress(OSError):  # something else is in it now, such as the run itself
+                    output_dir.rmdir()
     return DryRun(
         args,
         sum(weight.numel() for weight in run.model.parameters()),

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from ..configuration_vanilla_transformer import VanillaTransformerConfig
 from ..evaluation.scores import METRICS
 from ..training.config_overrides import parse_overrides
 from ..training.recipes import given_values
 from ..training.report import CLOCK, without_secrets
+from ..training.schedule import peak_learning_rate
 from .planning import format_table
 from .run_list import QueuedRun
 
@@ -56,8 +58,8 @@ def finished_results(run: QueuedRun) -> dict[str, Any] | None:
         ) from error
     now = json.loads(json.dumps(without_secrets(given_values(run.arguments))))
     names = (before.keys() | now.keys()) - _WITHOUT_INFLUENCE
-    if "learning_rate" not in now:
-        names.discard("learning_rate")  # the run has found it by §5.3
+    if "learning_rate" in names - now.keys() and before.get("learning_rate") == _found_learning_rate(run):
+        names.discard("learning_rate")
     if not run.arguments.validation_data:
         names.discard("eval_strategy")  # the run has turned it off
     if differing := sorted(name for name in names if before.get(name) != now.get(name)):
@@ -67,6 +69,14 @@ def finished_results(run: QueuedRun) -> dict[str, Any] | None:
             "the folder"
         )
     return {**results, "metrics": metrics}
+
+
+def _found_learning_rate(run: QueuedRun) -> float | None:
+    """What a run that is told no learning rate has found by §5.3; None where its model is not there."""
+    if not (run.output_dir / "config.json").is_file():
+        return None
+    config = VanillaTransformerConfig.from_pretrained(run.output_dir)
+    return peak_learning_rate(config.d_model, int(run.arguments.warmup_steps))
 
 
 def _said(values: Mapping[str, Any], name: str) -> str:

@@ -10,6 +10,7 @@ import yaml
 from huggingface_hub.errors import StrictDataclassError
 
 from ..data.suggestions import did_you_mean
+from ..data.text_files import read_lines
 from ..training import VanillaTransformerTrainingArguments, read_recipe
 from ..training.recipes import check_options, read_mapping, resolve_options
 from ..training.report import without_secrets
@@ -18,6 +19,8 @@ from ..training.run import check_run
 _KEYS = ("results", "defaults", "runs")
 # Keys of an entry that are no options of a run.
 _ENTRY_KEYS = ("name", "recipe", "seeds")
+# What a queue writes in the folder of a run, and how its first line goes on.
+RECIPE, RESUMED_BY = "recipe.yaml", ": resumed by `vanilla-transformer pretrain "
 _NAME = re.compile(r"\w[\w.+-]*")
 # What is wrong with the options of a run, or with its files.
 _ERRORS = (OSError, ValueError, TypeError, ImportError, StrictDataclassError)
@@ -67,6 +70,9 @@ class QueuedRun:
             check_run(self.arguments)
             if self.output_dir.exists() and not self.output_dir.is_dir():
                 raise NotADirectoryError(f"output_dir={self.output_dir} is a file; name a folder")
+            recipe = self.output_dir / RECIPE
+            if recipe.exists() and RESUMED_BY not in next(iter(read_lines(recipe)), ""):
+                raise FileExistsError(f"{recipe} is not of a queue, which would replace it; name another output_dir")
         except _ERRORS as error:
             raise ValueError(f"{self.where}: {' '.join(str(error).split())}") from error
 
@@ -124,7 +130,7 @@ def read_run_list(path: str | Path) -> RunList:
         line = f"{path}, line {node.start_mark.line + 1}"
         if not isinstance(entry, dict):
             raise ValueError(f"{line}: a run must be a mapping with a `name`, got {entry!r:.100}")
-        name = _name_of(entry, line)
+        name = _name_of(node, line)
         given = check_options(node, entry, str(path), f"run {name!r}", besides=_ENTRY_KEYS)
         try:
             runs += _runs_of(name, f"{line}, run {name!r}", defaults, given)
@@ -150,11 +156,14 @@ def _top_level(root: yaml.MappingNode, path: Path) -> dict[str, Any]:
     return nodes
 
 
-def _name_of(entry: Mapping[str, Any], line: str) -> str:
-    name = entry.get("name")
-    if isinstance(name, bool) or not isinstance(name, str | int) or not _NAME.fullmatch(str(name)):
+def _name_of(node: yaml.MappingNode, line: str) -> str:
+    """The name as it is written: YAML takes 010 for 8, `on` for true, and 2026-01-02 for a date."""
+    given = next((value for key, value in node.value if key.value == "name"), None)
+    is_text = isinstance(given, yaml.ScalarNode) and given.tag != "tag:yaml.org,2002:null"
+    name = given.value if given is not None and is_text else None
+    if name is None or not _NAME.fullmatch(name):
         raise ValueError(f"{line}: a run needs a `name` of letters, digits and . _ + -, got {name!r:.100}")
-    return str(name)
+    return name
 
 
 def _runs_of(entry: str, where: str, defaults: Mapping[str, Any], given: Mapping[str, Any]) -> list[QueuedRun]:

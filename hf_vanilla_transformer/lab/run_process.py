@@ -19,10 +19,10 @@ import yaml
 
 from ..inference import open_output
 from ..inference.pipes import INTERRUPTED
-from .run_list import QueuedRun
+from .run_list import RECIPE, RESUMED_BY, QueuedRun
 
-# In the folder of a run: what its process says, the recipe that it is started with, and what keeps others away.
-LOG, RECIPE, _LOCK = "train.log", "recipe.yaml", ".queue-lock"
+# In the folder of a run: what its process says, and what keeps others away.
+LOG, _LOCK = "train.log", ".queue-lock"
 # Seconds after which a lock is not that of somebody who only looks.
 _PATIENCE = 0.5
 # How a process ends that was asked to stop: it has saved; by SIGINT; before it listened to signals.
@@ -179,7 +179,7 @@ def train_in_process(run: QueuedRun, lock: int, options: ProcessOptions, stoppin
     """
     recipe, log = run.output_dir / RECIPE, run.output_dir / LOG
     with open_output(recipe) as file:
-        file.write(f"# {run.name}: resumed by `vanilla-transformer pretrain {recipe} --resume_from_checkpoint auto`\n")
+        file.write(f"# {run.name}{RESUMED_BY}{recipe} --resume_from_checkpoint auto`\n")
         yaml.safe_dump(run.values, file, sort_keys=False, allow_unicode=True)
     command = _command(recipe)
     if options.nice:

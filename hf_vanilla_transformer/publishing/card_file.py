@@ -1,5 +1,6 @@
 """CARD.yaml: what people write about a checkpoint; all numbers come from its runs."""
 
+import math
 import re
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -138,6 +139,11 @@ def read_card(path: str | Path) -> CardFile:
     names = [each.name for each in card.test_sets]
     if not names or len(set(names)) < len(names):
         raise ValueError(f"{path}: test_sets need a name each, no two of them the same; got {names}")
+    outputs = [
+        f"{each.name}.{text}" if len(each.texts) > 1 else each.name for each in card.test_sets for text in each.texts
+    ]
+    if twice := [name for number, name in enumerate(outputs) if name in outputs[:number]]:
+        raise ValueError(f"{path}: two texts would have their outputs in outputs/{twice[0]}.txt; rename a test set")
     return card
 
 
@@ -146,6 +152,8 @@ def _check_test_set(test_set: CardTestSet, path: str) -> None:
     if not re.fullmatch(r"[\w.-]+", test_set.name) or not test_set.texts or not test_set.metrics:
         raise ValueError(f"{where}: a test set has a name that a file can have, at least one text and one metric")
     for name, text in test_set.texts.items():
+        if not re.fullmatch(r"[\w.-]+", name):
+            raise ValueError(f"{where}: its text {name!r} has no name that a file can have")
         try:
             Corpus.parse(text)
         except ValueError as error:
@@ -182,9 +190,12 @@ def _read(node: yaml.Node, kind: Any, path: str) -> Any:
         return node.value
     if kind is float:
         try:
-            return float(node.value)
+            number = float(node.value)
         except ValueError:
-            raise ValueError(f"{where}: expected a number, got {node.value!r}") from None
+            number = math.nan
+        if not math.isfinite(number):
+            raise ValueError(f"{where}: expected a number, got {node.value!r}")
+        return number
     if node.tag == "tag:yaml.org,2002:null":
         if NoneType in get_args(kind):
             return None

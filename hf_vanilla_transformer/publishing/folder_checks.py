@@ -38,8 +38,10 @@ _CONTAINERS = {
     b"\x89HDF\r\n\x1a\n": "HDF5, which may hold pickles",
     b"\x7fELF": "a program",
 }
-# Opcodes by which a pickle runs code.
-_CALLS = {"GLOBAL", "STACK_GLOBAL", "INST", "REDUCE", "OBJ", "NEWOBJ", "NEWOBJ_EX", "BUILD"}
+# Opcodes by which a pickle gets at code; without one it has nothing to call. ("R. Smith" would call and stop.)
+_IMPORTS = {"GLOBAL", "STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4"}
+# Where an archive of tar says that it is one.
+_TAR = slice(257, 262)
 
 
 def check_folder(folder: str | Path, public: str = "", allowed: Sequence[str] = ()) -> tuple[list[str], list[str]]:
@@ -92,21 +94,23 @@ def find_danger(path: Path) -> str | None:
     if path.suffix.lower() in _PICKLE_NAMES:
         return f"may hold pickles, by its name ({path.suffix}); models are published as safetensors"
     with open(path, "rb") as file:
-        beginning = file.read(16)
+        beginning = file.read(_TAR.stop)
     for magic, kind in _CONTAINERS.items():
         if beginning.startswith(magic):
             return kind
-    if (beginning[:1] == b"\x80" and beginning[1:2] <= b"\x05") or _calls_something(path):
+    if beginning[_TAR] == b"ustar":
+        return "an archive (tar)"
+    if (beginning[:1] == b"\x80" and beginning[1:2] <= b"\x05") or _imports_something(path):
         return "a pickle"
     # Its directory is at the end: a picture may have one behind it.
     return "an archive (zip) behind something else" if zipfile.is_zipfile(path) else None
 
 
-def _calls_something(path: Path) -> bool:
-    """Whether a file is a pickle of the oldest kind, which begins like a text, and runs code."""
+def _imports_something(path: Path) -> bool:
+    """Whether a file is a pickle of the oldest kind, which begins like a text, and gets at code."""
     try:
         with open(path, "rb") as file:
             operations = list(pickletools.genops(file.read(10**7)))  # up to the end, without which it is none
     except (ValueError, OverflowError):
         return False
-    return any(operation.name in _CALLS for operation, _, _ in operations)
+    return any(operation.name in _IMPORTS for operation, _, _ in operations)

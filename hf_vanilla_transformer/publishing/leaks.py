@@ -1,5 +1,6 @@
 """What must not leave this machine: secrets, and what tells of the machine itself."""
 
+import codecs
 import contextlib
 import getpass
 import json
@@ -25,8 +26,11 @@ _SECRETS = {
     "private key": r"-----BEGIN [A-Z ]*PRIVATE KEY-----",
     "signed token (JWT)": r"\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}",
     "password in an address": r"\b[A-Za-z][A-Za-z0-9+.-]*://[^\s/:@\"'`<>]+:[^\s/@\"'`<>]+@[\w.-]",
+    "password of a request": r"(?i)\bauthorization[\"']?[ \t]*[:=][ \t]*[\"']?(?:bearer|basic)[ \t]+"
+    r"(?!your)[\w.~+/=-]{12,}",
     # "eos_token" and the like are no secrets; "<HUB_TOKEN>" is what transformers writes in the place of one.
-    "password or key": r"(?i)\b(?:\w+_)?(?:password|passwd|secret|api_?key|(?:access|auth|hub|hf|bearer)_token)"
+    "password or key": r"(?i)\b(?:\w+_)?(?:password|passwd|passphrase|secret|(?:(?:secret|private|access|api)[_-]?)+key"
+    r"|(?:access|auth|hub|hf|bearer)[_-]?token)"
     r"[\"']?[ \t]*[:=][ \t]*[\"']?(?!null\b|none\b|true\b|false\b|your|<|\$|os\.)[^\s\"',;)}\]]{6,}",
 }
 
@@ -46,6 +50,9 @@ MACHINE_PATH = re.compile(
     rf"|\b[A-Za-z]:(?:\\\\|\\|/)Users(?:(?:\\\\|\\|/){_NAME})+"
 )
 
+# In JSON and in code, "\n" stands for the end of a line: its letter is no part of what follows.
+_ESCAPED = re.compile(r"\\[nrt]")
+
 # Names that many machines have, and that say nothing of this one.
 _COMMON_NAMES = {
     *("admin", "administrator", "build", "debian", "default", "dev", "docker", "ec2-user", "guest", "home", "host"),
@@ -54,6 +61,7 @@ _COMMON_NAMES = {
 }
 # Where a word is most likely natural language: vocabularies, and the text of test sets.
 _NOT_NAMES = ("tokenizer.json", "vocab.json", "merges.txt")
+_NOT_OF_WORDS = "password or key"  # in a vocabulary, "password" has a number
 _DESCRIPTIONS = (".json", ".yaml", ".yml", ".toml", ".cfg")
 _PROSE = (".md", ".py")
 
@@ -72,15 +80,26 @@ def find_leaks(path: Path, name: str, known_names: Sequence[str] = (), allowed: 
     Yields:
         For each finding, a line that names the file, the line in it, and what was found; of secrets, the beginning.
     """
-    text = _header(path) if path.suffix == ".safetensors" else path.read_bytes().decode("utf-8", errors="replace")
-    secrets = {(found.start(), found.group(), kind) for kind, each in SECRETS.items() for found in each.finditer(text)}
+    text = _header(path) if path.suffix == ".safetensors" else _decoded(path.read_bytes())
+    texts = (text, _ESCAPED.sub("  ", text))  # of one length, so that places in them are the same
+    kinds = {kind: each for kind, each in SECRETS.items() if kind != _NOT_OF_WORDS or Path(name).name not in _NOT_NAMES}
+    secrets = {
+        (found.start(), kind): found.group()
+        for one in reversed(texts)  # where both have it, it is what the file says
+        for kind, each in kinds.items()
+        for found in each.finditer(one)
+    }
     own = [re.escape(secret) for secret in {get_token(), os.environ.get("HF_TOKEN")} if secret and len(secret) > 7]
-    secrets |= {(found.start(), found.group(), "token of Hugging Face") for found in _any_of(own).finditer(text)}
-    places = {(found.start(), found.group()) for found in MACHINE_PATH.finditer(text)}
-    known = _any_of([re.escape(place) for place in _paths_of_this_machine()]).finditer(text)
-    places |= {(found.start(), found.group()) for found in known if not _is_within(found, places)}
-    words = _pattern_of_names(known_names, Path(name).name, path.suffix).finditer(text)
-    findings = [(start, secret, f"{kind}: {secret[:6]}...") for start, secret, kind in secrets]
+    secrets |= {(found.start(), "token of Hugging Face"): found.group() for found in _any_of(own).finditer(text)}
+    places: set[tuple[int, str]] = set()
+    for pattern in (MACHINE_PATH, _any_of([re.escape(place) for place in _paths_of_this_machine()])):
+        for one in texts:
+            places |= {
+                (found.start(), found.group()) for found in pattern.finditer(one) if not _is_within(found, places)
+            }
+    named = _pattern_of_names(known_names, Path(name).name, path.suffix)
+    words = {found.start(): found for one in texts for found in named.finditer(one)}.values()
+    findings = [(start, secret, f"{kind}: {secret[:6]}...") for (start, kind), secret in secrets.items()]
     findings += [(start, place, f"path of this or another machine: {place}") for start, place in places]
     findings += [
         (found.start(), found.group(), f"name of this machine or its user: {found.group()}")
@@ -105,7 +124,9 @@ def names_of_this_machine(public: str = "") -> list[str]:
     with contextlib.suppress(OSError, KeyError, ImportError):  # a user without an entry, as in some containers
         found.add(getpass.getuser())
     said = {each for each in found if len(each) > 2 and each.lower() not in _COMMON_NAMES}
-    return sorted(each for each in said if each.lower() not in public.lower())
+    return sorted(
+        each for each in said if not re.search(rf"(?<![\w-]){re.escape(each)}(?![\w-])", public, re.IGNORECASE)
+    )
 
 
 def _pattern_of_names(names: Sequence[str], file_name: str, suffix: str) -> re.Pattern[str]:
@@ -131,6 +152,12 @@ def _paths_of_this_machine() -> list[str]:
     """Folders that a path in here would begin with, unless they are so short that they say nothing."""
     places = {str(Path.home()), os.getcwd(), sys.prefix, tempfile.gettempdir(), str(Path(__file__).parents[2])}
     return sorted(each for each in places if len(Path(each).parts) > 2 and not each.startswith("/usr/"))
+
+
+def _decoded(content: bytes) -> str:
+    """Text of any file; of one that says so, as Windows writes it: in two bytes a letter."""
+    is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return content.decode("utf-16" if is_utf16 else "utf-8", errors="replace")
 
 
 def _header(path: Path) -> str:

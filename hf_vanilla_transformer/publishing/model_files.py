@@ -10,6 +10,8 @@ CARD_FILES = (
     *("LICENSE*", "NOTICE*", "CITATION*", "recipe.yaml", "*.png", "*.svg", ".eval_results/*.yaml"),
     *("outputs/**/*", "*outputs*", "target_tokenizer/*.json"),
 )
+# What `save_self_contained` always writes.
+_NEEDED = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
 
 
 def choose_files(
@@ -28,7 +30,8 @@ def choose_files(
         The names of the chosen files relative to the folder, and those of all others; both sorted.
 
     Raises:
-        ValueError: a pattern of `include` or `exclude` is not one, or fits no file.
+        ValueError: a pattern of `include` or `exclude` is not one, or fits no file; or one of `exclude` fits a file
+            without which there is no model.
     """
     chosen = {name for pattern in (*MODEL_FILES, *CARD_FILES) for name in _matching(Path(folder), pattern)}
     for option, patterns in (("include", include), ("exclude", exclude)):
@@ -39,6 +42,8 @@ def choose_files(
                 raise ValueError(f"--{option} {pattern!r} is not a pattern of files: {error}") from error
             if not names:
                 raise ValueError(f"--{option} {pattern!r} fits no file of {folder}")
+            if option == "exclude" and (needed := sorted(_NEEDED & names)):
+                raise ValueError(f"--exclude {pattern!r} fits {needed[0]}, without which there is no model")
             chosen = chosen | names if option == "include" else chosen - names
     code = _matching(Path(folder), "*.py") - {name for pattern in include for name in _matching(Path(folder), pattern)}
     rest = _matching(Path(folder), "**/*") - chosen - code

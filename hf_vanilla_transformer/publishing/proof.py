@@ -69,6 +69,7 @@ def prove_folder(
     expected: Sequence[dict[str, str]],
     python: str | Path = sys.executable,
     name: str = "this interpreter",
+    version: str | None = None,
 ) -> Proof:
     """Lets an interpreter without the package load a folder and translate, without a network or a cache.
 
@@ -78,13 +79,14 @@ def prove_folder(
         expected: what `expected_translations` gave for them.
         python: the interpreter; where the package is installed in it, the package is hidden.
         name: what to call it.
+        version: of transformers, which it is to have, or the beginning of one, such as 5.18; None for any.
 
     Returns:
         The versions that it was proven with.
 
     Raises:
-        ValueError: the interpreter cannot be run, the folder does not load there, or translates differently. The
-            message is one line.
+        ValueError: the interpreter cannot be run or has another transformers, the folder does not load there, or
+            translates differently. The message is one line.
     """
     environment = {key: value for key, value in os.environ.items() if not key.startswith(_FOREIGN)}
     with tempfile.TemporaryDirectory() as scratch:
@@ -107,6 +109,8 @@ def prove_folder(
         found = json.loads(answer.read_text(encoding="utf-8"))
     translations = found.pop("translations")
     proof = Proof(interpreter=name, **found)
+    if version is not None and not f"{proof.transformers}.".startswith(f"{version}."):
+        raise ValueError(f"{python} has transformers {proof.transformers} and not {version}; remove its environment")
     for sentence, here, there in zip(sentences, expected, translations, strict=True):
         for way, text in here.items():
             if there[way] != text:

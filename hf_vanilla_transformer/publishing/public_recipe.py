@@ -13,7 +13,7 @@ from ..data.corpora import Corpus
 from ..training.arguments import VanillaTransformerTrainingArguments
 from ..training.command_line import OPTION_GROUPS
 from ..training.config_overrides import parse_overrides
-from ..training.recipes import given_values
+from ..training.recipes import given_values, options_without_effect
 from .results_schema import verb_of
 
 # What is the machine's, or decides what a run shows and not what it learns.
@@ -109,6 +109,9 @@ def public_arguments(arguments: Mapping[str, Any], paths: PublicPaths) -> dict[s
             )
     if "config_overrides" in values:
         values["config_overrides"] = parse_overrides(values["config_overrides"])
+    # Without validation text a run has turned eval_strategy off, and eval_steps would be refused.
+    run = VanillaTransformerTrainingArguments(**{**values, "output_dir": "runs/any", "use_cpu": True})
+    values = {name: value for name, value in values.items() if name not in options_without_effect(run, values)}
     # The seed is what runs of one recipe differ in: said even where it is the default.
     return {**_without_derived(values), "seed": values.get("seed", VanillaTransformerTrainingArguments.seed)}
 

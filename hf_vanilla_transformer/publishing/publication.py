@@ -237,7 +237,7 @@ def _interpreters(proven_on: ProvenOn, temporary: Path, say: Callable[[str], Non
         say(f"preparing an environment with transformers {version}")
         python = python_with_transformers(version, place, proven_on.constraint)
         say(f"proving the folder with transformers {version}")
-        yield {"python": python, "name": "an environment of its own"}
+        yield {"python": python, "name": "an environment of its own", "version": version}
 
 
 def _unproven(proofs: Sequence[Proof]) -> list[str]:

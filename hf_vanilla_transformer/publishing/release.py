@@ -5,12 +5,13 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.tokenization import save_tokenizer
 from ..evaluation import EvaluationSet
-from ..inference import load_translator, translate
+from ..inference import load_translator, open_output, translate
 from ..interop.output_folder import output_folder
 from ..modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
 from ..training.environment import describe_environment
@@ -66,6 +67,9 @@ def release(
     output_dir = Path(output_dir)
     require_hub_name(output_dir.name)
     finished = read_runs(runs, paths)
+    for run in finished:
+        if output_dir.exists() and output_dir.samefile(run.folder):
+            raise FileExistsError(f"{output_dir} is the folder of a run, which must stay as it is; name another one")
     # What is wrong with the card is to be found before the long work begins.
     texts = {each.name: read_texts(each, card, paths) for each in card.test_sets}
     scorings = {each.name: scorings_of(each, card) for each in card.test_sets}
@@ -174,8 +178,9 @@ def write_card(folder: str | Path, results: Results) -> None:
     """
     card = render_card(results)
     text = json.dumps(results, indent=1, ensure_ascii=False) + "\n"
-    (Path(folder) / "results.json").write_text(text, encoding="utf-8", newline="\n")
-    (Path(folder) / "README.md").write_text(str(card), encoding="utf-8", newline="\n")
+    for name, content in (("results.json", text), ("README.md", str(card))):
+        with open_output(Path(folder) / name) as file:
+            file.write(content)
 
 
 def apply_card(results: Results, card: CardFile) -> Results:
@@ -192,6 +197,7 @@ def apply_card(results: Results, card: CardFile) -> Results:
         ValueError: the figures are of other test sets, or were computed in another way.
     """
     scored = {each["name"]: each for each in results["evaluations"]}
+    before = {each["name"]: each for each in results.get("card", {}).get("test_sets", [])}
     for test_set in card.test_sets:
         evaluation = scored.pop(test_set.name, None)
         ways = ["cased", *(["moses_lowercase"] if test_set.moses_lowercase else [])]
@@ -200,6 +206,7 @@ def apply_card(results: Results, card: CardFile) -> Results:
             or evaluation["texts"] != list(test_set.texts)
             or [each["name"] for each in evaluation["scorings"]] != ways
             or any(list(run) != test_set.metrics for each in evaluation["scorings"] for run in each["runs"])
+            or _of_what(before.get(test_set.name, asdict(test_set))) != _of_what(asdict(test_set))
         ):
             raise ValueError(f"{test_set.name} was not scored as the card says; release the run again to score it")
         evaluation |= {"title": test_set.title, "dataset": test_set.dataset, "split": test_set.split}
@@ -212,6 +219,11 @@ def apply_card(results: Results, card: CardFile) -> Results:
         )
     results["card"] = asdict(card)
     return results
+
+
+def _of_what(test_set: Mapping[str, Any]) -> list[Any]:
+    """What figures are of, besides what they say themselves."""
+    return [test_set["texts"], test_set["moses_lowercase"]]
 
 
 def translate_inputs(

@@ -12,6 +12,9 @@ from huggingface_hub.errors import HfHubHTTPError
 # Files of this size, in bytes, and weights of any size are uploaded one by one before the commit.
 _LARGE = 10**6
 
+# What transformers prefers to weights in several files, and to any model.
+_TAKEN_FIRST = {"model.safetensors", "adapter_config.json"}
+
 _HINTS = {
     401: "log in: hf auth login, or a token in HF_TOKEN",
     403: "the token may not write there: it needs the role write, and an owner of your own",
@@ -94,6 +97,12 @@ def upload_folder(
         if revision is not None:
             api.create_branch(repo_id, branch=revision, exist_ok=True)
         before = api.model_info(repo_id, revision=revision)
+    others = {each.rfilename for each in before.siblings or []} - set(names) - {".gitattributes"}
+    if (misleading := sorted(_TAKEN_FIRST & others)) and any(name.endswith(".safetensors") for name in names):
+        raise UploadError(
+            f"{repo_id} has {misleading[0]} of another model, which would be loaded in the place of this one; remove "
+            "it on the Hub. Nothing was uploaded"
+        )
     if private and not before.private:
         raise UploadError(
             f"{repo_id} is there and is public; make it private on the Hub, or publish for all. Nothing was uploaded"
@@ -122,6 +131,8 @@ def upload_folder(
             f"{commit.commit_url} is there, but {_listed(missing)} is missing: a .gitignore of the repository keeps "
             "files away; remove it there, and run this again"
         )
+    if others:
+        say(f"{repo_id} has other files, too, which stay as they were: {_listed(sorted(others))}")
     return Upload(repo_id, commit.commit_url, commit.oid != before.sha)
 
 

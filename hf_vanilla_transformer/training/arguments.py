@@ -369,6 +369,10 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
         if not 1 <= self.corpus_temperature < math.inf:
             raise ValueError(f"corpus_temperature={self.corpus_temperature} is not a number of at least 1")
         check_units(self)
+        if self.dry_run and self.prepare_only:
+            raise ValueError(
+                "dry_run makes its own text, so that prepare_only has nothing to prepare; give one of them"
+            )
         if self.objective == "span_corruption" and self.bpe_dropout:
             raise ValueError("bpe_dropout is for translation; span_corruption has noise of its own")
         refuse_options(self)

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from transformers.trainer_pt_utils import AcceleratorConfig
@@ -38,6 +38,15 @@ _NEEDS: dict[str, tuple[str, str | None]] = {
     "eval_steps": ("eval_strategy", "steps"),
     "save_steps": ("save_strategy", "steps"),
 }
+
+
+class _WithoutDates(yaml.SafeLoader):
+    """Takes 2026-01-02 for text: no option is a date, and JSON, as which a run is noted, has none."""
+
+    yaml_implicit_resolvers: ClassVar = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
 
 def recipe_names() -> list[str]:
@@ -101,9 +110,9 @@ def read_mapping(path: str | Path) -> tuple[yaml.MappingNode, dict[Any, Any]]:
     """
     text = "\n".join(read_lines(path))
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        values = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: of a date that there is not
+        root = yaml.compose(text, Loader=_WithoutDates)
+        values = yaml.load(text, Loader=_WithoutDates)  # a SafeLoader
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: of a number that is none, such as !!int x
         raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict) or root is None:
         raise ValueError(f"{path}: expected `key: value` lines, got {values!r:.100}")
@@ -139,6 +148,7 @@ def check_options(
             raise ValueError(f"{where}: unknown option {key.value!r}{hint}")
         if key.value in checked:
             raise ValueError(f"{where}: {key.value} was given before")
+        _refuse_keys_twice(value_node, path)
         value = values[key.value]
         if key.value in names:
             hint = hints[key.value]
@@ -197,14 +207,13 @@ def resolve_options(
     Raises:
         ValueError: there is no `output_dir`; an option would have no effect; or values do not fit together.
     """
-    base, flags, values = dict(recipe), dict[str, Any](), dict(recipe)
+    values = dict(recipe)
     for each in overrides:
-        base, flags = values, dict(each)
-        values = _settled(base, flags)
+        values = _settled(values, dict(each))
     if not values.get("output_dir"):
         raise ValueError("output_dir is needed: the folder that the run is written to, such as --output_dir runs/mine")
     args = VanillaTransformerTrainingArguments(**values)
-    if void := _without_effect(args, base, flags):
+    if void := _without_effect(args, recipe, *overrides):
         values = {name: value for name, value in values.items() if name not in void}
         args = VanillaTransformerTrainingArguments(**values)
     return args, values
@@ -231,17 +240,28 @@ def given_values(args: VanillaTransformerTrainingArguments) -> dict[str, Any]:
     return values
 
 
-def _without_effect(
-    args: VanillaTransformerTrainingArguments, recipe: Mapping[str, Any], flags: Mapping[str, Any]
-) -> set[str]:
-    """Finds a recipe's options that do nothing because a flag has turned off what they belong to; refuses others."""
-    void = set()
+def options_without_effect(args: VanillaTransformerTrainingArguments, given: Mapping[str, Any]) -> set[str]:
+    """Finds options of a run that do nothing because another, which they need, is off.
+
+    Args:
+        args: the run.
+        given: its options by name.
+
+    Returns:
+        Names of `given`.
+    """
+    return _without_effect(args, given, dict.fromkeys(other for other, _ in _NEEDS.values()))
+
+
+def _without_effect(args: VanillaTransformerTrainingArguments, *layers: Mapping[str, Any]) -> set[str]:
+    """Finds options that do nothing because a layer over them has turned off what they belong to; refuses others."""
+    void, levels = set(), {name: level for level, layer in enumerate(layers) for name in layer}
     for option, (other, value) in _NEEDS.items():
         given = getattr(args, other)
         active = bool(given) if value is None else str(getattr(given, "value", given)) in value.split(" or ")
-        if active or (option not in flags and option not in recipe):
+        if active or option not in levels:
             continue
-        if option in flags or other not in flags:
+        if levels[option] >= levels.get(other, 0):
             needed = other if value is None else f"{other}={value}"
             raise ValueError(f"{option} has no effect without {needed}; give that too, or leave it out")
         void.add(option)
@@ -263,6 +283,25 @@ def _settled(recipe: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
             )
         values = {name: value for name, value in values.items() if name not in others}
     return values
+
+
+def _refuse_keys_twice(node: yaml.Node, path: str) -> None:
+    """Refuses a key that is there twice in a value, such as a field of config_overrides: YAML takes the last one."""
+    waiting, seen = [node], set[int]()
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen or not isinstance(node, yaml.CollectionNode):  # what an alias repeats was looked at
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            keys = [key for key, _ in node.value]
+            names = [key.value for key in keys]
+            for number, key in enumerate(keys):
+                if key.value in names[:number]:
+                    raise ValueError(f"{path}, line {key.start_mark.line + 1}: {key.value} was given before")
+            waiting += [value for _, value in node.value]
+        else:
+            waiting += node.value
 
 
 def _as_written(value: Any, node: yaml.Node, hint: Any) -> Any:
