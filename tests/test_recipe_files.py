@@ -111,7 +111,8 @@ def test_a_recipe_shrunk_takes_two_updates(path, tmp_path):
     assert [entry["step"] for entry in result.history if "loss" in entry] == [1, 2]
     if shrunk.final_weights == "average":
         assert "average of 2 checkpoints" in result.metrics["final_weights"]  # kept, or found to be worse
-    assert ("final_bleu" in result.metrics) == bool(args.validation_data)
+    for metric in args.validation_metrics if args.validation_data else ():
+        assert f"final_{metric}" in result.metrics
     assert (tmp_path / "run" / "model.safetensors").exists()
     for field in ("dropout", "norm_position", "label_smoothing"):
         assert getattr(result.model.config, field) == getattr(config_of(args), field)
