@@ -28,11 +28,11 @@ def start(command, seconds=300, **options):
 
 @contextlib.contextmanager
 def foreground_signals():
-    """SIGINT and SIGTERM do what they do in the foreground, in this process and in those it starts meanwhile.
+    """Signals do what they do in the foreground, in this process and in those it starts meanwhile.
 
-    A shell that starts the tests in the background has them ignore SIGINT, and their children would ignore it too.
+    A shell that starts the tests in the background has them ignore SIGINT, and nohup SIGHUP; their children would too.
     """
-    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL}
     before = {number: signal.signal(number, handler) for number, handler in usual.items()}
     try:
         yield

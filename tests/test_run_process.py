@@ -244,17 +244,14 @@ def test_between_runs_a_second_ctrl_c_interrupts():
 
 
 def test_signals_get_back_their_meaning_and_ignored_ones_stay_ignored():
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with foreground_signals():
-            with Stopping(print) as stopping:
-                os.kill(os.getpid(), signal.SIGHUP)
-                assert stopping.heard is None
-            assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-            assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    with foreground_signals():
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        with Stopping(print) as stopping:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert stopping.heard is None
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGHUP, before)
 
 
 def test_the_recipe_is_written_as_text_of_any_language(tmp_path, monkeypatch):
