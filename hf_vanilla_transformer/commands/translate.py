@@ -21,7 +21,6 @@ from ..inference.shipped import DEFAULT_TRANSLATOR
 
 EXAMPLES = """
 examples:
-  vanilla-transformer translate "Two young men are playing football on the beach."
   vanilla-transformer translate --model runs/en-de "A dog runs." "A man sleeps."
   vanilla-transformer translate --model runs/en-de --file test.en > test.de
   cat test.en | vanilla-transformer translate --model runs/en-de --num_beams 1
@@ -79,7 +78,7 @@ def parse_arguments(argv: Sequence[str] | None, prog: str | None) -> argparse.Na
     add("sentences", nargs="*", help="sentences to translate; without them or --file, standard input is read")
     models = parser.add_mutually_exclusive_group()
     models.add_argument("--model", help="folder of a trained model and its tokenizer; or the name of a checkpoint of "
-        f"model_cards, or of the Hub (default: {DEFAULT_TRANSLATOR}, which translates captions)")  # fmt: skip
+        f"model_cards, or of the Hub (default: {DEFAULT_TRANSLATOR}, where it is there)")  # fmt: skip
     models.add_argument(
         "--ensemble", nargs="+", metavar="FOLDER", help="or several models, whose probabilities are averaged"
     )

@@ -33,9 +33,9 @@ def default_translator() -> str:
     """
     if DEFAULT_TRANSLATOR not in shipped_checkpoints():
         raise FileNotFoundError(
-            f"no model was named, and the checkpoint {DEFAULT_TRANSLATOR} is in the folder model_cards of the source "
-            "repository, not in the installed package: clone the repository and install from there (pip install -e .), "
-            "or name a model of your own by --model"
+            f"no model was named by --model, and this copy of the package has no {DEFAULT_TRANSLATOR}, which is meant "
+            "then: checkpoints are in the folder model_cards of the source repository, beside the package of a clone "
+            "(pip install -e .), and not in a wheel"
         )
     return DEFAULT_TRANSLATOR
 
