@@ -108,6 +108,7 @@ class _ProjectedLoss(torch.autograd.Function):
         passes = 2 if r_drop else 1  # how often each token is there
         inputs, projection = hidden_states.to(matmul_dtype).view(passes, -1, d_model), weight.to(matmul_dtype)
         num_tokens = inputs.shape[1]
+        labels_of_passes = labels.view(passes, -1)
         softmax_dtype = _softmax_dtype(matmul_dtype)
         # The mean over the vocabulary of the logits is a product with the mean row: no pass over the logits.
         mean_weight = projection.mean(dim=0, dtype=softmax_dtype).unsqueeze(-1)  # (D, 1)
@@ -129,7 +130,7 @@ class _ProjectedLoss(torch.autograd.Function):
         for start in range(0, num_tokens, rows):
             chunk = slice(start, min(start + rows, num_tokens))
             chunk_inputs = inputs[:, chunk].flatten(0, 1)
-            chunk_labels = labels.view(passes, -1)[:, chunk].flatten()
+            chunk_labels = labels_of_passes[:, chunk].flatten()
             size = len(chunk_labels)
             logits = torch.mm(chunk_inputs, projection.t(), out=logits_buffer[:size])
             probs = torch.softmax(logits, dim=-1, dtype=softmax_dtype, out=probs_buffer[:size])

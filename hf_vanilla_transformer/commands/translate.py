@@ -8,14 +8,7 @@ from pathlib import Path
 import torch
 
 from ..data.text_files import count_lines, decode_lines, read_lines
-from ..inference import (
-    BadLines,
-    default_translator,
-    load_translator,
-    open_output,
-    translated_lines,
-    write_lines,
-)
+from ..inference import BadLines, default_translator, load_translator, open_output, translated_lines, write_lines
 from ..inference.one_line_parser import OneLineParser
 from ..inference.shipped import DEFAULT_TRANSLATOR
 
