@@ -1,6 +1,7 @@
 """The arguments of a run: the paper's values by default, and nothing that cannot work."""
 
 import dataclasses
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -151,6 +152,7 @@ def test_bf16_runs_on_a_cpu(tmp_path):
         ({"warmup_steps": 0.1}, r"warmup_steps=0.1 is not a number of updates.*§5\.3"),
         ({"gradient_accumulation_steps": 0}, "gradient_accumulation_steps=0 is less than 1"),
         ({"generation_num_beams": 0}, "generation_num_beams=0 is less than 1"),
+        ({"gnmt_length_penalty": math.inf}, "gnmt_length_penalty=inf is not a finite number"),
         ({"dataloader_num_workers": -2}, "dataloader_num_workers=-2 is less than 0"),
         ({"save_total_limit": 0, "final_weights": "last"}, "save_total_limit=0 is less than 1"),
         ({"max_steps": 0}, "max_steps=0 is less than 1"),

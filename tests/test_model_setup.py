@@ -111,6 +111,18 @@ def test_a_model_whose_weights_are_not_all_there_is_not_trained_further(change, 
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize(("given", "new", "old"), [(None, 0.6, 1.8), (1.4, 1.4, 1.4), (0.0, 0.0, 0.0)])
+def test_section_6_1_the_length_penalty_of_a_run_is_saved_with_its_model(given, new, old, tokenizer, tmp_path):
+    assert built(tokenizer, tmp_path, gnmt_length_penalty=given).generation_config.gnmt_length_penalty == new
+    folder = tmp_path / "model"
+    model, own = save_translator(folder)
+    model.generation_config.gnmt_length_penalty = 1.8
+    model.generation_config.save_pretrained(folder)
+    for more in ({}, {"lora_rank": 2}):
+        again = built(own, tmp_path, model_name_or_path=str(folder), gnmt_length_penalty=given, **more)
+        assert again.generation_config.gnmt_length_penalty == old
+
+
 def test_a_model_that_there_is_not_is_named_before_text_is_read(tmp_path):
     args = arguments(tmp_path, tmp_path / "run", model_name_or_path="own/name")
     with pytest.raises(FileNotFoundError, match="there is no folder own/name, and no such model could be loaded"):

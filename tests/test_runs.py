@@ -4,9 +4,11 @@ import json
 import shutil
 
 import pytest
+import yaml
 from released import standing
 
 from hf_vanilla_transformer.publishing import PublicPaths
+from hf_vanilla_transformer.publishing.public_recipe import recipe_text
 from hf_vanilla_transformer.publishing.runs import read_runs, wall_clock_minutes
 
 
@@ -67,6 +69,28 @@ def test_results_that_are_not_of_a_run_are_named(content, made, copies):
     (copies[0] / "results.json").write_text(content)
     with pytest.raises(ValueError, match=r"results.json is not that of a run"):
         read(made, copies)
+
+
+def test_section_6_1_what_was_chosen_for_decoding_afterwards_is_part_of_the_recipe(made, copies):
+    def chosen(alpha=0.6, beams=2, folders=copies):
+        for folder in folders:
+            path = folder / "generation_config.json"
+            path.write_text(
+                json.dumps({**json.loads(path.read_text()), "num_beams": beams, "gnmt_length_penalty": alpha})
+            )
+        run = read(made, copies)[0]
+        parsed = yaml.safe_load(recipe_text(run.arguments, "words"))
+        return {name: parsed[name] for name in ("generation_num_beams", "gnmt_length_penalty") if name in parsed}
+
+    assert chosen() == {"generation_num_beams": 2}
+    assert chosen(1.4, 10) == {"generation_num_beams": 10, "gnmt_length_penalty": 1.4}
+    assert chosen(None, 4) == {}
+    for folder in copies:
+        change(folder, "gnmt_length_penalty", 1.4)
+    assert chosen(1.4) == {"generation_num_beams": 2, "gnmt_length_penalty": 1.4}
+    assert chosen(0.6)["gnmt_length_penalty"] == 0.6
+    with pytest.raises(ValueError, match="not runs of one recipe: gnmt_length_penalty is 1.4 and 1.0"):
+        chosen(1.4) and chosen(1.0, folders=copies[1:])
 
 
 def test_minutes_of_a_resumed_run_add_up():

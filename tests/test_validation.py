@@ -9,6 +9,7 @@ from sacrebleu.metrics import BLEU
 from training_runs import arguments, write_text
 
 from hf_vanilla_transformer.evaluation import PhoneErrorRate, WordErrorRate
+from hf_vanilla_transformer.inference import Translation
 from hf_vanilla_transformer.training import prepare
 from hf_vanilla_transformer.training.run import _trainer
 from hf_vanilla_transformer.training.validation import ValidationScores, validation_scores
@@ -129,6 +130,31 @@ def test_pronunciations_are_scored_by_error_rates_and_those_asked_for_only(train
     for name, metric in {"wer": WordErrorRate(), "per": PhoneErrorRate()}.items():
         assert metrics[f"eval_{name}"] == pytest.approx(metric.corpus_score(texts, [rows["target"]]).score)
         assert trainer.score_signatures[name] == str(metric.get_signature())
+
+
+def test_section_6_1_the_length_penalty_of_the_arguments_counts_unless_a_call_says_another(trainer, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        "hf_vanilla_transformer.training.validation.translate_with_details",
+        lambda model, tokenizer, sources, **options: seen.append(options) or [[Translation("a")] for _ in sources],
+    )
+    for given, call in [
+        (None, {}),
+        (1.4, {}),
+        (1.4, {"gnmt_length_penalty": 0.2}),
+        (1.4, {"length_penalty": 2.0}),
+        (0.0, {"num_beams": 5}),
+    ]:
+        monkeypatch.setattr(trainer.args, "gnmt_length_penalty", given)
+        trainer.scores(trainer.eval_dataset, **call)
+    names = ("num_beams", "gnmt_length_penalty", "length_penalty")
+    assert [tuple(options.get(name, "-") for name in names) for options in seen] == [
+        (2, "-", "-"),
+        (2, 1.4, "-"),
+        (2, 0.2, "-"),
+        (2, "-", 2.0),
+        (5, 0.0, "-"),
+    ]
 
 
 def test_without_metrics_of_translations_nothing_is_translated(trainer, monkeypatch):

@@ -20,6 +20,7 @@ VERBS = {
     "translate": ("translate", "translate sentences, a file or standard input"),
     "score": ("score", "say how probable a model finds given translations"),
     "evaluate": ("evaluate", "compute BLEU, chrF, TER, error rates and perplexity, and compare systems"),
+    "tune": ("tune", "choose length penalty and beams on a validation set"),
     "average": ("average", "average the last checkpoints of a run into one model"),
     "convert": ("convert", "import a checkpoint of Marian, fairseq or torch.nn.Transformer"),
     "export": ("export", "export a model to CTranslate2, ONNX or torch.export"),

@@ -9,9 +9,10 @@ from .scores import Score, default_tokenizer, make_metrics, score_translations
 from .scorings import Scoring, moses_lowercase_scoring, paper_scoring
 from .significance import PairedComparison, paired_bootstrap
 from .systems import System, system_of_model
-from .tables import comparison_table
+from .tables import comparison_table, tried_table
 from .test_sets import EvaluationSet, files_of_test_set, read_test_set
 from .translation_metric import load_translation_metric, translation_metric_path
+from .tuning import TriedDecoding, best_decoding, save_decoding, try_decodings
 
 __all__ = [
     "EvaluationSet",
@@ -23,7 +24,9 @@ __all__ = [
     "ScoreTotals",
     "Scoring",
     "System",
+    "TriedDecoding",
     "WordErrorRate",
+    "best_decoding",
     "compare_systems",
     "comparison_table",
     "default_tokenizer",
@@ -40,8 +43,11 @@ __all__ = [
     "paper_scoring",
     "paper_tokenized",
     "read_test_set",
+    "save_decoding",
     "score_pairs",
     "score_translations",
     "system_of_model",
     "translation_metric_path",
+    "tried_table",
+    "try_decodings",
 ]

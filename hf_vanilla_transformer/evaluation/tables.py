@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .scores import METRICS
+from .tuning import TriedDecoding
 
 _LIKELIHOOD = ["perplexity", "nats per character"]
 
@@ -18,6 +19,28 @@ def comparison_table(comparison: Mapping[str, Any]) -> str:
         Several lines of text.
     """
     return "\n\n".join("\n".join(_scoring_lines(each)) for each in comparison["scorings"])
+
+
+def tried_table(tried: Sequence[TriedDecoding], names: Sequence[str], metric: str) -> str:
+    """Formats what `try_decodings` finds: a row for each number of beams and length penalty.
+
+    Args:
+        tried: what was tried.
+        names: of the models.
+        metric: what the scores are of.
+
+    Returns:
+        Several lines of text.
+    """
+    title = METRICS[metric]
+    of_models = [f"{title} of {name}" for name in names] if len(names) > 1 else []
+    rows = [["beams", "alpha", *of_models, f"mean {title}" if of_models else title, "length"]]
+    for each in tried:
+        of_each = [f"{score:.2f}" for score in each.scores] if of_models else []
+        rows.append(
+            [str(each.num_beams), f"{each.length_penalty:g}", *of_each, f"{each.mean:.2f}", f"{each.length_ratio:.3f}"]
+        )
+    return "\n".join(_aligned(rows))
 
 
 def _scoring_lines(scoring: Mapping[str, Any]) -> list[str]:

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..decoding_config import PAPER_DECODING
 from .public_recipe import PublicPaths, public_arguments
 from .results_schema import Run
 
-_NEEDED = ("config.json", "model.safetensors", "tokenizer.json", "results.json", "curves.png")
+_NEEDED = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "results.json", "curves.png")
+_ALPHA = "gnmt_length_penalty"
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,7 @@ class FinishedRun:
 
     Args:
         folder: its `output_dir`.
-        arguments: what it was told, with paths that others can use.
+        arguments: what it was told, with paths that others can use, and what was chosen for its decoding afterwards.
         metrics: what came of it.
         history: its log.
         environment: what it was computed on; None for runs that do not say so.
@@ -111,7 +113,21 @@ def _read_run(folder: Path, paths: PublicPaths) -> FinishedRun:
         metrics["updates"], metrics["final_weights"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not that of a run: {type(error).__name__}: {error}") from error
-    return FinishedRun(folder, public_arguments(arguments, paths), metrics, history, results.get("environment"))
+    decoding = json.loads((folder / "generation_config.json").read_text(encoding="utf-8"))
+    public = public_arguments({**arguments, **_chosen_decoding(arguments, decoding)}, paths)
+    return FinishedRun(folder, public, metrics, history, results.get("environment"))
+
+
+def _chosen_decoding(arguments: Mapping[str, Any], decoding: Mapping[str, Any]) -> dict[str, Any]:
+    """What `vanilla-transformer tune` has put into a generation_config, as arguments of a run."""
+    chosen: dict[str, Any] = {}
+    beams, alpha = decoding.get("num_beams") or 1, decoding.get("gnmt_length_penalty")
+    if beams != (arguments.get("generation_num_beams", 4) or 1):
+        chosen["generation_num_beams"] = beams
+    paper = PAPER_DECODING["gnmt_length_penalty"]
+    if alpha is not None and alpha != (paper if arguments.get(_ALPHA) is None else arguments[_ALPHA]):
+        chosen[_ALPHA] = alpha
+    return chosen
 
 
 def _said(values: Mapping[str, Any], name: str) -> str:

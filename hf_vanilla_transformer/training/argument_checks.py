@@ -3,6 +3,28 @@
 from typing import Any
 
 
+def check_intervals(args: Any) -> None:
+    """Refuses checkpoints of which the best is wanted, and which are not evaluated; transformers names another option.
+
+    Args:
+        args: the arguments of a run.
+
+    Raises:
+        ValueError: evaluations and checkpoints do not come together.
+    """
+    if args.final_weights != "best":
+        return
+    evaluated, saved = (str(getattr(each, "value", each)) for each in (args.eval_strategy, args.save_strategy))
+    values = f"eval_strategy={evaluated}, eval_steps={args.eval_steps}, save_strategy={saved}, "
+    values += f"save_steps={args.save_steps}"
+    if saved == "best":
+        return
+    if evaluated != saved or evaluated == "no":
+        raise ValueError(f"final_weights=best needs checkpoints at evaluations: both by steps or epoch; got {values}")
+    if saved == "steps" and args.save_steps % (args.eval_steps or args.logging_steps):
+        raise ValueError(f"final_weights=best needs save_steps that are a multiple of eval_steps; got {values}")
+
+
 def check_units(args: Any) -> None:
     """Refuses what source and target cannot be cut into together, or to no effect.
 
@@ -27,4 +49,4 @@ def check_units(args: Any) -> None:
         raise ValueError(f"{said} has no effect on the tokenizer of {given}, which is trained; leave it out")
 
 
-__all__ = ["check_units"]
+__all__ = ["check_intervals", "check_units"]

@@ -10,7 +10,7 @@ import torch
 from transformers import Seq2SeqTrainingArguments
 
 from ..data.tokenized import usable_cores
-from .argument_checks import check_units
+from .argument_checks import check_intervals, check_units
 from .refused_options import refuse_options
 from .validation_metrics import DEFAULT, check_validation_metrics, is_better_higher
 
@@ -271,6 +271,13 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
     generation_num_beams: int | None = field(
         default=4, metadata={"help": "Beams (§6.1) in evaluation and in the saved generation_config."}
     )
+    gnmt_length_penalty: float | None = field(
+        default=None,
+        metadata={
+            "help": "Alpha of the length penalty (§6.1) in evaluation and in the saved generation_config, which "
+            "`vanilla-transformer tune` chooses; without it the model's own, and for a new one 0.6."
+        },
+    )
     dataloader_num_workers: int = field(
         default_factory=_loader_workers,
         metadata={"help": "Processes that make batches ahead; default is 2 beside an accelerator, and none without."},
@@ -300,25 +307,9 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
             # Without it, transformers takes bf16 for a wish that no device can fulfil, and the processes of a launcher
             # for runs of their own.
             self.use_cpu = True
-        self._check_intervals()
+        check_intervals(self)
         super().__post_init__()
         self._check()
-
-    def _check_intervals(self) -> None:
-        """The best checkpoint is one that was evaluated: refused here, since transformers names another option."""
-        if self.final_weights != "best":
-            return
-        evaluated, saved = (str(getattr(each, "value", each)) for each in (self.eval_strategy, self.save_strategy))
-        values = f"eval_strategy={evaluated}, eval_steps={self.eval_steps}, save_strategy={saved}, "
-        values += f"save_steps={self.save_steps}"
-        if saved == "best":
-            return
-        if evaluated != saved or evaluated == "no":
-            raise ValueError(
-                f"final_weights=best needs checkpoints at evaluations: both by steps or epoch; got {values}"
-            )
-        if saved == "steps" and self.save_steps % (self.eval_steps or self.logging_steps):
-            raise ValueError(f"final_weights=best needs save_steps that are a multiple of eval_steps; got {values}")
 
     def _check(self) -> None:
         at_least = dict.fromkeys(("max_tokens", "max_eval_tokens", "max_length", "shuffle_buffer", "average_last"), 1)
@@ -327,6 +318,8 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
         at_least |= dict.fromkeys(("dataloader_num_workers", "dry_run"), 0)
         if self.generation_num_beams is not None:
             at_least["generation_num_beams"] = 1
+        if self.gnmt_length_penalty is not None and not math.isfinite(self.gnmt_length_penalty):
+            raise ValueError(f"gnmt_length_penalty={self.gnmt_length_penalty} is not a finite number")
         if self.preprocessing_workers is not None:
             at_least["preprocessing_workers"] = 1
         for name, lowest in at_least.items():

@@ -74,6 +74,7 @@ OPTION_GROUPS: dict[str, dict[str, str | None]] = {
         "eval_steps": "Updates between evaluations with eval_strategy=steps.",
         "max_eval_tokens": "Tokens of a side that evaluation takes at a time, padding included.",
         "generation_num_beams": None,
+        "gnmt_length_penalty": None,
         "validation_metrics": "Of bleu, chrf, ter, wer, per (error rates of lines and units).",
         "metric_for_best_model": "loss, perplexity, or one of validation_metrics.",
         "early_stopping_patience": None,

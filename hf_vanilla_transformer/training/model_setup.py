@@ -72,6 +72,8 @@ def build_model(args: VanillaTransformerTrainingArguments, tokenizer: PreTrained
             )
         model = VanillaTransformerForConditionalGeneration(config)
         model.generation_config.num_beams = args.generation_num_beams or 1
+    if args.gnmt_length_penalty is not None:
+        model.generation_config.gnmt_length_penalty = args.gnmt_length_penalty
     _freeze(model, args.frozen_modules)
     if new_rows and not model.get_input_embeddings().weight.requires_grad:
         raise ValueError(

@@ -148,7 +148,8 @@ class ValidationOnPairs(Seq2SeqTrainer):
                 name, which then is part of the names of their scores; default is that of the trainer.
             ignore_keys: not used; in the signature of transformers.
             metric_key_prefix: what the names of the scores begin with.
-            **generation_options: for `generate()`, in place of the arguments' `generation_num_beams`.
+            **generation_options: for `generate()`, in place of the arguments' `generation_num_beams` and
+                `gnmt_length_penalty`.
 
         Returns:
             `eval_loss` (nats per token, without label smoothing), `eval_perplexity`, `eval_bleu` and `eval_chrf` or
@@ -234,7 +235,10 @@ class ValidationOnPairs(Seq2SeqTrainer):
         share = (0, 1) if is_divided else (self.args.process_index, self.args.world_size)
         if not len(dataset):
             raise ValueError("there is nothing to evaluate on; the set has no rows")
-        options = {"num_beams": self.args.generation_num_beams or 1, "metrics": self.args.validation_metrics, **options}
+        search: dict[str, Any] = {"num_beams": self.args.generation_num_beams or 1}
+        if self.args.gnmt_length_penalty is not None and "length_penalty" not in options:
+            search["gnmt_length_penalty"] = self.args.gnmt_length_penalty
+        options = {**search, "metrics": self.args.validation_metrics, **options}
         model = self.accelerator.unwrap_model(self.model)
         return validation_scores(model, self.processing_class, dataset, self.args.max_eval_tokens, share, **options)
 

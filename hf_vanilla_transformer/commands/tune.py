@@ -1,0 +1,149 @@
+"""Choose length penalty and beams on a validation set, as the paper did ("after experimentation", section 6.1)."""
+
+import argparse
+from collections.abc import Sequence
+
+from tqdm import tqdm
+
+from ..data.text_files import read_aligned
+from ..evaluation import (
+    EvaluationSet,
+    TriedDecoding,
+    best_decoding,
+    make_metrics,
+    read_test_set,
+    save_decoding,
+    tried_table,
+    try_decodings,
+)
+from ..evaluation.scores import METRICS
+from ..evaluation.tuning import LENGTH_PENALTIES
+from ..inference import run_as_filter
+from ..inference.one_line_parser import OneLineParser
+
+EXAMPLES = """
+examples:
+  vanilla-transformer tune runs/en-de --source val.en --references val.de
+  vanilla-transformer tune runs/seed-1 runs/seed-2 runs/seed-3 --test_set val.tsv --save
+  vanilla-transformer tune runs/g2p --metric wer --num_beams 4 8 --test_set dev/kor.tsv,tag=kor dev/vie.tsv,tag=vie
+
+Translates the validation set once for each pair of values, and prints a table. Of several models, the mean counts, and
+so it does of several sets, in which each has the same weight. Never choose on a test set: its score would then say
+how well it was chosen on.
+
+The search divides the log-probability of n tokens by ((5 + n) / 6)^alpha: the greater alpha, the longer translations
+are. Those of models that were trained with much dropout and label smoothing on little data tend to be too short with
+the paper's 0.6; the last column says how long they are, next to the references.
+
+--save writes the best values into the generation_config.json of each model, which decodes so from then on.
+"""
+
+
+def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
+    """Reads the options, tries every pair of values, prints a table, and saves the best if that is asked for.
+
+    Args:
+        argv: the words after the program's name; None for those of this process.
+        prog: what to call the program in messages; None for the name by which it was started.
+
+    Returns:
+        The exit status, as of `run_as_filter`.
+    """
+    args = parse_arguments(argv, prog)
+
+    def work() -> None:
+        test_sets = read_test_sets(args)
+        make_metrics([args.metric])
+        options = {name: getattr(args, name) for name in ("metric", "device", "dtype", "batch_tokens", "tag")}
+        count = len(args.models) * len(args.num_beams) * len(args.length_penalties)
+        with tqdm(total=count, unit=" searches", disable=None) as bar:
+            tried = try_decodings(
+                args.models, test_sets, args.length_penalties, args.num_beams, step=bar.update, **options
+            )
+        best = best_decoding(tried, args.metric)
+        print(tried_table(tried, args.models, args.metric))
+        print(f"\n{_best_line(best, tried, args)}")
+        for folder in args.models if args.save else ():
+            save_decoding(folder, best)
+            print(f"saved in {folder}/generation_config.json")
+
+    return run_as_filter(work, args.prog)
+
+
+def read_test_sets(args: argparse.Namespace) -> list[EvaluationSet]:
+    """Reads what to choose on.
+
+    Args:
+        args: the options.
+
+    Returns:
+        The validation sets.
+
+    Raises:
+        OSError: a file or test set is not there.
+        ValueError: the files do not belong together.
+    """
+    if args.test_set:
+        return [read_test_set(name, args.source_lang, args.target_lang) for name in args.test_set]
+    texts = read_aligned([*args.references, args.source])
+    return [EvaluationSet(None, texts[args.source], [texts[path] for path in args.references])]
+
+
+def _best_line(best: TriedDecoding, tried: Sequence[TriedDecoding], args: argparse.Namespace) -> str:
+    line = f"best: num_beams={best.num_beams}, gnmt_length_penalty={best.length_penalty:g}"
+    of_those_beams = sorted(each.length_penalty for each in tried if each.num_beams == best.num_beams)
+    if len(of_those_beams) > 2 and best.length_penalty in (of_those_beams[0], of_those_beams[-1]):
+        line += ", at the edge of what was tried: try values beyond it with --length_penalties"
+    elif not args.save:
+        line += "; --save writes this into generation_config.json"
+    return line
+
+
+def parse_arguments(argv: Sequence[str] | None, prog: str | None) -> argparse.Namespace:
+    """Reads the options, and refuses those that do not go together.
+
+    Args:
+        argv: the words after the program's name; None for those of this process.
+        prog: what to call the program in messages; None for the name by which it was started.
+
+    Returns:
+        The options, and `prog`.
+    """
+    parser = OneLineParser(prog=prog, description=__doc__, epilog=EXAMPLES)
+    parser.add_argument("models", metavar="FOLDER", nargs="+", help="folder (or Hub name) of a model, or of several")
+    parser.add_argument("--source", metavar="FILE", help="sentences of the validation set, a line each")
+    references = parser.add_mutually_exclusive_group(required=True)
+    references.add_argument("--references", metavar="FILE", nargs="+", help="one reference translation or several")
+    references.add_argument("--test_set", metavar="NAME", nargs="+", help="or validation sets by name, as in "
+        "`evaluate`, which have both")  # fmt: skip
+    parser.add_argument("--source_lang", metavar="KEY", help="of the source in the rows of a set (default: en)")
+    parser.add_argument("--target_lang", metavar="KEY", help="of the references in them (default: de)")
+    parser.add_argument("--length_penalties", type=float, nargs="+", metavar="ALPHA", default=list(LENGTH_PENALTIES),
+        help=f"values of alpha to try (default: {' '.join(f'{each:g}' for each in LENGTH_PENALTIES)})")  # fmt: skip
+    parser.add_argument("--num_beams", type=int, nargs="+", metavar="K", default=[4], help="numbers of beams to try, "
+        "each with every alpha (default: 4)")  # fmt: skip
+    choices = [name for name in METRICS if name != "paper_bleu"]
+    parser.add_argument("--metric", choices=choices, default="bleu", metavar="METRIC", help="what to choose by, of "
+        f"{', '.join(choices)} (default: bleu)")  # fmt: skip
+    parser.add_argument("--save", action="store_true", help="write the best values into each model's "
+        "generation_config.json")  # fmt: skip
+    parser.add_argument("--tag", help="what a model gets in front of each source, such as 2de for the token <2de>")
+    parser.add_argument("--batch_tokens", type=int, default=4096, help="tokens of a side at a time, padding included "
+        "(default: %(default)s)")  # fmt: skip
+    parser.add_argument("--device", default="auto", help="cpu, cuda or mps (default: auto, the best there is)")
+    dtypes = ["auto", "float32", "bfloat16", "float16"]
+    parser.add_argument("--dtype", default="auto", choices=dtypes, help="of the weights (default: as saved)")
+    args = parser.parse_args(argv, argparse.Namespace(prog=parser.prog))
+    if args.test_set and args.source:
+        parser.error("--test_set has the source; leave out --source")
+    if args.references and not args.source:
+        parser.error("--references need the --source that is translated")
+    for name in () if args.test_set else ("source_lang", "target_lang"):
+        if getattr(args, name):
+            parser.error(f"--{name} has no effect without --test_set")
+    for option in ("models", "test_set", "length_penalties", "num_beams"):
+        values = getattr(args, option) or []
+        for index, value in enumerate(values):
+            if value in values[:index]:
+                parser.error(f"--{option} has {value} twice" if option != "models" else f"{value} is named twice")
+    return args
