@@ -1,8 +1,8 @@
 """§3.2: scaled dot-product attention, and the multi-head attention that is used in three places."""
 
 import copy
+import functools
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -16,6 +16,9 @@ from .configuration_vanilla_transformer import VanillaTransformerConfig
 
 # Positions of the keys up to which attention in training on a CPU is faster by plain products than by torch's kernel.
 _SHORT = 64
+
+# Equation 1 as transformers calls it; see `scaled_dot_product_attention`.
+AttentionFunction = Callable[..., tuple[torch.Tensor, torch.Tensor | None]]
 
 
 def scaled_dot_product_attention(
@@ -47,13 +50,16 @@ def scaled_dot_product_attention(
     Returns:
         The weighted values (B, T, H, d_v), and the weights (B, H, T, S).
     """
-    scores = torch.matmul(query, key.transpose(-2, -1)) * scaling  # (B, H, T, S)
-    if attention_mask is not None and attention_mask.dtype == torch.bool:
-        scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
-    elif attention_mask is not None:
-        scores = scores + attention_mask
-    weights = nn.functional.softmax(scores, dim=-1)
-    weights = nn.functional.dropout(weights, p=dropout, training=module.training)
+    products = torch.matmul(query, key.transpose(-2, -1))  # (B, H, T, S)
+    if attention_mask is None:
+        scores = products * scaling
+    elif attention_mask.dtype == torch.bool:
+        scores = (products * scaling).masked_fill(~attention_mask, torch.finfo(products.dtype).min)
+    else:
+        scores = torch.add(attention_mask, products, alpha=scaling)
+    weights = torch.softmax(scores, dim=-1)
+    if dropout and module.training:
+        weights = nn.functional.dropout(weights, p=dropout, training=True)
     output = torch.matmul(weights, value)  # (B, H, T, d_v)
     return output.transpose(1, 2).contiguous(), weights
 
@@ -95,7 +101,7 @@ class MultiHeadAttention(nn.Module):
         attention_mask: torch.Tensor | None = None,
         key_value_states: torch.Tensor | None = None,
         cache: Cache | None = None,
-        implementation: str | None = None,
+        implementation: str | AttentionFunction | None = None,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Attends from each position of `hidden_states` over the keys and values.
@@ -105,7 +111,8 @@ class MultiHeadAttention(nn.Module):
             attention_mask: which keys each query may see, in the form the attention implementation wants, or None.
             key_value_states: (B, S, D), the encoder's output, in the attention over it.
             cache: the cache of keys and values; read and extended in place.
-            implementation: the attention implementation of this call; the config decides, if None.
+            implementation: the attention implementation of this call, by its name or itself; the config decides, if
+                None.
             **kwargs: passed on to the attention implementation: those of `PASSED_ON`.
 
         Returns:
@@ -114,12 +121,10 @@ class MultiHeadAttention(nn.Module):
         Raises:
             TypeError: an argument is not known, or of no effect with this attention implementation.
         """
-        batch_size, length, _ = hidden_states.shape
         implementation = implementation or self.config._attn_implementation
-        _refuse_without_effect(kwargs, implementation)
+        if kwargs:
+            _refuse_without_effect(kwargs, implementation)
         hidden_states = _autocast(hidden_states)
-        if key_value_states is not None:
-            key_value_states = _autocast(key_value_states)
         query = split_heads(self.q_proj(hidden_states), self.d_k)  # (B, H, T, d_k)
         key, value = self._keys_and_values(hidden_states, key_value_states, cache)
         if key_value_states is not None and isinstance(attention_mask, torch.Tensor) and attention_mask.dim() == 2:
@@ -128,28 +133,22 @@ class MultiHeadAttention(nn.Module):
             implementation = "sdpa"
             # Added, and finite: a source of padding alone gives no NaN.
             attention_mask = additive_mask(attention_mask[:, None, None, :] != 0, query.dtype)
-        attention: Callable[..., tuple[torch.Tensor, torch.Tensor | None]] = ALL_ATTENTION_FUNCTIONS.get_interface(
-            implementation, scaled_dot_product_attention
-        )
+        attention = implementation if callable(implementation) else attention_function(implementation)
         if attention is sdpa_attention_forward and self.training and _is_faster_written_out(query, key):
             attention = _written_out
-        # torch's backward pass of bf16 attention on a CPU is several times slower than that of float32.
-        avoid_autocast = query.device.type == "cpu" and torch.is_autocast_enabled("cpu")
-        if avoid_autocast:
-            query, key, value = query.float(), key.float(), value.float()
-        with torch.autocast("cpu", enabled=False) if avoid_autocast else nullcontext():
-            heads, weights = attention(
-                self,
-                query,
-                key,
-                value,
-                attention_mask,
-                scaling=self.scaling,
-                dropout=self.attention_dropout if self.training else 0.0,
-                **kwargs,
-            )
-        concatenated = heads.reshape(batch_size, length, -1)  # (B, T, H * d_v)
-        return self.out_proj(concatenated), weights
+        if query.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+            attention = functools.partial(_in_float32, attention)
+        heads, weights = attention(
+            self,
+            query,
+            key,
+            value,
+            attention_mask,
+            scaling=self.scaling,
+            dropout=self.attention_dropout if self.training else 0.0,
+            **kwargs,
+        )
+        return self.out_proj(heads.flatten(2)), weights  # (B, T, H * d_v) to (B, T, D)
 
     def _keys_and_values(
         self, hidden_states: torch.Tensor, key_value_states: torch.Tensor | None, cache: Cache | None
@@ -171,6 +170,7 @@ class MultiHeadAttention(nn.Module):
         return half.update(*self._project(source), self.layer_idx)
 
     def _project(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        states = _autocast(states)
         return split_heads(self.k_proj(states), self.d_k), split_heads(self.v_proj(states), self.d_v)
 
 
@@ -203,12 +203,32 @@ def _written_out(
     return scaled_dot_product_attention(module, query, key, value, attention_mask, **kwargs)[0], None
 
 
-def _refuse_without_effect(arguments: dict[str, Any], implementation: str) -> None:
+def _in_float32(
+    attention: AttentionFunction, module: nn.Module, query: Any, key: Any, value: Any, *args: Any, **kwargs: Any
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Leaves out autocast: torch's backward pass of bf16 attention on a CPU is several times slower than in float32."""
+    with torch.autocast("cpu", enabled=False):
+        return attention(module, query.float(), key.float(), value.float(), *args, **kwargs)
+
+
+def _refuse_without_effect(arguments: dict[str, Any], implementation: str | AttentionFunction) -> None:
     unknown = [name for name in arguments if name not in PASSED_ON]
     if unknown:
         raise TypeError(f"MultiHeadAttention.forward() does not know {', '.join(f'`{name}`' for name in unknown)}")
     if arguments.get("kernel_options") is not None and implementation != "flex_attention":
         raise TypeError(f"`kernel_options` are for flex attention, and have no effect with {implementation!r}")
+
+
+def attention_function(name: str) -> AttentionFunction:
+    """Finds an attention implementation.
+
+    Args:
+        name: as in the config: "eager" is Equation 1 written out; others are those of transformers.
+
+    Returns:
+        The function, with the signature of `scaled_dot_product_attention`.
+    """
+    return ALL_ATTENTION_FUNCTIONS.get_interface(name, scaled_dot_product_attention)
 
 
 def passed_to_attention(arguments: dict[str, Any]) -> dict[str, Any]:

@@ -1,12 +1,12 @@
 """§6.1 beam search: the search itself, whatever model gives the logits."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import torch
 
 from .compatibility import SORTS_SAMPLED_CANDIDATES
+from .decoding_rules import DecodingRules
 
 # The largest of so many logits stands for all of them while the best are looked for.
 _CHUNK = 64
@@ -26,7 +26,12 @@ class Steps(Protocol):
         ...
 
     def keep(self, rows: torch.Tensor) -> None:
-        """Goes on with the sentences at `rows` only."""
+        """Goes on with the sentences at `rows` only; to be called where `can_drop_rows`."""
+        ...
+
+    @property
+    def can_drop_rows(self) -> bool:
+        """Whether sentences may leave."""
         ...
 
 
@@ -54,6 +59,8 @@ class Ranking:
         power: transformers' `length_penalty`.
         early_stopping: transformers' argument. With `alpha`, True ends at K hypotheses as it does there; any other
             value ends once no open beam can win, and not before.
+        may_rise: whether the log-probability of a hypothesis can rise with a token, as it does where something adds a
+            bias; what an open beam will be worth is then not known before it ends.
     """
 
     num_beams: int
@@ -61,6 +68,7 @@ class Ranking:
     alpha: float | None
     power: float
     early_stopping: bool | str
+    may_rise: bool = False
 
     def score(self, log_prob: float, length: int) -> float:
         """The log-probability of a hypothesis of so many tokens, divided by the length penalty."""
@@ -76,8 +84,8 @@ class Ranking:
             limit: tokens that a hypothesis may have.
 
         Returns:
-            With `alpha`: whether no continuation of an open beam can come among the wanted, for its log-probability is
-            not going to rise and its penalty is bounded. Without: transformers' rule.
+            With `alpha`: whether no continuation of an open beam can come among the wanted, where log-probabilities do
+            not rise and the penalty is bounded. Without: transformers' rule.
         """
         exact = self.alpha is not None and self.early_stopping is not True
         if len(finished) < (self.num_wanted if exact else self.num_beams):
@@ -85,6 +93,8 @@ class Ranking:
         if self.early_stopping is True:
             return True
         if self.alpha is not None:
+            if self.may_rise:
+                return False
             best_length = limit if self.alpha > 0 else length + 1
             return self.score(best_open, best_length) <= finished[self.num_wanted - 1].score
         best_length = limit if self.early_stopping == "never" and self.power > 0 else length
@@ -115,31 +125,13 @@ class BeamSearch:
         steps: gives the logits.
         prefix: (B, P).
         ranking: how hypotheses compare.
-        limits: (B,), tokens that a hypothesis of each sentence may have.
-        eos_token_ids: what ends a hypothesis.
-        process: turns token ids (B * K, L) and logits (B * K, V) into log-probabilities; None: log_softmax does.
-        must_end: says of token ids (N, L) which have to end (N,); None: none has to.
-        do_sample: whether to draw the 2K continuations instead.
-        drop_decided: whether sentences leave the batch when they are decided, where `process` and `must_end` look at
-            each row alone.
+        rules: what ends a hypothesis, whether to draw the 2K continuations instead, and what is made of the logits.
     """
 
-    def __init__(
-        self,
-        steps: Steps,
-        prefix: torch.Tensor,
-        ranking: Ranking,
-        limits: torch.Tensor,
-        eos_token_ids: list[int],
-        process: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
-        must_end: Callable[[torch.Tensor], torch.Tensor] | None = None,
-        do_sample: bool = False,
-        drop_decided: bool = True,
-    ) -> None:
-        self.steps, self.ranking, self.process, self.must_end = steps, ranking, process, must_end
-        self.eos_token_ids, self.do_sample, self.drop_decided = eos_token_ids, do_sample, drop_decided
+    def __init__(self, steps: Steps, prefix: torch.Tensor, ranking: Ranking, rules: DecodingRules) -> None:
+        self.steps, self.ranking, self.rules = steps, ranking, rules
         self.num_beams = ranking.num_beams
-        self.num_candidates = max(2, 1 + len(eos_token_ids)) * self.num_beams
+        self.num_candidates = max(2, 1 + len(rules.eos_token_ids)) * self.num_beams
         batch_size, self.prefix_length = prefix.shape
         self.finished: list[list[Hypothesis]] = [[] for _ in range(batch_size)]
         self.is_done = [False] * batch_size
@@ -149,7 +141,8 @@ class BeamSearch:
         self.trails = prefix.new_empty(batch_size, self.num_beams, 0)
         self.totals = torch.full((batch_size, self.num_beams), -torch.inf, device=prefix.device)
         self.totals[:, 0] = 0  # all beams are the same prefix at first: it is to be continued once
-        self.limits = limits
+        self.limits = rules.limits
+        self._first_beams = self._number_beams()
         self._log_probs = self.totals.new_empty(0)
 
     def run(self) -> list[list[Hypothesis]]:
@@ -163,12 +156,17 @@ class BeamSearch:
             log_probs, indices = self._candidates(logits)
             parents, tokens = indices // logits.shape[-1], indices % logits.shape[-1]
             ends = self._ends(parents, tokens)
-            self._finish(log_probs, parents, tokens, ends)
-            parents, tokens = self._continue(log_probs, parents, tokens, ends)
+            any_ends = bool(ends.any())
+            if any_ends:
+                self._finish(log_probs, parents, tokens, ends)
+            if any_ends or self.rules.do_sample:
+                log_probs, best = log_probs.masked_fill(ends, -torch.inf).topk(self.num_beams)
+                parents, tokens = parents.gather(1, best), tokens.gather(1, best)
+            parents, tokens = self._continue(log_probs, parents, tokens)
             self._mark_decided(ends)
             if all(self.is_done):
                 return self.finished
-            if self.drop_decided:
+            if self.rules.look_at_each_row_alone:
                 rows = self._undecided_rows()
                 if rows is not None:
                     parents, tokens = parents[rows], tokens[rows]
@@ -181,12 +179,12 @@ class BeamSearch:
 
     def _candidates(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-probabilities and indices beam * V + token of the continuations (rows, 2K) to consider."""
-        if self.process is None:
+        if self.rules.are_plain:
             log_probs = self._log_softmax(logits.float()).expand(-1, self.num_beams, -1)
         else:
             logits = logits.float().expand(-1, self.num_beams, -1)
-            log_probs = self.process(self.sequences.flatten(0, 1), logits.flatten(0, 1)).view_as(logits)
-        if not self.do_sample:
+            log_probs = self.rules.process(self.sequences.flatten(0, 1), logits.flatten(0, 1)).view_as(logits)
+        if not self.rules.do_sample:
             return _best(log_probs, self.totals, self.num_candidates)
         totals = (log_probs + self.totals.unsqueeze(-1)).flatten(1)
         # A sentence with nothing left that can be is done, but its row may still be there.
@@ -207,11 +205,13 @@ class BeamSearch:
 
     def _ends(self, parents: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         ends = (self.length + 1 >= self.limits).unsqueeze(1).expand_as(tokens)
-        for eos_token_id in self.eos_token_ids:
+        for eos_token_id in self.rules.eos_token_ids:
             ends = ends | tokens.eq(eos_token_id)
-        if self.must_end is not None:
+        if self.rules.criteria:
             sequences = torch.cat([_of_parents(self.sequences, parents), tokens.unsqueeze(-1)], dim=-1)
-            ends = ends | self.must_end(sequences.flatten(0, 1)).view_as(ends)
+            ended = self.rules.end(sequences.flatten(0, 1))
+            assert ended is not None
+            ends = ends | ended.view_as(ends)
         return ends
 
     def _finish(self, log_probs: torch.Tensor, parents: torch.Tensor, tokens: torch.Tensor, ends: torch.Tensor) -> None:
@@ -236,16 +236,13 @@ class BeamSearch:
             del hypotheses[self.num_beams :]
 
     def _continue(
-        self, log_probs: torch.Tensor, parents: torch.Tensor, tokens: torch.Tensor, ends: torch.Tensor
+        self, log_probs: torch.Tensor, parents: torch.Tensor, tokens: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Makes the best continuations that do not end the beams of the next position; returns parents and tokens."""
-        if self.do_sample or bool(ends.any()):
-            log_probs, best = log_probs.masked_fill(ends, -torch.inf).topk(self.num_beams)
-            parents, tokens = parents.gather(1, best), tokens.gather(1, best)
+        """Takes the first K continuations for the beams of the next position; returns their parents and tokens."""
         self.totals, parents, tokens = (part[:, : self.num_beams] for part in (log_probs, parents, tokens))
         self.sequences = torch.cat([_of_parents(self.sequences, parents), tokens.unsqueeze(-1)], dim=-1)
-        first_rows = torch.tensor(self.sentences, device=parents.device).unsqueeze(1) * self.num_beams
-        self.trails = torch.cat([_of_parents(self.trails, parents), (parents + first_rows).unsqueeze(-1)], dim=-1)
+        beams = (parents + self._first_beams).unsqueeze(-1)
+        self.trails = torch.cat([_of_parents(self.trails, parents), beams], dim=-1)
         return parents, tokens
 
     def _mark_decided(self, ends: torch.Tensor) -> None:
@@ -261,15 +258,20 @@ class BeamSearch:
     def _undecided_rows(self) -> torch.Tensor | None:
         """Drops the decided sentences when they are a quarter of the rows, so that copying pays; returns the others."""
         rows = [row for row, sentence in enumerate(self.sentences) if not self.is_done[sentence]]
-        if 4 * len(rows) > 3 * len(self.sentences):
+        if 4 * len(rows) > 3 * len(self.sentences) or not self.steps.can_drop_rows:
             return None
         self.sentences = [self.sentences[row] for row in rows]
         kept = torch.tensor(rows, device=self.totals.device)
         self.totals, self.sequences, self.trails, self.limits = (
             state[kept] for state in (self.totals, self.sequences, self.trails, self.limits)
         )
+        self._first_beams = self._number_beams()
         self.steps.keep(kept)
         return kept
+
+    def _number_beams(self) -> torch.Tensor:
+        """The first beam (rows, 1) of each sentence, in the order in which transformers counts them."""
+        return torch.tensor(self.sentences, device=self.totals.device).unsqueeze(1) * self.num_beams
 
 
 def _best(scores: torch.Tensor, offsets: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -205,7 +205,6 @@ class Decoder(VanillaTransformerPreTrainedModel):
         elif position_ids is None:
             position_ids = (torch.arange(length, device=inputs_embeds.device) + past_length).unsqueeze(0)
         refuse_unlearned_positions(self.config, position_ids, end_of_positions)
-        hidden_states = self.dropout(self.embed_positions(inputs_embeds, position_ids))
 
         self_attention_cache = cache
         if isinstance(cache, EncoderDecoderCache):
@@ -221,7 +220,43 @@ class Decoder(VanillaTransformerPreTrainedModel):
         encoder_attention_mask = create_bidirectional_mask(
             config, inputs_embeds, encoder_attention_mask, encoder_hidden_states=encoder_hidden_states
         )
-        passed_on = passed_to_attention(kwargs)
+        hidden_states = self.through_layers(
+            inputs_embeds,
+            position_ids,
+            attention_mask,
+            encoder_hidden_states,
+            encoder_attention_mask,
+            cache,
+            implementation=config._attn_implementation,
+            **passed_to_attention(kwargs),
+        )
+        return DecoderOutput(last_hidden_state=hidden_states, **{CACHE: cache})
+
+    def through_layers(
+        self,
+        inputs_embeds: torch.Tensor,
+        position_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        encoder_hidden_states: torch.Tensor,
+        encoder_attention_mask: torch.Tensor | None,
+        cache: Cache | None,
+        **kwargs: Any,
+    ) -> torch.Tensor:
+        """Adds positions and passes the sum through the N layers; `forward` and decoding step by step both end here.
+
+        Args:
+            inputs_embeds: (B, T, D), already multiplied by sqrt(d_model).
+            position_ids: (B, T) or (1, T).
+            attention_mask: over the target, as the attention implementation takes it.
+            encoder_hidden_states: (B, S, D), the encoder's output.
+            encoder_attention_mask: over the source, likewise.
+            cache: keys and values of earlier positions, extended in place; or None.
+            **kwargs: `implementation`, and what that takes.
+
+        Returns:
+            (B, T, D), what the logits are made of.
+        """
+        hidden_states = self.dropout(self.embed_positions(inputs_embeds, position_ids))
         for layer in self.layers:
             hidden_states = layer(
                 hidden_states,
@@ -229,7 +264,6 @@ class Decoder(VanillaTransformerPreTrainedModel):
                 encoder_hidden_states,
                 encoder_attention_mask=encoder_attention_mask,
                 cache=cache,
-                implementation=config._attn_implementation,
-                **passed_on,
+                **kwargs,
             )
-        return DecoderOutput(last_hidden_state=self.final_norm(hidden_states), **{CACHE: cache})
+        return self.final_norm(hidden_states)

@@ -19,11 +19,13 @@ from .compatibility import (
     with_cache_named,
 )
 from .decoding_config import OUTRANKED_BY, PaperGenerationConfig, check_own_fields, chosen_values, settled
-from .decoding_steps import NOT_RECORDED, ForwardSteps, SynchronisedSteps, other_criteria, processing, recording
+from .decoding_rules import DecodingRules
+from .decoding_steps import ForwardSteps, SynchronisedSteps
 from .encoder import derive_attention_mask
 from .growing_cache import GrowingLayer
-from .incremental_decoder import IncrementalDecoder, can_be_stepped, is_changed
-from .sampling import choose_one_by_one, eos_token_ids, padding_id
+from .incremental_decoder import IncrementalDecoder, can_share_rows
+from .module_views import is_changed
+from .sampling import choose_one_by_one
 from .source_pieces import max_source_length
 
 # Arguments of a generation loop that `IncrementalDecoder` serves; with any other, the model's own forward() is called.
@@ -172,9 +174,7 @@ class PaperGenerationMixin(GenerationMixin):
         if config.low_memory:
             raise NotImplementedError("beam search with `low_memory`=True is not supported; leave it off")
         limits = self._limits(config, input_ids.shape[1], model_kwargs)
-        others = other_criteria(stopping_criteria)
-        outputs = recording(config)
-        process = processing(logits_processor, outputs) if logits_processor or outputs != NOT_RECORDED else None
+        rules = DecodingRules(config, limits[::num_beams], logits_processor, stopping_criteria, log_softmax=True)
         steps = None if synced_gpus else self._incremental_steps(config, model_kwargs, num_beams)
         is_incremental, recorded = steps is not None, {}
         if steps is None:
@@ -182,7 +182,6 @@ class PaperGenerationMixin(GenerationMixin):
             steps, recorded = forward_steps, forward_steps.recorded
             if synced_gpus:
                 steps = SynchronisedSteps(forward_steps)
-        drop_decided = is_incremental and process is None and not others and not config.do_sample
         search = BeamSearch(
             steps,
             input_ids[::num_beams],
@@ -192,24 +191,20 @@ class PaperGenerationMixin(GenerationMixin):
                 config.gnmt_length_penalty,
                 config.length_penalty,
                 config.early_stopping,
+                rules.may_raise_log_probs,
             ),
-            limits[::num_beams],
-            eos_token_ids(config),
-            process,
-            (lambda ids: others(ids, outputs["scores"])) if others else None,
-            config.do_sample,
-            drop_decided,
+            rules,
         )
         found = search.run()
         if isinstance(steps, SynchronisedSteps):
             steps.wait_for_others()
-        best = stack_hypotheses(found, input_ids[::num_beams], config.num_return_sequences, padding_id(config))
+        best = stack_hypotheses(found, input_ids[::num_beams], config.num_return_sequences, rules.padding_id)
         if not config.return_dict_in_generate:
             return best["sequences"]
         encoder_outputs = model_kwargs["encoder_outputs"]
         return BeamSearchOutput(
             **best,
-            **outputs,
+            **rules.recorded,
             encoder_attentions=encoder_outputs.get("attentions") if config.output_attentions else None,
             encoder_hidden_states=encoder_outputs.get("hidden_states") if config.output_hidden_states else None,
             # Without these rows nobody could make use of it.
@@ -244,25 +239,13 @@ class PaperGenerationMixin(GenerationMixin):
                 **model_kwargs,
             )
             return _with_both_cache_names(output)
-        outputs = recording(config)
-        process = None
-        if logits_processor or outputs != NOT_RECORDED:
-            process = processing(logits_processor, outputs, log_softmax=False)
-        ids = choose_one_by_one(
-            steps,
-            input_ids,
-            limits,
-            config,
-            process,
-            other_criteria(stopping_criteria),
-            outputs,
-            streamer,
-        )
+        rules = DecodingRules(config, limits, logits_processor, stopping_criteria, log_softmax=False)
+        ids = choose_one_by_one(steps, input_ids, rules, streamer)
         if not config.return_dict_in_generate:
             return ids
         return DecodingOutput(
             sequences=ids,
-            **outputs,
+            **rules.recorded,
             **{CACHE: cache_of_generation(model_kwargs)},
         )
 
@@ -325,7 +308,7 @@ class PaperGenerationMixin(GenerationMixin):
             or config.output_attentions
             or config.output_hidden_states
             or config.prefill_chunk_size is not None
-            or not self._is_as_written()
+            or not self._can_share_rows()
         ):
             return None
         mask = model_kwargs.get("attention_mask")
@@ -333,14 +316,13 @@ class PaperGenerationMixin(GenerationMixin):
             model_kwargs["encoder_outputs"][0][::num_beams], None if mask is None else mask[::num_beams], cache
         )
 
-    def _is_as_written(self) -> bool:
-        """Whether this is no training, and nobody has replaced or hooked the functions that the fast way leaves out."""
+    def _can_share_rows(self) -> bool:
+        """Whether nobody has replaced or hooked what sees a whole row: then `IncrementalDecoder` gives the logits."""
         return (
-            self.config._attn_implementation in ("sdpa", "eager")
-            and not any(part.training for part in self.modules())  # dropout may be kept on in some parts
+            self.config._attn_implementation in ("sdpa", "eager")  # the others take no mask of ancestors
             and "prepare_inputs_for_generation" not in vars(self)
             and not any(is_changed(part) for part in (self, self.base_model, self.get_output_embeddings()))
-            and can_be_stepped(self.get_decoder())
+            and can_share_rows(self.get_decoder())
         )
 
     def _make_steps(

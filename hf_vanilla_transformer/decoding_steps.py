@@ -1,16 +1,16 @@
 """§6.1: what a search and a model tell each other at each position, where forward() gives the logits."""
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
 from transformers import DynamicCache, GenerationConfig, GenerationMixin
-from transformers.cache_utils import EncoderDecoderCache
-from transformers.generation import EosTokenCriteria, MaxLengthCriteria, StoppingCriteriaList
-from transformers.generation.logits_process import LogitsProcessorList
+from transformers.cache_utils import DynamicLayer, EncoderDecoderCache
+from transformers.modeling_outputs import BaseModelOutput
 
 from .compatibility import CACHE, cache_of_generation
+
+# Arguments of forward() with a row for each beam.
+_MASKS = ("attention_mask", "decoder_attention_mask")
 
 
 class ForwardSteps:
@@ -49,8 +49,30 @@ class ForwardSteps:
         return self._taken(self.model(**inputs, return_dict=True))
 
     def keep(self, rows: torch.Tensor) -> None:
-        """Never called: sentences do not leave the batch on this way."""
-        raise NotImplementedError
+        """Goes on with the sentences at `rows` only."""
+        beams = torch.arange(self.num_beams, device=rows.device)
+        kept = (rows.unsqueeze(1) * self.num_beams + beams).flatten()
+        self.input_ids = self.input_ids[kept]
+        cache = cache_of_generation(self.model_kwargs)
+        if cache is not None:
+            cache.batch_select_indices(kept)
+        for name in _MASKS:
+            if (mask := self.model_kwargs.get(name)) is not None:
+                self.model_kwargs[name] = mask[kept]
+        self.model_kwargs["encoder_outputs"] = BaseModelOutput(self.model_kwargs["encoder_outputs"][0][kept])
+
+    @property
+    def can_drop_rows(self) -> bool:
+        """Whether `keep` can be called: nothing of other rows is to be returned, and each argument's rows are known."""
+        others = (value for name, value in self.model_kwargs.items() if name not in _MASKS)
+        cache: Any = cache_of_generation(self.model_kwargs)
+        halves = (getattr(cache, name, cache) for name in ("self_attention_cache", "cross_attention_cache"))
+        return (
+            not self.config.return_dict_in_generate
+            and not self.recorded
+            and not any(isinstance(value, torch.Tensor) for value in others)
+            and (cache is None or all(isinstance(each, DynamicLayer) for half in halves for each in half.layers))
+        )
 
     def take_part(self) -> None:
         """Runs a forward pass of which nothing is wanted, for processes that cannot run theirs without this one."""
@@ -96,8 +118,10 @@ class SynchronisedSteps:
         return self.steps.advance(tokens, parents)
 
     def keep(self, rows: torch.Tensor) -> None:
-        """Never asked for, as in `ForwardSteps`."""
-        self.steps.keep(rows)
+        """Never called, for `can_drop_rows` is False: all processes make steps with all of their rows."""
+        raise NotImplementedError
+
+    can_drop_rows = False
 
     def wait_for_others(self) -> None:
         """After the search: takes part in the steps of the others."""
@@ -107,35 +131,3 @@ class SynchronisedSteps:
     def _somebody_goes_on(self, this_process: bool) -> bool:
         device = self.steps.input_ids.device
         return self.steps.model._has_unfinished_sequences(not this_process, synced_gpus=True, device=device)
-
-
-NOT_RECORDED: dict[str, tuple[torch.Tensor, ...] | None] = {"scores": None, "logits": None}
-
-
-def recording(config: GenerationConfig) -> dict[str, tuple[torch.Tensor, ...] | None]:
-    """Where to keep what is to be returned for each position: empty, or None where nothing is to be kept."""
-    asked = {"scores": config.output_scores, "logits": config.output_logits}
-    return {name: () if config.return_dict_in_generate and is_asked else None for name, is_asked in asked.items()}
-
-
-def processing(
-    processors: LogitsProcessorList, outputs: dict[str, tuple[torch.Tensor, ...] | None], log_softmax: bool = True
-) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-    """What turns logits into scores and keeps what is to be kept; for greedy search without a softmax."""
-
-    def process(ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-        # Processors may write into what they get, and the next step writes into the logits.
-        copied = partial(logits.clone, memory_format=torch.contiguous_format)
-        scores = processors(ids, logits.log_softmax(-1) if log_softmax else copied())
-        if outputs["scores"] is not None:
-            outputs["scores"] = (*outputs["scores"], scores)
-        if outputs["logits"] is not None:
-            outputs["logits"] = (*outputs["logits"], copied())
-        return scores
-
-    return process
-
-
-def other_criteria(criteria: StoppingCriteriaList) -> StoppingCriteriaList:
-    """Those that the loops here do not already apply by themselves."""
-    return StoppingCriteriaList([one for one in criteria if type(one) not in (MaxLengthCriteria, EosTokenCriteria)])

@@ -18,8 +18,8 @@ from .decoding_config import PAPER_DECODING
 from .embeddings import position_ids_from_mask
 from .encoder import Encoder, derive_attention_mask
 from .forced_scoring import shifted_labels
-from .incremental_decoder import is_changed
 from .loss import IGNORED_LABEL, label_smoothed_cross_entropy, projected_label_smoothed_cross_entropy
+from .module_views import is_plain_product
 from .pretrained_model import VanillaTransformerPreTrainedModel
 from .r_drop import r_drop_divergence
 from .self_check import check_untested_transformers
@@ -312,7 +312,7 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
         epsilon = self.config.label_smoothing if self.training else 0.0
         head = self.lm_head
         # Logits that are there cost no second product with the vocabulary.
-        if logits is None and _is_plain_product(head):
+        if logits is None and is_plain_product(head):
             return projected_label_smoothed_cross_entropy(
                 hidden_states, head.weight, labels.to(hidden_states.device), epsilon, r_drop
             )
@@ -358,8 +358,16 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
             kwargs["decoder_position_ids"] = position_ids_from_mask(decoder_attention_mask)
         return super().prepare_inputs_for_generation(input_ids, decoder_attention_mask=decoder_attention_mask, **kwargs)
 
-    def _is_as_written(self) -> bool:
-        return type(self).forward is VanillaTransformerForConditionalGeneration.forward and super()._is_as_written()
+    def _can_share_rows(self) -> bool:
+        return _what_steps_leave_out(type(self), type(self.model)) == _AS_WRITTEN and super()._can_share_rows()
+
+
+def _what_steps_leave_out(model: type, base: type) -> tuple[Any, ...]:
+    """The functions of a model's classes in whose place decoding step by step calls the decoder and the projection."""
+    return model.forward, model.prepare_inputs_for_generation, base.forward  # type: ignore[attr-defined]
+
+
+_AS_WRITTEN = _what_steps_leave_out(VanillaTransformerForConditionalGeneration, VanillaTransformerModel)
 
 
 def _kept_positions(hidden_states: torch.Tensor, logits_to_keep: int | torch.Tensor) -> torch.Tensor:
@@ -371,20 +379,6 @@ def _kept_positions(hidden_states: torch.Tensor, logits_to_keep: int | torch.Ten
     if logits_to_keep.dtype == torch.bool:
         return hidden_states[logits_to_keep]
     return hidden_states.take_along_dim(logits_to_keep.unsqueeze(-1), dim=1)
-
-
-def _is_plain_product(head: nn.Module) -> bool:
-    """Whether a projection only multiplies by its matrix, so that the loss may do so in its place.
-
-    One that was replaced, wrapped, hooked or quantised does more, or by another arithmetic, and has to be called.
-    """
-    return (
-        type(head) is nn.Linear
-        and head.bias is None
-        and type(head.weight) in (torch.Tensor, nn.Parameter)
-        and head.weight.is_floating_point()
-        and not (is_changed(head) or head._backward_hooks or head._backward_pre_hooks)
-    )
 
 
 __all__ = [

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 from transformers import (
     GenerationConfig,
     GenerationMixin,
@@ -22,6 +23,9 @@ from transformers import (
 from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
 from hf_vanilla_transformer.attention import MultiHeadAttention
 from hf_vanilla_transformer.beam_search import Ranking, gnmt_length_penalty
+from hf_vanilla_transformer.decoder import Decoder, DecoderLayer
+from hf_vanilla_transformer.embeddings import SinusoidalPositions
+from hf_vanilla_transformer.feed_forward import FeedForward
 from hf_vanilla_transformer.incremental_decoder import IncrementalDecoder
 
 PAD, EOS = 1, 2
@@ -397,6 +401,167 @@ def test_parts_of_another_class_are_called():
     expected = model(**inputs, decoder_input_ids=start).logits[:, -1]
     torch.testing.assert_close(after[:1], expected, rtol=0, atol=1e-5)
     assert not torch.allclose(before, after, atol=1e-3)
+
+
+def assert_cached_is_uncached(model, inputs, **options):
+    """The ids of both, which are the same with one beam and with several."""
+    found = []
+    for num_beams in (1, 3):
+        call = {**inputs, "num_beams": num_beams, "max_new_tokens": 7, "eos_token_id": None, **options}
+        cached, uncached = (model.generate(**call, use_cache=use_cache) for use_cache in (True, False))
+        assert torch.equal(cached, uncached)
+        found.append(cached)
+    return found
+
+
+CLASSES = [MultiHeadAttention, DecoderLayer, FeedForward, SinusoidalPositions, Decoder, nn.Linear, nn.LayerNorm]
+
+
+@pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
+def test_a_forward_that_is_replaced_in_its_class_is_used(kind, monkeypatch):
+    model = build(vocab_size=40, seed=2)
+    inputs = sources(model, [5, 3])
+    before, forward, calls = assert_cached_is_uncached(model, inputs), kind.forward, []
+
+    def replaced(self, *args, **kwargs):
+        calls.append(1)
+        output = forward(self, *args, **kwargs)
+        states = output.last_hidden_state if kind is Decoder else output[0] if isinstance(output, tuple) else output
+        states.mul_(1 - 2 * torch.arange(states.shape[-1]).remainder(2))
+        return output
+
+    monkeypatch.setattr(kind, "forward", replaced)
+    after = assert_cached_is_uncached(model, inputs)
+    assert calls
+    assert any(not torch.equal(old, new) for old, new in zip(before, after))
+
+
+@pytest.mark.parametrize("name", ["", "model", "model.decoder", "model.decoder.layers.1"])
+def test_a_subclass_with_a_forward_of_its_own_is_used(name):
+    model = build(vocab_size=40, seed=2)
+    inputs = sources(model, [5, 3])
+    before = assert_cached_is_uncached(model, inputs)
+    part = model.get_submodule(name)
+
+    class Own(type(part)):
+        def forward(self, *args, **kwargs):
+            output = super().forward(*args, **kwargs)
+            states = output if isinstance(output, torch.Tensor) else output[0]
+            states.mul_(1 - 2 * torch.arange(states.shape[-1]).remainder(2))
+            return output
+
+    part.__class__ = Own
+    after = assert_cached_is_uncached(model, inputs)
+    assert any(not torch.equal(old, new) for old, new in zip(before, after))
+
+
+def test_an_attention_that_goes_by_the_places_of_keys_gets_a_row_for_each_beam():
+    class Near(MultiHeadAttention):
+        """Attends most to what stands near, as ALiBi does (Press et al., 2022)."""
+
+        def forward(self, hidden_states, attention_mask=None, key_value_states=None, cache=None, **kwargs):
+            end = hidden_states.shape[1]
+            if cache is not None:
+                end += cache.self_attention_cache.get_seq_length(self.layer_idx)
+            queries, keys = torch.arange(end)[-hidden_states.shape[1] :, None], torch.arange(end)
+            bias = torch.where(keys > queries, torch.finfo(torch.float32).min, -2.0 * (queries - keys).abs())
+            return super().forward(hidden_states, bias[None, None], key_value_states, cache, **kwargs)
+
+    model = build(vocab_size=40, seed=2)
+    inputs = sources(model, [5, 3])
+    before = assert_cached_is_uncached(model, inputs)
+    for layer in model.get_decoder().layers:
+        layer.self_attention.__class__ = Near
+    after = assert_cached_is_uncached(model, inputs)
+    assert any(not torch.equal(old, new) for old, new in zip(before, after))
+
+
+def test_positions_that_depend_on_the_embedding_are_used():
+    class Scaled(nn.Module):
+        def forward(self, embeddings, position_ids):
+            return embeddings * (1 + position_ids.unsqueeze(-1)).sqrt()
+
+    model = build(vocab_size=40, seed=2)
+    inputs = sources(model, [5, 3])
+    before = assert_cached_is_uncached(model, inputs)
+    model.get_decoder().embed_positions = Scaled()
+    after = assert_cached_is_uncached(model, inputs)
+    assert any(not torch.equal(old, new) for old, new in zip(before, after))
+
+
+def test_a_hook_on_all_modules_is_called():
+    model = build(vocab_size=40, seed=2)
+    calls = []
+    handle = torch.nn.modules.module.register_module_forward_hook(lambda module, *_: calls.append(type(module)))
+    try:
+        assert_cached_is_uncached(model, sources(model, [5, 3]))
+    finally:
+        handle.remove()
+    assert {MultiHeadAttention, DecoderLayer, nn.Linear, nn.LayerNorm} <= set(calls)
+
+
+@pytest.mark.parametrize("num_beams", [1, 3])
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_dropout_that_is_kept_on_makes_each_output_another(num_beams, use_cache):
+    model = build(vocab_size=40, seed=2, dropout=0.3)
+    model.get_decoder().train()
+    inputs = sources(model, [5, 3])
+    found = set()
+    for seed in range(6):
+        torch.manual_seed(seed)
+        ids = model.generate(**inputs, num_beams=num_beams, max_new_tokens=9, eos_token_id=None, use_cache=use_cache)
+        found.add(tuple(ids.flatten().tolist()))
+    assert len(found) == 6
+
+
+@pytest.mark.parametrize(("num_beams", "sharpness"), [(3, 2.0), (5, 4.0)])
+def test_keys_that_no_beam_descends_from_are_forgotten_and_nothing_else(num_beams, sharpness, monkeypatch):
+    model = build(vocab_size=40, seed=7, sharpness=sharpness)
+    inputs = sources(model, [6, 4, 5])
+    counts, advance = [], IncrementalDecoder.advance
+
+    def watched(self, tokens, parents=None):
+        logits = advance(self, tokens, parents)
+        counts.append(self.cache.self_attention_cache.layers[0].keys.shape[2])
+        return logits
+
+    monkeypatch.setattr(IncrementalDecoder, "advance", watched)
+    options = {"num_beams": num_beams, "max_new_tokens": 120, "eos_token_id": None}
+    cached = model.generate(**inputs, **options)
+    assert max(counts) < 0.7 * 120 * num_beams
+    assert torch.equal(cached, model.generate(**inputs, **options, use_cache=False))
+
+
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_sentences_leave_the_batch_where_each_beam_has_a_row_too(use_cache):
+    model = build(vocab_size=40, seed=3)
+    inputs = sources(model, [9, 1, 1, 2])
+    expected = model.generate(**inputs, num_beams=3, max_extra_tokens=2)
+    rows = []
+    model.get_decoder().register_forward_hook(lambda module, args, output: rows.append(len(output.last_hidden_state)))
+    assert torch.equal(model.generate(**inputs, num_beams=3, max_extra_tokens=2, use_cache=use_cache), expected)
+    assert rows[0] == 12
+    assert rows[-1] == 3
+    rows.clear()
+    output = model.generate(**inputs, num_beams=3, max_extra_tokens=2, return_dict_in_generate=True)
+    assert torch.equal(output.sequences, expected)
+    assert set(rows) == {12}  # the cache that is returned has all of them
+
+
+def test_a_bias_that_raises_log_probabilities_does_not_end_the_search_early():
+    """A token that pays only after a long detour: no beam may be given up before."""
+    model = build(vocab_size=40, seed=2)
+    model.generation_config.gnmt_length_penalty = 0.6
+    inputs = sources(model, [5])
+    bias = {(7,): 3.0, (model.config.eos_token_id,): 4.0}
+    options = {**inputs, "num_beams": 3, "max_new_tokens": 12, "return_dict_in_generate": True, "output_scores": True}
+    found = model.generate(**options, sequence_bias=bias)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hf_vanilla_transformer.beam_search.Ranking.is_decided", lambda *_: False)
+        longest = model.generate(**options, sequence_bias=bias)
+    assert torch.equal(found.sequences, longest.sequences)
+    assert len(found.scores) == len(longest.scores) == 12
+    assert len(model.generate(**options, sequence_bias={(7,): -3.0}).scores) <= 12
 
 
 @pytest.mark.parametrize("num_beams", [1, 3])

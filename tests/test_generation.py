@@ -430,9 +430,9 @@ def test_a_cache_is_handed_on_with_the_whole_prefix_and_no_mask(inputs, seed):
 def test_asking_for_attention_once_leaves_decoding_as_fast_as_it_was(inputs):
     model = build()
     model(**inputs, decoder_input_ids=torch.zeros(4, 1, dtype=torch.long), output_attentions=True)
-    assert model._is_as_written()
+    assert model._can_share_rows()
     model.model.decoder.layers[0].register_forward_hook(lambda *args: None)
-    assert not model._is_as_written()
+    assert not model._can_share_rows()
 
 
 def test_attention_with_a_mask_of_another_kind_is_refused_by_name(inputs):

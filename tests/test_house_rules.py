@@ -23,10 +23,10 @@ SCRIPTS = sorted((PROJECT / "scripts").glob("*.py"))
 # Who may import whom in the root: a module only those that stand before it.
 LAYERS = [
     {"configuration_vanilla_transformer", "compatibility", "decoding_config"},
-    {"embeddings", "attention", "dropout", "loss", "beam_search", "text_to_ids"},
-    {"pretrained_model", "tags", "r_drop"},
+    {"embeddings", "attention", "dropout", "loss", "decoding_rules", "text_to_ids"},
+    {"pretrained_model", "tags", "r_drop", "beam_search"},
     {"source_pieces", "tokenization_vanilla_transformer"},
-    {"growing_cache", "tall_projection", "self_check", "decoding_steps"},
+    {"growing_cache", "module_views", "tall_projection", "self_check", "decoding_steps"},
     {"feed_forward", "sampling", "forced_scoring"},
     {"encoder"},
     {"decoder"},

@@ -16,8 +16,8 @@ from ..compatibility import strict_forward
 from ..decoding import PaperGenerationMixin
 from ..forced_scoring import alignment_attention
 from ..growing_cache import GrowingLayer
-from ..incremental_decoder import is_changed
 from ..modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
+from ..module_views import is_changed
 from ..pretrained_model import VanillaTransformerPreTrainedModel
 from ..self_check import check_untested_transformers
 
@@ -133,8 +133,8 @@ class EnsembleForConditionalGeneration(VanillaTransformerPreTrainedModel, PaperG
         check_untested_transformers(VanillaTransformerForConditionalGeneration)  # generate() comes here first
         return super()._prepare_generation_config(*args, **kwargs)
 
-    def _is_as_written(self) -> bool:
-        return all(model._is_as_written() for model in self._members) and not is_changed(self)
+    def _can_share_rows(self) -> bool:
+        return all(model._can_share_rows() for model in self._members) and not is_changed(self)
 
     def _make_steps(
         self, encoder_hidden_states: torch.Tensor, attention_mask: torch.Tensor | None, cache: EncoderDecoderCache
@@ -183,6 +183,8 @@ class _EnsembleSteps:
 
     def advance(self, tokens: torch.Tensor, parents: torch.Tensor | None = None) -> torch.Tensor:
         return average_probabilities([steps.advance(tokens, parents) for steps in self.steps])
+
+    can_drop_rows = True
 
     def keep(self, rows: torch.Tensor) -> None:
         for steps in self.steps:
