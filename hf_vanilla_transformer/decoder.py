@@ -168,7 +168,7 @@ class Decoder(VanillaTransformerPreTrainedModel):
 
         Raises:
             ValueError: neither or both of `input_ids` and `inputs_embeds` were given, or no encoder output; a mask of
-                another length; a cache in training with gradient checkpoints.
+                another length; a cache in training with gradient checkpoints, or with a layer that is used twice.
             TypeError: an argument is not known.
         """
         if (input_ids is None) == (inputs_embeds is None):
@@ -188,6 +188,8 @@ class Decoder(VanillaTransformerPreTrainedModel):
         if use_cache and cache is None:
             cache = EncoderDecoderCache(DynamicCache(config=self.config), DynamicCache(config=self.config))
 
+        if cache is not None:
+            _refuse_one_cache_for_two(self.layers)
         batch_size, length, _ = inputs_embeds.shape
         past_length = cache.get_seq_length() if cache is not None else 0
         end = past_length + length
@@ -267,3 +269,14 @@ class Decoder(VanillaTransformerPreTrainedModel):
                 **kwargs,
             )
         return self.final_norm(hidden_states)
+
+
+def _refuse_one_cache_for_two(layers: nn.ModuleList) -> None:
+    """Refuses a cache in which one layer would find the keys of another."""
+    attentions = [getattr(layer, "self_attention", None) for layer in layers]
+    places = [each.layer_idx for each in attentions if isinstance(each, MultiHeadAttention)]
+    if len(set(places)) < len(places):
+        raise ValueError(
+            f"layers of the decoder have the places {', '.join(map(str, places))} in the cache, of which one is there "
+            "twice; give each attention a `layer_idx` of its own, or pass use_cache=False"
+        )

@@ -319,8 +319,7 @@ class PaperGenerationMixin(GenerationMixin):
     def _can_share_rows(self) -> bool:
         """Whether nobody has replaced or hooked what sees a whole row: then `IncrementalDecoder` gives the logits."""
         return (
-            self.config._attn_implementation in ("sdpa", "eager")  # the others take no mask of ancestors
-            and "prepare_inputs_for_generation" not in vars(self)
+            "prepare_inputs_for_generation" not in vars(self)
             and not any(is_changed(part) for part in (self, self.base_model, self.get_output_embeddings()))
             and can_share_rows(self.get_decoder())
         )

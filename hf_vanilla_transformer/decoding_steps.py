@@ -4,13 +4,9 @@ from typing import Any
 
 import torch
 from transformers import DynamicCache, GenerationConfig, GenerationMixin
-from transformers.cache_utils import DynamicLayer, EncoderDecoderCache
-from transformers.modeling_outputs import BaseModelOutput
+from transformers.cache_utils import EncoderDecoderCache
 
 from .compatibility import CACHE, cache_of_generation
-
-# Arguments of forward() with a row for each beam.
-_MASKS = ("attention_mask", "decoder_attention_mask")
 
 
 class ForwardSteps:
@@ -49,30 +45,10 @@ class ForwardSteps:
         return self._taken(self.model(**inputs, return_dict=True))
 
     def keep(self, rows: torch.Tensor) -> None:
-        """Goes on with the sentences at `rows` only."""
-        beams = torch.arange(self.num_beams, device=rows.device)
-        kept = (rows.unsqueeze(1) * self.num_beams + beams).flatten()
-        self.input_ids = self.input_ids[kept]
-        cache = cache_of_generation(self.model_kwargs)
-        if cache is not None:
-            cache.batch_select_indices(kept)
-        for name in _MASKS:
-            if (mask := self.model_kwargs.get(name)) is not None:
-                self.model_kwargs[name] = mask[kept]
-        self.model_kwargs["encoder_outputs"] = BaseModelOutput(self.model_kwargs["encoder_outputs"][0][kept])
+        """Never called: code of others, which is why forward() is called here, may count on the rows that there are."""
+        raise NotImplementedError
 
-    @property
-    def can_drop_rows(self) -> bool:
-        """Whether `keep` can be called: nothing of other rows is to be returned, and each argument's rows are known."""
-        others = (value for name, value in self.model_kwargs.items() if name not in _MASKS)
-        cache: Any = cache_of_generation(self.model_kwargs)
-        halves = (getattr(cache, name, cache) for name in ("self_attention_cache", "cross_attention_cache"))
-        return (
-            not self.config.return_dict_in_generate
-            and not self.recorded
-            and not any(isinstance(value, torch.Tensor) for value in others)
-            and (cache is None or all(isinstance(each, DynamicLayer) for half in halves for each in half.layers))
-        )
+    can_drop_rows = False
 
     def take_part(self) -> None:
         """Runs a forward pass of which nothing is wanted, for processes that cannot run theirs without this one."""

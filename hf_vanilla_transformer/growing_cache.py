@@ -41,7 +41,7 @@ class GrowingLayer(DynamicLayer):
         length = self.keys.shape[-2] if self.keys.dim() == 4 else 0
         new_length = key_states.shape[-2]
         end = length + new_length
-        if torch.is_grad_enabled() and key_states.requires_grad:  # a backward pass needs what was there before
+        if torch.is_grad_enabled():  # a backward pass needs what was there before
             self.keys = torch.cat([self.keys, key_states], dim=-2) if length else key_states
             self.values = torch.cat([self.values, value_states], dim=-2) if length else value_states
             return self.keys, self.values

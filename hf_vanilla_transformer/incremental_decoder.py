@@ -1,17 +1,17 @@
 """§3.1 "Decoder" one position at a time, as §6.1 decodes: only the new position is computed, for all beams at once."""
 
-from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 from transformers.cache_utils import EncoderDecoderCache
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from .attention import MultiHeadAttention, attention_function
+from .attention import MultiHeadAttention, attention_function, scaled_dot_product_attention
 from .decoder import DECODER_LAYERS, Decoder
 from .embeddings import NoPositions, SinusoidalPositions, refuse_unlearned_positions
 from .feed_forward import FeedForward
-from .module_views import ModuleView, as_function, is_changed
+from .module_views import ModuleView, as_function, has_global_hook, is_changed
 from .tall_projection import TallProjection
 
 # A search looks for keys that no beam descends from any more each time that so many positions are new.
@@ -57,11 +57,12 @@ class IncrementalDecoder:
             self.encoder_mask = self.encoder_mask[:, None, None]  # (B, 1, 1, S)
         # torch's fused attention on a CPU spreads a few queries over all cores, which costs more than it saves.
         is_written_out = self.device.type == "cpu" and self.dtype == torch.float32
-        self.attention = attention_function("eager" if is_written_out else decoder.config._attn_implementation)
+        name = decoder.config._attn_implementation
+        self.attention = scaled_dot_product_attention if is_written_out else attention_function(name)
         view: Any = ModuleView(decoder, _AS_WRITTEN)
         if view.embed_positions is not decoder.embed_positions:
             view.embed_positions = self._add_position
-        self.embed_tokens, self.through_layers = view.embed_tokens, partial(Decoder.through_layers, view)
+        self.embed_tokens, self.through_layers = view.embed_tokens, view.through_layers
         self.encodings = self._zeros(0, 0)
         self.length = 0
         self.ancestors: torch.Tensor | None = None  # (B, K, keys), 0 for those of a beam and else the lowest number
@@ -121,7 +122,7 @@ class IncrementalDecoder:
         end = self.length + (position_ids.shape[1] if self.length == 0 else 1)
         if end > len(self.encodings):
             numbers = torch.arange(max(_POSITIONS_AT_A_TIME, 2 * end), device=self.device)[None]
-            nothing = self._zeros(1, numbers.shape[1], embeddings.shape[-1])
+            nothing = embeddings.new_zeros(1, numbers.shape[1], embeddings.shape[-1])
             self.encodings = self.decoder.embed_positions(nothing, numbers)[0]
         return embeddings + self.encodings[self.length : end]
 
@@ -147,6 +148,8 @@ class IncrementalDecoder:
         # Those that are needed, in their order; a sentence with fewer of them keeps some that are hidden as before.
         kept = is_needed.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :count]
         for layer in self.cache.self_attention_cache.layers:
+            if not layer.is_initialized:  # the decoder has lost a layer
+                continue
             for name in ("keys", "values"):
                 states = getattr(layer, name)  # (B, H, keys, d)
                 places = kept[:, None, :, None].expand(-1, states.shape[1], -1, states.shape[-1])
@@ -160,6 +163,7 @@ class IncrementalDecoder:
 # What sees masks, positions and whole rows, and what else can have a view, as they were written.
 _SEE_ROWS: tuple[Any, ...] = (Decoder, MultiHeadAttention, *DECODER_LAYERS.values())
 _OTHERS: tuple[Any, ...] = (FeedForward, SinusoidalPositions, NoPositions)
+_TAKE_ANY_MASK = (scaled_dot_product_attention, sdpa_attention_forward)
 _AS_WRITTEN = {each: each.forward for each in (*_SEE_ROWS, *_OTHERS)}
 
 
@@ -169,7 +173,7 @@ def can_share_rows(decoder: Decoder) -> bool:
     All parts are called as modules, so whatever is done to one position alone may be anything: adapters, quantised
     matrices, other feed-forward networks, norms, activations and dropout that is kept on. Code of somebody else that
     sees a whole row, by a hook or in place of an attention, a layer or the decoder, might take its beams for positions,
-    and the places of keys for theirs.
+    and the places of keys for theirs. Flash and flex attention take no mask of ancestors.
 
     Args:
         decoder: any.
@@ -177,15 +181,18 @@ def can_share_rows(decoder: Decoder) -> bool:
     Returns:
         False where there is such code; each beam then needs a row of its own.
     """
-    kind: Any = type(decoder)
+    layers: Any = decoder.layers
     return (
-        kind is Decoder
+        type(decoder) is Decoder
+        and attention_function(decoder.config._attn_implementation) in _TAKE_ANY_MASK
+        and not has_global_hook()
         and all(each.forward is _AS_WRITTEN[each] for each in _SEE_ROWS)
         and not any(is_changed(part) for part in decoder.modules())
         and all(
             type(layer) in _SEE_ROWS
             and type(getattr(layer, "self_attention", None)) is MultiHeadAttention
             and type(getattr(layer, "cross_attention", None)) is MultiHeadAttention
-            for layer in decoder.layers
+            for layer in layers
         )
+        and len({layer.self_attention.layer_idx for layer in layers}) == len(layers)
     )

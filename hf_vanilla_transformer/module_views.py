@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.nn.modules.module import _has_any_global_hook
+from torch.nn.modules import module as torch_modules
 
 from .dropout import Dropout
 
@@ -26,8 +26,18 @@ def is_changed(module: nn.Module) -> bool:
         return True
     if not (module._forward_hooks or module._forward_pre_hooks):
         return False
-    hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
-    return any(getattr(hook, "__module__", None) != "transformers.utils.output_capturing" for hook in hooks)
+    return any(map(_does_something, (*module._forward_hooks.values(), *module._forward_pre_hooks.values())))
+
+
+def has_global_hook() -> bool:
+    """Whether somebody has put a hook on all modules there are. Those of torch that only count do not count here."""
+    kinds = ("forward_hooks", "forward_pre_hooks", "backward_hooks", "backward_pre_hooks")
+    return any(_does_something(hook) for kind in kinds for hook in getattr(torch_modules, f"_global_{kind}").values())
+
+
+def _does_something(hook: Callable[..., Any]) -> bool:
+    watchers = ("transformers.utils.output_capturing", "torch.utils.module_tracker")
+    return getattr(hook, "__module__", None) not in watchers
 
 
 def is_plain_product(head: nn.Module) -> bool:
@@ -81,12 +91,13 @@ def as_function(module: nn.Module, as_written: Mapping[Any, Callable[..., Any]])
     """
     kind: Any = type(module)
     if kind is nn.ModuleList:
-        return [as_function(part, as_written) for part in module.children()]
-    if is_changed(module) or module._compiled_call_impl is not None or _has_any_global_hook():
+        return [as_function(part, as_written) for part in module._modules.values() if part is not None]
+    does_more = module._compiled_call_impl or module._backward_hooks or module._backward_pre_hooks
+    if does_more or is_changed(module) or has_global_hook():
         return module
     if kind in _PLAIN and kind.forward is _PLAIN[kind]:
         return _plain_function(module)
-    if kind is Dropout and not module.training:
+    if kind is Dropout and not module.training and Dropout.forward is _DROPOUT:
         return _unchanged
     is_checkpointed = module.training and getattr(module, "gradient_checkpointing", False)
     if kind not in as_written or kind.forward is not as_written[kind] or is_checkpointed:
@@ -95,6 +106,7 @@ def as_function(module: nn.Module, as_written: Mapping[Any, Callable[..., Any]])
     return partial(inspect.unwrap(kind.forward), ModuleView(module, as_written))
 
 
+_DROPOUT = Dropout.forward
 _PLAIN: dict[Any, Callable[..., Any]] = {each: each.forward for each in (nn.Linear, nn.LayerNorm, nn.ReLU)}
 
 

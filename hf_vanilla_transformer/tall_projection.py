@@ -26,10 +26,9 @@ class TallProjection:
     @staticmethod
     def is_for(weight: torch.Tensor) -> bool:
         """Whether this can be done, and pays: for float32 on a CPU, where no gradient is wanted."""
-        is_plain = type(weight) in (torch.Tensor, torch.nn.Parameter)
-        return (
-            is_plain and weight.device.type == "cpu" and weight.dtype == torch.float32 and not torch.is_grad_enabled()
-        )
+        is_plain = type(weight) in (torch.Tensor, torch.nn.Parameter) and weight.dtype == torch.float32
+        is_wanted = not (torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"))
+        return is_plain and weight.device.type == "cpu" and is_wanted
 
     def __call__(self, states: torch.Tensor) -> torch.Tensor:
         """Maps (B, K, D) to logits (B, K, V), which are good until the next call; few rows lie side by side."""

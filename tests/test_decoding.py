@@ -19,11 +19,13 @@ from transformers import (
     Seq2SeqTrainer,
     Seq2SeqTrainingArguments,
 )
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
-from hf_vanilla_transformer.attention import MultiHeadAttention
+from hf_vanilla_transformer.attention import MultiHeadAttention, scaled_dot_product_attention
 from hf_vanilla_transformer.beam_search import Ranking, gnmt_length_penalty
 from hf_vanilla_transformer.decoder import Decoder, DecoderLayer
+from hf_vanilla_transformer.dropout import Dropout
 from hf_vanilla_transformer.embeddings import SinusoidalPositions
 from hf_vanilla_transformer.feed_forward import FeedForward
 from hf_vanilla_transformer.incremental_decoder import IncrementalDecoder
@@ -414,7 +416,16 @@ def assert_cached_is_uncached(model, inputs, **options):
     return found
 
 
-CLASSES = [MultiHeadAttention, DecoderLayer, FeedForward, SinusoidalPositions, Decoder, nn.Linear, nn.LayerNorm]
+CLASSES = [
+    MultiHeadAttention,
+    DecoderLayer,
+    FeedForward,
+    SinusoidalPositions,
+    Decoder,
+    Dropout,
+    nn.Linear,
+    nn.LayerNorm,
+]
 
 
 @pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
@@ -491,13 +502,22 @@ def test_positions_that_depend_on_the_embedding_are_used():
 
 def test_a_hook_on_all_modules_is_called():
     model = build(vocab_size=40, seed=2)
-    calls = []
-    handle = torch.nn.modules.module.register_module_forward_hook(lambda module, *_: calls.append(type(module)))
+    inputs, calls = sources(model, [5, 3]), []
+    before = assert_cached_is_uncached(model, inputs)
+
+    def turn(module, args, output):
+        calls.append(type(module))
+        if type(module) is Decoder:
+            states = output.last_hidden_state
+            states.mul_(1 - 2 * torch.arange(states.shape[-1]).remainder(2))
+
+    handle = torch.nn.modules.module.register_module_forward_hook(turn)
     try:
-        assert_cached_is_uncached(model, sources(model, [5, 3]))
+        after = assert_cached_is_uncached(model, inputs)
     finally:
         handle.remove()
-    assert {MultiHeadAttention, DecoderLayer, nn.Linear, nn.LayerNorm} <= set(calls)
+    assert {type(model), Decoder, MultiHeadAttention, DecoderLayer, nn.Linear, nn.LayerNorm} <= set(calls)
+    assert any(not torch.equal(old, new) for old, new in zip(before, after))
 
 
 @pytest.mark.parametrize("num_beams", [1, 3])
@@ -532,20 +552,63 @@ def test_keys_that_no_beam_descends_from_are_forgotten_and_nothing_else(num_beam
     assert torch.equal(cached, model.generate(**inputs, **options, use_cache=False))
 
 
-@pytest.mark.parametrize("use_cache", [True, False])
-def test_sentences_leave_the_batch_where_each_beam_has_a_row_too(use_cache):
+@pytest.mark.parametrize("return_dict", [True, False])
+def test_no_sentence_leaves_the_batch_where_code_of_others_may_count_on_it(return_dict):
     model = build(vocab_size=40, seed=3)
     inputs = sources(model, [9, 1, 1, 2])
-    expected = model.generate(**inputs, num_beams=3, max_extra_tokens=2)
-    rows = []
-    model.get_decoder().register_forward_hook(lambda module, args, output: rows.append(len(output.last_hidden_state)))
-    assert torch.equal(model.generate(**inputs, num_beams=3, max_extra_tokens=2, use_cache=use_cache), expected)
-    assert rows[0] == 12
-    assert rows[-1] == 3
-    rows.clear()
-    output = model.generate(**inputs, num_beams=3, max_extra_tokens=2, return_dict_in_generate=True)
-    assert torch.equal(output.sequences, expected)
-    assert set(rows) == {12}  # the cache that is returned has all of them
+    options = {"num_beams": 3, "max_extra_tokens": 2, "return_dict_in_generate": return_dict}
+    expected, rows = model.generate(**inputs, **options, use_cache=False), []
+    model.get_decoder().final_norm.register_forward_hook(lambda module, args, output: rows.append(len(output)))
+    found = model.generate(**inputs, **options)
+    assert torch.equal(*(each.sequences if return_dict else each for each in (found, expected)))
+    assert set(rows) == {12}
+
+
+def test_an_attention_that_is_registered_in_the_place_of_another_is_used(monkeypatch):
+    def near(module, query, key, value, attention_mask, scaling, **kwargs):
+        """Prefers what stands near, by the places of keys, and leaves the attention over the source as it is."""
+        if not module.is_causal:
+            return scaled_dot_product_attention(module, query, key, value, attention_mask, scaling, **kwargs)
+        queries, keys = torch.arange(key.shape[2])[-query.shape[2] :, None], torch.arange(key.shape[2])
+        bias = torch.where(keys > queries, torch.finfo(torch.float32).min, -2.0 * (queries - keys).abs())
+        return scaled_dot_product_attention(module, query, key, value, bias, scaling)
+
+    model = build(vocab_size=40, seed=2)
+    inputs = sources(model, [5, 3])
+    for name in ("sdpa", "eager"):
+        model.set_attn_implementation(name)
+        before = assert_cached_is_uncached(model, inputs)
+        with monkeypatch.context() as patch:
+            patch.setitem(ALL_ATTENTION_FUNCTIONS._global_mapping, name, near)
+            after = assert_cached_is_uncached(model, inputs)
+        assert any(not torch.equal(old, new) for old, new in zip(before, after))
+
+
+def test_a_layer_that_is_used_twice_decodes_without_a_cache_and_not_wrongly_with_one():
+    model = build(vocab_size=40, seed=2)
+    inputs = sources(model, [5, 3])
+    layers = model.get_decoder().layers
+    layers[1] = layers[0]
+    assert model.generate(**inputs, use_cache=False).shape[0] == 2
+    with pytest.raises(ValueError, match="places 0, 0 in the cache, of which one is there twice; .* use_cache=False"):
+        model.generate(**inputs)
+
+
+def test_under_autocast_the_projection_is_cast_too():
+    model = build(vocab_size=40, seed=2)
+    options = {**sources(model, [5, 3]), "max_new_tokens": 4, "return_dict_in_generate": True, "output_logits": True}
+    with torch.autocast("cpu", torch.bfloat16):
+        for use_cache in (True, False):
+            for logits in model.generate(**options, num_beams=2, use_cache=use_cache).logits:
+                assert torch.equal(logits, logits.bfloat16().float())
+
+
+def test_a_decoder_that_has_lost_a_layer_decodes_long_texts():
+    model = build(vocab_size=40, seed=7)
+    model.get_decoder().layers = nn.ModuleList([model.get_decoder().layers[0]])
+    options = {"num_beams": 3, "max_new_tokens": 70, "eos_token_id": None}
+    inputs = sources(model, [6, 4])
+    assert torch.equal(model.generate(**inputs, **options), model.generate(**inputs, **options, use_cache=False))
 
 
 def test_a_bias_that_raises_log_probabilities_does_not_end_the_search_early():

@@ -117,10 +117,12 @@ def test_section_6_1_the_length_penalty_of_a_run_is_saved_with_its_model(given, 
     folder = tmp_path / "model"
     model, own = save_translator(folder)
     model.generation_config.gnmt_length_penalty = 1.8
+    model.generation_config.length_penalty = None if given is None else 2.0
     model.generation_config.save_pretrained(folder)
     for more in ({}, {"lora_rank": 2}):
         again = built(own, tmp_path, model_name_or_path=str(folder), gnmt_length_penalty=given, **more)
         assert again.generation_config.gnmt_length_penalty == old
+        assert again.generation_config.to_dict().get("length_penalty") is None
 
 
 def test_a_model_that_there_is_not_is_named_before_text_is_read(tmp_path):

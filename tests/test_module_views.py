@@ -4,13 +4,14 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
+from torch.utils.module_tracker import ModuleTracker
 
 from hf_vanilla_transformer import VanillaTransformerConfig
 from hf_vanilla_transformer.attention import MultiHeadAttention
 from hf_vanilla_transformer.decoder import DecoderLayer, PreNormDecoderLayer
 from hf_vanilla_transformer.dropout import Dropout
 from hf_vanilla_transformer.feed_forward import FeedForward
-from hf_vanilla_transformer.module_views import ModuleView, as_function, is_changed
+from hf_vanilla_transformer.module_views import ModuleView, as_function, has_global_hook, is_changed
 
 CONFIG = VanillaTransformerConfig(vocab_size=9, d_model=8, num_heads=2, d_ff=16, dropout=0.5)
 AS_WRITTEN = {each: each.forward for each in (DecoderLayer, PreNormDecoderLayer, MultiHeadAttention, FeedForward)}
@@ -66,7 +67,11 @@ def compiled(module):
     module.compile(backend="eager")
 
 
-@pytest.mark.parametrize("change", [hooked, hooked_before, replaced, of_another_class, compiled])
+def hooked_backwards(module):
+    module.register_full_backward_hook(lambda *args: None)
+
+
+@pytest.mark.parametrize("change", [hooked, hooked_before, replaced, of_another_class, compiled, hooked_backwards])
 @pytest.mark.parametrize("name", ["self_attention", "feed_forward", "self_attention.q_proj", "feed_forward_norm"])
 def test_what_somebody_has_changed_is_called_itself(name, change):
     module = layer()
@@ -97,6 +102,26 @@ def test_dropout_is_a_module_only_while_it_drops():
     assert as_function(dropout, AS_WRITTEN) is dropout
     states = torch.ones(3)
     assert as_function(dropout.eval(), AS_WRITTEN)(states) is states
+
+
+def test_hooks_on_all_modules_are_called_and_those_that_only_count_are_left_out():
+    parts = [part for part in layer().modules() if type(part) is nn.Linear]
+    with ModuleTracker():
+        assert not has_global_hook()
+        assert all(as_function(part, AS_WRITTEN) is not part for part in parts)
+    handle = nn.modules.module.register_module_full_backward_hook(lambda *args: None)
+    try:
+        assert has_global_hook()
+        assert all(as_function(part, AS_WRITTEN) is part for part in parts)
+    finally:
+        handle.remove()
+
+
+def test_a_list_that_has_a_module_twice_is_a_list_that_has_it_twice():
+    part = nn.Linear(3, 3)
+    states = torch.ones(1, 3)
+    first, second = as_function(nn.ModuleList([part, part]), AS_WRITTEN)
+    assert torch.equal(first(states), second(states))
 
 
 def test_layers_that_make_gradient_checkpoints_are_called_themselves():

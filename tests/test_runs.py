@@ -89,6 +89,11 @@ def test_section_6_1_what_was_chosen_for_decoding_afterwards_is_part_of_the_reci
         change(folder, "gnmt_length_penalty", 1.4)
     assert chosen(1.4) == {"generation_num_beams": 2, "gnmt_length_penalty": 1.4}
     assert chosen(0.6)["gnmt_length_penalty"] == 0.6
+    for folder in copies:  # trained further: the paper's value is another than that of the base
+        change(folder, "gnmt_length_penalty", None)
+        change(folder, "model_name_or_path", "base")
+    assert chosen(0.6, 10)["gnmt_length_penalty"] == 0.6
+    assert chosen(0.6, 10)["generation_num_beams"] == 2
     with pytest.raises(ValueError, match="not runs of one recipe: gnmt_length_penalty is 1.4 and 1.0"):
         chosen(1.4) and chosen(1.0, folders=copies[1:])
 

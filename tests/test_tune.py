@@ -45,6 +45,14 @@ def test_the_best_of_the_table_is_saved_when_that_is_asked_for(files, as_set):
     assert (after["num_beams"], after["gnmt_length_penalty"]) == (best.num_beams, best.length_penalty)
 
 
+def test_what_cannot_be_saved_is_said_before_the_long_work(files, monkeypatch):
+    monkeypatch.setattr(command, "try_decodings", None)
+    options = [files / "model", "--source", files / "en", "--references", files / "de", "--save"]
+    (files / "model" / "seal.json").write_text("{}")
+    assert "is a sealed checkpoint" in run(command.main, *options).error
+    assert "some/model is no folder" in run(command.main, "some/model", *options[1:]).error
+
+
 @pytest.mark.parametrize(("alpha", "at_edge"), [(0.0, True), (0.6, False), (1.0, True)])
 def test_a_best_value_at_the_edge_is_said(files, monkeypatch, alpha, at_edge):
     tried = [TriedDecoding(4, each, [float(each == alpha)], 1.0) for each in (0.0, 0.6, 1.0)]

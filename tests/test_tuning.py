@@ -91,6 +91,27 @@ def test_what_outranks_a_choice_is_refused_and_stays(tmp_path):
     assert (tmp_path / "generation_config.json").read_text() == before
 
 
+def test_a_sealed_checkpoint_and_an_adapter_keep_no_choice(tmp_path):
+    for name, message in (("seal.json", "is a sealed checkpoint"), ("adapter_config.json", "is an adapter")):
+        folder = tmp_path / name
+        save_translator(folder)
+        (folder / name).write_text("{}")
+        before = (folder / "generation_config.json").read_text()
+        with pytest.raises(ValueError, match=message):
+            save_decoding(folder, TriedDecoding(3, 2.5, [1.0], 1.0))
+        assert (folder / "generation_config.json").read_text() == before
+
+
+def test_a_model_whose_config_says_nothing_of_the_penalty_gets_one(tmp_path):
+    save_translator(tmp_path)
+    GenerationConfig(
+        num_beams=2, max_new_tokens=5, pad_token_id=1, eos_token_id=2, decoder_start_token_id=0
+    ).save_pretrained(tmp_path)
+    assert len(try_decodings([str(tmp_path)], SETS[1:], [0.0, 1.0])) == 2
+    save_decoding(tmp_path, TriedDecoding(3, 2.5, [1.0], 1.0))
+    assert GenerationConfig.from_pretrained(tmp_path).to_dict()["gnmt_length_penalty"] == 2.5
+
+
 def test_a_model_of_the_hub_keeps_no_choice(tmp_path):
     with pytest.raises(NotADirectoryError, match="some/model is no folder"):
         save_decoding("some/model", TriedDecoding(3, 2.5, [1.0], 1.0))

@@ -10,6 +10,7 @@ from ..evaluation import (
     EvaluationSet,
     TriedDecoding,
     best_decoding,
+    check_savable,
     make_metrics,
     read_test_set,
     save_decoding,
@@ -54,6 +55,8 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     def work() -> None:
         test_sets = read_test_sets(args)
         make_metrics([args.metric])
+        for folder in args.models if args.save else ():
+            check_savable(folder)
         options = {name: getattr(args, name) for name in ("metric", "device", "dtype", "batch_tokens", "tag")}
         count = len(args.models) * len(args.num_beams) * len(args.length_penalties)
         with tqdm(total=count, unit=" searches", disable=None) as bar:

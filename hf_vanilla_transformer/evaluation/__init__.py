@@ -12,7 +12,7 @@ from .systems import System, system_of_model
 from .tables import comparison_table, tried_table
 from .test_sets import EvaluationSet, files_of_test_set, read_test_set
 from .translation_metric import load_translation_metric, translation_metric_path
-from .tuning import TriedDecoding, best_decoding, save_decoding, try_decodings
+from .tuning import TriedDecoding, best_decoding, check_savable, save_decoding, try_decodings
 
 __all__ = [
     "EvaluationSet",
@@ -27,6 +27,7 @@ __all__ = [
     "TriedDecoding",
     "WordErrorRate",
     "best_decoding",
+    "check_savable",
     "compare_systems",
     "comparison_table",
     "default_tokenizer",

@@ -1,11 +1,14 @@
 """§6.1 "chosen after experimentation on the development set": length penalty and beams, by their scores."""
 
+import json
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
+from ..data.seals import SEAL
+from ..decoding import PaperGenerationMixin
 from ..decoding_config import OUTRANKED_BY
 from ..inference import load_translator, translate
 from .scores import HIGHER_IS_BETTER, default_tokenizer, score_translations
@@ -78,7 +81,7 @@ def try_decodings(
     found: list[list[tuple[float, int]]] = [[] for _ in pairs]
     for folder in folders:
         model, tokenizer = load_translator([folder], device, dtype)
-        if not hasattr(model.generation_config, "gnmt_length_penalty"):
+        if not isinstance(model, PaperGenerationMixin):
             raise ValueError(f"{folder} is a {type(model).__name__}, whose search has another length penalty")
         for (beams, alpha), results in zip(pairs, found, strict=True):
             scores, words = [], 0
@@ -125,6 +128,32 @@ def best_decoding(tried: Sequence[TriedDecoding], metric: str = "bleu") -> Tried
     return (max if metric in HIGHER_IS_BETTER else min)(tried, key=lambda each: each.mean)
 
 
+def check_savable(folder: str | Path) -> None:
+    """Refuses a model with which no choice can be saved; to be asked before the long work.
+
+    Args:
+        folder: of the model.
+
+    Raises:
+        NotADirectoryError: the model is none on this disk.
+        ValueError: it is a sealed checkpoint or an adapter, or what is there already would outrank the choice.
+    """
+    path = Path(folder)
+    if not path.is_dir():
+        raise NotADirectoryError(f"{folder} is no folder; a choice can be saved only with a model on this disk")
+    if (path / SEAL).exists():
+        raise ValueError(f"{folder} is a sealed checkpoint, which a change would damage; take the folder of its run")
+    if (path / "adapter_config.json").exists():
+        raise ValueError(f"{folder} is an adapter, which decodes as its base model says; take the merged model")
+    config = json.loads((path / "generation_config.json").read_text(encoding="utf-8"))
+    for name in OUTRANKED_BY["gnmt_length_penalty"]:
+        if config.get(name) is not None:
+            raise ValueError(
+                f"{folder}: generation_config.json has {name}={config[name]}, which outranks the choice; take it out "
+                "first"
+            )
+
+
 def save_decoding(folder: str | Path, chosen: TriedDecoding) -> None:
     """Writes a choice into the `generation_config.json` of a model, which then decodes so wherever it is loaded.
 
@@ -133,17 +162,9 @@ def save_decoding(folder: str | Path, chosen: TriedDecoding) -> None:
         chosen: beams and length penalty.
 
     Raises:
-        NotADirectoryError: the model is none on this disk.
-        ValueError: what is there already would outrank the choice.
+        OSError, ValueError: as `check_savable`.
     """
-    if not Path(folder).is_dir():
-        raise NotADirectoryError(f"{folder} is no folder; the choice can be saved only with a model on this disk")
+    check_savable(folder)
     config = load_translator([str(folder)], "cpu")[0].generation_config
-    for name in OUTRANKED_BY["gnmt_length_penalty"]:
-        if config.to_dict().get(name) is not None:
-            raise ValueError(
-                f"{folder}: generation_config.json has {name}={getattr(config, name)}, which outranks the choice; "
-                "take it out first"
-            )
     config.num_beams, config.gnmt_length_penalty = chosen.num_beams, chosen.length_penalty
     config.save_pretrained(folder)

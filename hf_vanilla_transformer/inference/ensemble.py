@@ -134,7 +134,8 @@ class EnsembleForConditionalGeneration(VanillaTransformerPreTrainedModel, PaperG
         return super()._prepare_generation_config(*args, **kwargs)
 
     def _can_share_rows(self) -> bool:
-        return all(model._can_share_rows() for model in self._members) and not is_changed(self)
+        own = type(self).forward, type(self).prepare_inputs_for_generation
+        return own == _AS_WRITTEN and not is_changed(self) and all(model._can_share_rows() for model in self._members)
 
     def _make_steps(
         self, encoder_hidden_states: torch.Tensor, attention_mask: torch.Tensor | None, cache: EncoderDecoderCache
@@ -158,6 +159,9 @@ class EnsembleForConditionalGeneration(VanillaTransformerPreTrainedModel, PaperG
     @property
     def _members(self) -> list[VanillaTransformerForConditionalGeneration]:
         return cast("list[VanillaTransformerForConditionalGeneration]", list(self.models))
+
+
+_AS_WRITTEN = EnsembleForConditionalGeneration.forward, EnsembleForConditionalGeneration.prepare_inputs_for_generation
 
 
 class _Encoders(nn.Module):

@@ -121,11 +121,13 @@ def _read_run(folder: Path, paths: PublicPaths) -> FinishedRun:
 def _chosen_decoding(arguments: Mapping[str, Any], decoding: Mapping[str, Any]) -> dict[str, Any]:
     """What `vanilla-transformer tune` has put into a generation_config, as arguments of a run."""
     chosen: dict[str, Any] = {}
-    beams, alpha = decoding.get("num_beams") or 1, decoding.get("gnmt_length_penalty")
-    if beams != (arguments.get("generation_num_beams", 4) or 1):
+    beams, alpha = decoding.get("num_beams") or 1, decoding.get(_ALPHA)
+    is_new = arguments.get("model_name_or_path") is None
+    if is_new and beams != (arguments.get("generation_num_beams", 4) or 1):
         chosen["generation_num_beams"] = beams
-    paper = PAPER_DECODING["gnmt_length_penalty"]
-    if alpha is not None and alpha != (paper if arguments.get(_ALPHA) is None else arguments[_ALPHA]):
+    # A new model has the paper's, unless the run says another; one that is trained further has that of its base.
+    known = PAPER_DECODING[_ALPHA] if is_new and arguments.get(_ALPHA) is None else arguments.get(_ALPHA)
+    if alpha is not None and alpha != known:
         chosen[_ALPHA] = alpha
     return chosen
 

@@ -269,7 +269,7 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
         default=False, metadata={"help": "Not needed: a loss or gradient that is not finite stops the run."}
     )
     generation_num_beams: int | None = field(
-        default=4, metadata={"help": "Beams (§6.1) in evaluation and in the saved generation_config."}
+        default=4, metadata={"help": "Beams (§6.1) in evaluation, and in the generation_config of a new model."}
     )
     gnmt_length_penalty: float | None = field(
         default=None,

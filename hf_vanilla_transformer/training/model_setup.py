@@ -74,6 +74,7 @@ def build_model(args: VanillaTransformerTrainingArguments, tokenizer: PreTrained
         model.generation_config.num_beams = args.generation_num_beams or 1
     if args.gnmt_length_penalty is not None:
         model.generation_config.gnmt_length_penalty = args.gnmt_length_penalty
+        model.generation_config.length_penalty = None  # of the base, which would outrank it
     _freeze(model, args.frozen_modules)
     if new_rows and not model.get_input_embeddings().weight.requires_grad:
         raise ValueError(
