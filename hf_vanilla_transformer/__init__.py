@@ -1,8 +1,21 @@
 """The Transformer of "Attention Is All You Need" (Vaswani et al., 2017) for the Hugging Face ecosystem.
 
 Importing the package registers its classes with transformers' Auto classes and with `pipeline("translation")`.
-Training, translating and the like live in sub-packages: `hf_vanilla_transformer.training`,
-`hf_vanilla_transformer.inference`.
+
+The files of this folder are the model, and go to the Hub with it. Its code scan takes no sub-folders, so names make the
+groups, each to be read in this order:
+
+- Figure 1, a box a file: `embeddings`, `attention`, `feed_forward`, `dropout`, `encoder`, `decoder`, `loss`,
+  `loss_r_drop`;
+- the whole model: `configuration_vanilla_transformer`, `modeling_vanilla_transformer`, and what that stands on,
+  `modeling_*`;
+- text as tokens (§5.1): `tokenization_*`;
+- from logits to tokens (§6.1): `decoding`, which is behind `generate()`, and `decoding_*`: the search, its rules, its
+  steps, the decoder position by position, the cache;
+- text in, text out: `translation_*`.
+
+Everything else lives in sub-packages: `data`, `training`, `inference`, `evaluation`, `interop`, `lab`, `publishing`,
+and `commands`, which are the verbs of `vanilla-transformer`.
 """
 
 from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoTokenizer, pipelines

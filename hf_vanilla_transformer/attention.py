@@ -11,10 +11,10 @@ from transformers.cache_utils import Cache, EncoderDecoderCache
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from .compatibility import PASSED_ON
 from .configuration_vanilla_transformer import VanillaTransformerConfig
+from .modeling_compatibility import PASSED_ON
 
-# Positions of the keys up to which attention in training on a CPU is faster by plain products than by torch's kernel.
+# Up to this many keys, attention trains faster on a CPU with plain products than with torch's kernel.
 _SHORT = 64
 
 # Equation 1 as transformers calls it; see `scaled_dot_product_attention`.
@@ -36,16 +36,16 @@ def scaled_dot_product_attention(
     The other implementations (sdpa, flash, flex) are those of transformers and have the same signature.
 
     Args:
-        module: the layer that asks; tells whether it is training.
+        module: the calling layer, whose `training` flag is read.
         query: (B, H, T, d_k).
         key: (B, H, S, d_k).
         value: (B, H, S, d_v).
-        attention_mask: None, or added to the scores, broadcast to (B, H, T, S): 0 where the query may attend, the
-            lowest finite number where it may not (transformers' form of the mask for this implementation). A boolean
-            mask, True where the query may attend, will do as well.
+        attention_mask: None, or a mask to add to the scores, broadcast to (B, H, T, S): 0 where the query may attend,
+            the lowest finite number where it may not (transformers' mask for eager attention). A boolean mask, True
+            where the query may attend, works as well.
         scaling: 1 / sqrt(d_k).
-        dropout: probability of dropping a weight, while training.
-        **kwargs: what only other implementations need.
+        dropout: probability of dropping a weight in training mode.
+        **kwargs: used only by other implementations.
 
     Returns:
         The weighted values (B, T, H, d_v), and the weights (B, H, T, S).
@@ -67,15 +67,14 @@ def scaled_dot_product_attention(
 class MultiHeadAttention(nn.Module):
     """§3.2.2 "Multi-Head Attention": h attentions in parallel, each on its own projections of the inputs.
 
-    MultiHead(Q, K, V) = Concat(head_1, ..., head_h) W^O with head_i = Attention(Q W_i^Q, K W_i^K, V W_i^V). The heads'
-    matrices stand side by side in one projection. The three uses of §3.2.3 are: the encoder's self-attention, the
-    decoder's masked self-attention (`is_causal`), and the decoder's attention over the encoder's output
-    (`key_value_states`).
+    MultiHead(Q, K, V) = Concat(head_1, ..., head_h) W^O with head_i = Attention(Q W_i^Q, K W_i^K, V W_i^V). One linear
+    layer holds the matrices of all heads. The three uses of §3.2.3 are the encoder's self-attention, the decoder's
+    masked self-attention (`is_causal`), and the decoder's attention over the encoder's output (`key_value_states`).
 
     Args:
         config: gives d_model, num_heads, d_k, d_v, and the attention implementation.
-        layer_idx: which layer of the decoder this is: its place in the cache of keys and values. None in the encoder.
-        is_causal: whether a position may only attend to itself and to those before it.
+        layer_idx: index of the decoder layer, which is its index in the key/value cache; None in the encoder.
+        is_causal: whether a position attends only to itself and to earlier positions.
     """
 
     def __init__(self, config: VanillaTransformerConfig, layer_idx: int | None = None, is_causal: bool = False) -> None:
@@ -84,7 +83,7 @@ class MultiHeadAttention(nn.Module):
         assert config.d_v is not None
         self.config = config
         self.layer_idx = layer_idx
-        # transformers takes a module without this attribute for a causal one.
+        # transformers treats a module without this attribute as causal.
         self.is_causal = is_causal
         self.d_k, self.d_v = config.d_k, config.d_v
         self.scaling = config.d_k**-0.5
@@ -107,19 +106,18 @@ class MultiHeadAttention(nn.Module):
         """Attends from each position of `hidden_states` over the keys and values.
 
         Args:
-            hidden_states: (B, T, D), what the queries are made of; and the keys and values, in self-attention.
-            attention_mask: which keys each query may see, in the form the attention implementation wants, or None.
-            key_value_states: (B, S, D), the encoder's output, in the attention over it.
-            cache: the cache of keys and values; read and extended in place.
-            implementation: the attention implementation of this call, by its name or itself; the config decides, if
-                None.
-            **kwargs: passed on to the attention implementation: those of `PASSED_ON`.
+            hidden_states: (B, T, D), projected to queries, and in self-attention also to keys and values.
+            attention_mask: which keys each query may see, in the form the attention implementation expects; or None.
+            key_value_states: (B, S, D), the encoder's output, in cross-attention.
+            cache: the key/value cache; read and extended in place.
+            implementation: the attention implementation, as a name or a function; None leaves it to the config.
+            **kwargs: those of `PASSED_ON`, for the attention implementation.
 
         Returns:
-            (B, T, D) and the weights (B, H, T, S), or None where the implementation does not make them.
+            (B, T, D), and the weights (B, H, T, S) or None if the implementation does not return them.
 
         Raises:
-            TypeError: an argument is not known, or of no effect with this attention implementation.
+            TypeError: an argument is unknown, or has no effect with this attention implementation.
         """
         implementation = implementation or self.config._attn_implementation
         if kwargs:
@@ -128,10 +126,10 @@ class MultiHeadAttention(nn.Module):
         query = split_heads(self.q_proj(hidden_states), self.d_k)  # (B, H, T, d_k)
         key, value = self._keys_and_values(hidden_states, key_value_states, cache)
         if key_value_states is not None and isinstance(attention_mask, torch.Tensor) and attention_mask.dim() == 2:
-            # Flash attention takes masks (B, S), but takes them for the padding of the queries as well: it would leave
-            # out the queries that stand where the source is padded.
+            # Flash attention takes masks (B, S), but also applies them to the queries: it would drop the queries at
+            # positions where the source is padded.
             implementation = "sdpa"
-            # Added, and finite: a source of padding alone gives no NaN.
+            # The mask is finite, so a source of nothing but padding gives no NaN.
             attention_mask = additive_mask(attention_mask[:, None, None, :] != 0, query.dtype)
         attention = implementation if callable(implementation) else attention_function(implementation)
         if attention is sdpa_attention_forward and self.training and _is_faster_written_out(query, key):
@@ -175,16 +173,16 @@ class MultiHeadAttention(nn.Module):
 
 
 def _autocast(states: torch.Tensor) -> torch.Tensor:
-    """Converts what several projections read, which autocast would convert for each of them anew."""
+    """Converts the input of several projections once; autocast would convert it for each of them."""
     device = states.device.type
     is_enabled = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
     return states.to(torch.get_autocast_dtype(device)) if is_enabled else states
 
 
 def _is_faster_written_out(query: torch.Tensor, key: torch.Tensor) -> bool:
-    """Whether Equation 1 trains faster by plain products: on a CPU, of sentences, by a factor of up to two.
+    """Whether Equation 1 trains faster with plain products: up to twice as fast on a CPU, for sentences.
 
-    For longer texts, the weights that it keeps for the backward pass would be a large part of all activations.
+    For longer texts, the weights kept for the backward pass would be a large part of all activations.
     """
     return query.device.type == "cpu" and key.shape[-2] <= _SHORT and not torch.compiler.is_compiling()
 
@@ -197,7 +195,7 @@ def _written_out(
     attention_mask: torch.Tensor | None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Equation 1 in the place of sdpa, whose mask is None for a causal one, and which does not return weights."""
+    """Equation 1 in place of sdpa, which takes None as the causal mask and returns no weights."""
     if attention_mask is None and module.is_causal and query.shape[-2] > 1:
         attention_mask = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool, device=query.device).tril()
     return scaled_dot_product_attention(module, query, key, value, attention_mask, **kwargs)[0], None
@@ -206,7 +204,7 @@ def _written_out(
 def _in_float32(
     attention: AttentionFunction, module: nn.Module, query: Any, key: Any, value: Any, *args: Any, **kwargs: Any
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Leaves out autocast: torch's backward pass of bf16 attention on a CPU is several times slower than in float32."""
+    """Runs attention in float32, because torch's backward pass in bf16 on a CPU is several times slower."""
     with torch.autocast("cpu", enabled=False):
         return attention(module, query.float(), key.float(), value.float(), *args, **kwargs)
 
@@ -220,10 +218,10 @@ def _refuse_without_effect(arguments: dict[str, Any], implementation: str | Atte
 
 
 def attention_function(name: str) -> AttentionFunction:
-    """Finds an attention implementation.
+    """Looks up an attention implementation.
 
     Args:
-        name: as in the config: "eager" is Equation 1 written out; others are those of transformers.
+        name: as in the config: "eager" is Equation 1 written out; the others are those of transformers.
 
     Returns:
         The function, with the signature of `scaled_dot_product_attention`.
@@ -232,18 +230,18 @@ def attention_function(name: str) -> AttentionFunction:
 
 
 def passed_to_attention(arguments: dict[str, Any]) -> dict[str, Any]:
-    """What of a stack's arguments goes on to its attention; decorators of transformers add some of their own."""
+    """Selects a stack's arguments for its attention; decorators of transformers add others."""
     return {name: value for name, value in arguments.items() if name in PASSED_ON}
 
 
 def config_of_call(config: VanillaTransformerConfig, output_attentions: bool | None) -> VanillaTransformerConfig:
-    """The config whose attention implementation a call uses: attention written out, where its weights are wanted.
+    """The config of one call, with eager attention if the attention weights are requested.
 
-    The fused implementations never make the weights. The model's own config is left alone, for others may be using it.
+    Fused implementations do not return weights. The model's own config is not changed, because others may use it.
 
     Args:
-        config: the model's.
-        output_attentions: what the caller asked for; None leaves it to the config.
+        config: the model's config.
+        output_attentions: the caller's argument; None leaves it to the config.
 
     Returns:
         `config`, or a copy with `_attn_implementation="eager"`.
@@ -261,7 +259,7 @@ def additive_mask(may_attend: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
     Args:
         may_attend: (...) booleans, True where the query may attend.
-        dtype: of the scores.
+        dtype: type of the scores.
 
     Returns:
         (...) in that type: 0 where the query may attend, the lowest finite number where it may not.
@@ -271,6 +269,6 @@ def additive_mask(may_attend: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 
 def split_heads(states: torch.Tensor, width: int) -> torch.Tensor:
-    """Takes what a projection made of all heads apart: (B, L, H * width) to (B, H, L, width)."""
+    """Splits a projection of all heads into the heads: (B, L, H * width) to (B, H, L, width)."""
     batch_size, length, _ = states.shape
     return states.view(batch_size, length, -1, width).transpose(1, 2)

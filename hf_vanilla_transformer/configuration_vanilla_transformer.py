@@ -27,7 +27,7 @@ _TINY = {
 }
 
 PRESETS: dict[str, dict[str, Any]] = {
-    # What each preset changes in the defaults, which are the base model of Table 3. Keys are fields of the config.
+    # The changes of each preset to the defaults, which are the base model of Table 3. Keys are fields of the config.
     "base": {},
     "big": _BIG,
     "tiny": _TINY,  # not in the paper: the smallest model that learns a small corpus on a laptop
@@ -52,20 +52,19 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-# Keywords that old configs carry, which resemble fields and are none.
+# Keywords of old configs that resemble fields but are not fields.
 _OF_TRANSFORMERS = {"cls_token_id", "mask_token_id", "sep_token_id", "unk_token_id", "tie_encoder_decoder"}
 
 
 @strict
 class VanillaTransformerConfig(PreTrainedConfig):
-    """Every number and choice that shapes the model (§3, §5.4, Table 3); the defaults are the paper's base model.
+    """Configuration of the model (§3, §5.4, Table 3); the defaults are the paper's base model.
 
     Args:
-        vocab_size: V, rows of the vocabulary shared by source and target (§5.1: about 37,000 for English-German).
-        source_vocab_size: rows of the encoder's embedding where the source has a vocabulary of its own; `vocab_size`
-            then is the target's, and ids such as `pad_token_id` mean the same in both. None is the paper's one
-            vocabulary for both (§5.1).
-        d_model: D, width of every layer's output, of the embeddings and of the residual stream (§3.1). Even, where
+        vocab_size: V, size of the vocabulary shared by source and target (§5.1: about 37,000 for English-German).
+        source_vocab_size: size of the source's vocabulary if it is separate; `vocab_size` is then the target's, and ids
+            such as `pad_token_id` mean the same in both. None is the paper's one vocabulary for both (§5.1).
+        d_model: D, width of every layer's output, of the embeddings and of the residual stream (§3.1). Even, if
             positions are sinusoids, which come in pairs of sine and cosine.
         num_encoder_layers: N of the encoder, identical layers of self-attention and feed-forward (§3.1).
         num_decoder_layers: N of the decoder, whose layers also attend over the encoder's output (§3.1).
@@ -79,22 +78,22 @@ class VanillaTransformerConfig(PreTrainedConfig):
         activation_dropout: dropout on the inner layer of the feed-forward network. The paper has none.
         label_smoothing: epsilon_ls of the training loss, over the whole vocabulary (§5.4). In eval mode the model's
             loss is not smoothed.
-        activation_function: the max(0, x) of Equation 2, or any other name in `transformers.activations.ACT2FN`.
+        activation_function: "relu" (max(0, x) of Equation 2) or any other name in `transformers.activations.ACT2FN`.
         norm_position: "post" is the paper's LayerNorm(x + Sublayer(x)) (§3.1); "pre" is x + Sublayer(LayerNorm(x))
             with one more norm at the end of each stack.
-        final_norm: whether each stack ends with one more norm. None means what the norm position asks for: only
-            after pre-norm layers. True after post-norm layers is the habit of `torch.nn.Transformer`.
+        final_norm: whether each stack ends with one more norm. None means only after pre-norm layers;
+            True after post-norm layers matches `torch.nn.Transformer`.
         position_encoding: "sinusoidal" (§3.5), "learned" (Table 3 row E), or "none".
-        sinusoid_layout: where the sines and cosines of §3.5 stand in the vector. "interleaved" is the formula of
+        sinusoid_layout: order of the sines and cosines of §3.5 in the vector. "interleaved" is the formula of
             the paper: sines in the even dimensions, cosines in the odd. "concatenated" has the same frequencies,
             first all sines, then all cosines (MarianMT). "concatenated_tensor2tensor" also spaces the frequencies
             so that the last one is exactly 1/10000, as in the authors' tensor2tensor, fairseq and Marian.
-        position_offset: number of the first position, for sinusoids. The paper's positions can be taken to start at 0;
-            fairseq's start at the id of `<pad>` plus one.
-        scale_embeddings: whether token embeddings are multiplied by sqrt(d_model), as the paper has it (§3.4).
-        num_learned_positions: how many positions are learned; must be given with them, and only with them, since
-            sinusoids have no longest length. transformers' name, `max_position_embeddings`, means the same; a config
-            without a limit has no attribute of that name, for programs compare it with numbers.
+        position_offset: number of the first position, for sinusoids. The paper's presumably start at 0; fairseq's
+            start at the id of `<pad>` plus one.
+        scale_embeddings: whether token embeddings are multiplied by sqrt(d_model), as in the paper (§3.4).
+        num_learned_positions: number of learned positions; required for them and refused otherwise, because sinusoids
+            have no maximum length. `max_position_embeddings`, transformers' name, is an alias; a config without a limit
+            has no attribute of that name, because programs compare it with numbers.
         attention_bias: whether the four attention projections have biases. The paper's have none (§3.2.2).
         final_logits_bias: whether the pre-softmax projection has a bias. The paper's has none (§3.4).
         layer_norm_eps: added to the variance in layer normalisation. The paper gives no value; 1e-6 is that of the
@@ -102,15 +101,15 @@ class VanillaTransformerConfig(PreTrainedConfig):
         bos_token_id: `<s>`.
         pad_token_id: `<pad>`; source positions that hold it are masked.
         eos_token_id: `</s>`, which ends source and target.
-        decoder_start_token_id: what the decoder reads before the first target token; the "shifted right" of Figure 1.
-        tie_word_embeddings: one matrix for both embeddings and the pre-softmax projection (§3.4), or three. With a
-            `source_vocab_size` the encoder's embedding is always a matrix of its own, and the others are one or two.
-        use_cache: whether the decoder keeps keys and values of earlier positions while generating.
-        is_encoder_decoder: always True; transformers asks for it.
+        decoder_start_token_id: the first token of the decoder's input; the "shifted right" of Figure 1.
+        tie_word_embeddings: whether both embeddings and the pre-softmax projection share one matrix (§3.4). With a
+            `source_vocab_size`, the encoder's embedding always has its own matrix, and only the other two share one.
+        use_cache: whether the decoder uses a key/value cache in generation.
+        is_encoder_decoder: always True; transformers requires it.
 
     Raises:
-        huggingface_hub.errors.StrictDataclassError: a value has the wrong type, is out of range, is none of the
-            allowed ones, or does not go together with another; the message names field, value and what is allowed.
+        huggingface_hub.errors.StrictDataclassError: a value has the wrong type, is out of range, is not one of
+            the allowed ones, or contradicts another; the message names the field, the value and what is allowed.
 
     Example:
         >>> config = VanillaTransformerConfig.from_preset("tiny", vocab_size=8000)
@@ -173,7 +172,7 @@ class VanillaTransformerConfig(PreTrainedConfig):
     is_encoder_decoder: bool = True
 
     def __post_init__(self, **kwargs: Any) -> None:
-        # What is derived below has to know what was said under another name.
+        # Aliases come first, because fields are derived from them below.
         said: dict[str, Any] = {}
         for alias, field in self.attribute_map.items():
             if alias in kwargs:
@@ -185,8 +184,8 @@ class VanillaTransformerConfig(PreTrainedConfig):
                     )
                 setattr(self, field, value)
         if not __name__.startswith("transformers_modules."):
-            # A folder with code in it names a pipeline that is for where this package is not imported. Here is ours,
-            # and transformers would ask for trust in code that nobody needs.
+            # A model folder with code names a pipeline for programs without this package. Here it is not needed, and
+            # transformers would ask the user to trust its code.
             kwargs.pop("custom_pipelines", None)
         self._warn_about_misspelled_fields(kwargs)
         if self.num_heads > 0 and self.d_model % self.num_heads == 0:
@@ -205,7 +204,7 @@ class VanillaTransformerConfig(PreTrainedConfig):
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in self.attribute_map:
-            setattr(self, self.attribute_map[name], value)  # once more from the top, where types are checked
+            setattr(self, self.attribute_map[name], value)  # from the outermost method, which checks types
         else:
             super().__setattr__(name, value)
 
@@ -215,7 +214,7 @@ class VanillaTransformerConfig(PreTrainedConfig):
 
         Args:
             name: a key of `PRESETS`: `base`, `big`, `tiny`, or a row of Table 3 such as `table3_C_N2`.
-            **overrides: fields that shall differ from the preset, under their own names or those of `attribute_map`.
+            **overrides: fields that differ from the preset, by their own names or their aliases in `attribute_map`.
 
         Returns:
             A new configuration.
@@ -234,7 +233,7 @@ class VanillaTransformerConfig(PreTrainedConfig):
         """Refuses values that no model can have, and values that contradict each other.
 
         Raises:
-            ValueError: with the field, its value, and what is allowed.
+            ValueError: a value is refused; the message names the field, the value and what is allowed.
         """
         self._check_sizes()
         self._check_choices()

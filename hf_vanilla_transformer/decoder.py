@@ -13,13 +13,13 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .attention import MultiHeadAttention, config_of_call, passed_to_attention
-from .compatibility import CACHE, AnswersToBothCacheNames, recorder, strict_forward
 from .configuration_vanilla_transformer import VanillaTransformerConfig
 from .dropout import Dropout
 from .embeddings import POSITION_ENCODINGS, position_ids_from_mask, refuse_unlearned_positions, token_embedding
 from .encoder import final_norm, refuse_other_shape
 from .feed_forward import FeedForward
-from .pretrained_model import VanillaTransformerPreTrainedModel
+from .modeling_compatibility import CACHE, AnswersToBothCacheNames, recorder, strict_forward
+from .modeling_pretrained import VanillaTransformerPreTrainedModel
 
 
 class DecoderLayer(GradientCheckpointingLayer):
@@ -52,7 +52,7 @@ class DecoderLayer(GradientCheckpointingLayer):
             attention_mask: hides later positions and padding of the target.
             encoder_hidden_states: (B, S, D).
             encoder_attention_mask: hides padding of the source.
-            cache: keys and values of earlier positions, extended in place.
+            cache: key/value cache of earlier positions, extended in place.
             **kwargs: passed on to the attention.
 
         Returns:
@@ -71,7 +71,7 @@ class DecoderLayer(GradientCheckpointingLayer):
 
 
 class PreNormDecoderLayer(DecoderLayer):
-    """The variant `norm_position="pre"`: x + Dropout(Sublayer(LayerNorm(x))), whose stack ends with one more norm."""
+    """The variant `norm_position="pre"`: x + Dropout(Sublayer(LayerNorm(x))); the stack ends with one more norm."""
 
     def forward(
         self,
@@ -106,14 +106,14 @@ DECODER_LAYERS: dict[str, type[DecoderLayer]] = {"post": DecoderLayer, "pre": Pr
 
 @dataclass
 class DecoderOutput(AnswersToBothCacheNames, BaseModelOutputWithPastAndCrossAttentions):
-    """What the `Decoder` returns: transformers' output, whose cache has two names."""
+    """Output of the `Decoder`: transformers' output, with two names for the cache."""
 
 
 class Decoder(VanillaTransformerPreTrainedModel):
     """§3.1: embeds the target, adds positions and passes the sum through N identical layers.
 
     Args:
-        config: the shape; `num_decoder_layers` is its N.
+        config: the model's config; `num_decoder_layers` is N.
     """
 
     _can_record_outputs = {
@@ -128,10 +128,10 @@ class Decoder(VanillaTransformerPreTrainedModel):
         self.embed_positions = POSITION_ENCODINGS[config.position_encoding](config)
         self.dropout = Dropout(config.dropout)
         layer = DECODER_LAYERS[config.norm_position]
-        self._no_split_modules = [layer.__name__]  # only what there is: FSDP refuses names of absent classes
+        self._no_split_modules = [layer.__name__]  # only this class: FSDP refuses names of absent ones
         self.layers = nn.ModuleList([layer(config, index) for index in range(config.num_decoder_layers)])
         self.final_norm = final_norm(config)
-        self.gradient_checkpointing = False  # transformers makes no cache where this is set
+        self.gradient_checkpointing = False  # transformers makes no cache if this is set
         self.post_init()
 
     @strict_forward
@@ -153,23 +153,24 @@ class Decoder(VanillaTransformerPreTrainedModel):
 
         Args:
             input_ids: (B, T) target tokens, shifted right; or `inputs_embeds`. With a cache, only the new ones.
-            attention_mask: (B, cached + T), non-zero for tokens, where the target itself is padded; or an already
-                expanded (B, 1, T, cached + T) mask, which then also says what is causal.
+            attention_mask: (B, cached + T) padding mask of the target, non-zero for tokens; or an already expanded
+                (B, 1, T, cached + T) mask, which must then be causal itself.
             encoder_hidden_states: (B, S, D), the encoder's output.
             encoder_attention_mask: (B, S), non-zero for source tokens.
-            cache: the cache of earlier positions; extended in place and returned.
+            cache: key/value cache of earlier positions; extended in place and returned.
             inputs_embeds: (B, T, D) in place of `input_ids`, already multiplied by sqrt(d_model).
-            position_ids: (B, T); left out, positions continue those of the cache and skip what `attention_mask` hides.
-            use_cache: whether to make and return a cache; the config decides, if None.
-            **kwargs: `output_hidden_states`, `output_attentions`, and what the attention implementation takes.
+            position_ids: (B, T); by default, positions continue those of the cache and skip padding.
+            use_cache: whether to make and return a cache; None leaves it to the config.
+            **kwargs: `output_hidden_states`, `output_attentions`, and those of the attention implementation.
 
         Returns:
-            `last_hidden_state` (B, T, D), `cache`, and what was asked for.
+            `last_hidden_state` (B, T, D), `cache`, and the requested outputs.
 
         Raises:
-            ValueError: neither or both of `input_ids` and `inputs_embeds` were given, or no encoder output; a mask of
-                another length; a cache in training with gradient checkpoints, or with a layer that is used twice.
-            TypeError: an argument is not known.
+            ValueError: neither or both of `input_ids` and `inputs_embeds` were given, or no encoder output; a mask has
+                another length; a position was never learned; there is a cache in training with gradient checkpointing,
+                or with a layer that is used twice.
+            TypeError: an argument is unknown.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give the decoder either `input_ids` or `inputs_embeds`, and not both")
@@ -178,7 +179,7 @@ class Decoder(VanillaTransformerPreTrainedModel):
         if inputs_embeds is None:
             inputs_embeds = self.embed_tokens(input_ids)
         if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
-            # Each layer runs once more in the backward pass, and would extend the cache once more.
+            # Each layer runs again in the backward pass and would extend the cache again.
             if cache is not None:
                 raise ValueError(
                     "gradient checkpointing cannot train with a cache of earlier positions; leave `cache` away, or "
@@ -201,7 +202,7 @@ class Decoder(VanillaTransformerPreTrainedModel):
         if encoder_attention_mask is not None and encoder_attention_mask.dim() == 2:
             source_shape = (batch_size, encoder_hidden_states.shape[1])
             refuse_other_shape("encoder_attention_mask", encoder_attention_mask, source_shape, "the source")
-        end_of_positions = end if position_ids is None else None  # of those that are given the shape tells nothing
+        end_of_positions = end if position_ids is None else None  # shapes do not bound given positions
         if position_ids is None and padding_mask is not None:
             position_ids = position_ids_from_mask(padding_mask)[:, -length:]
         elif position_ids is None:
@@ -217,7 +218,7 @@ class Decoder(VanillaTransformerPreTrainedModel):
                 f"`output_attentions` cannot be had with a {type(attention_mask).__name__}, which generation with a "
                 f"static cache makes for {self.config._attn_implementation!r}; use a dynamic cache, or eager attention"
             )
-        # The fourth is the cache, whatever its name.
+        # By position, because the cache's name depends on transformers' version.
         attention_mask = create_causal_mask(config, inputs_embeds, attention_mask, self_attention_cache)
         encoder_attention_mask = create_bidirectional_mask(
             config, inputs_embeds, encoder_attention_mask, encoder_hidden_states=encoder_hidden_states
@@ -244,19 +245,19 @@ class Decoder(VanillaTransformerPreTrainedModel):
         cache: Cache | None,
         **kwargs: Any,
     ) -> torch.Tensor:
-        """Adds positions and passes the sum through the N layers; `forward` and decoding step by step both end here.
+        """Adds positions and passes the sum through the N layers; used by `forward` and step-by-step decoding.
 
         Args:
             inputs_embeds: (B, T, D), already multiplied by sqrt(d_model).
             position_ids: (B, T) or (1, T).
-            attention_mask: over the target, as the attention implementation takes it.
+            attention_mask: over the target, as the attention implementation expects it.
             encoder_hidden_states: (B, S, D), the encoder's output.
             encoder_attention_mask: over the source, likewise.
-            cache: keys and values of earlier positions, extended in place; or None.
-            **kwargs: `implementation`, and what that takes.
+            cache: key/value cache of earlier positions, extended in place; or None.
+            **kwargs: `implementation`, and arguments for it.
 
         Returns:
-            (B, T, D), what the logits are made of.
+            (B, T, D), the input of the pre-softmax projection.
         """
         hidden_states = self.dropout(self.embed_positions(inputs_embeds, position_ids))
         for layer in self.layers:

@@ -10,83 +10,83 @@ from transformers.generation import StoppingCriteria, StoppingCriteriaList
 from transformers.generation.logits_process import LogitsProcessorList
 from transformers.generation.utils import GenerateBeamEncoderDecoderOutput, GenerateEncoderDecoderOutput
 
-from .beam_search import BeamSearch, Ranking, Steps, stack_hypotheses
-from .compatibility import (
+from .decoding_beam_search import BeamSearch, Ranking, Steps, stack_hypotheses
+from .decoding_cache import GrowingLayer
+from .decoding_config import OUTRANKED_BY, PaperGenerationConfig, check_own_fields, chosen_values, settled
+from .decoding_incremental import IncrementalDecoder, can_share_rows
+from .decoding_rules import DecodingRules
+from .decoding_sampling import decode_without_beams
+from .decoding_steps import ForwardSteps, SynchronisedSteps
+from .encoder import derive_attention_mask
+from .modeling_compatibility import (
     CACHE,
     AnswersToBothCacheNames,
     cache_of_generation,
     warn_about_token_types,
     with_cache_named,
 )
-from .decoding_config import OUTRANKED_BY, PaperGenerationConfig, check_own_fields, chosen_values, settled
-from .decoding_rules import DecodingRules
-from .decoding_steps import ForwardSteps, SynchronisedSteps
-from .encoder import derive_attention_mask
-from .growing_cache import GrowingLayer
-from .incremental_decoder import IncrementalDecoder, can_share_rows
-from .module_views import is_changed
-from .sampling import choose_one_by_one
-from .source_pieces import max_source_length
+from .modeling_views import is_changed
+from .translation_pieces import max_source_length
 
-# Arguments of a generation loop that `IncrementalDecoder` serves; with any other, the model's own forward() is called.
+# The loop arguments that `IncrementalDecoder` handles. With any other, the model's own forward() is called.
 _SERVED = {"encoder_outputs", "attention_mask", CACHE, "use_cache", "logits_to_keep"}
 
 
 @dataclass
 class BeamSearchOutput(AnswersToBothCacheNames, GenerateBeamEncoderDecoderOutput):
-    """What `generate()` returns of a search with beams: transformers' output, whose cache has two names."""
+    """Output of beam search in `generate()`: transformers' output, whose cache has two names."""
 
 
 @dataclass
 class DecodingOutput(AnswersToBothCacheNames, GenerateEncoderDecoderOutput):
-    """What `generate()` returns without beams: transformers' output, whose cache has two names."""
+    """Output of `generate()` without beams: transformers' output, whose cache has two names."""
 
 
 class SourceLengthCriteria(StoppingCriteria):
-    """§6.1 "maximum output length": ends each row at a limit of its own.
+    """§6.1 "maximum output length": ends each row at its own limit.
 
     Args:
-        limits: (rows,), tokens that each row may have after its prefix.
-        prefix_length: tokens of the prefix.
+        limits: (rows,), the maximum tokens of each row after its prefix.
+        prefix_length: tokens in the prefix.
     """
 
     def __init__(self, limits: torch.Tensor, prefix_length: int) -> None:
         self.limits, self.prefix_length = limits, prefix_length
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
-        """Returns (rows,), True for each row of `input_ids` (rows, L) that has as many tokens as it may have."""
+        """Returns (rows,), True for each row of `input_ids` (rows, L) that has reached its limit."""
         return input_ids.shape[1] - self.prefix_length >= self.limits
 
 
 class PaperGenerationMixin(GenerationMixin):
-    """§6.1 in `generate()`: all its arguments, and two fields more of the `generation_config`, each None for "off".
+    """§6.1 in `generate()`: all its arguments, and two more fields of the `generation_config`; None turns each off.
 
-    - `gnmt_length_penalty`: alpha of the length penalty ((5 + n) / 6)^alpha. Beam search then ends as soon as no open
-      beam can win. It is off wherever the caller says `length_penalty`, which is transformers' n^length_penalty, and
-      has no effect without beams.
-    - `max_extra_tokens`: a sentence gets at most so many tokens more than its source has (padding not counted). It is
-      off wherever the caller says `max_new_tokens` or `max_length`; both hold where one call says both.
+    - `gnmt_length_penalty`: alpha of the length penalty ((5 + n) / 6)^alpha. With it, beam search ends as soon as no
+      open beam can win. It is off if the caller sets `length_penalty`, which is transformers' n^length_penalty, and has
+      no effect without beams.
+    - `max_extra_tokens`: how many tokens longer than its source (without padding) a translation may be. It is off if
+      the caller sets `max_new_tokens` or `max_length`; if one call sets both kinds of limit, both apply.
 
-    What a call says counts more than the `generation_config` that it is given, and that more than the model's.
+    Arguments of a call override the `generation_config` passed to it, which overrides the model's.
 
-    A hypothesis that is cut at its limit competes like one that ends, as it does in transformers. One that logits
-    processors have made impossible (-inf) is never a result: where there are fewer hypotheses than are asked for, the
-    last are empty, with the score -inf.
+    A hypothesis that is cut at its limit competes like a finished one, as in transformers. One that logits processors
+    have made impossible (-inf) is never returned: if there are too few hypotheses, the last results are empty, with the
+    score -inf.
 
-    With `return_dict_in_generate=True`, beam search returns None as the cache where the beams of a sentence share their
-    keys and values, which nobody could take apart: always, unless a hook, `output_attentions` or the like asks for
-    calls of `forward()`. Without beams the cache is returned, and can be handed on, together with the whole prefix.
+    With `return_dict_in_generate=True`, beam search returns None as the cache if the beams of a sentence share their
+    keys and values, which cannot be separated. They always do, unless a hook, `output_attentions` or the like requires
+    calls of `forward()`. Without beams the cache is returned, and can be passed on together with the whole prefix.
     """
 
     @property
     def generation_config(self) -> Any:
-        """How `generate()` decodes where a call says nothing else: a `PaperGenerationConfig`."""
+        """The defaults of `generate()` for this model: a `PaperGenerationConfig`."""
         return self.__dict__.get("_generation_config")
 
     @generation_config.setter
     def generation_config(self, config: GenerationConfig | None) -> None:
-        """Takes any config; one of transformers' own class becomes a `PaperGenerationConfig`."""
-        # transformers loads configs of its own class, and so do users. What they hold is ours too.
+        """Accepts any config; one of transformers' own class becomes a `PaperGenerationConfig`."""
+        # transformers and users create configs of transformers' own class. They hold our fields too.
         if type(config) is GenerationConfig:
             config.__class__ = PaperGenerationConfig
         self.__dict__["_generation_config"] = config
@@ -104,13 +104,13 @@ class PaperGenerationMixin(GenerationMixin):
         prepared.max_extra_tokens, prepared._chosen_limits = settled("max_extra_tokens", places)
         check_own_fields(prepared)
         if "max_new_tokens" not in prepared._chosen_limits:
-            prepared.max_new_tokens = None  # said where it does not count
+            prepared.max_new_tokens = None  # set in a place that is overridden
         return prepared, model_kwargs
 
     def _prepare_text_encoder_decoder_kwargs_for_generation(
         self, inputs_tensor: torch.Tensor, model_kwargs: dict[str, Any], model_input_name: str | None, **kwargs: Any
     ) -> dict[str, Any]:
-        # generate() runs the encoder by itself and would then attend over its padding at every step.
+        # generate() runs the encoder itself; without a mask, each step would attend over its padding.
         if (model_input_name or self.main_input_name) == "input_ids":
             mask = derive_attention_mask(inputs_tensor, model_kwargs.get("attention_mask"), self.config.pad_token_id)
             if mask is not None:
@@ -128,14 +128,14 @@ class PaperGenerationMixin(GenerationMixin):
         input_ids_length: int,
         inputs_tensor: torch.Tensor,
     ) -> GenerationConfig:
-        # Without a limit of its own, transformers would stop after 20 tokens. This one is the longest sentence's.
+        # Without a limit, transformers would stop after 20 tokens. This is the limit of the longest sentence.
         if generation_config.max_extra_tokens is not None and not generation_config._chosen_limits:
             limit = inputs_tensor.shape[1] + generation_config.max_extra_tokens
             positions = max_source_length(self)
             if positions is not None:
                 limit = max(1, min(limit, positions - input_ids_length))
             generation_config.max_new_tokens = limit
-        # A default that the Trainer filled in is no choice.
+        # A default that the Trainer filled in does not count.
         has_default_max_length = "max_length" not in generation_config._chosen_limits
         return super()._prepare_generated_length(
             generation_config=generation_config,
@@ -207,7 +207,7 @@ class PaperGenerationMixin(GenerationMixin):
             **rules.recorded,
             encoder_attentions=encoder_outputs.get("attentions") if config.output_attentions else None,
             encoder_hidden_states=encoder_outputs.get("hidden_states") if config.output_hidden_states else None,
-            # Without these rows nobody could make use of it.
+            # A cache with shared rows is useless to callers.
             **{CACHE: None if is_incremental else cache_of_generation(model_kwargs)},
             **recorded,
         )
@@ -240,7 +240,7 @@ class PaperGenerationMixin(GenerationMixin):
             )
             return _with_both_cache_names(output)
         rules = DecodingRules(config, limits, logits_processor, stopping_criteria, log_softmax=False)
-        ids = choose_one_by_one(steps, input_ids, rules, streamer)
+        ids = decode_without_beams(steps, input_ids, rules, streamer)
         if not config.return_dict_in_generate:
             return ids
         return DecodingOutput(
@@ -255,7 +255,7 @@ class PaperGenerationMixin(GenerationMixin):
         logits_processor: LogitsProcessorList,
         stopping_criteria: StoppingCriteriaList,
         generation_config: GenerationConfig,
-        inputs_tensor: torch.Tensor | None = None,  # named, for generate() looks whether it is
+        inputs_tensor: torch.Tensor | None = None,  # named because generate() looks for the name
         **kwargs: Any,
     ) -> DecodingOutput | torch.Tensor:
         self._mask_prefix(input_ids, kwargs)
@@ -267,10 +267,10 @@ class PaperGenerationMixin(GenerationMixin):
         return _with_both_cache_names(output)
 
     def _mask_prefix(self, input_ids: torch.Tensor, model_kwargs: dict[str, Any]) -> None:
-        """Says that a prefix (rows, L) is whole where a cache of its beginning is given: else it would be read twice.
+        """Adds a mask of ones for a prefix (rows, L) whose beginning is cached, so that it is not read twice.
 
         Raises:
-            ValueError: the prefix has nothing that is not in the cache.
+            ValueError: the prefix has no token beyond the cache.
         """
         cache = cache_of_generation(model_kwargs)
         past_length = 0 if cache is None else int(cache.get_seq_length())
@@ -284,7 +284,7 @@ class PaperGenerationMixin(GenerationMixin):
         model_kwargs["decoder_attention_mask"] = torch.ones_like(input_ids)
 
     def _limits(self, config: GenerationConfig, prefix_length: int, model_kwargs: dict[str, Any]) -> torch.Tensor:
-        """(rows,), tokens that each row may have after its prefix."""
+        """The maximum tokens (rows,) of each row after its prefix."""
         rows, source_length = model_kwargs["encoder_outputs"][0].shape[:2]
         device = model_kwargs["encoder_outputs"][0].device
         limit = config.max_length - prefix_length
@@ -297,7 +297,7 @@ class PaperGenerationMixin(GenerationMixin):
     def _incremental_steps(
         self, config: GenerationConfig, model_kwargs: dict[str, Any], num_beams: int
     ) -> Steps | None:
-        """The fast way to get logits, or None where something is asked for that only forward() gives."""
+        """The fast source of logits, or None if something is requested that only forward() gives."""
         cache = cache_of_generation(model_kwargs)
         asked = {name for name, value in model_kwargs.items() if value is not None}
         if (
@@ -317,7 +317,7 @@ class PaperGenerationMixin(GenerationMixin):
         )
 
     def _can_share_rows(self) -> bool:
-        """Whether nobody has replaced or hooked what sees a whole row: then `IncrementalDecoder` gives the logits."""
+        """Whether no code that sees whole rows is replaced or hooked, so that `IncrementalDecoder` can be used."""
         return (
             "prepare_inputs_for_generation" not in vars(self)
             and not any(is_changed(part) for part in (self, self.base_model, self.get_output_embeddings()))

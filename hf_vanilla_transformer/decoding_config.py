@@ -1,4 +1,4 @@
-"""§6.1 "hyperparameters": what a `generation_config` says about the length penalty and the limit of length."""
+"""§6.1 "hyperparameters": the length penalty and the length limit in a `generation_config`."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,34 +9,34 @@ from transformers import GenerationConfig
 # The paper decodes at most this many tokens more than the source has (§6.1).
 MAX_EXTRA_TOKENS = 50
 
-# What the `generation_config` of a new model says. The last two are fields of ours.
+# The `generation_config` of a new model. The last two are our own fields.
 PAPER_DECODING: dict[str, Any] = {
     "num_beams": 4,
     "gnmt_length_penalty": 0.6,
     "max_extra_tokens": MAX_EXTRA_TOKENS,
 }
-# Each of our fields, and those of transformers that outrank it where they are said in the same place.
+# Our fields, each with the fields of transformers that outrank it if set in the same place.
 OUTRANKED_BY = {"gnmt_length_penalty": ("length_penalty",), "max_extra_tokens": ("max_new_tokens", "max_length")}
 
 
 class PaperGenerationConfig(GenerationConfig):
-    """§6.1: a `generation_config` that knows which of its values somebody chose.
+    """§6.1: a `generation_config` that tells chosen values from filled-in defaults.
 
-    `Seq2SeqTrainer` fills what is unset in a model's `generation_config` with defaults of transformers, `max_length` 20
-    and `length_penalty` 1 among them. Here these count for nothing: they do not shorten translations, do not replace
-    the penalty of the paper, and are not saved.
+    `Seq2SeqTrainer` fills unset fields of a model's `generation_config` with transformers' defaults, including
+    `max_length` 20 and `length_penalty` 1. This class ignores them: they do not shorten translations, do not replace
+    the paper's length penalty, and are not saved.
     """
 
     def update(self, defaults_only: bool = False, allow_custom_entries: bool = False, **kwargs: Any) -> dict[str, Any]:
         """Sets several fields, as in transformers.
 
         Args:
-            defaults_only: whether the values are mere defaults, for what is unset.
-            allow_custom_entries: whether to add fields that there are not.
+            defaults_only: whether the values are defaults, for unset fields only.
+            allow_custom_entries: whether to add unknown fields.
             **kwargs: the values.
 
         Returns:
-            Those that were not used.
+            The values that were not used.
         """
         unset = {name for name in kwargs if getattr(self, name, None) is None}
         unused = super().update(defaults_only=defaults_only, allow_custom_entries=allow_custom_entries, **kwargs)
@@ -47,11 +47,11 @@ class PaperGenerationConfig(GenerationConfig):
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
-        if name in self._filled_in_fields():  # now somebody has chosen it
+        if name in self._filled_in_fields():  # it is no longer a default
             self.__dict__["_filled_in"] = [field for field in self._filled_in_fields() if field != name]
 
     def to_dict(self) -> dict[str, Any]:
-        """The values that somebody chose; None stands for all others."""
+        """The chosen values; all others are None."""
         filled_in = self._filled_in_fields()
         values = super().to_dict()
         values.pop("_filled_in", None)
@@ -62,33 +62,33 @@ class PaperGenerationConfig(GenerationConfig):
 
 
 def chosen_values(config: GenerationConfig | None) -> dict[str, Any]:
-    """What a `generation_config` says, without what nobody chose.
+    """The chosen values of a `generation_config`.
 
     Args:
-        config: any, or None.
+        config: any config, or None.
 
     Returns:
-        Values by name. Our own fields are there wherever the config has them, for None turns them off.
+        Values by name. Our own fields are included even if None, which turns them off.
     """
     values = {} if config is None else config.to_dict()
     return {name: value for name, value in values.items() if value is not None or name in OUTRANKED_BY}
 
 
 def settled(field: str, places: Sequence[Mapping[str, Any]]) -> tuple[Any, list[str]]:
-    """The value of one of our fields: that of the first place that says anything about it or about what outranks it.
+    """The value of one of our fields, from the first place that sets it or a field that outranks it.
 
     Args:
         field: a key of `OUTRANKED_BY`.
-        places: values by name; those that count most first. The first are the arguments of a call, where None hides
-            what later places say.
+        places: values by name, in order of precedence. The first are the arguments of a call, where None hides later
+            values.
 
     Returns:
-        The value, None where it is off or outranked; and which of the fields that outrank it are said where it counts.
+        The value, or None if it is off or outranked; and the outranking fields that take effect.
 
     Raises:
-        ValueError: a call asks for two length penalties.
+        ValueError: a call sets two length penalties.
     """
-    # The first place that mentions a name decides about it, and None there takes it back.
+    # The first place that mentions a name decides; None there unsets it.
     mentions = {
         name: next((index for index, place in enumerate(places) if name in place), -1)
         for name in (field, *OUTRANKED_BY[field])
@@ -111,13 +111,13 @@ def settled(field: str, places: Sequence[Mapping[str, Any]]) -> tuple[Any, list[
 
 
 def check_own_fields(config: GenerationConfig) -> None:
-    """Refuses values of our fields that make no sense.
+    """Refuses invalid values of our fields.
 
     Args:
         config: a prepared `generation_config`, which has them.
 
     Raises:
-        ValueError: with the field, its value, and what is allowed.
+        ValueError: a value is invalid. The message names the field, its value, and what is allowed.
     """
     extra = config.max_extra_tokens
     if extra is not None and (not isinstance(extra, int) or isinstance(extra, bool) or extra < 0):

@@ -1,4 +1,4 @@
-"""§6.1: what a search goes by besides the model: limits of length, processors, criteria; and what it records."""
+"""§6.1: the rules of a search: length limits, logits processors, stopping criteria, and what to record."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from transformers import GenerationConfig
 from transformers.generation import EosTokenCriteria, MaxLengthCriteria, StoppingCriteriaList, logits_process
 from transformers.generation.logits_process import LogitsProcessorList
 
-# After a log-softmax, these leave no number above 0: they forbid, scale, or make probabilities once more.
+# After a log-softmax, these leave no value above 0: they forbid, scale, or renormalise.
 _NEVER_RAISE = (
     logits_process.MinLengthLogitsProcessor,
     logits_process.MinNewTokensLengthLogitsProcessor,
@@ -33,13 +33,13 @@ _NEVER_RAISE = (
 
 
 class DecodingRules:
-    """What `generate()` was asked for, as a search meets it at each position.
+    """The settings of `generate()` that a search applies at each position.
 
     Args:
         config: a prepared `generation_config`: special tokens, whether to sample, and what to record.
-        limits: (B,), tokens that each sentence may have after its prefix.
-        processors: what changes scores; may be empty.
-        criteria: what else ends a sentence. Those that limits and special tokens stand for already are left out.
+        limits: (B,), the maximum tokens of each sentence after its prefix.
+        processors: change the scores; may be empty.
+        criteria: what else ends a sentence. Those that repeat the limits or special tokens are left out.
         log_softmax: whether scores are log-probabilities, as in beam search, and not logits.
     """
 
@@ -61,30 +61,30 @@ class DecodingRules:
 
     @property
     def are_plain(self) -> bool:
-        """Whether scores are what the model gives, and need not be kept: `process` may then be left out."""
+        """Whether scores are the model's own and need not be recorded, so that `process` can be skipped."""
         return not self.processors and self.scores is None and self.logits is None
 
     @property
     def look_at_each_row_alone(self) -> bool:
-        """Whether nothing looks at all rows at once: sentences that are done may then leave the batch."""
+        """Whether nothing looks at all rows at once, so that finished sentences may leave the batch."""
         return self.are_plain and not self.criteria and not self.do_sample
 
     @property
     def may_raise_log_probs(self) -> bool:
-        """Whether the log-probability of a token can come out above 0: by a positive bias, or by what nobody knows."""
+        """Whether the log-probability of a token can rise above 0, by a positive bias or an unknown processor."""
         return not all(type(each) in _NEVER_RAISE or _forbids(each) for each in self.processors)
 
     def process(self, ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-        """Turns logits into scores, and keeps what is to be returned.
+        """Turns logits into scores, and records what is to be returned.
 
         Args:
             ids: (rows, L), the tokens of each row.
-            logits: (rows, V), which the next step may write into.
+            logits: (rows, V); the next step may overwrite them.
 
         Returns:
             (rows, V).
         """
-        # Processors may write into what they get, too.
+        # Processors may also write into their input.
         own = logits.log_softmax(-1) if self.log_softmax else logits.clone(memory_format=torch.contiguous_format)
         scores = self.processors(ids, own)
         if self.scores is not None:
@@ -94,12 +94,12 @@ class DecodingRules:
         return scores
 
     def end(self, ids: torch.Tensor) -> torch.Tensor | None:
-        """Which rows of ids (rows, L) the criteria end, as (rows,) booleans; None where there are no criteria."""
+        """Which rows of ids (rows, L) the criteria end, as (rows,) booleans; None if there are no criteria."""
         return self.criteria(ids, self.recorded["scores"]) if self.criteria else None
 
     @property
     def recorded(self) -> dict[str, tuple[torch.Tensor, ...] | None]:
-        """`scores` and `logits` of each position, as transformers returns them; None for what was not asked for."""
+        """`scores` and `logits` of each position, as transformers returns them; None for what was not requested."""
         kept = {"scores": self.scores, "logits": self.logits}
         return {name: None if each is None else tuple(each) for name, each in kept.items()}
 
@@ -110,12 +110,12 @@ def _forbids(processor: Any) -> bool:
 
 
 def eos_token_ids(config: GenerationConfig) -> list[int]:
-    """What ends a sentence, by a prepared `generation_config`; may be nothing."""
+    """The ids that end a sentence, by a prepared `generation_config`; may be empty."""
     return [] if config._eos_token_tensor is None else config._eos_token_tensor.flatten().tolist()
 
 
 def padding_id(config: GenerationConfig) -> int:
-    """What fills up sentences that are done, by a prepared `generation_config`."""
+    """The id that pads finished sentences, by a prepared `generation_config`."""
     if config._pad_token_tensor is not None:
         return int(config._pad_token_tensor)
     return next(iter(eos_token_ids(config)), 0)

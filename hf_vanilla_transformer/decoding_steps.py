@@ -1,4 +1,4 @@
-"""§6.1: what a search and a model tell each other at each position, where forward() gives the logits."""
+"""§6.1: the steps of a search that gets its logits from forward()."""
 
 from typing import Any
 
@@ -6,11 +6,11 @@ import torch
 from transformers import DynamicCache, GenerationConfig, GenerationMixin
 from transformers.cache_utils import EncoderDecoderCache
 
-from .compatibility import CACHE, cache_of_generation
+from .modeling_compatibility import CACHE, cache_of_generation
 
 
 class ForwardSteps:
-    """Logits from the model's own forward(), each beam a row, as transformers' loops get them."""
+    """Logits from the model's own forward(), one row per beam, as in transformers' loops."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class ForwardSteps:
         self.input_ids = torch.cat([self.input_ids[rows], tokens.flatten().unsqueeze(1)], dim=1)
         cache = cache_of_generation(self.model_kwargs)
         if cache is not None:
-            # All beams of a sentence have the same source, so only the other half has to follow them.
+            # All beams of a sentence have the same source, so only the self-attention has to follow.
             getattr(cache, "self_attention_cache", cache).reorder_cache(rows)
         inputs = self.model.prepare_inputs_for_generation(
             self.input_ids, next_sequence_length=1 if self.model_kwargs["use_cache"] else None, **self.model_kwargs
@@ -51,12 +51,12 @@ class ForwardSteps:
     can_drop_rows = False
 
     def take_part(self) -> None:
-        """Runs a forward pass of which nothing is wanted, for processes that cannot run theirs without this one."""
+        """Runs a forward pass and discards its result, because other processes cannot run theirs without it."""
         names = ("encoder_outputs", "attention_mask")
         inputs = {name: self.model_kwargs[name] for name in names if name in self.model_kwargs}
         cache = cache_of_generation(self.model_kwargs)
         if isinstance(cache, EncoderDecoderCache):
-            # With keys and values of the source, as in the steps of the others: the same modules have to be called.
+            # With the source's keys and values, so that the same modules are called as in the other processes.
             nothing = DynamicCache(config=self.model.config)
             inputs[CACHE] = EncoderDecoderCache(nothing, cache.cross_attention_cache)
         inputs |= {"decoder_input_ids": self.input_ids[:, :1], "use_cache": CACHE in inputs}
@@ -74,11 +74,11 @@ class ForwardSteps:
 class SynchronisedSteps:
     """Steps of one process among several, none of which can run the model without the others (FSDP, ZeRO-3).
 
-    Before each step the processes tell one another whether they go on; those that do not take part all the same, until
-    none goes on.
+    Before each step the processes tell each other whether they continue. Finished ones still take part until none
+    continues.
 
     Args:
-        steps: those of this process.
+        steps: the steps of this process.
     """
 
     def __init__(self, steps: ForwardSteps) -> None:
@@ -94,13 +94,13 @@ class SynchronisedSteps:
         return self.steps.advance(tokens, parents)
 
     def keep(self, rows: torch.Tensor) -> None:
-        """Never called, for `can_drop_rows` is False: all processes make steps with all of their rows."""
+        """Never called, because `can_drop_rows` is False: all processes step with all of their rows."""
         raise NotImplementedError
 
     can_drop_rows = False
 
     def wait_for_others(self) -> None:
-        """After the search: takes part in the steps of the others."""
+        """Takes part in the others' steps after this search ends."""
         while self._somebody_goes_on(False):
             self.steps.take_part()
 

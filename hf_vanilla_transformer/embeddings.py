@@ -9,19 +9,19 @@ from .configuration_vanilla_transformer import VanillaTransformerConfig
 
 
 class TokenEmbedding(nn.Embedding):
-    """§3.4 "Input Embedding" and "Output Embedding" of Figure 1: a learned vector a token, times sqrt(d_model).
+    """§3.4 "Input Embedding" and "Output Embedding" of Figure 1: a learned vector per token, times sqrt(d_model).
 
-    The factor belongs to the lookup, not to the matrix, so that the matrix can be shared with the pre-softmax
-    projection, which does not have it.
+    The factor belongs to the lookup and not to the matrix, so the matrix can be shared with the pre-softmax
+    projection, which has no such factor.
     """
 
     @property
     def embed_scale(self) -> float:
-        """sqrt(d_model), under the name by which adapters that bypass `forward` look for it."""
+        """sqrt(d_model), under the name that adapters use if they bypass `forward`."""
         return math.sqrt(self.embedding_dim)
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """Looks up and scales.
+        """Looks up the embeddings and scales them.
 
         Args:
             input: (B, L) token ids.
@@ -37,7 +37,7 @@ def token_embedding(config: VanillaTransformerConfig, vocab_size: int) -> nn.Emb
 
     Args:
         config: gives d_model, and whether embeddings are scaled.
-        vocab_size: rows: the tokens of that side.
+        vocab_size: the number of tokens on that side.
 
     Returns:
         The paper's scaled embedding, or a plain one.
@@ -47,18 +47,18 @@ def token_embedding(config: VanillaTransformerConfig, vocab_size: int) -> nn.Emb
 
 
 def with_scale(embedding: nn.Module, config: VanillaTransformerConfig) -> nn.Module:
-    """§3.4: makes sure that an embedding which is to replace the model's own multiplies by sqrt(d_model) as that does.
+    """§3.4: makes sure that a replacement embedding multiplies by sqrt(d_model) if the model's own does.
 
     Args:
-        embedding: the new one.
+        embedding: the replacement.
         config: says whether embeddings are scaled.
 
     Returns:
-        A `TokenEmbedding`, or a plain one where embeddings are not scaled, with the same parameter. Any other module as
-        it is, for those that wrap an embedding (adapters) call it.
+        A `TokenEmbedding`, or a plain embedding if embeddings are not scaled, with the same parameter. Other modules
+        are returned unchanged, because those that wrap an embedding (adapters) call it.
 
     Raises:
-        ValueError: it is an embedding of another class, of which nobody knows whether it scales.
+        ValueError: embeddings are scaled, and one of another class has no `embed_scale`.
     """
     kind = TokenEmbedding if config.scale_embeddings else nn.Embedding
     if type(embedding) in (nn.Embedding, TokenEmbedding) and type(embedding) is not kind:
@@ -84,7 +84,7 @@ class SinusoidalPositions(nn.Module):
     """§3.5 "Positional Encoding": sines and cosines of geometrically spaced frequencies.
 
     PE(pos, 2i) = sin(pos / 10000^(2i / d_model)) and PE(pos, 2i + 1) = cos(pos / 10000^(2i / d_model)). Values are
-    computed where they are needed, so there is no table to outgrow, to save or to lose when weights are loaded.
+    computed when they are needed, so there is no table to outgrow, to save, or to lose when weights are loaded.
     """
 
     def __init__(self, config: VanillaTransformerConfig) -> None:
@@ -94,7 +94,7 @@ class SinusoidalPositions(nn.Module):
         self.offset = config.position_offset
 
     def forward(self, embeddings: torch.Tensor, position_ids: torch.Tensor) -> torch.Tensor:
-        """Adds the encoding of each position to the embedding that stands there.
+        """Adds to each embedding the encoding of its position.
 
         Args:
             embeddings: (B, L, D).
@@ -108,19 +108,19 @@ class SinusoidalPositions(nn.Module):
 
 
 class LearnedPositions(nn.Embedding):
-    """Table 3 row E: a learned vector a position, in place of the sinusoids."""
+    """Table 3 row E: a learned vector per position in place of the sinusoids."""
 
     def __init__(self, config: VanillaTransformerConfig) -> None:
         assert config.num_learned_positions is not None  # the config refuses learned positions without it
         super().__init__(config.num_learned_positions, config.d_model)
 
     def forward(self, embeddings: torch.Tensor, position_ids: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
-        """Adds the learned vector of each position to the embedding that stands there.
+        """Adds to each embedding the learned vector of its position.
 
         Args:
             embeddings: (B, L, D).
             position_ids: (B, L) or (1, L) integers from 0 to `num_learned_positions` - 1; `refuse_unlearned_positions`
-                says what is wrong with others.
+                reports others.
 
         Returns:
             (B, L, D) sums.
@@ -129,13 +129,13 @@ class LearnedPositions(nn.Embedding):
 
 
 class NoPositions(nn.Module):
-    """No position encoding at all: what is left when §3.5 is taken away."""
+    """No position encoding: the model without §3.5."""
 
     def __init__(self, config: VanillaTransformerConfig) -> None:
         super().__init__()
 
     def forward(self, embeddings: torch.Tensor, position_ids: torch.Tensor) -> torch.Tensor:
-        """Returns `embeddings` (B, L, D) as they are."""
+        """Returns `embeddings` (B, L, D) unchanged."""
         return embeddings
 
 
@@ -152,7 +152,7 @@ def sinusoids(position_ids: torch.Tensor, d_model: int, layout: str = "interleav
     Args:
         position_ids: (...) integers.
         d_model: D, an even number.
-        layout: a `sinusoid_layout` of the config, which describes the three.
+        layout: one of the three values of `sinusoid_layout`, which the config describes.
 
     Returns:
         (..., D) float32. Angles are computed in float64, because the rounding of a float32 angle grows with the
@@ -175,10 +175,10 @@ def refuse_unlearned_positions(
     """Refuses positions that were never learned (Table 3 row E).
 
     Args:
-        config: tells how many positions were learned; None for no limit.
+        config: gives `num_learned_positions`; None means no limit.
         position_ids: (B, L) or (1, L).
-        end: a number that no position reaches, where the shapes tell one. The values are looked at only where it does
-            not settle the question: on an accelerator that waits for everything before.
+        end: an exclusive upper bound of the positions, if the shapes give one. The values are read only if it does not
+            settle the question, because on an accelerator that waits for all earlier work.
 
     Raises:
         ValueError: a position was never learned.
@@ -186,7 +186,7 @@ def refuse_unlearned_positions(
     count = config.num_learned_positions
     if count is None or (end is not None and end <= count):
         return
-    # Looking at the values would break a compiled graph, and there embedding() checks the range itself.
+    # Reading the values would break a compiled graph, in which embedding() checks the range itself.
     if torch.compiler.is_compiling() or position_ids.device.type == "meta":
         return
     last = int(position_ids.max())
@@ -198,12 +198,12 @@ def refuse_unlearned_positions(
 
 
 def position_ids_from_mask(attention_mask: torch.Tensor) -> torch.Tensor:
-    """Numbers the tokens of each sentence from 0, whichever side its padding stands on.
+    """Numbers the tokens of each sentence from 0, with padding on either side.
 
     Args:
         attention_mask: (B, L), non-zero where there is a token.
 
     Returns:
-        (B, L) positions; those of padding carry no meaning.
+        (B, L) positions; those of padding have no meaning.
     """
     return (attention_mask.long().cumsum(dim=-1) - 1).clamp(min=0)

@@ -12,12 +12,12 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .attention import MultiHeadAttention, config_of_call, passed_to_attention
-from .compatibility import recorder, strict_forward
 from .configuration_vanilla_transformer import VanillaTransformerConfig
 from .dropout import Dropout
 from .embeddings import POSITION_ENCODINGS, position_ids_from_mask, refuse_unlearned_positions, token_embedding
 from .feed_forward import FeedForward
-from .pretrained_model import VanillaTransformerPreTrainedModel
+from .modeling_compatibility import recorder, strict_forward
+from .modeling_pretrained import VanillaTransformerPreTrainedModel
 
 logger = logging.get_logger(__name__)
 
@@ -45,7 +45,7 @@ class EncoderLayer(GradientCheckpointingLayer):
 
 
 class PreNormEncoderLayer(EncoderLayer):
-    """The variant `norm_position="pre"`: x + Dropout(Sublayer(LayerNorm(x))), whose stack ends with one more norm."""
+    """The variant `norm_position="pre"`: x + Dropout(Sublayer(LayerNorm(x))); the stack ends with one more norm."""
 
     def forward(
         self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs: Any
@@ -65,7 +65,7 @@ class Encoder(VanillaTransformerPreTrainedModel):
     """§3.1: embeds the source, adds positions and passes the sum through N identical layers.
 
     Args:
-        config: the shape; `num_encoder_layers` is its N.
+        config: the model's config; `num_encoder_layers` is N.
     """
 
     _can_record_outputs = {
@@ -79,7 +79,7 @@ class Encoder(VanillaTransformerPreTrainedModel):
         self.embed_positions = POSITION_ENCODINGS[config.position_encoding](config)
         self.dropout = Dropout(config.dropout)
         layer = ENCODER_LAYERS[config.norm_position]
-        self._no_split_modules = [layer.__name__]  # only what there is: FSDP refuses names of absent classes
+        self._no_split_modules = [layer.__name__]  # only this class: FSDP refuses names of absent ones
         self.layers = nn.ModuleList([layer(config) for _ in range(config.num_encoder_layers)])
         self.final_norm = final_norm(config)
         self.gradient_checkpointing = False
@@ -99,18 +99,18 @@ class Encoder(VanillaTransformerPreTrainedModel):
 
         Args:
             input_ids: (B, S) source tokens; or `inputs_embeds`.
-            attention_mask: (B, S), non-zero for tokens and 0 for padding, on either side. Left out, it is derived
+            attention_mask: (B, S), non-zero for tokens and 0 for padding, on either side. By default it is derived
                 from the `<pad>` tokens in `input_ids`.
             inputs_embeds: (B, S, D) in place of `input_ids`, already multiplied by sqrt(d_model), as
-                `get_input_embeddings()(input_ids)` gives them.
-            **kwargs: `output_hidden_states`, `output_attentions`, and what the attention implementation takes.
+                `get_input_embeddings()(input_ids)` returns them.
+            **kwargs: `output_hidden_states`, `output_attentions`, and those of the attention implementation.
 
         Returns:
-            `last_hidden_state` (B, S, D), and what was asked for.
+            `last_hidden_state` (B, S, D), and the requested outputs.
 
         Raises:
-            ValueError: neither or both of `input_ids` and `inputs_embeds` were given, or a mask of another length.
-            TypeError: an argument is not known.
+            ValueError: neither or both of `input_ids` and `inputs_embeds` were given, or the mask has another length.
+            TypeError: an argument is unknown.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give the encoder either `input_ids` or `inputs_embeds`, and not both")
@@ -138,7 +138,7 @@ class Encoder(VanillaTransformerPreTrainedModel):
 
 
 def final_norm(config: VanillaTransformerConfig) -> nn.Module:
-    """What a stack ends with: nothing after post-norm layers, one normalisation after pre-norm layers, or as asked."""
+    """The end of a stack: a norm after pre-norm layers, nothing after post-norm layers, or as `final_norm` says."""
     has_norm = config.norm_position == "pre" if config.final_norm is None else config.final_norm
     return nn.LayerNorm(config.d_model, eps=config.layer_norm_eps) if has_norm else nn.Identity()
 
@@ -146,21 +146,21 @@ def final_norm(config: VanillaTransformerConfig) -> nn.Module:
 def derive_attention_mask(
     input_ids: torch.Tensor | None, attention_mask: torch.Tensor | None, pad_token_id: int | None
 ) -> torch.Tensor | None:
-    """Keeps padding from being attended to where no mask was given.
+    """Derives the padding mask from `input_ids` if no mask was given.
 
     Args:
         input_ids: (B, S) source tokens, or None.
-        attention_mask: what the caller gave; returned as it is, unless None.
+        attention_mask: the caller's mask; returned unchanged unless None.
         pad_token_id: the id of `<pad>`, or None.
 
     Returns:
-        A mask (B, S), True for tokens; None where it is known that there is nothing to hide.
+        A mask (B, S), True for tokens; None without known padding.
     """
     if attention_mask is not None or input_ids is None or pad_token_id is None:
         return attention_mask
     is_token = input_ids.ne(pad_token_id)
-    # Which case it is depends on the data. A graph cannot ask, and asking an accelerator means waiting for it; there
-    # the mask is harmless.
+    # Whether there is padding depends on the data. A graph cannot tell, and asking an accelerator means waiting
+    # for it; there a mask without padding is harmless.
     if input_ids.device.type == "meta":
         return None
     if input_ids.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():
@@ -175,12 +175,12 @@ def derive_attention_mask(
 
 
 def refuse_other_shape(name: str, mask: torch.Tensor, shape: tuple[int, int], of: str) -> None:
-    """Refuses a mask that would be broadcast, or cut, to what it is to mask.
+    """Refuses a mask of the wrong shape, which would be broadcast or cut.
 
     Args:
-        name: the argument's.
+        name: the argument's name.
         mask: (B, L).
-        shape: what it has to be.
+        shape: the required shape.
         of: what it masks, for the message.
 
     Raises:

@@ -1,12 +1,12 @@
-"""§5.4 label smoothing: the training loss, and the same fused with the pre-softmax projection of §3.4.
+"""§5.4 label smoothing: the training loss, alone and fused with the pre-softmax projection of §3.4.
 
-For a token with label y and p = softmax(z) over V words, the label is spread out to q_v = (1 - epsilon) [v = y] +
+For a token with label y and p = softmax(z) over V words, the smoothed label is q_v = (1 - epsilon) [v = y] +
 epsilon / V, and the loss is the cross-entropy of q and p:  (1 - epsilon) (-log p_y) + epsilon mean_v(-log p_v).
 Its gradient with respect to the logits z is p - q.
 
-With R-Drop (`r_drop.py`), each token is there twice, as two dropouts leave it, and the fused loss has the divergence of
-the two predictions p and p' in it. With d = log p - log p', the gradient of alpha (KL(p || p') + KL(p' || p)) with
-respect to z is alpha (p (d - KL(p || p')) + p - p').
+With R-Drop (`loss_r_drop.py`), each token occurs twice, with two dropout masks, and the fused loss includes the
+divergence of the two predictions p and p'. With d = log p - log p', the gradient of alpha (KL(p || p') + KL(p' || p))
+with respect to z is alpha (p (d - KL(p || p')) + p - p').
 """
 
 from typing import Any
@@ -15,8 +15,8 @@ import torch
 
 IGNORED_LABEL = -100
 
-# Tokens whose logits exist at one time, at most; and numbers in those logits, at most (256 MiB of float32). On a CPU
-# the products are fastest with some hundred rows; other devices want all that memory allows.
+# Limits of one chunk of logits: its rows on a CPU, and its elements on all devices (256 MiB of float32). On a CPU,
+# products are fastest with a few hundred rows; on other devices, with as many as memory allows.
 _CHUNK_ROWS_ON_CPU = 512
 _CHUNK_ELEMENTS = 2**26
 
@@ -24,7 +24,7 @@ _CHUNK_ELEMENTS = 2**26
 def label_smoothed_cross_entropy(
     logits: torch.Tensor, labels: torch.Tensor, epsilon: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """§5.4, by the definition: sums the smoothed loss and the negative log-likelihood over the labels.
+    """§5.4 by definition: sums the smoothed loss and the negative log-likelihood over the labels.
 
     Args:
         logits: (..., V) before the softmax.
@@ -32,8 +32,8 @@ def label_smoothed_cross_entropy(
         epsilon: epsilon_ls, the share of the label that is spread over the whole vocabulary.
 
     Returns:
-        The summed loss, to differentiate, and the summed unsmoothed -log p_y, detached; two scalars, in nats,
-        float32 or more.
+        The summed loss, with a gradient, and the summed unsmoothed -log p_y, detached: two scalars in nats, float32 or
+        float64.
     """
     log_probs = torch.log_softmax(logits, dim=-1, dtype=_softmax_dtype(logits.dtype))
     is_label = labels.ne(IGNORED_LABEL)
@@ -46,30 +46,30 @@ def label_smoothed_cross_entropy(
 def projected_label_smoothed_cross_entropy(
     hidden_states: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, epsilon: float, r_drop: float = 0.0
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """§3.4 and §5.4 in one: the loss of the logits `hidden_states` @ `weight`^T, which never exist all at once.
+    """§3.4 and §5.4 fused: the loss of the logits `hidden_states` @ `weight`^T, which are computed in chunks.
 
-    Logits are made for some tokens at a time. As the loss is a scalar, the gradients can be made in the same pass, and
-    the backward pass only scales them: three matrix products a token, as without fusing, and memory for one chunk of
-    logits. Under autocast the products run in its type, the softmax in float32. A backward pass with
-    `create_graph=True`, which is to be differentiated again, computes the gradients anew, with all logits at once.
+    Because the loss is a scalar, the forward pass also computes the gradients of each chunk, and the backward pass only
+    scales them. This takes three matrix products per token, as without fusing, and memory for one chunk of logits.
+    Under autocast the products run in its type, the softmax in float32. A backward pass with `create_graph=True`,
+    which can be differentiated again, recomputes the gradients with all logits at once.
 
     Args:
-        hidden_states: (..., D) what the decoder puts out.
+        hidden_states: (..., D) the decoder's output.
         weight: (V, D) the pre-softmax projection.
         labels: (...) token ids; `IGNORED_LABEL` (-100) where nothing is to be predicted. On a CPU these cost nothing,
-            except in compiled graphs. Any other id outside the vocabulary is torch's error, not a loss.
+            except in compiled graphs. For any other id outside the vocabulary, torch raises an error.
         epsilon: epsilon_ls, the share of the label that is spread over the whole vocabulary.
-        r_drop: alpha of R-Drop. Unless it is 0, the second half of the first axis is the first half once more, with the
-            same labels and another dropout, and 2 alpha times `r_drop_divergence` of the halves is added to the loss.
+        r_drop: alpha of R-Drop. Unless it is 0, the second half of the first axis repeats the first half, with the same
+            labels and another dropout mask, and 2 alpha times their `r_drop_divergence` is added to the loss.
 
     Returns:
         As `label_smoothed_cross_entropy`.
 
     Raises:
-        ValueError: `r_drop` is not 0, and the labels are not the same ones twice.
+        ValueError: `r_drop` is not 0, and the two halves of the labels differ.
     """
     device_type = hidden_states.device.type
-    # Elsewhere than on a CPU, comparing them would make this process wait for the device; and a graph cannot.
+    # Comparing labels on another device would wait for that device, and a compiled graph cannot compare them.
     is_looked_at = device_type == "cpu" and not torch.compiler.is_compiling()
     if r_drop and (len(labels) % 2 or (is_looked_at and not labels.chunk(2)[0].equal(labels.chunk(2)[1]))):
         raise ValueError(
@@ -79,7 +79,7 @@ def projected_label_smoothed_cross_entropy(
     autocast = torch.is_autocast_enabled(device_type)
     matmul_dtype = torch.get_autocast_dtype(device_type) if autocast else weight.dtype
     hidden_states, labels = hidden_states.flatten(0, -2), labels.flatten()
-    # How many labels there are depends on the data: it is no shape for a graph, and an accelerator would be waited for.
+    # The number of labels depends on the data, so a graph cannot use it, and reading it waits for an accelerator.
     if is_looked_at:
         is_label = labels.ne(IGNORED_LABEL).nonzero().squeeze(-1)
         if is_label.numel() < labels.numel():
@@ -91,7 +91,7 @@ def projected_label_smoothed_cross_entropy(
 
 
 class _ProjectedLoss(torch.autograd.Function):
-    """Computes gradients next to the loss, while the logits of a chunk are there."""
+    """Computes the gradients with the loss, while a chunk of logits is in memory."""
 
     @staticmethod
     def forward(
@@ -105,18 +105,18 @@ class _ProjectedLoss(torch.autograd.Function):
         wants_gradients: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         vocab_size, d_model = weight.shape
-        passes = 2 if r_drop else 1  # how often each token is there
+        passes = 2 if r_drop else 1  # how often each token occurs
         inputs, projection = hidden_states.to(matmul_dtype).view(passes, -1, d_model), weight.to(matmul_dtype)
         num_tokens = inputs.shape[1]
         labels_of_passes = labels.view(passes, -1)
         softmax_dtype = _softmax_dtype(matmul_dtype)
-        # The mean over the vocabulary of the logits is a product with the mean row: no pass over the logits.
+        # The mean logit is the product with the mean row of the matrix, without a pass over the logits.
         mean_weight = projection.mean(dim=0, dtype=softmax_dtype).unsqueeze(-1)  # (D, 1)
-        smoothing = (epsilon * mean_weight).to(matmul_dtype).t()  # the share of every gradient that smoothing takes off
+        smoothing = (epsilon * mean_weight).to(matmul_dtype).t()  # smoothing subtracts this from every gradient
         nll = torch.zeros((), dtype=softmax_dtype, device=weight.device)
         uniform = torch.zeros_like(nll)  # summed mean_v(-log p_v)
         divergence = torch.zeros_like(nll)  # summed KL(p || p') + KL(p' || p)
-        # The type of the sums over all tokens; a half-precision sum over thousands of tokens would lose the small ones.
+        # The weight's gradient sums over all tokens in `softmax_dtype`: half precision would lose small terms.
         wants_hidden, wants_weight = (wants_gradients and needed for needed in ctx.needs_input_grad[:2])
         grad_hidden = torch.empty_like(inputs) if wants_hidden else None
         grad_weight = torch.zeros_like(weight, dtype=softmax_dtype) if wants_weight else None
@@ -124,7 +124,7 @@ class _ProjectedLoss(torch.autograd.Function):
         rows = max(min(num_tokens, _CHUNK_ELEMENTS // (passes * vocab_size)), 1)
         if weight.device.type == "cpu":
             rows = min(rows, max(_CHUNK_ROWS_ON_CPU // passes, 1))
-        # Two buffers for all chunks: on a CPU, fresh memory of this size costs as much as filling it.
+        # All chunks share two buffers: on a CPU, fresh memory of this size costs as much as filling it.
         logits_buffer = torch.empty(passes * rows, vocab_size, dtype=matmul_dtype, device=weight.device)
         probs_buffer = torch.empty(passes * rows, vocab_size, dtype=softmax_dtype, device=weight.device)
         for start in range(0, num_tokens, rows):
@@ -134,8 +134,8 @@ class _ProjectedLoss(torch.autograd.Function):
             size = len(chunk_labels)
             logits = torch.mm(chunk_inputs, projection.t(), out=logits_buffer[:size])
             probs = torch.softmax(logits, dim=-1, dtype=softmax_dtype, out=probs_buffer[:size])
-            # log sum exp, by the word of the largest logit, whose probability is no less than 1 / V: nothing is lost in
-            # its logarithm, and the logarithms of all others are not needed.
+            # log sum exp z is z_max - log p_max. This is accurate, because p_max is at least 1 / V, and needs no other
+            # logarithm.
             largest, its_prob = (each.amax(dim=-1, keepdim=True).to(softmax_dtype) for each in (logits, probs))
             log_normaliser = largest - its_prob.log()
             is_label = chunk_labels.ne(IGNORED_LABEL).unsqueeze(-1)
@@ -148,10 +148,10 @@ class _ProjectedLoss(torch.autograd.Function):
                 divergences = _diverge(logits, probs, log_normaliser, r_drop)
                 divergence = divergence + (divergences * is_label[: size // 2]).sum()
             if grad_hidden is not None or grad_weight is not None:
-                # p - q but for the epsilon / V that q has everywhere, which is taken off after the loop.
+                # p - q, except for the constant epsilon / V of q, which is subtracted below.
                 grad_logits = probs.scatter_add_(-1, label, torch.full_like(label_log_prob, epsilon - 1))
                 if grad_logits.dtype != matmul_dtype:
-                    grad_logits = logits.copy_(grad_logits)  # they have been read
+                    grad_logits = logits.copy_(grad_logits)  # logits are no longer needed
                 if grad_hidden is not None:
                     chunk_gradient = (grad_logits @ projection - smoothing) * is_label
                     grad_hidden[:, chunk] = chunk_gradient.view(passes, -1, d_model)
@@ -177,7 +177,7 @@ class _ProjectedLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_loss: torch.Tensor, grad_nll: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         hidden_states, weight, labels, *gradients = ctx.saved_tensors
-        if torch.is_grad_enabled():  # create_graph=True, for which the saved gradients would be constants
+        if torch.is_grad_enabled():  # create_graph=True: the saved gradients would be constants
             with torch.autocast(hidden_states.device.type, enabled=False):
                 gradients = _differentiable_gradients(
                     hidden_states, weight, labels, ctx.epsilon, ctx.r_drop, ctx.matmul_dtype
@@ -187,11 +187,11 @@ class _ProjectedLoss(torch.autograd.Function):
 
 
 def _diverge(logits: torch.Tensor, probs: torch.Tensor, log_normaliser: torch.Tensor, r_drop: float) -> torch.Tensor:
-    """R-Drop for a chunk whose second half repeats the first: adds the divergence's gradient to `probs`, in place.
+    """R-Drop for a chunk whose second half repeats the first: adds the divergence's gradient to `probs` in place.
 
     Args:
-        logits: (2 N, V); used up.
-        probs: (2 N, V) p and p'; afterwards p + the gradient of `r_drop` times the divergence.
+        logits: (2 N, V); may be overwritten.
+        probs: (2 N, V) p and p'; on return, plus the gradient of `r_drop` times the divergence.
         log_normaliser: (2 N, 1) log sum exp of the logits.
         r_drop: alpha.
 
@@ -203,7 +203,7 @@ def _diverge(logits: torch.Tensor, probs: torch.Tensor, log_normaliser: torch.Te
     log_ratio = logits_1.to(probs.dtype).sub_(logits_2).sub_(shift_1 - shift_2)  # log p - log p'
     kl_1 = torch.linalg.vecdot(p_1, log_ratio).unsqueeze(-1)
     kl_2 = -torch.linalg.vecdot(p_2, log_ratio).unsqueeze(-1)
-    # p (1 + alpha (1 + log_ratio - KL)) - alpha p', and the same from the other side.
+    # p (1 + alpha (1 + log_ratio - KL)) - alpha p', and the same for p'.
     unlike = p_1.clone()
     log_ratio.mul_(r_drop)
     p_1.mul_((1 + r_drop * (1 - kl_1)) + log_ratio).sub_(p_2, alpha=r_drop)
@@ -221,7 +221,7 @@ def _differentiable_gradients(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The gradients of the summed loss, G W and G^T H, as functions of hidden states H and weight W.
 
-    G is p - q, and with R-Drop what the head of this file adds.
+    G is p - q, plus the gradient of R-Drop given at the top of this file.
     """
     inputs, projection = hidden_states.to(matmul_dtype), weight.to(matmul_dtype)
     is_label = labels.ne(IGNORED_LABEL).unsqueeze(-1)

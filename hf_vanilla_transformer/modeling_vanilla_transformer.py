@@ -1,4 +1,4 @@
-"""Figure 1 as a whole: the encoder-decoder model, and its head that learns and generates text."""
+"""Figure 1 as a whole: the encoder-decoder model, and the model with its head for training and generation."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,37 +10,37 @@ from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput, Seq2SeqModelOutput
 from transformers.utils.generic import can_return_tuple
 
-from .compatibility import CACHE, AnswersToBothCacheNames, strict_forward, with_cache_named
 from .configuration_vanilla_transformer import VanillaTransformerConfig
 from .decoder import Decoder
 from .decoding import PaperGenerationMixin
 from .decoding_config import PAPER_DECODING
+from .decoding_self_check import check_untested_transformers
 from .embeddings import position_ids_from_mask
 from .encoder import Encoder, derive_attention_mask
-from .forced_scoring import shifted_labels
 from .loss import IGNORED_LABEL, label_smoothed_cross_entropy, projected_label_smoothed_cross_entropy
-from .module_views import is_plain_product
-from .pretrained_model import VanillaTransformerPreTrainedModel
-from .r_drop import r_drop_divergence
-from .self_check import check_untested_transformers
-from .translation_pipeline import TranslationPipeline  # so that its code goes wherever that of the model goes
+from .loss_r_drop import r_drop_divergence
+from .modeling_compatibility import CACHE, AnswersToBothCacheNames, strict_forward, with_cache_named
+from .modeling_pretrained import VanillaTransformerPreTrainedModel
+from .modeling_views import is_plain_product
+from .translation_pipeline import TranslationPipeline  # so that its code is copied with the model's
+from .translation_scoring import shifted_labels
 
 
 @dataclass
 class VanillaTransformerSeq2SeqModelOutput(AnswersToBothCacheNames, Seq2SeqModelOutput):
-    """What `VanillaTransformerModel` returns: transformers' output, whose cache has two names."""
+    """Output of `VanillaTransformerModel`: transformers' output, with two names for the cache."""
 
 
 @dataclass
 class VanillaTransformerSeq2SeqLMOutput(AnswersToBothCacheNames, Seq2SeqLMOutput):
-    """What `VanillaTransformerForConditionalGeneration` returns: transformers' output and one number more.
+    """Output of `VanillaTransformerForConditionalGeneration`: transformers' output and `nll_loss`.
 
-    `logits` is None, and no item of it, where the model was called in train mode with labels and without
-    `return_logits=True`: the loss is then computed without ever holding the (B, T, V) logits.
+    `logits` is None, and not an item, if the model was called in train mode with labels and without
+    `return_logits=True`. The loss is then computed without ever holding the (B, T, V) logits.
 
     Args:
-        nll_loss: scalar, the loss without label smoothing (§5.4): exp(nll_loss) is the perplexity of the labels. Given
-            with labels, divided as the loss is; carries no gradient. In eval mode `loss` is the same number.
+        nll_loss: scalar, the loss without label smoothing (§5.4), detached; exp(nll_loss) is the perplexity. None
+            without labels; divided like `loss`. In eval mode `loss` is the same number.
     """
 
     nll_loss: torch.Tensor | None = None
@@ -54,11 +54,11 @@ class VanillaTransformerSeq2SeqLMOutput(AnswersToBothCacheNames, Seq2SeqLMOutput
 class VanillaTransformerModel(VanillaTransformerPreTrainedModel):
     """§3, Figure 1 without the pre-softmax projection: an encoder, and a decoder that attends over its output.
 
-    With `tie_word_embeddings` (§3.4) both stacks use one embedding matrix, which is stored once, as the encoder's. Two
-    vocabularies have two matrices.
+    With `tie_word_embeddings` (§3.4), both stacks share one embedding matrix, which is stored once, as the encoder's.
+    Two vocabularies have two matrices.
 
     Args:
-        config: the shape of the model.
+        config: the model's config.
     """
 
     _tied_weights_keys = {"decoder.embed_tokens.weight": "encoder.embed_tokens.weight"}
@@ -72,7 +72,7 @@ class VanillaTransformerModel(VanillaTransformerPreTrainedModel):
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
-        """Returns the encoder's token embedding, whose matrix is everybody's where embeddings are tied."""
+        """Returns the encoder's token embedding; if embeddings are tied, all parts share its matrix."""
         return self.encoder.embed_tokens
 
     def set_input_embeddings(self, value: nn.Module) -> None:
@@ -103,28 +103,28 @@ class VanillaTransformerModel(VanillaTransformerPreTrainedModel):
 
         Args:
             input_ids: (B, S) source tokens; or `inputs_embeds`, or `encoder_outputs`.
-            attention_mask: (B, S), non-zero for tokens and 0 for padding, on either side. Left out, it is derived
+            attention_mask: (B, S), non-zero for tokens and 0 for padding, on either side. By default it is derived
                 from the `<pad>` tokens in `input_ids`.
             decoder_input_ids: (B, T) target tokens, shifted right; or `decoder_inputs_embeds`. With a cache, only the
                 new ones.
-            decoder_attention_mask: (B, cached + T), non-zero for target tokens; needed only where a target is padded
-                on its left, since no position sees those to its right.
-            encoder_outputs: what an earlier call of the encoder returned, in place of the source; a tuple will do.
-            cache: keys and values of earlier positions; extended in place and returned. `past_key_values`, the name
-                of older versions of transformers, will do as well.
-            inputs_embeds: (B, S, D) in place of `input_ids`, as `get_input_embeddings()(input_ids)` gives them.
+            decoder_attention_mask: (B, cached + T), non-zero for target tokens; needed only if a target is padded
+                on its left, because no position sees those to its right.
+            encoder_outputs: output of an earlier call of the encoder, in place of the source; may be a tuple.
+            cache: key/value cache of earlier positions; extended in place and returned. `past_key_values`, its name
+                in older versions of transformers, works as well.
+            inputs_embeds: (B, S, D) in place of `input_ids`, as `get_input_embeddings()(input_ids)` returns them.
             decoder_inputs_embeds: (B, T, D), likewise.
-            decoder_position_ids: (B, T); left out, positions count the tokens before.
-            use_cache: whether to return a cache; the config decides, if None.
+            decoder_position_ids: (B, T); by default, positions count the preceding tokens.
+            use_cache: whether to return a cache; None leaves it to the config.
             **kwargs: `output_hidden_states`, `output_attentions`, `return_dict`; `kernel_options` of flex attention.
-                Any other is refused, but for `token_type_ids`, which are left out with one warning.
+                Others are refused, except `token_type_ids`, which are ignored with one warning.
 
         Returns:
-            `last_hidden_state` (B, T, D) of the decoder, `encoder_last_hidden_state` (B, S, D), and what was asked for.
+            `last_hidden_state` (B, T, D) of the decoder, `encoder_last_hidden_state` (B, S, D), and requested outputs.
 
         Raises:
             ValueError: source or target is missing, or given twice.
-            TypeError: an argument is not known.
+            TypeError: an argument is unknown.
         """
         attention_mask = derive_attention_mask(input_ids, attention_mask, self.config.pad_token_id)
         if encoder_outputs is None:
@@ -162,13 +162,13 @@ class VanillaTransformerModel(VanillaTransformerPreTrainedModel):
 
 
 class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedModel, PaperGenerationMixin):
-    """Figure 1 whole: the model with its pre-softmax projection (§3.4), label-smoothed loss (§5.4) and `generate()`.
+    """Figure 1 as a whole: the model with pre-softmax projection (§3.4), label-smoothed loss (§5.4) and `generate()`.
 
-    With `tie_word_embeddings` the projection is the embedding matrix; the target's, where there are two vocabularies.
-    The `generation_config` of a new model decodes as §6.1 does; `PaperGenerationMixin` tells what its fields mean.
+    With `tie_word_embeddings`, the projection shares the embedding matrix (the target's, with two vocabularies). The
+    `generation_config` of a new model decodes as in §6.1; `PaperGenerationMixin` documents its fields.
 
     Args:
-        config: the shape of the model.
+        config: the model's config.
 
     Example:
         >>> config = VanillaTransformerConfig.from_preset("tiny", vocab_size=100)
@@ -178,12 +178,12 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
         >>> translation = model.eval().generate(source, max_new_tokens=5)
     """
 
-    # Those of its parts too: the Trainer reads only these.
+    # Repeats those of `VanillaTransformerModel`, because the Trainer reads only these.
     _tied_weights_keys = {
         "lm_head.weight": "model.encoder.embed_tokens.weight",
         "model.decoder.embed_tokens.weight": "model.encoder.embed_tokens.weight",
     }
-    accepts_loss_kwargs = True  # the Trainer then hands over `num_items_in_batch`
+    accepts_loss_kwargs = True  # the Trainer then passes `num_items_in_batch`
 
     def __init__(self, config: VanillaTransformerConfig) -> None:
         super().__init__(config)
@@ -191,14 +191,14 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
             self._tied_weights_keys = {"lm_head.weight": "model.decoder.embed_tokens.weight"}
         self.model = VanillaTransformerModel(config)
         self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=config.final_logits_bias)
-        # transformers would not load fields of ours into a generation_config that it takes for a copy of the config.
+        # transformers would not load our own fields into a generation_config that it takes for a copy of the config.
         self.generation_config._from_model_config = False
         for name, value in PAPER_DECODING.items():
             setattr(self.generation_config, name, value)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
-        """Returns the encoder's token embedding, whose matrix is everybody's where embeddings are tied."""
+        """Returns the encoder's token embedding; if embeddings are tied, all parts share its matrix."""
         return self.model.get_input_embeddings()
 
     def set_input_embeddings(self, value: nn.Module) -> None:
@@ -230,38 +230,38 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
         r_drop: float = 0.0,
         **kwargs: Any,
     ) -> VanillaTransformerSeq2SeqLMOutput:
-        """Predicts each next target token, and scores the labels where there are any.
+        """Predicts each next target token, and computes the loss if there are labels.
 
         Args:
-            input_ids: (B, S), as in `VanillaTransformerModel`; and so are the eight that follow.
+            input_ids: (B, S); this and the next eight arguments are as in `VanillaTransformerModel`.
             attention_mask: (B, S).
-            decoder_input_ids: (B, T); made from `labels`, if left out.
+            decoder_input_ids: (B, T); by default, made from `labels`.
             decoder_attention_mask: (B, cached + T).
-            encoder_outputs: what an earlier call of the encoder returned.
-            cache: keys and values of earlier positions.
+            encoder_outputs: output of an earlier call of the encoder.
+            cache: key/value cache of earlier positions.
             inputs_embeds: (B, S, D).
             decoder_inputs_embeds: (B, T, D).
             decoder_position_ids: (B, T).
             labels: (B, T) target tokens that end with `</s>`, -100 where nothing is to be predicted. The decoder
-                reads them shifted right, unless `decoder_input_ids` says otherwise.
-            use_cache: whether to return a cache; the config decides, if None, but with labels there is none.
-            logits_to_keep: compute logits for the last so many positions only (0: for all), or for these: (N,)
-                positions of every row, (B, N) of each, or a boolean mask (B, T), which gives (N, V) logits. Concerns
-                the logits that are returned, never the loss.
-            num_items_in_batch: what the summed loss is divided by: the number of labels in the whole batch, where
-                this is one of several micro-batches or processes. Left out, the number of labels here.
-            return_logits: whether to compute the (B, T, V) logits. By default, unless training on labels, when the
-                loss is computed without ever holding them. A `compute_loss` of one's own that reads `outputs.logits`
-                needs True.
-            r_drop: alpha of R-Drop (Liang et al. 2021). Unless it is 0, the second half of the batch repeats the first,
-                which dropout makes another pass of it; and the mean loss of the passes gets alpha times the divergence
-                of what they predict.
+                reads them shifted right, unless `decoder_input_ids` are given.
+            use_cache: whether to return a cache; None means False with labels, and otherwise what the config says.
+            logits_to_keep: the number of last positions to compute logits for (0: all), or the positions: (N,) for all
+                rows, (B, N) for each, or a boolean mask (B, T), which gives (N, V) logits. Affects only the returned
+                logits, never the loss.
+            num_items_in_batch: divisor of the summed loss: the number of labels in the whole batch, if this is one of
+                several micro-batches or processes. By default, the number of labels in this call.
+            return_logits: whether to compute the (B, T, V) logits. The default is True, except in training with
+                labels: then the loss is computed without ever holding them. A custom `compute_loss` that reads
+                `outputs.logits` needs True.
+            r_drop: alpha of R-Drop (Liang et al. 2021). Unless it is 0, the second half of the batch repeats the first
+                and is its second pass, with another dropout mask; and alpha times the divergence of the two passes'
+                predictions is added to their mean loss.
             **kwargs: as in `VanillaTransformerModel`.
 
         Returns:
-            `loss`, `logits` (B, T, V) or None, `nll_loss`, and everything that `VanillaTransformerModel` returns.
-            Losses are in nats a label; with no label at all they are 0. In train mode `loss` is label-smoothed by the
-            config's `label_smoothing`; in eval mode it is not, so that exp(loss) is the perplexity.
+            `loss`, `logits` (B, T, V) or None, `nll_loss`, and what `VanillaTransformerModel` returns except
+            `last_hidden_state`. Losses are in nats per label, and 0 without any label. In train mode `loss` is smoothed
+            by the config's `label_smoothing`; in eval mode it is not, so exp(loss) is the perplexity.
         """
         if labels is not None:
             if decoder_input_ids is None and decoder_inputs_embeds is None:
@@ -311,7 +311,7 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
     ) -> tuple[torch.Tensor, torch.Tensor]:
         epsilon = self.config.label_smoothing if self.training else 0.0
         head = self.lm_head
-        # Logits that are there cost no second product with the vocabulary.
+        # If the logits exist already, the loss reuses them.
         if logits is None and is_plain_product(head):
             return projected_label_smoothed_cross_entropy(
                 hidden_states, head.weight, labels.to(hidden_states.device), epsilon, r_drop
@@ -325,13 +325,13 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
         return loss, nll_loss
 
     def prepare_decoder_input_ids_from_labels(self, labels: torch.Tensor) -> torch.Tensor:
-        """Figure 1 "Outputs (shifted right)": what the decoder reads while it learns to predict `labels`.
+        """Figure 1 "Outputs (shifted right)": the decoder's input while it learns to predict `labels`.
 
         Args:
             labels: (B, T) token ids, -100 where nothing is to be predicted.
 
         Returns:
-            (B, T): the start token, then the labels without the last; `<pad>` in place of -100.
+            (B, T): the start token, then all labels but the last; `<pad>` in place of -100.
 
         Raises:
             ValueError: the config has no `decoder_start_token_id` or no `pad_token_id`.
@@ -345,16 +345,16 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
         return shifted_labels(labels, start, pad)
 
     def _prepare_generation_config(self, *args: Any, **kwargs: Any) -> tuple[GenerationConfig, dict[str, Any]]:
-        check_untested_transformers(VanillaTransformerForConditionalGeneration)  # generate() comes here first
+        check_untested_transformers(VanillaTransformerForConditionalGeneration)  # generate() calls this first
         return super()._prepare_generation_config(*args, **kwargs)
 
     def prepare_inputs_for_generation(
         self, input_ids: torch.Tensor, decoder_attention_mask: torch.Tensor | None = None, **kwargs: Any
     ) -> dict[str, Any]:
-        """Adds to transformers' preparation the positions of target prefixes that are padded on their left."""
+        """Adds the positions of left-padded target prefixes to transformers' preparation."""
         kwargs = with_cache_named(CACHE, kwargs, "prepare_inputs_for_generation()")
         if decoder_attention_mask is not None and decoder_attention_mask.dim() == 2:
-            # A static cache turns the mask into its final form, from which the positions can no longer be read.
+            # With a static cache, transformers expands the mask, and positions can no longer be read from it.
             kwargs["decoder_position_ids"] = position_ids_from_mask(decoder_attention_mask)
         return super().prepare_inputs_for_generation(input_ids, decoder_attention_mask=decoder_attention_mask, **kwargs)
 
@@ -363,7 +363,7 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
 
 
 def _what_steps_leave_out(model: type, base: type) -> tuple[Any, ...]:
-    """The functions of a model's classes in whose place decoding step by step calls the decoder and the projection."""
+    """The methods that step-by-step decoding bypasses, because it calls the decoder and the projection directly."""
     return model.forward, model.prepare_inputs_for_generation, base.forward  # type: ignore[attr-defined]
 
 
@@ -371,7 +371,7 @@ _AS_WRITTEN = _what_steps_leave_out(VanillaTransformerForConditionalGeneration, 
 
 
 def _kept_positions(hidden_states: torch.Tensor, logits_to_keep: int | torch.Tensor) -> torch.Tensor:
-    """The hidden states (B, T, D) of which logits are wanted: the last so many (0: all), or those at positions."""
+    """Selects the hidden states (B, T, D) that get logits: the last ones (0: all), or those at positions."""
     if isinstance(logits_to_keep, int):
         return hidden_states[:, -logits_to_keep:]
     if logits_to_keep.dim() == 1:

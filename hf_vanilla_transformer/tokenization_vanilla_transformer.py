@@ -1,4 +1,4 @@
-"""§5.1, text as tokens where source and target are cut differently, or a tag stands in front of every source."""
+"""§5.1, text as tokens if source and target are split differently, or a tag precedes every source."""
 
 import json
 import unicodedata
@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerFast
 
-from .tags import known_tag_tokens
+from .tokenization_tags import known_tag_tokens
 
-# What a unit that is given as a whole, such as a phone, begins with in the vocabulary: units and letters are apart.
+# Prefix in the vocabulary of units that are given whole, such as phones; it keeps them apart from letters.
 UNIT_MARK = "▁"
 
 _TAGS = ("src_lang", "tgt_lang", "tag")
@@ -19,18 +19,18 @@ def _tag_property(name: str, description: str) -> Any:
 
 
 class VanillaTransformerTokenizer(PreTrainedTokenizerFast):
-    """A fast tokenizer with two sides: sources are read as `tokenizer.json` says, targets as `target_side` does.
+    """A fast tokenizer with two sides: sources are read as `tokenizer.json` says, targets as `target_side` says.
 
-    `tokenizer(text)` reads sources, and `tokenizer(text_target=text)` targets. In front of each source it puts the tags
-    that `src_lang`, `tgt_lang` and `tag` ask for, in this order; they may be set at any time, are saved, and raise for
-    a tag that the tokenizer does not have. A source may bring its own tag too: `<2de> A dog runs.`
+    `tokenizer(text)` reads sources, and `tokenizer(text_target=text)` targets. It puts the tags of `src_lang`,
+    `tgt_lang` and `tag` before each source, in this order. They can be set at any time and are saved; setting a tag
+    that the tokenizer does not have raises. A source may also contain its own tag: `<2de> A dog runs.`
 
     Args:
         *args: as for any fast tokenizer.
         target_side: `normalizer` and `pre_tokenizer` of targets, as in `tokenizer.json`; None for those of sources.
-        decoded_form: the normal form of Unicode in which decoded text comes, such as "NFC" where sources are read in
-            NFD; None changes nothing. What has given units in it, such as phones, is never changed.
-        src_lang: the language of sources, where the model was told: "en" puts `<en>` in front.
+        decoded_form: the Unicode normal form of decoded text, such as "NFC" if sources are read in NFD; None changes
+            nothing. Text with units that were given whole, such as phones, is never changed.
+        src_lang: the language of sources, if the model is told: "en" puts `<en>` in front.
         tgt_lang: the language to translate into: "de" puts `<2de>` in front.
         tag: any other tag or tags: "bt" puts `<bt>` in front.
         **kwargs: as for any fast tokenizer.
@@ -63,7 +63,7 @@ class VanillaTransformerTokenizer(PreTrainedTokenizerFast):
             self._set_tag(name, value)
         self._read_as("source")
 
-    # Not every part of a backend can be pickled by itself, as the whole can be.
+    # The whole backend can be pickled, but not every part by itself.
     def __getstate__(self) -> dict[str, Any]:
         self._switch_to_input_mode()
         return {name: value for name, value in self.__dict__.items() if name != "_cut"}
@@ -73,7 +73,7 @@ class VanillaTransformerTokenizer(PreTrainedTokenizerFast):
         self._cut = self._cuts_of_sides()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Reads sources and targets, as any fast tokenizer does; afterwards it reads sources, even after an error."""
+        """Reads sources and targets like any fast tokenizer; then returns to sources, even after an error."""
         try:
             return super().__call__(*args, **kwargs)
         except BaseException:
@@ -82,7 +82,7 @@ class VanillaTransformerTokenizer(PreTrainedTokenizerFast):
 
     @classmethod
     def convert_to_native_format(cls, trust_remote_code: bool = False, **kwargs: Any) -> dict[str, Any]:
-        """Says what `from_pretrained` reads of `tokenizer.json`: all of it, and not only the vocabulary."""
+        """Makes `from_pretrained` read all of `tokenizer.json`, and not only the vocabulary."""
         return super().convert_to_native_format(trust_remote_code=True, **kwargs)
 
     src_lang = _tag_property("src_lang", "The language of sources; None where the model is not told.")
@@ -93,7 +93,7 @@ class VanillaTransformerTokenizer(PreTrainedTokenizerFast):
 
     @property
     def prefix(self) -> list[str]:
-        """The tags that stand in front of every source."""
+        """The tags before every source."""
         spelled = {"src_lang": "<{}>", "tgt_lang": "<2{}>", "tag": "{}"}
         given = [spelled[name].format(value) for name, value in self._tags.items() if value is not None]
         return known_tag_tokens(self, " ".join(given)) if given else []
@@ -110,7 +110,7 @@ class VanillaTransformerTokenizer(PreTrainedTokenizerFast):
         self._read_as("source")
 
     def _template(self, tags: list[str]) -> Any:
-        """What puts tags before a text and `</s>` after it."""
+        """The post-processor that puts tags before a text and `</s>` after it."""
 
         def part(token: str, type_id: int = 0) -> dict[str, Any]:
             return {"SpecialToken": {"id": token, "type_id": type_id}}
@@ -125,7 +125,7 @@ class VanillaTransformerTokenizer(PreTrainedTokenizerFast):
         return self._parts(post_processor=template).post_processor
 
     def _cuts_of_sides(self) -> dict[str, tuple[Any, Any]]:
-        """Normalizer and pre-tokenizer of either side, while the backend has those of sources."""
+        """Normalizer and pre-tokenizer of each side; the backend must hold those of sources."""
         source = target = (self._tokenizer.normalizer, self._tokenizer.pre_tokenizer)
         if self.target_side is not None:
             parts = self._parts(**{name: self.target_side[name] for name in ("normalizer", "pre_tokenizer")})
@@ -133,13 +133,13 @@ class VanillaTransformerTokenizer(PreTrainedTokenizerFast):
         return {"source": source, "target": target}
 
     def _parts(self, **parts: Any) -> Any:
-        """Builds parts of a backend from what `tokenizer.json` would say of them."""
+        """Builds parts of a backend, described as in `tokenizer.json`."""
         names = ("normalizer", "pre_tokenizer", "post_processor", "decoder", "truncation", "padding")
         model = {"type": "BPE", "vocab": {}, "merges": []}
         state = {"version": "1.0", "added_tokens": [], "model": model, **dict.fromkeys(names), **parts}
         return type(self._tokenizer).from_str(json.dumps(state))
 
-    # By these, `__call__` reads `text` and `text_target`.
+    # `__call__` uses these to read `text` and `text_target`.
     def _switch_to_input_mode(self) -> None:
         if self._side != "source":
             self._read_as("source")

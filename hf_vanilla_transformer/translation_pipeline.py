@@ -1,4 +1,4 @@
-"""§6.1 as a pipeline: `pipeline("translation")`, which transformers 5 no longer has; goes with a checkpoint."""
+"""§6.1 as a pipeline: `pipeline("translation")`, which transformers 5 no longer has; saved with checkpoints."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -6,29 +6,29 @@ from typing import Any
 from torch.utils.data import Dataset
 from transformers import Pipeline, PreTrainedModel, PreTrainedTokenizerBase
 
-from .batch_translation import Translation, translate_pieces
-from .source_pieces import max_source_length, source_pieces
+from .translation_batches import Translation, translate_pieces
+from .translation_pieces import max_source_length, source_pieces
 
 _ASKED = ("return_scores", "return_tokens", "return_alignments")
 
 
 class TranslationPipeline(Pipeline):
-    """Text in, translations out (§6.1), by any sequence-to-sequence model.
+    """Text in, translations out (§6.1), with any sequence-to-sequence model.
 
-    How it decodes, the model's `generation_config` says: for a model of this package with the paper's beam search. Each
-    argument of `model.generate()` is taken too, here for all calls or in a call for that one.
+    The model's `generation_config` decides how it decodes: a model of this package uses the paper's beam search. All
+    arguments of `model.generate()` are accepted, here for all calls or in a call for that one.
 
-    A sentence without a visible character gets an empty translation, and the model is not asked. One with more tokens
-    than the model has learned positions is translated in pieces, never cut; sinusoids have no longest length.
+    A sentence without a visible character gets an empty translation, and the model does not run. One with more tokens
+    than the model has learned positions is translated in pieces, never truncated; sinusoids have no limit.
 
     Args:
-        model: the model, which is put in eval mode now, once and for all; a call refuses a model that has been put back
-            into training mode. An ensemble will do.
+        model: the model, or an ensemble. It is put in eval mode once, now; a call refuses a model that was put back
+            into training mode.
         tokenizer: its tokenizer.
         batch_size: sentences decoded at a time, in their order; 1 by default.
-        device: as of any pipeline: the first accelerator there is, or else the CPU.
-        **kwargs: what else a pipeline takes; `return_scores`, `return_tokens` and `return_alignments`, which
-            `__call__` explains; arguments of `generate()`.
+        device: as in any pipeline: by default the first accelerator, else the CPU.
+        **kwargs: other arguments of a pipeline; `return_scores`, `return_tokens` and `return_alignments`, see
+            `__call__`; arguments of `generate()`.
 
     Raises:
         TypeError: the model is a name, or there is no tokenizer.
@@ -58,29 +58,29 @@ class TranslationPipeline(Pipeline):
             raise ValueError(f"a {type(model).__name__} is no sequence-to-sequence model, so it cannot translate")
         kwargs["task"] = kwargs.get("task") or "translation"
         super().__init__(model=model.eval(), tokenizer=tokenizer, **kwargs)
-        # pipeline() leaves classes in here, with which the config could no longer be written or printed.
+        # pipeline() leaves classes in here, and the config could then not be saved or printed.
         for info in getattr(model.config, "custom_pipelines", {}).values():
             info["pt"] = [getattr(each, "__name__", each) for each in info.get("pt", ())]
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        """Translates.
+        """Translates text.
 
         Args:
             inputs: a sentence; a list of them; or a dataset, a column of one, a generator, or any other iterable, which
                 is read and translated step by step. A row of a dataset may be a dict, if it has a single field.
             *args: none.
-            **kwargs: for this call: `batch_size`; `num_workers`; `tag`, what to put in front of each sentence for a
-                model that has learned tags, such as "2de" for the token `<2de>`; `return_scores`, which adds `score`
+            **kwargs: for this call: `batch_size`; `num_workers`; `tag`, the tags to put before each sentence for a
+                model that has learned them, such as "2de" for the token `<2de>`; `return_scores`, which adds `score`
                 and `log_prob`; `return_tokens`, which adds `source_tokens` and `tokens`; `return_alignments`, which
-                adds these and `alignment`, pairs of indices into them (`Translation` says what each of them is);
-                arguments of `generate()`, such as `num_beams`, and `num_return_sequences` for n-best.
+                adds these and `alignment`, pairs of indices into them (`Translation` explains all of these); arguments
+                of `generate()`, such as `num_beams`, and `num_return_sequences` for n-best lists.
 
         Returns:
             For a sentence, a list of `{"translation_text": ...}`, the best first. For a list, a list of such dicts, or
-            of such lists where there is more than one for a sentence. For anything else, an iterator over such lists.
+            of such lists if a sentence has more than one. For anything else, an iterator over such lists.
 
         Raises:
-            TypeError: an input is no text.
+            TypeError: an input is not text.
             ValueError: an input is not valid Unicode, or a row of several fields; or the tokenizer has no such tag.
         """
         if isinstance(inputs, str):
@@ -88,7 +88,7 @@ class TranslationPipeline(Pipeline):
         if isinstance(inputs, list | tuple):
             results = super().__call__(list(inputs), *args, **kwargs) if inputs else []
             return [result[0] for result in results] if all(len(result) == 1 for result in results) else results
-        # A series of pandas has places too, but finds rows by their labels; a table iterates over its columns' names.
+        # A pandas series has positions too, but finds rows by label; a table iterates over its column names.
         has_labels, has_columns = hasattr(inputs, "iloc"), getattr(inputs, "ndim", 1) != 1
         has_places = hasattr(inputs, "__len__") and hasattr(inputs, "__getitem__") and not has_labels
         if isinstance(inputs, dict | bytes) or has_columns or not (has_places or isinstance(inputs, Iterable)):
@@ -109,7 +109,7 @@ class TranslationPipeline(Pipeline):
         return tag, {**kwargs, **asked}, asked
 
     def preprocess(self, input_: Any, tag: str | None = None, **kwargs: Any) -> dict[str, Any]:
-        """Tokenises a sentence; "pieces" are its token ids, in as many pieces as the model needs, mostly one."""
+        """Tokenises a sentence; "pieces" are its token ids, in as many pieces as the model needs, usually one."""
         if isinstance(input_, dict):
             if len(input_) != 1:
                 raise ValueError(
@@ -142,7 +142,7 @@ class TranslationPipeline(Pipeline):
         return_tokens: bool = False,
         return_alignments: bool = False,
     ) -> list[dict[str, Any]]:
-        """Makes dicts of the translations of a sentence, with what was asked for."""
+        """Turns the translations of a sentence into dicts of the requested fields."""
         names = ["score", "log_prob"] if return_scores else []
         names += ["source_tokens", "tokens"] if return_tokens or return_alignments else []
         names += ["alignment"] if return_alignments else []
@@ -154,7 +154,7 @@ class TranslationPipeline(Pipeline):
 
 
 class _Rows(Dataset):
-    """Anything with a length and places, as a pipeline wants it: read row by row, and the rows can be counted."""
+    """Dataset for a pipeline from anything with a length and positions: rows are read one by one and counted."""
 
     def __init__(self, rows: Sequence[Any]) -> None:
         self.rows = rows

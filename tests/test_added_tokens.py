@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 from hf_vanilla_transformer.data import train_tokenizer
 from hf_vanilla_transformer.data.added_tokens import add_tokens_to
 from hf_vanilla_transformer.data.tokenization import save_tokenizer
-from hf_vanilla_transformer.text_to_ids import text_to_ids
+from hf_vanilla_transformer.tokenization_ids import text_to_ids
 
 TOKENS = ["Straße", "läuft", "<2de>", "漢字", "ä.*", "Ã¼b", "no\\d$", "two words"]
 

@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerFast
 
 from hf_vanilla_transformer.data import bpe_dropout, train_tokenizer
 from hf_vanilla_transformer.data.bpe_dropout import BpeDropout
-from hf_vanilla_transformer.text_to_ids import text_to_ids
+from hf_vanilla_transformer.tokenization_ids import text_to_ids
 
 TEXTS = [
     "A Boston Terrier is running on lush green grass in front of a white fence.",

@@ -12,7 +12,7 @@ from hf_vanilla_transformer.commands.training import run_command
 from hf_vanilla_transformer.data import tokenized
 from hf_vanilla_transformer.data.batching import collate
 from hf_vanilla_transformer.data.streaming import TokenBatchStream
-from hf_vanilla_transformer.text_to_ids import text_to_ids
+from hf_vanilla_transformer.tokenization_ids import text_to_ids
 from hf_vanilla_transformer.training import data_setup, prepare, prepare_only, tokenizer_setup
 from hf_vanilla_transformer.training.data_setup import corpora_of, prepare_text
 

@@ -23,12 +23,12 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
 from hf_vanilla_transformer.attention import MultiHeadAttention, scaled_dot_product_attention
-from hf_vanilla_transformer.beam_search import Ranking, gnmt_length_penalty
 from hf_vanilla_transformer.decoder import Decoder, DecoderLayer
+from hf_vanilla_transformer.decoding_beam_search import Ranking, gnmt_length_penalty
+from hf_vanilla_transformer.decoding_incremental import IncrementalDecoder
 from hf_vanilla_transformer.dropout import Dropout
 from hf_vanilla_transformer.embeddings import SinusoidalPositions
 from hf_vanilla_transformer.feed_forward import FeedForward
-from hf_vanilla_transformer.incremental_decoder import IncrementalDecoder
 
 PAD, EOS = 1, 2
 
@@ -620,7 +620,7 @@ def test_a_bias_that_raises_log_probabilities_does_not_end_the_search_early():
     options = {**inputs, "num_beams": 3, "max_new_tokens": 12, "return_dict_in_generate": True, "output_scores": True}
     found = model.generate(**options, sequence_bias=bias)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hf_vanilla_transformer.beam_search.Ranking.is_decided", lambda *_: False)
+        patch.setattr("hf_vanilla_transformer.decoding_beam_search.Ranking.is_decided", lambda *_: False)
         longest = model.generate(**options, sequence_bias=bias)
     assert torch.equal(found.sequences, longest.sequences)
     assert len(found.scores) == len(longest.scores) == 12

@@ -9,8 +9,8 @@ import pytest
 from commanding import save_translator
 from test_pair_scores import build
 
-from hf_vanilla_transformer.compatibility import NEWEST_TESTED_TRANSFORMERS, OLDEST_TRANSFORMERS
 from hf_vanilla_transformer.data.unit_tokenizer import train_unit_tokenizer
+from hf_vanilla_transformer.modeling_compatibility import NEWEST_TESTED_TRANSFORMERS, OLDEST_TRANSFORMERS
 from hf_vanilla_transformer.publishing import environments, save_self_contained
 from hf_vanilla_transformer.publishing.environments import python_with_transformers, transformers_version
 from hf_vanilla_transformer.publishing.proof import expected_translations, prove_folder

@@ -15,7 +15,7 @@ from hf_vanilla_transformer.data import train_tokenizer
 from hf_vanilla_transformer.data.corpora import Corpus
 from hf_vanilla_transformer.data.fingerprints import corpus_fingerprint, tokenizer_fingerprint
 from hf_vanilla_transformer.data.unit_tokenizer import train_unit_tokenizer
-from hf_vanilla_transformer.text_to_ids import text_to_ids
+from hf_vanilla_transformer.tokenization_ids import text_to_ids
 
 TEXTS = ["some words <x> <2de> x", "einige Wörter", " A</s>b"]
 

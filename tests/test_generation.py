@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
-from hf_vanilla_transformer.compatibility import CACHE
+from hf_vanilla_transformer.modeling_compatibility import CACHE
 
 PAD, EOS, VOCAB = 1, 2, 50
 

@@ -10,7 +10,7 @@ from peft import AutoPeftModelForSeq2SeqLM, LoraConfig, PrefixTuningConfig, get_
 from transformers import AutoModelForSeq2SeqLM
 
 from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
-from hf_vanilla_transformer.compatibility import CACHE
+from hf_vanilla_transformer.modeling_compatibility import CACHE
 
 SMALL = {"vocab_size": 30, "d_model": 16, "num_heads": 2, "d_ff": 24, "num_encoder_layers": 2, "num_decoder_layers": 2}
 

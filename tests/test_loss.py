@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from hf_vanilla_transformer import loss as loss_module
 from hf_vanilla_transformer.loss import label_smoothed_cross_entropy, projected_label_smoothed_cross_entropy
-from hf_vanilla_transformer.r_drop import r_drop_divergence
+from hf_vanilla_transformer.loss_r_drop import r_drop_divergence
 
 EPSILONS = [0.0, 0.1, 0.3]
 

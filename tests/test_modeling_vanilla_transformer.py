@@ -31,9 +31,9 @@ from hf_vanilla_transformer import (
     VanillaTransformerForConditionalGeneration,
     VanillaTransformerModel,
 )
-from hf_vanilla_transformer.compatibility import CACHE
 from hf_vanilla_transformer.embeddings import TokenEmbedding
 from hf_vanilla_transformer.encoder import derive_attention_mask
+from hf_vanilla_transformer.modeling_compatibility import CACHE
 
 VOCAB_SIZE = 60
 START, PAD, EOS = 0, 1, 2

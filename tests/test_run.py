@@ -17,7 +17,7 @@ from hf_vanilla_transformer.data import train_tokenizer
 from hf_vanilla_transformer.data.tokenization import sentinel_ids
 from hf_vanilla_transformer.evaluation import label_likelihood, score_translations
 from hf_vanilla_transformer.inference import translate
-from hf_vanilla_transformer.text_to_ids import text_to_ids
+from hf_vanilla_transformer.tokenization_ids import text_to_ids
 from hf_vanilla_transformer.training import prepare, pretrain, train
 from hf_vanilla_transformer.training.averaging import average_weights
 from hf_vanilla_transformer.training.checkpoints import list_checkpoints

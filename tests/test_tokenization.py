@@ -27,7 +27,7 @@ from hf_vanilla_transformer.data.tokenization import (
     sentinel_ids,
     tokenizer_statistics,
 )
-from hf_vanilla_transformer.text_to_ids import text_to_ids
+from hf_vanilla_transformer.tokenization_ids import text_to_ids
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "train_tokenizer.py"
 

@@ -11,7 +11,7 @@ from hf_vanilla_transformer import VanillaTransformerTokenizer
 from hf_vanilla_transformer.data import train_tokenizer
 from hf_vanilla_transformer.data.tokenization import save_tokenizer
 from hf_vanilla_transformer.data.unit_tokenizer import train_unit_tokenizer
-from hf_vanilla_transformer.text_to_ids import text_to_ids
+from hf_vanilla_transformer.tokenization_ids import text_to_ids
 
 TAGS = ["<2de>", "<2fr>", "<en>", "<bt>"]
 PAIRS = [("né", "n e ː"), ("가감", "k a"), ("ça", "ç a")]

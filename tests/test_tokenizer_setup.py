@@ -16,7 +16,7 @@ from hf_vanilla_transformer.data import train_tokenizer
 from hf_vanilla_transformer.data.corpora import Corpus, TextFormat
 from hf_vanilla_transformer.data.fingerprints import corpus_fingerprint
 from hf_vanilla_transformer.data.unit_tokenizer import train_unit_tokenizer
-from hf_vanilla_transformer.text_to_ids import text_to_ids
+from hf_vanilla_transformer.tokenization_ids import text_to_ids
 from hf_vanilla_transformer.training import tokenizer_setup
 from hf_vanilla_transformer.training.tokenizer_setup import check_tags, check_tokenizer, prepare_tokenizer
 

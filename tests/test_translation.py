@@ -9,9 +9,9 @@ from transformers import GenerationConfig, set_seed
 from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
 from hf_vanilla_transformer.data import train_tokenizer
 from hf_vanilla_transformer.data.unit_tokenizer import train_unit_tokenizer
-from hf_vanilla_transformer.forced_scoring import forced_log_probs
 from hf_vanilla_transformer.inference import EnsembleForConditionalGeneration, translate, translate_with_details
 from hf_vanilla_transformer.inference import translation as translation_module
+from hf_vanilla_transformer.translation_scoring import forced_log_probs
 
 SENTENCES = ["a b c", "", "a", " \t", "c b a a b c a b c", "b", "b b b b", "\u2028", "a b c"]
 

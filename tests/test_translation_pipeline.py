@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 from datasets import Dataset
-from test_forced_scoring import marian
 from test_remote_code import PACKAGE_IS_MISSING
+from test_translation_scoring import marian
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, BertConfig, BertModel, pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 from hf_vanilla_transformer import VanillaTransformerTokenizer
 from hf_vanilla_transformer.data import TextFormat
 from hf_vanilla_transformer.data.unit_tokenizer import UNITS, pairs_of_files, train_unit_tokenizer
-from hf_vanilla_transformer.text_to_ids import text_to_ids
+from hf_vanilla_transformer.tokenization_ids import text_to_ids
 
 LETTERS = "ab çé ö가각힣ạ̈ng<>/s한"
 PHONES = ["a", "t͡ɕʰ", "ç", "ç", "˧˦", "e̞", "a̠ː", "</s>", "<s>", "##b", "Ġ"]

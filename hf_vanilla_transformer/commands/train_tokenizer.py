@@ -24,7 +24,7 @@ from ..data.unit_tokenizer import UNITS, pairs_of_files, train_unit_tokenizer
 from ..inference.one_line_parser import OneLineParser
 from ..inference.pipes import run_as_filter
 from ..interop.output_folder import output_folder
-from ..tags import tag_tokens
+from ..tokenization_tags import tag_tokens
 
 EXAMPLE = """
 examples, one vocabulary for English and German:

@@ -21,7 +21,7 @@ import numpy as np
 from tokenizers import Encoding
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from ..text_to_ids import text_backend
+from ..tokenization_ids import text_backend
 
 _Symbols = tuple[int, ...]
 

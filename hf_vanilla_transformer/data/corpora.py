@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from datasets import load_dataset, load_dataset_builder
 from datasets.distributed import split_dataset_by_node
 
-from ..tags import tag_tokens, tagged
+from ..tokenization_tags import tag_tokens, tagged
 from .rows import Row, json_rows, pair_of, text_of
 from .text_files import OnError, read_lines, require_text_file
 

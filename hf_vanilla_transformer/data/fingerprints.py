@@ -8,8 +8,8 @@ from pathlib import Path
 from datasets import load_dataset_builder
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from ..tags import tag_tokens
-from ..text_to_ids import text_to_ids
+from ..tokenization_ids import text_to_ids
+from ..tokenization_tags import tag_tokens
 from .corpora import Corpus
 from .text_files import hash_file
 

@@ -6,7 +6,7 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer, processors
 from transformers import PreTrainedTokenizerFast
 
-from ..text_to_ids import BOS, EOS, PAD, SENTINEL, SPECIAL_TOKENS, UNK
+from ..tokenization_ids import BOS, EOS, PAD, SENTINEL, SPECIAL_TOKENS, UNK
 from ..tokenization_vanilla_transformer import VanillaTransformerTokenizer
 
 

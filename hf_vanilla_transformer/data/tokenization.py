@@ -11,7 +11,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.utils import logging
 
-from ..text_to_ids import SENTINEL, SPECIAL_TOKENS, UNK, text_to_ids
+from ..tokenization_ids import SENTINEL, SPECIAL_TOKENS, UNK, text_to_ids
 from .corpora import Corpus, TextFormat, read_corpora
 from .special_tokens import special_tokens_of, wrap_backend
 from .text_files import read_lines, require_text_file

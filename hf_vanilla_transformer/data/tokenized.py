@@ -18,7 +18,7 @@ from datasets.exceptions import DatasetGenerationError
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from ..text_to_ids import text_to_ids
+from ..tokenization_ids import text_to_ids
 from .corpora import Corpus, TextFormat, read_corpora
 from .filters import Filters
 from .fingerprints import corpus_fingerprint, tokenizer_fingerprint

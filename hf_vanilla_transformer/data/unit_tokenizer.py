@@ -10,7 +10,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from transformers import PreTrainedTokenizerFast
 from transformers.utils import logging
 
-from ..text_to_ids import UNK
+from ..tokenization_ids import UNK
 from ..tokenization_vanilla_transformer import UNIT_MARK
 from .corpora import Corpus, TextFormat, read_corpora
 from .rows import Row

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from ..batch_translation import refuse_training_mode
 from ..data.batching import padded_batch, token_batches
 from ..loss import IGNORED_LABEL
+from ..translation_batches import refuse_training_mode
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from itertools import islice
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..batch_translation import refuse_training_mode
 from ..data.batching import padded_batch, token_batches
-from ..forced_scoring import forced_log_probs
-from ..source_pieces import max_source_length
-from ..tags import known_tag_tokens, tagged
-from ..text_to_ids import text_to_ids
+from ..tokenization_ids import text_to_ids
+from ..tokenization_tags import known_tag_tokens, tagged
+from ..translation_batches import refuse_training_mode
+from ..translation_pieces import max_source_length
+from ..translation_scoring import forced_log_probs
 from .likelihood import LabelLikelihood
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from transformers.utils import logging
 
 from ..inference import load_translator, translate
-from ..tags import known_tag_tokens
+from ..tokenization_tags import known_tag_tokens
 from .pair_scores import ScoreTotals, score_pairs
 from .test_sets import EvaluationSet
 

@@ -1,6 +1,6 @@
 """Translating sentences, files and streams with a trained model or an ensemble."""
 
-from ..batch_translation import Translation
+from ..translation_batches import Translation
 from .bad_lines import BadLines
 from .devices import choose_device
 from .ensemble import EnsembleForConditionalGeneration

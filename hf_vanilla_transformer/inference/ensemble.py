@@ -11,15 +11,15 @@ from transformers import DynamicCache, GenerationConfig
 from transformers.cache_utils import EncoderDecoderCache
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
-from ..beam_search import Steps
-from ..compatibility import strict_forward
 from ..decoding import PaperGenerationMixin
-from ..forced_scoring import alignment_attention
-from ..growing_cache import GrowingLayer
+from ..decoding_beam_search import Steps
+from ..decoding_cache import GrowingLayer
+from ..decoding_self_check import check_untested_transformers
+from ..modeling_compatibility import strict_forward
+from ..modeling_pretrained import VanillaTransformerPreTrainedModel
 from ..modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
-from ..module_views import is_changed
-from ..pretrained_model import VanillaTransformerPreTrainedModel
-from ..self_check import check_untested_transformers
+from ..modeling_views import is_changed
+from ..translation_scoring import alignment_attention
 
 # Fields of the config that give token ids their meaning.
 _SAME = ("vocab_size", "pad_token_id", "eos_token_id", "decoder_start_token_id")

@@ -8,7 +8,7 @@ from typing import Any, TextIO
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..batch_translation import Translation
+from ..translation_batches import Translation
 from .pipes import INTERRUPTED, PIPE_CLOSED, send_to_nobody
 from .translation import translate_with_details
 

@@ -9,9 +9,9 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from ..batch_translation import Translation, refuse_training_mode, translate_pieces
 from ..data.batching import sorted_batches, token_batches
-from ..source_pieces import max_source_length, source_pieces
+from ..translation_batches import Translation, refuse_training_mode, translate_pieces
+from ..translation_pieces import max_source_length, source_pieces
 
 logger = logging.get_logger(__name__)
 

@@ -9,7 +9,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from transformers import PreTrainedTokenizerFast
 from transformers.utils import logging
 
-from ..text_to_ids import SPECIAL_TOKENS
+from ..tokenization_ids import SPECIAL_TOKENS
 from .checkpoints import errors_name
 
 logger = logging.get_logger(__name__)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ..compatibility import NEWEST_TESTED_TRANSFORMERS, OLDEST_TRANSFORMERS
+from ..modeling_compatibility import NEWEST_TESTED_TRANSFORMERS, OLDEST_TRANSFORMERS
 
 NAMED_VERSIONS = {
     name: ".".join(map(str, version))

@@ -14,7 +14,7 @@ from ..evaluation import (
 )
 from ..evaluation.scores import HIGHER_IS_BETTER, METRICS, make_metrics
 from ..inference import load_translator, translate
-from ..tags import known_tag_tokens
+from ..tokenization_tags import known_tag_tokens
 from .card_file import CardFile, CardTestSet
 from .public_recipe import PublicPaths
 from .results_schema import Evaluation

@@ -22,8 +22,8 @@ from ..data.streaming import corpus_shares
 from ..data.tokenization import save_tokenizer, train_tokenizer
 from ..data.unit_tokenizer import train_unit_tokenizer
 from ..inference import load_tokenizer
-from ..tags import known_tag_tokens, tag_tokens
-from ..text_to_ids import text_to_ids
+from ..tokenization_ids import text_to_ids
+from ..tokenization_tags import known_tag_tokens, tag_tokens
 from .arguments import VanillaTransformerTrainingArguments
 
 logger = logging.get_logger(__name__)

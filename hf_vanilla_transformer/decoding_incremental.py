@@ -1,4 +1,4 @@
-"""§3.1 "Decoder" one position at a time, as §6.1 decodes: only the new position is computed, for all beams at once."""
+"""§3.1 "Decoder" one position at a time, for §6.1: only the new position is computed, for all beams at once."""
 
 from typing import Any
 
@@ -9,27 +9,26 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from .attention import MultiHeadAttention, attention_function, scaled_dot_product_attention
 from .decoder import DECODER_LAYERS, Decoder
+from .decoding_projection import SlicedProjection
 from .embeddings import NoPositions, SinusoidalPositions, refuse_unlearned_positions
 from .feed_forward import FeedForward
-from .module_views import ModuleView, as_function, has_global_hook, is_changed
-from .tall_projection import TallProjection
+from .modeling_views import ModuleView, as_function, has_global_hook, is_changed
 
-# A search looks for keys that no beam descends from any more each time that so many positions are new.
+# The number of new positions between two removals of keys that no beam descends from any more.
 _POSITIONS_BETWEEN_CLEARINGS = 32
-# Positions are encoded so many at a time, and more and more.
+# Encodings are computed for at least this many positions at a time.
 _POSITIONS_AT_A_TIME = 32
 
 
 class IncrementalDecoder:
-    """Runs a decoder position by position; the K beams of a sentence are so many queries of one row.
+    """Runs a decoder position by position; the K beams of a sentence are K queries in one row.
 
-    The beams share the keys and values of their source, which are projected once. Keys and values of the target are
-    shared as well: each position appends those of its K beams, nothing is reordered, and a mask says which of them are
-    a beam's ancestors. So a key's place is not its position. What is computed is `Decoder.through_layers`, as in
-    `forward`.
+    The beams share the keys and values of their source, which are projected once. They also share those of the target:
+    each position appends the keys and values of its K beams, nothing is reordered, and a mask marks each beam's
+    ancestors. So a key's place is not its position. The computation is `Decoder.through_layers`, as in `forward`.
 
     Args:
-        decoder: the decoder; one whose `can_share_rows`.
+        decoder: a decoder that passes `can_share_rows`.
         lm_head: the pre-softmax projection.
         encoder_hidden_states: (B, S, D), the encoder's output.
         attention_mask: (B, S), non-zero for source tokens; None if all are.
@@ -45,10 +44,10 @@ class IncrementalDecoder:
         cache: EncoderDecoderCache,
     ) -> None:
         self.decoder, self.cache, self.encoder_hidden_states = decoder, cache, encoder_hidden_states
-        self.lm_head: nn.Module | TallProjection = lm_head
+        self.lm_head: nn.Module | SlicedProjection = lm_head
         is_called = as_function(lm_head, _AS_WRITTEN) is lm_head
-        if not is_called and type(lm_head) is nn.Linear and TallProjection.is_for(lm_head.weight):
-            self.lm_head = TallProjection(lm_head.weight, lm_head.bias)
+        if not is_called and type(lm_head) is nn.Linear and SlicedProjection.is_for(lm_head.weight):
+            self.lm_head = SlicedProjection(lm_head.weight, lm_head.bias)
         self.dtype, self.device = encoder_hidden_states.dtype, encoder_hidden_states.device
         self.lowest = torch.finfo(self.dtype).min
         self.encoder_mask: torch.Tensor | None = None
@@ -65,7 +64,7 @@ class IncrementalDecoder:
         self.embed_tokens, self.through_layers = view.embed_tokens, view.through_layers
         self.encodings = self._zeros(0, 0)
         self.length = 0
-        self.ancestors: torch.Tensor | None = None  # (B, K, keys), 0 for those of a beam and else the lowest number
+        self.ancestors: torch.Tensor | None = None  # (B, K, keys), 0 for a beam's ancestors, else the lowest number
         self.cleared_at = 0
 
     def start(self, prefix: torch.Tensor) -> torch.Tensor:
@@ -80,10 +79,10 @@ class IncrementalDecoder:
 
         Args:
             tokens: (B, K).
-            parents: (B, K), which beam of the position before each of them continues; None where K is 1.
+            parents: (B, K), the beam of the previous position that each token continues; None if K is 1.
 
         Returns:
-            The logits (B, K, V) of what follows.
+            The logits (B, K, V) of the next token.
         """
         positions = torch.full((1, tokens.shape[1]), self.length, device=self.device)
         mask = None if parents is None else self._ancestry(parents)
@@ -92,7 +91,7 @@ class IncrementalDecoder:
     can_drop_rows = True
 
     def keep(self, rows: torch.Tensor) -> None:
-        """Goes on with some of the sentences only: those at `rows`, 1-dimensional indices."""
+        """Drops all sentences but those at `rows`, 1-dimensional indices."""
         self.cache.batch_select_indices(rows)
         self.encoder_hidden_states = self.encoder_hidden_states[rows]
         if self.encoder_mask is not None:
@@ -118,7 +117,7 @@ class IncrementalDecoder:
         return states
 
     def _add_position(self, embeddings: torch.Tensor, position_ids: torch.Tensor) -> torch.Tensor:
-        """As the module, of which it is known that it adds: encodings are made for many positions at a time."""
+        """Replaces a module that is known to add encodings: computes them for many positions at a time."""
         end = self.length + (position_ids.shape[1] if self.length == 0 else 1)
         if end > len(self.encodings):
             numbers = torch.arange(max(_POSITIONS_AT_A_TIME, 2 * end), device=self.device)[None]
@@ -128,7 +127,7 @@ class IncrementalDecoder:
 
     def _ancestry(self, parents: torch.Tensor) -> torch.Tensor:
         batch_size, num_beams = parents.shape
-        if self.ancestors is None:  # the prefix, which is everybody's
+        if self.ancestors is None:  # the prefix, which all beams share
             ancestors = self._zeros(batch_size, num_beams, self.length)
         else:
             ancestors = self.ancestors.gather(1, parents.unsqueeze(-1).expand(-1, -1, self.ancestors.shape[-1]))
@@ -140,12 +139,12 @@ class IncrementalDecoder:
         return self.ancestors.unsqueeze(1)  # (B, 1, K, keys)
 
     def _without_the_childless(self, ancestors: torch.Tensor) -> torch.Tensor:
-        """Forgets keys that no beam descends from, where they are a quarter; (B, K, keys) to fewer."""
+        """Drops keys that no beam descends from, if they are at least a quarter; maps (B, K, keys) to fewer."""
         is_needed = (ancestors == 0).any(1)  # (B, keys)
         count = int(is_needed.sum(1).max())
         if 4 * count > 3 * ancestors.shape[-1]:
             return ancestors
-        # Those that are needed, in their order; a sentence with fewer of them keeps some that are hidden as before.
+        # Needed keys first, in order; a sentence with fewer of them keeps some others, which stay masked.
         kept = is_needed.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :count]
         for layer in self.cache.self_attention_cache.layers:
             if not layer.is_initialized:  # the decoder has lost a layer
@@ -160,7 +159,7 @@ class IncrementalDecoder:
         return torch.zeros(shape, dtype=self.dtype, device=self.device)
 
 
-# What sees masks, positions and whole rows, and what else can have a view, as they were written.
+# Classes that see masks, positions and whole rows; others that can have a view; their own `forward`.
 _SEE_ROWS: tuple[Any, ...] = (Decoder, MultiHeadAttention, *DECODER_LAYERS.values())
 _OTHERS: tuple[Any, ...] = (FeedForward, SinusoidalPositions, NoPositions)
 _TAKE_ANY_MASK = (scaled_dot_product_attention, sdpa_attention_forward)
@@ -170,16 +169,16 @@ _AS_WRITTEN = {each: each.forward for each in (*_SEE_ROWS, *_OTHERS)}
 def can_share_rows(decoder: Decoder) -> bool:
     """Whether the beams of a sentence can be queries of one row of `IncrementalDecoder`.
 
-    All parts are called as modules, so whatever is done to one position alone may be anything: adapters, quantised
-    matrices, other feed-forward networks, norms, activations and dropout that is kept on. Code of somebody else that
-    sees a whole row, by a hook or in place of an attention, a layer or the decoder, might take its beams for positions,
-    and the places of keys for theirs. Flash and flex attention take no mask of ancestors.
+    All parts are called as modules, so any operation on single positions may be changed: adapters, quantised matrices,
+    other feed-forward networks, norms, activations and dropout that is kept on. Foreign code that sees a whole row, in
+    a hook or in place of an attention, a layer or the decoder, might mistake beams for positions, and places of keys
+    for positions. Flash and flex attention take no ancestor mask.
 
     Args:
-        decoder: any.
+        decoder: any decoder.
 
     Returns:
-        False where there is such code; each beam then needs a row of its own.
+        False if there is such code; each beam then needs its own row.
     """
     layers: Any = decoder.layers
     return (

@@ -11,7 +11,7 @@ from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizer
 from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
 from hf_vanilla_transformer.data import train_tokenizer
-from hf_vanilla_transformer.text_to_ids import text_backend, text_to_ids
+from hf_vanilla_transformer.tokenization_ids import text_backend, text_to_ids
 
 CONTROL = ["<s>", "<pad>", "</s>", "<unk>"]
 CHARACTERS = sorted(set("abcdefghijklmnopqrstuvwxyz2ABCDE<>{}/_01 "))

@@ -1,4 +1,4 @@
-"""§6.1 the other way round: what a model thinks of a given translation, token by token, and where it looked."""
+"""§6.1 by forced decoding: the log-probability of each token of a given translation, and the attention."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from transformers import PreTrainedModel
 
 from .loss import IGNORED_LABEL
 
-# Numbers in the logits that exist at one time, at most (256 MiB of float32); a single sentence may have more.
+# Maximum number of logits in memory at one time (256 MiB of float32); a single sentence may have more.
 _MAX_LOGITS = 2**26
 
 
@@ -16,16 +16,16 @@ def forced_log_probs(
 ) -> torch.Tensor:
     """Log-probability of each token of given translations, each given the source and the tokens before it.
 
-    The model is asked in the mode it is in: put it in eval mode first. Gradients are kept where they are enabled.
+    The model runs in its current mode: put it in eval mode first. Gradients are kept if they are enabled.
 
     Args:
         model: a sequence-to-sequence model, or an ensemble.
         input_ids: (B, S) source tokens.
-        attention_mask: (B, S), non-zero for tokens; None leaves the model to derive it.
-        labels: (B, T) target tokens without the start token, `</s>` among them; -100 as padding.
+        attention_mask: (B, S), non-zero for tokens; None lets the model derive it.
+        labels: (B, T) target tokens, with `</s>` but without the start token; -100 as padding.
 
     Returns:
-        (B, T) in float32, in nats; 0 where padding.
+        (B, T) in float32, in nats; 0 at padding.
 
     Raises:
         ValueError: the model's config has no `decoder_start_token_id`.
@@ -41,21 +41,21 @@ def forced_pass(
     labels: torch.Tensor,
     with_attention: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Log-probability of each token of given translations and, on request, what the decoder attended to before it.
+    """Log-probability of each token of given translations and, on request, the cross-attention behind it.
 
     Args:
-        model: a sequence-to-sequence model, or an ensemble; asked in the mode it is in.
+        model: a sequence-to-sequence model, or an ensemble; run in its current mode.
         input_ids: (B, S) source tokens.
         attention_mask: (B, S), non-zero for tokens, or None.
-        decoder_input_ids: (B, T) what the decoder reads, any token as padding on the right.
-        labels: (B, T) what it is to predict; -100 as padding.
-        with_attention: whether to return the attention too, as `alignment_attention` makes it.
+        decoder_input_ids: (B, T) decoder input, with any token as padding on the right.
+        labels: (B, T) tokens to predict; -100 as padding.
+        with_attention: whether to return the result of `alignment_attention` too.
 
     Returns:
-        Log-probabilities (B, T) in float32, 0 where padding, and the attention (B, T, S), or None.
+        Log-probabilities (B, T) in float32, 0 at padding, and the attention (B, T, S), or None.
 
     Raises:
-        ValueError: the attention is wanted of a model that returns none. Those of this package return it whatever their
+        ValueError: attention was requested from a model that returns none. Models of this package return it with any
             attention implementation.
     """
     vocab_size = int(model.config.vocab_size)
@@ -83,10 +83,10 @@ def forced_pass(
 
 
 def alignment_attention(cross_attentions: Sequence[torch.Tensor]) -> torch.Tensor:
-    """The attention over the source (§3.2.3) that is taken for an alignment: the last layer but one, mean of its heads.
+    """The cross-attention (§3.2.3) that serves as alignment: the mean over the heads of the second-to-last layer.
 
-    The last layer prepares the next token, while the one before still looks at the word being translated. Where
-    there is only one layer, it is that one.
+    The last layer prepares the next token, while the one before still looks at the word being translated. If there is
+    only one layer, that one is used.
 
     Args:
         cross_attentions: of each layer, (B, H, T, S).
@@ -98,10 +98,10 @@ def alignment_attention(cross_attentions: Sequence[torch.Tensor]) -> torch.Tenso
 
 
 def shift_right(model: PreTrainedModel, labels: torch.Tensor) -> torch.Tensor:
-    """What the decoder reads to predict labels: "outputs (shifted right)" of Figure 1.
+    """The decoder input for predicting labels: "outputs (shifted right)" of Figure 1.
 
     Args:
-        model: its config says what the start token is.
+        model: its config names the start token.
         labels: (B, T); -100 as padding.
 
     Returns:

@@ -4,27 +4,27 @@ from typing import Any
 
 import torch
 
-from .beam_search import Steps, most_probable
+from .decoding_beam_search import Steps, most_probable
 from .decoding_rules import DecodingRules
 
 
-def choose_one_by_one(
+def decode_without_beams(
     steps: Steps, input_ids: torch.Tensor, rules: DecodingRules, streamer: Any = None
 ) -> torch.Tensor:
-    """§6.1 without beams: greedy search, or sampling, one token a sentence at each position.
+    """§6.1 without beams: greedy search or sampling, one token per sentence at each position.
 
     Args:
         steps: gives the logits.
         input_ids: (B, P), the prefix.
-        rules: what ends a sentence, whether to sample, and what is made of the logits.
-        streamer: is given the tokens of each position, or None.
+        rules: what ends a sentence, whether to sample, and how logits become scores.
+        streamer: receives the tokens of each position; or None.
 
     Returns:
-        (B, L) with the prefix. Where nothing looks at all rows, sentences that are done leave the batch.
+        (B, L) with the prefix. If nothing looks at all rows, finished sentences leave the batch.
     """
     limits, prefix_length = rules.limits, input_ids.shape[1]
     drop_done = rules.look_at_each_row_alone and streamer is None and not rules.returns_dict
-    rows = torch.arange(len(input_ids), device=input_ids.device)  # which sentence each row is
+    rows = torch.arange(len(input_ids), device=input_ids.device)  # the sentence of each row
     is_done = torch.zeros_like(rows, dtype=torch.bool)
     done: list[tuple[torch.Tensor, torch.Tensor]] = []
     ids, logits = input_ids, steps.start(input_ids)

@@ -1,4 +1,4 @@
-"""§6.1 in use: tokenised sentences in, translations out; their scores, and token alignments (§3.2.3), on request."""
+"""§6.1 in use: tokenised sentences in, translations out; with scores and token alignments (§3.2.3) on request."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .decoding_config import MAX_EXTRA_TOKENS, chosen_values
-from .forced_scoring import forced_pass
 from .loss import IGNORED_LABEL
-from .source_pieces import max_source_length
+from .translation_pieces import max_source_length
+from .translation_scoring import forced_pass
 
 _LENGTH_FIELDS = ("max_extra_tokens", "max_new_tokens", "max_length")
 
@@ -23,16 +23,16 @@ class Translation:
 
     Args:
         text: without special tokens.
-        score: by which the beam search ranked it: its log-probability, after whatever logits processors did to it,
-            divided by the length penalty of §6.1 (or by transformers' own, where `length_penalty` was given). Without
-            beams nothing is ranked, and it is the log-probability. None, unless scores were asked for; so is the next.
-        log_prob: log-probability in nats, by the model alone, of all tokens with `</s>`; no penalty.
-        source_tokens: tokens of the source without special ones. None, unless alignments were asked for; so are the
-            next two.
+        score: the score that ranks it in beam search: its log-probability, after any logits processors, divided by the
+            length penalty of §6.1 (or by transformers' own, if `length_penalty` was given). Without beams nothing is
+            ranked, and it is the log-probability. This and the next are None unless scores were requested.
+        log_prob: log-probability in nats, by the model alone, of all tokens including `</s>`; no penalty.
+        source_tokens: tokens of the source without special ones. This and the next two are None unless alignments were
+            requested.
         tokens: tokens of the translation, likewise.
-        alignment: pairs (source token, token of the translation), counted from 0 in these lists: for each token of the
-            translation the source token that the decoder attended to most when it predicted it, in
-            `forced_scoring.alignment_attention`. Special tokens and padding are not looked at.
+        alignment: pairs of indices (source token, token of the translation) into these lists: for each token of the
+            translation, the source token that the decoder attended to most when it predicted that token, by
+            `translation_scoring.alignment_attention`. Special tokens and padding are ignored.
     """
 
     text: str
@@ -54,22 +54,22 @@ def translate_pieces(
 ) -> list[list[Translation]]:
     """Translates tokenised sentences.
 
-    Where a sentence is in pieces, its n-th translation is the n-th of each piece, joined by a space; its scores are
-    their sums. Sentences without a piece are not asked for: their translation is empty and certain (score 0).
+    If a sentence is in pieces, its n-th translation is the n-th of each piece, joined by a space; its scores are their
+    sums. Sentences without a piece skip the model: their translation is empty and certain (score 0).
 
     Args:
         model: a sequence-to-sequence model, or an ensemble; in eval mode.
         tokenizer: its tokenizer.
-        sentences: what `source_pieces` made.
+        sentences: the output of `source_pieces`.
         make_batches: groups pieces, given the length of each; returns indices.
-        options: for `generate()`. Where neither they nor the model's `generation_config` limit the length of a
+        options: for `generate()`. If neither they nor the model's `generation_config` limit the length of a
             translation, it may have 50 tokens more than the longest source of its batch.
         scores: whether translations get `score` and `log_prob`.
         alignments: whether they get `source_tokens`, `tokens` and `alignment`.
 
     Returns:
-        For each sentence its translations, the best first: `num_return_sequences` of them. Where a search finds fewer,
-        the last are empty and impossible (score minus infinity).
+        For each sentence its n-best list, the best first, with n = `num_return_sequences`. If a search finds fewer, the
+        last are empty and impossible (score minus infinity).
 
     Raises:
         ValueError: the model is in training mode.
@@ -133,12 +133,12 @@ def _translate_batch(
     }
     details = scores or alignments
     limit = _length_limit(model, inputs["input_ids"].shape[1], options)
-    # Without this greedy search is faster, for sentences that are done leave the batch.
+    # Without this, greedy search is faster, because finished sentences leave the batch.
     extra: dict[str, Any] = {"return_dict_in_generate": True} if details else {}
     if scores and not hasattr(model.generation_config, "gnmt_length_penalty"):
-        extra["output_scores"] = True  # transformers' own beam search does not give the scores without those of steps
+        extra["output_scores"] = True  # transformers' own beam search returns its scores only with those of each step
     output = model.generate(**inputs, **limit, **{**options, **extra})
-    sequences = getattr(output, "sequences", output)  # whoever wants a dict of generate() may say so anywhere
+    sequences = getattr(output, "sequences", output)  # options and configs may request a dict
     translations = [Translation(text) for text in tokenizer.batch_decode(sequences, skip_special_tokens=True)]
     count = len(sequences) // len(sources)
     if details:
@@ -163,15 +163,17 @@ def _with_details(
     totals = log_probs.cpu().double().sum(1).tolist()  # mps has no float64
     ranked = getattr(output, "sequences_scores", None)
     ranked = totals if ranked is None else ranked.tolist()
-    hidden = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+    special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
     lengths = inputs["attention_mask"].sum(1).tolist()
     detailed = []
     for row, translation in enumerate(translations):
-        # A search that found nothing more says so by this score.
+        # This score marks a hypothesis that was not found.
         total = totals[row] if ranked[row] != -torch.inf else -torch.inf
         fields: list[Any] = [ranked[row], total] if scores else [None, None]
         if attention is not None:
-            fields += _aligned(tokenizer, inputs["input_ids"][row, : lengths[row]], labels[row], attention[row], hidden)
+            fields += _aligned(
+                tokenizer, inputs["input_ids"][row, : lengths[row]], labels[row], attention[row], special
+            )
         detailed.append(Translation(translation.text, *fields))
     return detailed
 
@@ -181,10 +183,10 @@ def _aligned(
     source: torch.Tensor,
     target: torch.Tensor,
     attention: torch.Tensor,
-    hidden: set[int],
+    special: set[int],
 ) -> list[Any]:
-    sources = [place for place, token in enumerate(source.tolist()) if token not in hidden]
-    targets = [place for place, token in enumerate(target.tolist()) if token not in hidden and token != IGNORED_LABEL]
+    sources = [place for place, token in enumerate(source.tolist()) if token not in special]
+    targets = [place for place, token in enumerate(target.tolist()) if token not in special and token != IGNORED_LABEL]
     pairs: tuple[tuple[int, int], ...] = ()
     if sources and targets:
         best = attention[targets][:, sources].argmax(-1).tolist()
@@ -194,10 +196,10 @@ def _aligned(
 
 
 def _labels(model: PreTrainedModel, output: Any) -> torch.Tensor:
-    """The tokens that were chosen (rows, T), without the start token; -100 after their end."""
+    """The chosen tokens (rows, T), without the start token; -100 after their end."""
     labels = output.sequences[:, 1:].clone()
     chosen_from = getattr(output, "beam_indices", None)
-    if chosen_from is not None:  # which is exact, also where `<pad>` was chosen as a token
+    if chosen_from is not None:  # exact, even if `<pad>` was chosen as a token
         prefix = labels.shape[1] - chosen_from.shape[1]
         return labels.masked_fill_(nn.functional.pad(chosen_from, (prefix, 0)).lt(0), IGNORED_LABEL)
     ends = model.generation_config.eos_token_id
@@ -218,12 +220,12 @@ def _length_limit(model: PreTrainedModel, source_length: int, options: dict[str,
 
 
 def refuse_training_mode(model: nn.Module) -> None:
-    """Refuses a model in training mode, whose dropout (§5.4) would change what it says.
+    """Refuses a model in training mode, whose dropout (§5.4) would change its output.
 
-    The mode is not changed here and back: others may be using the model at the same time.
+    The mode is not changed temporarily, because others may be using the model at the same time.
 
     Args:
-        model: the model. Parts of it may be in training mode, as for dropout that is kept on purpose.
+        model: the model. Parts of it may be in training mode, for dropout that is kept on purpose.
 
     Raises:
         ValueError: the model as a whole is in training mode.

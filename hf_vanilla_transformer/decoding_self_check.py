@@ -1,8 +1,8 @@
-"""§6.1 on a transformers that nobody has tested: does cached decoding still say what the model says?
+"""§6.1 on an untested version of transformers: checks that cached decoding still agrees with the model.
 
-A checkpoint's code travels to whatever transformers its reader has. Newer ones have renamed what generation hands to a
-model, and then every translation was wrong without an error. So the first `generate()` on a version newer than the
-newest tested one compares a tiny model's decoding with a loop over full forward passes.
+A checkpoint's code runs on whatever transformers its user has. Newer versions have renamed arguments that generation
+passes to a model, and then every translation was wrong without an error. So the first `generate()` on a version newer
+than all tested ones compares a tiny model's decoding with a loop over full forward passes.
 """
 
 import threading
@@ -12,21 +12,21 @@ import transformers
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from .beam_search import gnmt_length_penalty
-from .compatibility import NEWEST_TESTED_TRANSFORMERS, parsed_version
 from .configuration_vanilla_transformer import VanillaTransformerConfig
+from .decoding_beam_search import gnmt_length_penalty
+from .modeling_compatibility import NEWEST_TESTED_TRANSFORMERS, parsed_version
 
 logger = logging.get_logger(__name__)
 
 _STEPS = 5
 _lock = threading.Lock()
-_this_thread = threading.local()  # the check itself generates
-# What was found out about the installed version: nothing yet, "" for no fault, or the fault.
+_this_thread = threading.local()  # the check calls generate()
+# The result for the installed version: None before the check, "" for no fault, or the fault.
 _found: str | None = None
 
 
 def check_untested_transformers(model_class: type[PreTrainedModel]) -> None:
-    """Once in a process, on a transformers newer than the tested ones: compares decoding with full forward passes.
+    """Compares decoding with full forward passes, once per process, if transformers is newer than tested.
 
     Args:
         model_class: the model with its head and `generate()`.
@@ -60,16 +60,16 @@ def check_untested_transformers(model_class: type[PreTrainedModel]) -> None:
 
 
 def _fault(model_class: type[PreTrainedModel]) -> str:
-    """What is wrong, or an empty string."""
+    """The fault, or an empty string."""
     try:
         with torch.autocast("cpu", enabled=False), torch.no_grad():
             return _difference(_small_model(model_class))
-    except Exception as error:  # whatever it is, this version does not do what it is to do
+    except Exception as error:  # any error means that this version does not work
         return f"{type(error).__name__}: {error}"
 
 
 def _small_model(model_class: type[PreTrainedModel]) -> PreTrainedModel:
-    """A model of random weights, made without a draw from anybody's random numbers."""
+    """A model with random weights; leaves the global random state untouched."""
     config = VanillaTransformerConfig(
         vocab_size=13, d_model=8, num_heads=2, d_ff=16, num_encoder_layers=1, num_decoder_layers=2
     )
@@ -102,7 +102,7 @@ def _difference(model: PreTrainedModel) -> str:
 
 
 def _greedy(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Token after token (B, 1 + steps), each by a pass over the whole prefix."""
+    """Greedy tokens (B, 1 + steps), each by a pass over the whole prefix."""
     ids = torch.zeros_like(inputs["input_ids"][:, :1])
     for _ in range(_STEPS):
         logits = model(**inputs, decoder_input_ids=ids, use_cache=False).logits[:, -1]
@@ -111,6 +111,6 @@ def _greedy(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> torch.Te
 
 
 def _log_probs(model: PreTrainedModel, inputs: dict[str, torch.Tensor], ids: torch.Tensor) -> torch.Tensor:
-    """(B,), the log-probability of each sequence (B, 1 + steps) by one pass."""
+    """The log-probability (B,) of each sequence (B, 1 + steps), by one pass."""
     logits = model(**inputs, decoder_input_ids=ids[:, :-1], use_cache=False).logits
     return logits.log_softmax(-1).gather(-1, ids[:, 1:, None]).squeeze(-1).sum(1)

@@ -1,7 +1,7 @@
-"""§5.1, many tasks in one model: a tag in front of a source says which, such as `<2de>` for "into German".
+"""§5.1, many tasks in one model: a tag before a source selects one, such as `<2de>` for "into German".
 
 Johnson et al. (2017), "Google's Multilingual Neural Machine Translation System". A tag is an added token of the
-tokenizer, and stands in the text: `<2de> A dog runs.` means the same whether a file has it or an option put it there.
+tokenizer, and is part of the text: `<2de> A dog runs.` means the same whether the tag comes from a file or an option.
 """
 
 import re
@@ -9,23 +9,23 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from .text_to_ids import tokens_in_text
+from .tokenization_ids import tokens_in_text
 
 _NAME = re.compile(r"[\w-]+")
 
 
 def tag_tokens(tag: str) -> list[str]:
-    """Reads tags as options and corpora name them.
+    """Parses tags as options and corpora name them.
 
     Args:
-        tag: one tag or several, separated by whitespace. A mere name gets brackets: `2de` is `<2de>`; whatever else
-            there is in a tag, such as in `>>deu<<`, it is taken as it is.
+        tag: one or more tags, separated by whitespace. A plain name gets brackets: `2de` becomes `<2de>`. A tag with
+            other characters, such as `>>deu<<`, stays unchanged.
 
     Returns:
         The tokens.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is no tag.
     """
     tokens = [f"<{word}>" if _NAME.fullmatch(word) else word for word in tag.split()]
     if not tokens:
@@ -34,17 +34,17 @@ def tag_tokens(tag: str) -> list[str]:
 
 
 def known_tag_tokens(tokenizer: PreTrainedTokenizerBase, tag: str | None) -> list[str]:
-    """Reads tags, and refuses what the tokenizer would cut into pieces.
+    """Parses tags, and refuses any that the tokenizer would split.
 
     Args:
-        tokenizer: of the model.
+        tokenizer: the model's.
         tag: as in `tag_tokens`; None for no tag.
 
     Returns:
         The tokens.
 
     Raises:
-        ValueError: one is not an added token of the tokenizer; the message names those that are.
+        ValueError: a tag is not an added token of the tokenizer; the message names those that are.
     """
     tokens = [] if tag is None else tag_tokens(tag)
     known = tokens_in_text(tokenizer) if tokens else []
@@ -56,7 +56,7 @@ def known_tag_tokens(tokenizer: PreTrainedTokenizerBase, tag: str | None) -> lis
 
 
 def tagged(text: str, tokens: Sequence[str]) -> str:
-    """Puts tags in front of a text. One without a visible character stays as it is: it is no text to translate.
+    """Puts tags in front of a text. A blank text stays unchanged, because it is not translated.
 
     Args:
         text: a source.
@@ -66,12 +66,12 @@ def tagged(text: str, tokens: Sequence[str]) -> str:
 
 
 def leading_tags(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[list[str], str]:
-    """Takes the tags off that a text begins with: special tokens, and others that were added and begin with a sign.
+    """Splits the leading tags off a text: special tokens, and other added tokens that begin with a symbol.
 
     An added token that begins with a letter or digit, such as `COVID-19`, is a word of the text.
 
     Args:
-        tokenizer: knows them.
+        tokenizer: knows the tags.
         text: a source.
 
     Returns:
@@ -79,7 +79,7 @@ def leading_tags(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[list[st
     """
     special, found = set(tokenizer.all_special_tokens), []
     known = [token for token in tokens_in_text(tokenizer) if token in special or not token[0].isalnum()]
-    known.sort(key=len, reverse=True)  # of `@zh` and `@zh-hant`, the tokenizer too takes the longer one
+    known.sort(key=len, reverse=True)  # like the tokenizer, prefer `@zh-hant` to `@zh`
     while (token := next((each for each in known if text.lstrip().startswith(each)), None)) is not None:
         found.append(token)
         text = text.lstrip()[len(token) :].lstrip()

@@ -5,9 +5,9 @@ import torch
 from test_decoding import EOS, PAD, build, sources
 from transformers import MarianConfig, MarianMTModel
 
-from hf_vanilla_transformer import forced_scoring
-from hf_vanilla_transformer.forced_scoring import alignment_attention, forced_log_probs, forced_pass, shift_right
+from hf_vanilla_transformer import translation_scoring as forced_scoring
 from hf_vanilla_transformer.inference import EnsembleForConditionalGeneration
+from hf_vanilla_transformer.translation_scoring import alignment_attention, forced_log_probs, forced_pass, shift_right
 
 LABELS = torch.tensor([[7, 8, 9, EOS], [5, EOS, -100, -100], [PAD, 6, EOS, -100]])
 

@@ -1,4 +1,4 @@
-"""What encoder, decoder and the whole model have in common as transformers models: flags and initial weights."""
+"""The base class of encoder, decoder and whole model: flags for transformers, initial weights and embeddings."""
 
 import copy
 from typing import Any
@@ -14,25 +14,25 @@ from .embeddings import LearnedPositions, with_scale
 
 logger = logging.get_logger(__name__)
 
-# Which class each Auto class is to find in a folder that has the code in it, by file and name.
+# The class that each Auto class finds in a folder that contains the code, by file and name.
 AUTO_MAP = {
     "AutoConfig": "configuration_vanilla_transformer.VanillaTransformerConfig",
     "AutoModel": "modeling_vanilla_transformer.VanillaTransformerModel",
     "AutoModelForSeq2SeqLM": "modeling_vanilla_transformer.VanillaTransformerForConditionalGeneration",
 }
 
-# And which pipeline `pipeline()` is to find in it, for which task.
+# The pipeline that `pipeline()` finds there, by task.
 CUSTOM_PIPELINES = {
     "translation": {"impl": "translation_pipeline.TranslationPipeline", "pt": ["AutoModelForSeq2SeqLM"]}
 }
 
 
 class VanillaTransformerPreTrainedModel(PreTrainedModel):
-    """The base class of every model of this package: says what transformers may do with it.
+    """The base class of every model of this package; its flags tell transformers what it supports.
 
-    Initial weights: projections Xavier-uniform with zero biases, embeddings and learned positions
-    N(0, d_model^-0.5), so that the embeddings times sqrt(d_model) (§3.4) have unit variance, as the sinusoids
-    they are added to have (about 1/2), and the logits of the tied projection start near unit variance too.
+    Initial weights: projections are Xavier-uniform with zero biases; embeddings and learned positions are normal with
+    standard deviation d_model^-0.5. Embeddings times sqrt(d_model) (§3.4) thus have unit variance, similar to the
+    sinusoids (about 1/2), and the logits of the tied projection also start near unit variance.
     """
 
     config: VanillaTransformerConfig
@@ -46,12 +46,12 @@ class VanillaTransformerPreTrainedModel(PreTrainedModel):
     _can_compile_fullgraph = True
 
     def __init__(self, config: VanillaTransformerConfig, *args: Any, **kwargs: Any) -> None:
-        config.validate_architecture()  # once more: a field that was set later has only had its type checked
+        config.validate_architecture()  # again, because setting a field checks only its type
         super().__init__(config, *args, **kwargs)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        # transformers calls this on modules that hold parameters, one by one; `init` skips what was loaded.
+        # transformers calls this for each module with parameters; `init` skips loaded parameters.
         if isinstance(module, nn.Linear):
             init.xavier_uniform_(module.weight)
             if module.bias is not None:
@@ -69,12 +69,12 @@ class VanillaTransformerPreTrainedModel(PreTrainedModel):
             value: a plain `nn.Embedding`, whose parameter is used; a `TokenEmbedding`; or a module that wraps one.
 
         Raises:
-            ValueError: an embedding of another class, of which nobody knows whether it scales.
+            ValueError: embeddings are scaled, and one of another class has no `embed_scale`.
         """
         self.embed_tokens = with_scale(value, self.config)
 
     def get_position_embeddings(self) -> LearnedPositions | tuple[LearnedPositions, ...]:
-        """Table 3 row E: the learned positions, of encoder and decoder where there are two.
+        """Table 3 row E: the learned positions; in a whole model, those of encoder and decoder.
 
         Raises:
             ValueError: the positions are not learned.
@@ -89,13 +89,13 @@ class VanillaTransformerPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def resize_position_embeddings(self, new_num_position_embeddings: int) -> None:
-        """Table 3 row E: makes room for longer texts, or cuts; new positions begin as those of a new model.
+        """Table 3 row E: changes the number of learned positions; added ones start as in a new model.
 
         Args:
-            new_num_position_embeddings: how many positions there shall be, on each side.
+            new_num_position_embeddings: number of positions on each side.
 
         Raises:
-            ValueError: the positions are not learned, the number is less than 1, or this is one stack of a model.
+            ValueError: the positions are not learned, the number is less than 1, or this is only one stack.
         """
         if new_num_position_embeddings < 1:
             raise ValueError(f"`new_num_position_embeddings`={new_num_position_embeddings}; allowed: at least 1")
@@ -112,7 +112,7 @@ class VanillaTransformerPreTrainedModel(PreTrainedModel):
             new[:kept] = old[:kept]
             table.weight = nn.Parameter(new, requires_grad=old.requires_grad)
             table.num_embeddings = new_num_position_embeddings
-        self.config.num_learned_positions = new_num_position_embeddings  # its parts have the same config
+        self.config.num_learned_positions = new_num_position_embeddings  # the stacks share this config
 
     def _resize_token_embeddings(
         self, new_num_tokens: int, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
@@ -125,7 +125,7 @@ class VanillaTransformerPreTrainedModel(PreTrainedModel):
             )
         embeddings = super()._resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
         decoder, size = self.get_decoder(), embeddings.weight.shape[0]
-        # transformers resizes the encoder's embedding and the projection, and afterwards ties what is tied to them.
+        # transformers resizes the encoder's embedding and the projection, and ties the weights afterwards.
         if decoder is not self and self.config.tie_word_embeddings:
             decoder.embed_tokens.num_embeddings = size
         elif decoder is not self:
@@ -134,9 +134,9 @@ class VanillaTransformerPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def untie_embeddings(self) -> None:
-        """§3.4 undone: gives embeddings and projection a matrix each, equal at first, and has the config say so.
+        """§3.4 undone: gives embeddings and projection separate, at first equal matrices, and updates the config.
 
-        Needed before they are to differ: before adapters of one of them are merged, for example.
+        Needed before the matrices may differ, for example before merging adapters of one of them.
         """
         seen = set()
         for part in self.modules():
@@ -150,11 +150,11 @@ class VanillaTransformerPreTrainedModel(PreTrainedModel):
                 part.all_tied_weights_keys = {}
 
     def _is_partly_tied(self) -> bool:
-        """Whether embeddings are tied otherwise than the config says, as after merging peft's `modules_to_save`."""
+        """Whether the tying of embeddings contradicts the config, as after merging peft's `modules_to_save`."""
         weights = dict(self.named_parameters(remove_duplicate=False))
         for pair in (self._tied_weights_keys or {}).items():
             first, second = (weights.get(name) for name in pair)
-            # Copies that are equal are somebody's way of placing a model on devices, and what is on none has no values.
+            # Equal copies count as tied, as they come from placing a model on devices; meta weights have no values.
             if first is second and first is not None and not self.config.tie_word_embeddings:
                 return True
             if self.config.tie_word_embeddings and _differ(first, second):
@@ -162,10 +162,10 @@ class VanillaTransformerPreTrainedModel(PreTrainedModel):
         return False
 
     def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
-        """Saves config and weights; after `register_for_auto_class()` also the code, of all classes and the pipeline.
+        """Saves config and weights; after `register_for_auto_class()` also the code of all classes and the pipeline.
 
-        transformers itself would name only the classes that were registered, though the code of all is there.
-        Embeddings of which only some are tied are untied, with a warning: a reader ties all of them or none.
+        transformers itself would name only the registered classes, although the code of all is there. Partly tied
+        embeddings are untied with a warning, because loading ties all of them or none.
 
         Args:
             *args: as in transformers.
@@ -177,7 +177,7 @@ class VanillaTransformerPreTrainedModel(PreTrainedModel):
         if self._auto_class is not None:
             self.config.auto_map = {**AUTO_MAP, **(getattr(self.config, "auto_map", None) or {})}
             self.config.custom_pipelines = copy.deepcopy(CUSTOM_PIPELINES)  # transformers changes it
-        else:  # these may be of a folder that this was loaded from: they name code that is not saved now
+        else:  # these may come from the loaded folder, and would name code that is not saved now
             for name in ("auto_map", "custom_pipelines"):
                 if hasattr(self.config, name):
                     delattr(self.config, name)

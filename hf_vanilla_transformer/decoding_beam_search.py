@@ -1,24 +1,24 @@
-"""§6.1 beam search: the search itself, whatever model gives the logits."""
+"""§6.1 beam search, independent of the model that gives the logits."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import torch
 
-from .compatibility import SORTS_SAMPLED_CANDIDATES
 from .decoding_rules import DecodingRules
+from .modeling_compatibility import SORTS_SAMPLED_CANDIDATES
 
-# The largest of so many logits stands for all of them while the best are looked for.
+# Chunk size: the search for the best logits first compares the maxima of chunks.
 _CHUNK = 64
-# Fewer numbers than these are looked through one by one.
+# With fewer logits than this, chunks do not pay.
 _WORTH_CHUNKS = 2**16
 
 
 class Steps(Protocol):
-    """What a search asks for logits, position by position."""
+    """Source of the logits for a search, position by position."""
 
     def start(self, prefix: torch.Tensor) -> torch.Tensor:
-        """Logits (B, 1, V) after a prefix (B, P). All logits are good until the next call."""
+        """Logits (B, 1, V) or (B, K, V) after a prefix (B, P). All logits are valid until the next call."""
         ...
 
     def advance(self, tokens: torch.Tensor, parents: torch.Tensor | None = None) -> torch.Tensor:
@@ -26,21 +26,21 @@ class Steps(Protocol):
         ...
 
     def keep(self, rows: torch.Tensor) -> None:
-        """Goes on with the sentences at `rows` only; to be called where `can_drop_rows`."""
+        """Drops all sentences but those at `rows`; requires `can_drop_rows`."""
         ...
 
     @property
     def can_drop_rows(self) -> bool:
-        """Whether sentences may leave."""
+        """Whether sentences may be dropped."""
         ...
 
 
 def gnmt_length_penalty(length: int, alpha: float) -> float:
-    """§6.1 "length penalty": ((5 + n) / 6)^alpha of Wu et al. (2016), by which a log-probability is divided.
+    """§6.1 "length penalty": ((5 + n) / 6)^alpha of Wu et al. (2016), the divisor of a log-probability.
 
     Args:
-        length: n, tokens of the hypothesis, `</s>` among them and the start token not.
-        alpha: 0.6 in the paper; 0 is no penalty.
+        length: n, tokens of the hypothesis, including `</s>` but not the start token.
+        alpha: 0.6 in the paper; 0 means no penalty.
 
     Returns:
         The divisor.
@@ -50,17 +50,17 @@ def gnmt_length_penalty(length: int, alpha: float) -> float:
 
 @dataclass(frozen=True)
 class Ranking:
-    """How hypotheses compare, and when a sentence is decided.
+    """How hypotheses are ranked, and when a sentence is decided.
 
     Args:
-        num_beams: K, hypotheses that are kept.
-        num_wanted: how many of them are asked for.
+        num_beams: K, hypotheses to keep.
+        num_wanted: how many of them to return.
         alpha: of `gnmt_length_penalty`; None for transformers' penalty, n^power.
         power: transformers' `length_penalty`.
-        early_stopping: transformers' argument. With `alpha`, True ends at K hypotheses as it does there; any other
-            value ends once no open beam can win, and not before.
-        may_rise: whether the log-probability of a hypothesis can rise with a token, as it does where something adds a
-            bias; what an open beam will be worth is then not known before it ends.
+        early_stopping: transformers' argument. With `alpha`, True stops at K hypotheses, as in transformers; any other
+            value stops only once no open beam can win.
+        may_rise: whether a token can raise the log-probability of a hypothesis, for example by an added bias. The score
+            of an open beam then has no known bound.
     """
 
     num_beams: int
@@ -71,7 +71,7 @@ class Ranking:
     may_rise: bool = False
 
     def score(self, log_prob: float, length: int) -> float:
-        """The log-probability of a hypothesis of so many tokens, divided by the length penalty."""
+        """The log-probability of a hypothesis of `length` tokens, divided by the length penalty."""
         return log_prob / (length**self.power if self.alpha is None else gnmt_length_penalty(length, self.alpha))
 
     def is_decided(self, finished: list["Hypothesis"], best_open: float, length: int, limit: int) -> bool:
@@ -81,11 +81,11 @@ class Ranking:
             finished: its hypotheses, the best first.
             best_open: log-probability of the best beam that is still open.
             length: tokens of that beam.
-            limit: tokens that a hypothesis may have.
+            limit: maximum tokens of a hypothesis.
 
         Returns:
-            With `alpha`: whether no continuation of an open beam can come among the wanted, where log-probabilities do
-            not rise and the penalty is bounded. Without: transformers' rule.
+            With `alpha`: whether no continuation of an open beam can enter the n-best list, if log-probabilities do not
+            rise and the penalty is bounded. Without: transformers' rule.
         """
         exact = self.alpha is not None and self.early_stopping is not True
         if len(finished) < (self.num_wanted if exact else self.num_beams):
@@ -107,25 +107,26 @@ class Hypothesis(NamedTuple):
     Args:
         score: its log-probability, divided by the length penalty.
         tokens: 1-dimensional, without the prefix.
-        trail: 1-dimensional, for each token the row of logits it was chosen from, as transformers' `beam_indices`.
+        beam_indices: 1-dimensional, for each token the row of logits it was chosen from, as in transformers.
     """
 
     score: float
     tokens: torch.Tensor
-    trail: torch.Tensor
+    beam_indices: torch.Tensor
 
 
 class BeamSearch:
-    """Looks for the best continuations of a prefix, K beams a sentence, all sentences at once.
+    """Searches for the best continuations of a prefix, K beams per sentence, all sentences at once.
 
-    At each position the 2K best continuations of a sentence are considered. Those among the first K that end, with
-    `</s>` or at the limit, are finished; the first K of those that do not end are the beams of the next position.
+    Each position considers the 2K best continuations of a sentence, or more if there are several end tokens. Of the
+    first K, those that end with `</s>` or at the limit are finished. The first K that do not end become the beams of
+    the next position.
 
     Args:
         steps: gives the logits.
         prefix: (B, P).
-        ranking: how hypotheses compare.
-        rules: what ends a hypothesis, whether to draw the 2K continuations instead, and what is made of the logits.
+        ranking: how hypotheses are ranked.
+        rules: what ends a hypothesis, whether to sample the 2K continuations, and how logits become scores.
     """
 
     def __init__(self, steps: Steps, prefix: torch.Tensor, ranking: Ranking, rules: DecodingRules) -> None:
@@ -135,18 +136,18 @@ class BeamSearch:
         batch_size, self.prefix_length = prefix.shape
         self.finished: list[list[Hypothesis]] = [[] for _ in range(batch_size)]
         self.is_done = [False] * batch_size
-        # State of the rows, which are the sentences that have not been dropped.
+        # State of the rows; each row is a sentence that was not dropped.
         self.sentences = list(range(batch_size))
         self.sequences = prefix.unsqueeze(1).expand(-1, self.num_beams, -1)  # (rows, K, L)
-        self.trails = prefix.new_empty(batch_size, self.num_beams, 0)
+        self.beam_indices = prefix.new_empty(batch_size, self.num_beams, 0)
         self.totals = torch.full((batch_size, self.num_beams), -torch.inf, device=prefix.device)
-        self.totals[:, 0] = 0  # all beams are the same prefix at first: it is to be continued once
+        self.totals[:, 0] = 0  # all beams start as the same prefix, which is continued once
         self.limits = rules.limits
         self._first_beams = self._number_beams()
         self._log_probs = self.totals.new_empty(0)
 
     def run(self) -> list[list[Hypothesis]]:
-        """Searches.
+        """Runs the search.
 
         Returns:
             The finished hypotheses of each sentence, at most K, the best first.
@@ -174,7 +175,7 @@ class BeamSearch:
 
     @property
     def length(self) -> int:
-        """Tokens that each open beam has, without the prefix."""
+        """Tokens of each open beam, without the prefix."""
         return self.sequences.shape[-1] - self.prefix_length
 
     def _candidates(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -187,7 +188,7 @@ class BeamSearch:
         if not self.rules.do_sample:
             return _best(log_probs, self.totals, self.num_candidates)
         totals = (log_probs + self.totals.unsqueeze(-1)).flatten(1)
-        # A sentence with nothing left that can be is done, but its row may still be there.
+        # A sentence without a possible continuation is done, but its row may still be there.
         weights = totals.softmax(-1).nan_to_num(1.0)
         indices = torch.multinomial(weights, self.num_candidates)
         if SORTS_SAMPLED_CANDIDATES:
@@ -197,7 +198,7 @@ class BeamSearch:
     def _log_softmax(self, logits: torch.Tensor) -> torch.Tensor:
         if logits.requires_grad:
             return logits.log_softmax(-1)
-        # Into memory that is kept: fresh memory for so many numbers costs more than their softmax.
+        # Reuses one buffer, because allocating so many numbers costs more than their softmax.
         if self._log_probs.numel() < logits.numel():
             self._log_probs = logits.new_empty(logits.numel())
         log_probs = self._log_probs[: logits.numel()].view_as(logits)
@@ -218,7 +219,7 @@ class BeamSearch:
         for row, rank in ends[:, : self.num_beams].nonzero().tolist():
             sentence, parent = self.sentences[row], int(parents[row, rank])
             log_prob = float(log_probs[row, rank].detach())
-            if self.is_done[sentence] or log_prob == -torch.inf:  # what cannot be is no hypothesis
+            if self.is_done[sentence] or log_prob == -torch.inf:  # impossible, so no hypothesis
                 continue
             hypotheses = self.finished[sentence]
             score = self.ranking.score(log_prob, self.length + 1)
@@ -229,7 +230,7 @@ class BeamSearch:
                 Hypothesis(
                     score,
                     torch.cat([self.sequences[row, parent, self.prefix_length :], tokens[row, rank : rank + 1]]),
-                    torch.cat([self.trails[row, parent], chosen_from]),
+                    torch.cat([self.beam_indices[row, parent], chosen_from]),
                 )
             )
             hypotheses.sort(key=lambda hypothesis: -hypothesis.score)
@@ -238,11 +239,11 @@ class BeamSearch:
     def _continue(
         self, log_probs: torch.Tensor, parents: torch.Tensor, tokens: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Takes the first K continuations for the beams of the next position; returns their parents and tokens."""
+        """Makes the first K continuations the beams of the next position; returns their parents and tokens."""
         self.totals, parents, tokens = (part[:, : self.num_beams] for part in (log_probs, parents, tokens))
         self.sequences = torch.cat([_of_parents(self.sequences, parents), tokens.unsqueeze(-1)], dim=-1)
         beams = (parents + self._first_beams).unsqueeze(-1)
-        self.trails = torch.cat([_of_parents(self.trails, parents), beams], dim=-1)
+        self.beam_indices = torch.cat([_of_parents(self.beam_indices, parents), beams], dim=-1)
         return parents, tokens
 
     def _mark_decided(self, ends: torch.Tensor) -> None:
@@ -251,33 +252,33 @@ class BeamSearch:
             self.is_done[sentence] = (
                 self.is_done[sentence]
                 or all_end[row]
-                or best[row] == -torch.inf  # nothing that can be is left
+                or best[row] == -torch.inf  # no possible beam is left
                 or self.ranking.is_decided(self.finished[sentence], best[row], self.length, limits[row])
             )
 
     def _undecided_rows(self) -> torch.Tensor | None:
-        """Drops the decided sentences when they are a quarter of the rows, so that copying pays; returns the others."""
+        """Drops decided sentences once they are a quarter of the rows, so that copying pays; returns the other rows."""
         rows = [row for row, sentence in enumerate(self.sentences) if not self.is_done[sentence]]
         if 4 * len(rows) > 3 * len(self.sentences) or not self.steps.can_drop_rows:
             return None
         self.sentences = [self.sentences[row] for row in rows]
         kept = torch.tensor(rows, device=self.totals.device)
-        self.totals, self.sequences, self.trails, self.limits = (
-            state[kept] for state in (self.totals, self.sequences, self.trails, self.limits)
+        self.totals, self.sequences, self.beam_indices, self.limits = (
+            state[kept] for state in (self.totals, self.sequences, self.beam_indices, self.limits)
         )
         self._first_beams = self._number_beams()
         self.steps.keep(kept)
         return kept
 
     def _number_beams(self) -> torch.Tensor:
-        """The first beam (rows, 1) of each sentence, in the order in which transformers counts them."""
+        """The index (rows, 1) of each sentence's first beam, numbered as in transformers."""
         return torch.tensor(self.sentences, device=self.totals.device).unsqueeze(1) * self.num_beams
 
 
 def _best(scores: torch.Tensor, offsets: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The `count` largest of scores (B, K, V) + offsets (B, K), as (B, count) values and indices k * V + v.
 
-    None of them lies outside the `count` chunks of V with the largest maxima, so only those are sorted.
+    All of them lie in the `count` chunks of V with the largest maxima, so only those are sorted.
     """
     batch_size, num_beams, vocab_size = scores.shape
     num_chunks = vocab_size // _CHUNK
@@ -299,7 +300,7 @@ def _best(scores: torch.Tensor, offsets: torch.Tensor, count: int) -> tuple[torc
 
 
 def most_probable(scores: torch.Tensor) -> torch.Tensor:
-    """The index of the largest of scores (B, V), the first of them if several are: as argmax, which is slow on a CPU.
+    """The index of each row's largest score, the first if several are equal: argmax, but faster on a CPU.
 
     Args:
         scores: (B, V).
@@ -311,7 +312,7 @@ def most_probable(scores: torch.Tensor) -> torch.Tensor:
     if scores.numel() < _WORTH_CHUNKS:
         return scores.argmax(-1)
     chunked = scores[:, : num_chunks * _CHUNK].unflatten(-1, (num_chunks, _CHUNK))
-    # Rows may lie side by side, and then have to be reduced so.
+    # If rows lie side by side in memory, reduce in that order.
     lie_side_by_side = scores.stride(0) == 1 < len(scores)
     maxima = chunked.permute(1, 2, 0).amax(1).t() if lie_side_by_side else chunked.amax(-1)  # (B, chunks)
     rest = scores[:, num_chunks * _CHUNK :]
@@ -319,7 +320,7 @@ def most_probable(scores: torch.Tensor) -> torch.Tensor:
         maxima = torch.cat([maxima, rest.amax(-1, keepdim=True)], dim=-1)
     chunks = maxima.argmax(-1, keepdim=True)
     places = chunks * _CHUNK + torch.arange(_CHUNK, device=scores.device)
-    # Places beyond the end are the last one once more, and argmax takes the first.
+    # Places beyond the end repeat the last one, and argmax takes the first.
     places = places.clamp(max=scores.shape[-1] - 1)
     return places.gather(1, scores.gather(1, places).argmax(-1, keepdim=True)).squeeze(1)
 
@@ -331,28 +332,28 @@ def _of_parents(states: torch.Tensor, parents: torch.Tensor) -> torch.Tensor:
 def stack_hypotheses(
     found: list[list[Hypothesis]], prefix: torch.Tensor, num_wanted: int, padding: int
 ) -> dict[str, Any]:
-    """The best hypotheses of all sentences as transformers returns them.
+    """The n-best lists of all sentences, as transformers returns them.
 
     Args:
         found: what `BeamSearch.run` returned.
         prefix: (B, P).
-        num_wanted: hypotheses a sentence.
-        padding: the token that fills up the shorter.
+        num_wanted: hypotheses per sentence.
+        padding: the token that pads shorter ones.
 
     Returns:
         `sequences` (B * num_wanted, L) with the prefix, `sequences_scores` (B * num_wanted,), and `beam_indices`
-        (B * num_wanted, L - P) with -1 as padding. Where a vocabulary is too small for so many hypotheses, those that
-        are missing have no token and the score -inf.
+        (B * num_wanted, L - P) with -1 as padding. If a vocabulary is too small for so many hypotheses, the missing
+        ones have no token and the score -inf.
     """
     nothing = Hypothesis(-torch.inf, prefix.new_empty(0), prefix.new_empty(0))
     chosen = [(hypotheses + [nothing] * num_wanted)[:num_wanted] for hypotheses in found]
     flat = [hypothesis for hypotheses in chosen for hypothesis in hypotheses]
-    tokens, trails = (
+    tokens, beam_indices = (
         torch.nn.utils.rnn.pad_sequence([getattr(h, name) for h in flat], batch_first=True, padding_value=value)
-        for name, value in (("tokens", padding), ("trail", -1))
+        for name, value in (("tokens", padding), ("beam_indices", -1))
     )
     return {
         "sequences": torch.cat([prefix.repeat_interleave(num_wanted, dim=0), tokens], dim=1),
         "sequences_scores": torch.tensor([h.score for h in flat], device=prefix.device),
-        "beam_indices": trails,
+        "beam_indices": beam_indices,
     }

@@ -1,16 +1,17 @@
-"""§3.4 "pre-softmax linear transformation" of few rows, as one step of decoding asks for it."""
+"""§3.4 "pre-softmax linear transformation" of a few rows, as in one decoding step."""
 
 import torch
 
-# With more rows torch's own product is as fast, and gives logits that lie row by row.
+# With more rows, torch's own product is as fast, and gives row-major logits.
 _FEW_ROWS = 64
 
 
-class TallProjection:
-    """The pre-softmax projection (§3.4) of few rows, on a CPU.
+class SlicedProjection:
+    """The pre-softmax projection (§3.4) of a few rows, on a CPU.
 
-    There torch multiplies few rows by a tall matrix on one core, and pays for fresh memory at each step. So the matrix
-    is cut into a slice for each core, is read in its own order, and the logits go to memory that is kept.
+    There torch multiplies a few rows by a tall matrix on one core, and allocates memory at each step. This class cuts
+    the matrix into one slice per core (if V is divisible by their number), reads it in memory order, and reuses the
+    memory of the logits.
 
     Args:
         weight: (V, D).
@@ -25,13 +26,13 @@ class TallProjection:
 
     @staticmethod
     def is_for(weight: torch.Tensor) -> bool:
-        """Whether this can be done, and pays: for float32 on a CPU, where no gradient is wanted."""
+        """Whether this works and pays: float32 on a CPU, with gradients and autocast disabled."""
         is_plain = type(weight) in (torch.Tensor, torch.nn.Parameter) and weight.dtype == torch.float32
         is_wanted = not (torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"))
         return is_plain and weight.device.type == "cpu" and is_wanted
 
     def __call__(self, states: torch.Tensor) -> torch.Tensor:
-        """Maps (B, K, D) to logits (B, K, V), which are good until the next call; few rows lie side by side."""
+        """Maps (B, K, D) to logits (B, K, V), valid until the next call; those of few rows are column-major."""
         vocab_size, d_model = self.weight.shape
         rows = states.reshape(-1, d_model)  # (R, D)
         if self._memory.numel() < len(rows) * vocab_size:

@@ -1,23 +1,23 @@
-"""§3.2.3 masked self-attention, step by step: a cache of keys and values that grows without copying."""
+"""§3.2.3 masked self-attention, step by step: a key/value cache that grows without copying."""
 
 import torch
 from transformers.cache_utils import DynamicLayer
 
-# Room for so many positions at first; it doubles whenever it is full.
+# Initial capacity in positions; it doubles when it is full.
 _ROOM = 32
 
 
 class GrowingLayer(DynamicLayer):
-    """The keys and values of one layer, kept in buffers with room to spare (§3.2.3, masked self-attention).
+    """The key/value cache of one layer, in buffers with spare capacity (§3.2.3, masked self-attention).
 
-    transformers' own layer copies everything at each new position, which adds up to the square of the length.
+    transformers' own layer copies everything at each new position, which costs time quadratic in the length.
     """
 
     keys: torch.Tensor
     values: torch.Tensor
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        """Begins empty, with the type and device of the first states."""
+        """Starts empty, with the dtype and device of the first states."""
         super().lazy_initialization(key_states, value_states)
         self._buffers: tuple[torch.Tensor, torch.Tensor] | None = None
         self._views: tuple[torch.Tensor, torch.Tensor] | None = None
@@ -30,22 +30,22 @@ class GrowingLayer(DynamicLayer):
         Args:
             key_states: the new keys.
             value_states: the new values.
-            *args: what other kinds of layers take.
+            *args: arguments of other layers, unused.
             **kwargs: likewise.
 
         Returns:
-            All keys and all values: views of the buffers, good until the next call.
+            All keys and all values: views of the buffers, unless gradients are enabled, valid until the next call.
         """
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         length = self.keys.shape[-2] if self.keys.dim() == 4 else 0
         new_length = key_states.shape[-2]
         end = length + new_length
-        if torch.is_grad_enabled():  # a backward pass needs what was there before
+        if torch.is_grad_enabled():  # the backward pass needs the old tensors
             self.keys = torch.cat([self.keys, key_states], dim=-2) if length else key_states
             self.values = torch.cat([self.values, value_states], dim=-2) if length else value_states
             return self.keys, self.values
-        # Whoever reorders or selects rows leaves states that are no longer the beginning of the buffers.
+        # After rows are reordered or selected, the states are no longer the beginning of the buffers.
         are_ours = self._views is not None and self.keys is self._views[0] and self.values is self._views[1]
         if (
             self._buffers is None

@@ -1,6 +1,6 @@
-"""Figure 1's boxes, called many times in a row: the same `forward` without the cost of calling modules.
+"""Figure 1's modules, called many times in a row: the same `forward` without the overhead of module calls.
 
-At one position of a small model, calling a module and looking up its parts takes as long as its arithmetic.
+At one position of a small model, calling a module and looking up its parts takes as long as the arithmetic.
 """
 
 import inspect
@@ -17,10 +17,10 @@ from .dropout import Dropout
 
 
 def is_changed(module: nn.Module) -> bool:
-    """Whether somebody has replaced the `forward` of a module, or put a hook before or after it.
+    """Whether the `forward` of a module was replaced or has hooks.
 
-    Hooks of transformers that record outputs do not count: they stay for good once outputs were asked for, and do
-    nothing unless they are again.
+    Hooks of transformers that record outputs do not count: once outputs were requested they stay, and do nothing
+    unless outputs are requested again.
     """
     if "forward" in vars(module):
         return True
@@ -41,9 +41,9 @@ def _does_something(hook: Callable[..., Any]) -> bool:
 
 
 def is_plain_product(head: nn.Module) -> bool:
-    """Whether a projection only multiplies by its matrix, so that the loss may do so in its place.
+    """Whether a projection only multiplies by its matrix, so the loss can do this itself.
 
-    One that was replaced, wrapped, hooked or quantised does more, or by another arithmetic, and has to be called.
+    A replaced, wrapped, hooked or quantised one does more, or uses other arithmetic, and has to be called.
 
     Args:
         head: any module.
@@ -58,12 +58,12 @@ def is_plain_product(head: nn.Module) -> bool:
 
 
 class ModuleView:
-    """Stands for a module as the `self` of its own functions; its parts are functions, found without a search.
+    """Replaces a module as `self` in its own methods; its parts are functions, found without a search.
 
     Args:
-        module: the module; what it holds now is what the view holds.
-        as_written: of the classes whose modules can have a view, the `forward` that they were written with. Those that
-            call `super()` cannot.
+        module: the module; the view copies its current attributes.
+        as_written: maps the classes whose modules can have a view to their original `forward`, which must not call
+            `super()`.
     """
 
     def __init__(self, module: nn.Module, as_written: Mapping[Any, Callable[..., Any]]) -> None:
@@ -79,15 +79,15 @@ class ModuleView:
 
 
 def as_function(module: nn.Module, as_written: Mapping[Any, Callable[..., Any]]) -> Any:
-    """What a module computes, in its state of now, for calls that follow each other.
+    """Turns a module in its current state into a function for repeated calls.
 
     Args:
-        module: any.
+        module: any module.
         as_written: as in `ModuleView`.
 
     Returns:
-        A function that takes what the module takes; the module itself wherever calling it does more than its `forward`,
-        or somebody has changed it; and of a list of modules, a list.
+        A function with the module's arguments; the module itself if calling it does more than its `forward`, or if it
+        was changed; for a list of modules, a list of these.
     """
     kind: Any = type(module)
     if kind is nn.ModuleList:
@@ -102,7 +102,7 @@ def as_function(module: nn.Module, as_written: Mapping[Any, Callable[..., Any]])
     is_checkpointed = module.training and getattr(module, "gradient_checkpointing", False)
     if kind not in as_written or kind.forward is not as_written[kind] or is_checkpointed:
         return module
-    # transformers wraps `forward` of layers to make gradient checkpoints, of which there are none here.
+    # transformers wraps the `forward` of layers for gradient checkpointing, which is off here.
     return partial(inspect.unwrap(kind.forward), ModuleView(module, as_written))
 
 
@@ -112,7 +112,7 @@ _PLAIN: dict[Any, Callable[..., Any]] = {each: each.forward for each in (nn.Line
 
 def _plain_function(module: Any) -> Callable[[torch.Tensor], torch.Tensor]:
     if isinstance(module, nn.Linear):
-        # By position, as nn.Linear does: quantised tensors, which compute F.linear themselves, look for them there.
+        # By position, as in nn.Linear, because quantised tensors that override F.linear look for them there.
         matrix, vector = module.weight, module.bias
         return lambda states: F.linear(states, matrix, vector)
     if isinstance(module, nn.LayerNorm):

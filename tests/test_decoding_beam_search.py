@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hf_vanilla_transformer import beam_search
+from hf_vanilla_transformer import decoding_beam_search as beam_search
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 1000), (1, 4, 641), (3, 1, 64), (2, 2, 5)])

@@ -1,38 +1,38 @@
-"""§6.1 for any length of input: tokenised sentences, in pieces where a model has learned positions (§3.5) for fewer."""
+"""§6.1 for input of any length: tokenised sentences, in pieces if a model has too few learned positions (§3.5)."""
 
 import re
 from collections.abc import Iterator, Sequence
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .tags import known_tag_tokens, leading_tags, tagged
-from .text_to_ids import text_to_ids
+from .tokenization_ids import text_to_ids
+from .tokenization_tags import known_tag_tokens, leading_tags, tagged
 
-# Where a text that is too long is best cut: after a sentence, else between words.
+# Where to cut a text that is too long: after a sentence, else between words.
 _CUTS = (re.compile(r"(?<=[.!?…])\s+|(?<=[。！？])"), re.compile(r"\s+"))
 
 
 def source_pieces(
     tokenizer: PreTrainedTokenizerBase, sentences: Sequence[str], max_length: int | None, tag: str | None = None
 ) -> list[list[list[int]]]:
-    """Tokenises sentences, and cuts those that have more tokens than the model has positions into pieces that fit.
+    """Tokenises sentences, and cuts those with more tokens than the model has positions into pieces that fit.
 
-    A piece ends at the end of a sentence, else between words, else anywhere, whichever such place is nearest to the
-    middle; and so again until all pieces fit. Tags that the sentence begins with are in front of each.
+    A text is cut at the end of a sentence, else between words, else anywhere, at the place nearest to its middle. This
+    repeats until all pieces fit. Tags at the start of the sentence are put before each piece.
 
     Args:
-        tokenizer: of the model.
+        tokenizer: the model's.
         sentences: text.
-        max_length: tokens that a source may have, special ones among them; None for any number.
-        tag: what to put in front of each, as in `tags.tag_tokens`; None for nothing.
+        max_length: maximum tokens of a source, including special ones; None for no limit.
+        tag: the tags to put before each, as in `tokenization_tags.tag_tokens`; None for none.
 
     Returns:
         For each sentence the token ids of its pieces; no piece for a sentence without a visible character.
 
     Raises:
-        TypeError: a sentence is no string.
-        ValueError: a sentence is no text in Unicode, or cannot be cut into pieces that fit; or the tokenizer does
-            not have the tag.
+        TypeError: a sentence is not a string.
+        ValueError: a sentence is not valid Unicode, or cannot be cut into pieces that fit; or the tokenizer does not
+            have the tag.
     """
     tokens = known_tag_tokens(tokenizer, tag)
     for sentence in sentences:
@@ -84,7 +84,7 @@ def _cut(tokenizer: PreTrainedTokenizerBase, tags: list[str], text: str, max_len
 
 
 def max_source_length(model: PreTrainedModel) -> int | None:
-    """Tokens that a source may have: the positions a model has, the least of an ensemble's; None for no limit."""
+    """Maximum tokens of a source: the positions of a model, the fewest in an ensemble; None for no limit."""
     configs = [part.config for part in model.modules() if isinstance(part, PreTrainedModel)]
     limits = [getattr(config, "max_position_embeddings", None) for config in configs]
     return min((limit for limit in limits if limit is not None), default=None)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
 from hf_vanilla_transformer.data import train_tokenizer
 from hf_vanilla_transformer.inference import EnsembleForConditionalGeneration
-from hf_vanilla_transformer.source_pieces import max_source_length, source_pieces
+from hf_vanilla_transformer.translation_pieces import max_source_length, source_pieces
 
 TOKENIZER = train_tokenizer(texts=["a b c"], vocab_size=262)
 

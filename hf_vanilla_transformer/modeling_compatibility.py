@@ -1,7 +1,7 @@
-"""Figure 1 and transformers: the versions this code works with, their two names of the cache, and strict arguments.
+"""Figure 1 and transformers: supported versions, the two names of the cache, and strict arguments.
 
-Up to transformers 5.23 the cache of keys and values is called `past_key_values`, from 5.24 on `cache`. In here it is
-always `cache`; what callers from outside use is their choice.
+Up to transformers 5.23 the key/value cache is called `past_key_values`, from 5.24 on `cache`. This package uses only
+`cache` internally; callers may use either name.
 """
 
 import difflib
@@ -27,7 +27,7 @@ def parsed_version(version: str) -> tuple[int, int]:
     return int(major), int(minor)
 
 
-# (major, minor): the tests have passed on the first, on the last, and on some between.
+# (major, minor): the tests have passed on these two and on some versions in between.
 OLDEST_TRANSFORMERS = (5, 18)
 NEWEST_TESTED_TRANSFORMERS = (5, 24)
 
@@ -35,18 +35,18 @@ CACHE_NAMES = ("cache", "past_key_values")
 # The name that the installed transformers uses in its outputs and in the keyword arguments of generation.
 CACHE = "cache" if any(field.name == "cache" for field in fields(Seq2SeqLMOutput)) else "past_key_values"
 
-# Since 5.24 beam search puts the candidates that it drew in order before it takes the first of them.
+# Since 5.24, beam search sorts its sampled candidates before it takes the first of them.
 SORTS_SAMPLED_CANDIDATES = parsed_version(transformers.__version__) >= (5, 24)
 
-# What every public `forward` takes besides the arguments that it names: for recorded outputs, and for flex attention.
+# Arguments that every public `forward` takes besides its named ones, for recorded outputs and flex attention.
 PASSED_ON = ("output_attentions", "output_hidden_states", "return_dict", "kernel_options")
 
 
 def refuse_old_transformers(version: str) -> None:
-    """Refuses a transformers on which this code would be wrong.
+    """Refuses a version of transformers that is too old for this code.
 
     Args:
-        version: of transformers.
+        version: that of transformers.
 
     Raises:
         ImportError: it is older than `OLDEST_TRANSFORMERS`.
@@ -63,17 +63,17 @@ refuse_old_transformers(transformers.__version__)
 
 
 def recorder(module_class: type, index: int, layers: str | None = None, name: str | None = None) -> OutputRecorder:
-    """What transformers is to record as hidden states or attentions of a stack.
+    """Describes the outputs that transformers records as a stack's hidden states or attentions.
 
     Args:
-        module_class: whose outputs.
-        index: which of them.
-        layers: the field of the config that says how many layers there are, for indices from the end. transformers
-            before 5.23 has no such indices.
-        name: which sub-module of that class, where there are several.
+        module_class: the class whose outputs are recorded.
+        index: which of its outputs.
+        layers: the config field with the number of layers, for indices from the end. transformers before 5.23 has no
+            such indices.
+        name: the sub-module of that class, if there are several.
 
     Returns:
-        The description that `_can_record_outputs` holds.
+        An entry of `_can_record_outputs`.
     """
     options: dict[str, Any] = {"index": index, "layer_name": name}
     if layers is not None and any(field.name == "num_hidden_layers_key" for field in fields(OutputRecorder)):
@@ -82,21 +82,21 @@ def recorder(module_class: type, index: int, layers: str | None = None, name: st
 
 
 def with_cache_named(name: str, arguments: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Renames the cache among keyword arguments, whichever of its names the caller used.
+    """Renames the cache in keyword arguments, whichever name the caller used.
 
     Args:
-        name: the name it gets; where there is no cache, neither name is left.
+        name: its new name; without a cache, neither name remains.
         arguments: keyword arguments.
-        where: what they are for, for the message.
+        where: the callee, for the error message.
 
     Returns:
-        All arguments.
+        All arguments, with the cache renamed.
 
     Raises:
-        TypeError: two caches were given under the two names. An empty one does not count.
+        TypeError: different caches were given under the two names. An empty one does not count.
     """
     given = [each for each in CACHE_NAMES if arguments.get(each) is not None]
-    if len(given) > 1:  # peft's prefix tuning puts its prefix beside the empty cache that generation has made
+    if len(given) > 1:  # peft's prefix tuning passes its prefix beside the empty cache of generation
         given = [each for each in given if arguments[each].get_seq_length() > 0] or [name]
     if len({id(arguments[each]) for each in given}) > 1:
         raise TypeError(
@@ -109,16 +109,16 @@ def with_cache_named(name: str, arguments: Mapping[str, Any], where: str) -> dic
 
 
 def cache_of_generation(model_kwargs: Mapping[str, Any]) -> Cache | None:
-    """The cache that a loop of `generate()` hands on, or None.
+    """Finds the cache that a decoding loop of `generate()` passes to the model.
 
     Args:
-        model_kwargs: what the loop passes to the model.
+        model_kwargs: the arguments that the loop passes.
 
     Returns:
-        The cache under the name that the installed transformers uses.
+        The cache, or None.
 
     Raises:
-        RuntimeError: a cache came under a name that is not known here. Without it, decoding would go wrong silently.
+        RuntimeError: a cache has an unexpected name. Without it, decoding would silently go wrong.
     """
     for name, value in model_kwargs.items():
         if isinstance(value, Cache) and name != CACHE:
@@ -131,16 +131,16 @@ def cache_of_generation(model_kwargs: Mapping[str, Any]) -> Cache | None:
 
 
 def strict_forward(forward: Callable[..., Any]) -> Callable[..., Any]:
-    """Makes a public `forward` refuse arguments that it does not know, and take the cache under both names.
+    """Makes a public `forward` refuse unknown arguments and accept the cache under both names.
 
-    An argument that was renamed, misspelt or meant for another model ends in an error and not in other numbers. This
-    must be the outermost decorator. The signature says exactly what is taken: transformers, peft and exporters read it.
+    An argument that was renamed, misspelt or meant for another model raises an error instead of silently doing nothing.
+    This must be the outermost decorator. Its signature is exact, because transformers, peft and exporters read it.
 
     Args:
-        forward: names each argument that it uses; its `**kwargs` get those of `PASSED_ON` only.
+        forward: names each argument that it uses; its `**kwargs` get only those of `PASSED_ON`.
 
     Returns:
-        A function that takes the same, the `PASSED_ON`, and `token_type_ids`, which it leaves out with one warning.
+        A function that takes the same, the `PASSED_ON`, and `token_type_ids`, which it ignores with one warning.
     """
     named = [each for each in inspect.signature(forward).parameters.values() if each.kind is not each.VAR_KEYWORD]
     has_cache = any(each.name == "cache" for each in named)
@@ -166,7 +166,7 @@ def strict_forward(forward: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def warn_about_token_types() -> None:
-    """Says once that `token_type_ids` are left out: tokenizers made for BERT add them unasked."""
+    """Warns once that `token_type_ids` are ignored; tokenizers made for BERT add them by default."""
     logger.warning_once(
         "`token_type_ids` were given and are left out, for this model has no token types; make the tokenizer with "
         'model_input_names=["input_ids", "attention_mask"] to be rid of them'
@@ -183,7 +183,7 @@ def _without_empty(arguments: dict[str, Any], known: set[str], model: str) -> di
 
 
 class AnswersToBothCacheNames:
-    """An output whose cache is read as `cache` and as `past_key_values` alike, whichever of the two is its field."""
+    """An output whose cache can be read both as `cache` and as `past_key_values`, whichever is its field."""
 
     def __getitem__(self, key: Any) -> Any:
         return super().__getitem__(_field(key))  # type: ignore[misc]
@@ -192,7 +192,7 @@ class AnswersToBothCacheNames:
         return super().__contains__(_field(key))  # type: ignore[misc]
 
     def get(self, key: Any, default: Any = None) -> Any:
-        """What stands under `key`, or `default`."""
+        """The value of `key`, or `default`."""
         return super().get(_field(key), default)  # type: ignore[misc]
 
 

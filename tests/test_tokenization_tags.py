@@ -3,8 +3,8 @@
 import pytest
 
 from hf_vanilla_transformer.data import train_tokenizer
-from hf_vanilla_transformer.tags import known_tag_tokens, leading_tags, tag_tokens, tagged
-from hf_vanilla_transformer.text_to_ids import text_to_ids
+from hf_vanilla_transformer.tokenization_ids import text_to_ids
+from hf_vanilla_transformer.tokenization_tags import known_tag_tokens, leading_tags, tag_tokens, tagged
 
 
 @pytest.fixture(scope="module")

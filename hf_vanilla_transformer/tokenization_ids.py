@@ -1,7 +1,7 @@
-"""§5.1, text as token ids: what only looks like a control token is text; tokens that a user added are tokens.
+"""§5.1, text as token ids: text that looks like a control token stays text; tokens that users added are tokens.
 
-A plain `tokenizer(text)` takes `</s>` in a text for its end, and `tokenizer(text, split_special_tokens=True)` cuts a
-language tag that was added as a special token into letters. Neither will do for the text of users.
+A plain `tokenizer(text)` reads `</s>` in a text as its end, and `tokenizer(text, split_special_tokens=True)` splits a
+language tag that was added as a special token into letters. Neither is right for user text.
 """
 
 import copy
@@ -11,7 +11,7 @@ from typing import Any
 
 from transformers import AddedToken, PreTrainedTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-# A token's place is its id in the vocabularies that `train_tokenizer` learns.
+# A token's index is its id in the vocabularies that `train_tokenizer` learns.
 BOS, PAD, EOS, UNK = SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>")
 SENTINEL = "<sentinel_{}>"
 
@@ -20,30 +20,30 @@ _SENTINEL_PATTERN = re.compile(SENTINEL.format(r"\d+"))
 
 
 def text_to_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], as_target: bool = False) -> list[list[int]]:
-    """Tokenises the text of users (§5.1), in which nothing is a control token but what a user has added as one.
+    """Tokenises user text (§5.1), in which only tokens that a user added count as control tokens.
 
-    Never read from text are the named tokens of the tokenizer (`bos_token`, `eos_token`, `pad_token`, `unk_token`,
-    `sep_token`, `cls_token`, `mask_token`), `<s>`, `<pad>`, `</s>` and `<unk>` whatever they are called, and sentinels.
-    All other added tokens are one token each, whether special (`extra_special_tokens`) or not (`add_tokens`), and
-    whatever `split_special_tokens` the tokenizer was saved with.
+    Three kinds are never read from text: named tokens of the tokenizer (`bos_token`, `eos_token`, `pad_token`,
+    `unk_token`, `sep_token`, `cls_token`, `mask_token`); `<s>`, `<pad>`, `</s>` and `<unk>`, named or not; and
+    sentinels. Every other added token is one token, special (`extra_special_tokens`) or not (`add_tokens`), regardless
+    of the `split_special_tokens` that the tokenizer was saved with.
 
-    Where a tokenizer cannot do that, it reads text its own way. If the model itself makes `</s>` of a text, as a
-    vocabulary of whole words does, it still does. A tokenizer written in Python passes over all of its added tokens or
-    over none: over none in a text that has a control token and another added one. One that is neither
-    `PreTrainedTokenizerFast` nor `PreTrainedTokenizer` is called as it is.
+    A tokenizer that cannot do this reads text its own way. If its model itself makes `</s>` of text, as a vocabulary of
+    whole words does, it still does. A tokenizer written in Python reads all of its added tokens as text or none: none
+    if a text has a control token and another added one. One that is neither `PreTrainedTokenizerFast` nor
+    `PreTrainedTokenizer` is called unchanged.
 
     Args:
         tokenizer: any tokenizer; it is not changed.
         texts: what to tokenise.
-        as_target: whether they are what the tokenizer calls `text_target`; for some that is another language.
+        as_target: whether to pass them as `text_target`; for some tokenizers that is another language.
 
     Returns:
-        The token ids of each text, with those that the tokenizer adds, such as `</s>`. Nothing is truncated or padded.
+        The token ids of each text, including those that the tokenizer adds, such as `</s>`; not truncated or padded.
     """
 
     def read(reader: PreTrainedTokenizerBase, chosen: list[str], **options: Any) -> list[list[int]]:
         column = "text_target" if as_target else "text"
-        # Not verbose: what is to be done about a text that is too long is the caller's business.
+        # Not verbose: the caller decides what to do about a text that is too long.
         return reader(**{column: chosen}, verbose=False, **options)["input_ids"] if chosen else []
 
     if not isinstance(tokenizer, PreTrainedTokenizerFast | PreTrainedTokenizer):
@@ -69,15 +69,15 @@ def tokens_in_text(tokenizer: PreTrainedTokenizerBase) -> list[str]:
 
 
 def text_backend(tokenizer: PreTrainedTokenizerFast, as_target: bool = False) -> Any:
-    """Builds what reads the text of users for a fast tokenizer: it passes over control tokens, and over no others.
+    """Builds the backend that reads user text for a fast tokenizer: only control tokens are read as plain text.
 
     Args:
-        tokenizer: it is left as it is, but its vocabulary is shared.
-        as_target: whether it reads what the tokenizer calls `text_target`.
+        tokenizer: it is not changed, but its vocabulary is shared.
+        as_target: whether the backend reads `text_target`.
 
     Returns:
-        A `tokenizers.Tokenizer` that neither truncates nor pads. It passes over control tokens while its
-        `encode_special_tokens` is True, which is lost when it is copied.
+        A `tokenizers.Tokenizer` that neither truncates nor pads. It reads control tokens as text while its
+        `encode_special_tokens` is True, a setting that copies lose.
     """
     backend, names = tokenizer.backend_tokenizer, _control_names(tokenizer)
     reader = type(backend)(backend.model)
@@ -85,7 +85,7 @@ def text_backend(tokenizer: PreTrainedTokenizerFast, as_target: bool = False) ->
     for part in ("normalizer", "pre_tokenizer", "post_processor", "decoder"):
         setattr(reader, part, getattr(backend, part))
     _switch_mode(tokenizer, as_target=False)
-    # `tokenizers` passes over special tokens. Added in the order of their ids, tokens get the same ids again.
+    # `tokenizers` reads only special tokens as text. Added in the order of their ids, tokens keep their ids.
     added = [token for _, token in sorted(backend.get_added_tokens_decoder().items())]
     reader.add_tokens(
         [AddedToken(**{**token.__getstate__(), "special": _is_control(token.content, names)}) for token in added]
@@ -95,7 +95,7 @@ def text_backend(tokenizer: PreTrainedTokenizerFast, as_target: bool = False) ->
 
 
 def _switch_mode(tokenizer: PreTrainedTokenizerFast, as_target: bool) -> None:
-    """Has a tokenizer that reads targets in another way than sources do so, as its own `__call__` does."""
+    """Switches a tokenizer to sources or targets, if it tells them apart, as its own `__call__` does."""
     switch = getattr(tokenizer, "_switch_to_target_mode" if as_target else "_switch_to_input_mode", None)
     if switch is not None:
         switch()
@@ -104,14 +104,14 @@ def _switch_mode(tokenizer: PreTrainedTokenizerFast, as_target: bool) -> None:
 def _has_control_tokens_to_pass_over(
     tokenizer: PreTrainedTokenizerFast | PreTrainedTokenizer, texts: Sequence[str]
 ) -> list[bool]:
-    """Whether a text may have any, and the tokenizer can pass over them."""
+    """Whether each text may have control tokens that the tokenizer can read as text."""
     names, kept_whole = _control_names(tokenizer), []
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         kept_whole = tokens_in_text(tokenizer)
     elif tokenizer.backend_tokenizer.normalizer is not None:
         added = tokenizer.backend_tokenizer.get_added_tokens_decoder().values()
         if any(token.normalized and _is_control(token.content, names) for token in added):
-            return [True] * len(texts)  # such a token is found in what becomes of a text, however the text spells it
+            return [True] * len(texts)  # such a token is matched in normalised text, however the text spells it
     spellings = (*names, _SENTINEL_START)
     return [
         any(spelling in text for spelling in spellings) and not any(token in text for token in kept_whole)

@@ -5,7 +5,7 @@ import torch
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
 from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
-from hf_vanilla_transformer.growing_cache import GrowingLayer
+from hf_vanilla_transformer.decoding_cache import GrowingLayer
 
 
 def build(**fields):

@@ -8,9 +8,10 @@ import pytest
 import torch
 import transformers
 
-from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration, self_check
+from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
+from hf_vanilla_transformer import decoding_self_check as self_check
 from hf_vanilla_transformer.decoder import Decoder
-from hf_vanilla_transformer.growing_cache import GrowingLayer
+from hf_vanilla_transformer.decoding_cache import GrowingLayer
 from hf_vanilla_transformer.inference import EnsembleForConditionalGeneration
 
 

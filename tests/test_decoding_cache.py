@@ -3,7 +3,7 @@
 import torch
 from transformers.cache_utils import DynamicLayer
 
-from hf_vanilla_transformer.growing_cache import GrowingLayer
+from hf_vanilla_transformer.decoding_cache import GrowingLayer
 
 
 def test_a_growing_layer_holds_what_a_dynamic_layer_holds():

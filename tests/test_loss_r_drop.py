@@ -5,7 +5,7 @@ import torch
 from torch.distributions import Categorical, kl_divergence
 
 from hf_vanilla_transformer.loss import label_smoothed_cross_entropy
-from hf_vanilla_transformer.r_drop import r_drop_divergence
+from hf_vanilla_transformer.loss_r_drop import r_drop_divergence
 
 LABELS = torch.tensor([[3, 0, -100], [5, -100, -100]])
 

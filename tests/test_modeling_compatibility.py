@@ -9,8 +9,9 @@ import transformers
 from transformers import DynamicCache, Seq2SeqTrainer, Seq2SeqTrainingArguments
 from transformers.cache_utils import EncoderDecoderCache
 
-from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration, compatibility
-from hf_vanilla_transformer.compatibility import (
+from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
+from hf_vanilla_transformer import modeling_compatibility as compatibility
+from hf_vanilla_transformer.modeling_compatibility import (
     CACHE,
     CACHE_NAMES,
     NEWEST_TESTED_TRANSFORMERS,

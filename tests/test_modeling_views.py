@@ -11,7 +11,7 @@ from hf_vanilla_transformer.attention import MultiHeadAttention
 from hf_vanilla_transformer.decoder import DecoderLayer, PreNormDecoderLayer
 from hf_vanilla_transformer.dropout import Dropout
 from hf_vanilla_transformer.feed_forward import FeedForward
-from hf_vanilla_transformer.module_views import ModuleView, as_function, has_global_hook, is_changed
+from hf_vanilla_transformer.modeling_views import ModuleView, as_function, has_global_hook, is_changed
 
 CONFIG = VanillaTransformerConfig(vocab_size=9, d_model=8, num_heads=2, d_ff=16, dropout=0.5)
 AS_WRITTEN = {each: each.forward for each in (DecoderLayer, PreNormDecoderLayer, MultiHeadAttention, FeedForward)}
