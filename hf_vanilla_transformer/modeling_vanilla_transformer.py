@@ -262,7 +262,12 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
             `loss`, `logits` (B, T, V) or None, `nll_loss`, and what `VanillaTransformerModel` returns except
             `last_hidden_state`. Losses are in nats per label, and 0 without any label. In train mode `loss` is smoothed
             by the config's `label_smoothing`; in eval mode it is not, so exp(loss) is the perplexity.
+
+        Raises:
+            ValueError: `r_drop` is set without labels, or the labels are not the same ones twice.
         """
+        if r_drop and labels is None:
+            raise ValueError(f"r_drop={r_drop} is part of the loss, and has no effect without `labels`")
         if labels is not None:
             if decoder_input_ids is None and decoder_inputs_embeds is None:
                 decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)

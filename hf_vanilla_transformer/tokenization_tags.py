@@ -55,6 +55,28 @@ def known_tag_tokens(tokenizer: PreTrainedTokenizerBase, tag: str | None) -> lis
     return tokens
 
 
+def tags_to_add(tokenizer: PreTrainedTokenizerBase, tag: str | None) -> list[str]:
+    """Parses tags that are put before sources, and refuses those that the tokenizer puts there by itself.
+
+    Args:
+        tokenizer: the model's.
+        tag: as in `tag_tokens`; None for no tag.
+
+    Returns:
+        The tokens.
+
+    Raises:
+        ValueError: a tag is not an added token of the tokenizer, or would stand before each source twice.
+    """
+    tokens = known_tag_tokens(tokenizer, tag)
+    if twice := [token for token in tokens if token in getattr(tokenizer, "prefix", [])]:
+        raise ValueError(
+            f"tag={tag}: the tokenizer puts {' '.join(twice)} before every source by itself (src_lang, tgt_lang, tag); "
+            "leave the tag out"
+        )
+    return tokens
+
+
 def tagged(text: str, tokens: Sequence[str]) -> str:
     """Puts tags in front of a text. A blank text stays unchanged, because it is not translated.
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .tokenization_ids import text_to_ids
-from .tokenization_tags import known_tag_tokens, leading_tags, tagged
+from .tokenization_tags import leading_tags, tagged, tags_to_add
 
 # Where to cut a text that is too long: after a sentence, else between words.
 _CUTS = (re.compile(r"(?<=[.!?…])\s+|(?<=[。！？])"), re.compile(r"\s+"))
@@ -34,7 +34,7 @@ def source_pieces(
         ValueError: a sentence is not valid Unicode, or cannot be cut into pieces that fit; or the tokenizer does not
             have the tag.
     """
-    tokens = known_tag_tokens(tokenizer, tag)
+    tokens = tags_to_add(tokenizer, tag)
     for sentence in sentences:
         if not isinstance(sentence, str):
             raise TypeError(f"{sentence!r:.80} is a {type(sentence).__name__}; a sentence to translate is a str")

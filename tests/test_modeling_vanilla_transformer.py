@@ -1567,3 +1567,8 @@ def test_no_value_is_looked_at_on_an_accelerator_where_a_shape_tells():
     ids = torch.Tensor._make_subclass(Elsewhere, torch.tensor([[5, 6, PAD]]))
     mask = derive_attention_mask(ids, None, PAD)
     assert mask.as_subclass(torch.Tensor).tolist() == [[True, True, False]]
+
+
+def test_r_drop_without_labels_is_refused():
+    with pytest.raises(ValueError, match="r_drop=2.5 is part of the loss, and has no effect without `labels`"):
+        tiny_model()(input_ids=tokens(2, 4), decoder_input_ids=tokens(2, 3), r_drop=2.5)

@@ -211,5 +211,7 @@ def test_a_tag_is_put_in_front_of_sources_and_not_of_translations():
     assert list(score_pairs(model, tagged, [("", "A")], tag="2de")) == list(score_pairs(model, tagged, [("", "A")]))
     tagged.tgt_lang = "de"
     assert list(score_pairs(model, tagged, pairs)) == written
+    with pytest.raises(ValueError, match="tag=2de: the tokenizer puts <2de> before every source by itself"):
+        next(score_pairs(model, tagged, pairs, tag="2de"))
     with pytest.raises(ValueError, match="'<2fr>' is not a tag"):
         next(score_pairs(model, tagged, [("a", "A")], tag="2fr"))

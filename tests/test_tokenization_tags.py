@@ -4,7 +4,7 @@ import pytest
 
 from hf_vanilla_transformer.data import train_tokenizer
 from hf_vanilla_transformer.tokenization_ids import text_to_ids
-from hf_vanilla_transformer.tokenization_tags import known_tag_tokens, leading_tags, tag_tokens, tagged
+from hf_vanilla_transformer.tokenization_tags import known_tag_tokens, leading_tags, tag_tokens, tagged, tags_to_add
 
 
 @pytest.fixture(scope="module")
@@ -79,3 +79,13 @@ def test_of_two_tags_the_longer_one_comes_off_and_added_words_stay():
         assert leading_tags(tokenizer, f"{tag} a dog") == ([tag], "a dog")
         assert tokenizer.convert_ids_to_tokens(text_to_ids(tokenizer, [f"{tag} a"])[0])[0] == tag
     assert leading_tags(tokenizer, "@zh COVID-19 is here") == (["@zh"], "COVID-19 is here")
+
+
+def test_a_tag_that_the_tokenizer_puts_there_itself_is_not_put_there_twice():
+    tokenizer = train_tokenizer(texts=["a dog"], vocab_size=280, tags=["<2de>", "<bt>"])
+    assert tags_to_add(tokenizer, "2de bt") == ["<2de>", "<bt>"]
+    tokenizer.tgt_lang = "de"
+    assert tags_to_add(tokenizer, "bt") == ["<bt>"]
+    assert tags_to_add(tokenizer, None) == []
+    with pytest.raises(ValueError, match="tag=bt 2de: the tokenizer puts <2de> before every source by itself"):
+        tags_to_add(tokenizer, "bt 2de")

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.batching import padded_batch, token_batches
 from ..tokenization_ids import text_to_ids
-from ..tokenization_tags import known_tag_tokens, tagged
+from ..tokenization_tags import tagged, tags_to_add
 from ..translation_batches import refuse_training_mode
 from ..translation_pieces import max_source_length
 from ..translation_scoring import forced_log_probs
@@ -179,7 +179,7 @@ def score_pairs(
         if value < 1:
             raise ValueError(f"`{name}`={value} is not allowed; allowed: an integer of at least 1")
     refuse_training_mode(model)
-    tags = known_tag_tokens(tokenizer, tag)
+    tags = tags_to_add(tokenizer, tag)
     stream, num_read = ((tagged(source, tags), target) for source, target in pairs), 0
     while window := list(islice(stream, read_ahead)):
         yield from _score_window(model, tokenizer, window, batch_tokens, num_read)
