@@ -176,7 +176,8 @@ def test_cuts_are_distributed_as_those_of_tokenizers(word, merges, p):
     chi_square = sum((theirs[cut] - ours[cut]) ** 2 / (theirs[cut] + ours[cut]) for cut in common)
     freedom = len(common) - 1
     assert freedom >= 2
-    assert chi_square < freedom + 4 * (2 * freedom) ** 0.5 + 4, (ours, theirs)
+    # Random numbers of tokenizers have no seed: with this bound, chance fails one test in 100,000.
+    assert chi_square < freedom + 6 * (2 * freedom) ** 0.5 + 8, (ours, theirs)
 
 
 def test_where_tokenizers_is_known_to_differ_the_definition_is_followed():
