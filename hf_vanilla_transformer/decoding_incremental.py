@@ -60,9 +60,8 @@ class IncrementalDecoder:
         self.attention = scaled_dot_product_attention if is_written_out else attention_function(name)
         view: Any = ModuleView(decoder, _AS_WRITTEN)
         if view.embed_positions is not decoder.embed_positions:
-            view.embed_positions = self._add_position
+            view.embed_positions = _EncodedAhead(decoder.embed_positions)
         self.embed_tokens, self.through_layers = view.embed_tokens, view.through_layers
-        self.encodings = self._zeros(0, 0)
         self.length = 0
         self.ancestors: torch.Tensor | None = None  # (B, K, keys), 0 for a beam's ancestors, else the lowest number
         self.cleared_at = 0
@@ -116,15 +115,6 @@ class IncrementalDecoder:
         self.length = end
         return states
 
-    def _add_position(self, embeddings: torch.Tensor, position_ids: torch.Tensor) -> torch.Tensor:
-        """Replaces a module that is known to add encodings: computes them for many positions at a time."""
-        end = self.length + (position_ids.shape[1] if self.length == 0 else 1)
-        if end > len(self.encodings):
-            numbers = torch.arange(max(_POSITIONS_AT_A_TIME, 2 * end), device=self.device)[None]
-            nothing = embeddings.new_zeros(1, numbers.shape[1], embeddings.shape[-1])
-            self.encodings = self.decoder.embed_positions(nothing, numbers)[0]
-        return embeddings + self.encodings[self.length : end]
-
     def _ancestry(self, parents: torch.Tensor) -> torch.Tensor:
         batch_size, num_beams = parents.shape
         if self.ancestors is None:  # the prefix, which all beams share
@@ -157,6 +147,25 @@ class IncrementalDecoder:
 
     def _zeros(self, *shape: int) -> torch.Tensor:
         return torch.zeros(shape, dtype=self.dtype, device=self.device)
+
+
+class _EncodedAhead:
+    """Adds encodings of positions as a module does that is known to add; computes many positions at a time.
+
+    It knows nothing of the decoder that calls it: a cycle of references would keep the cache after its last use.
+    """
+
+    def __init__(self, embed_positions: nn.Module) -> None:
+        self.embed_positions, self.length = embed_positions, 0
+        self.encodings = torch.empty(0)
+
+    def __call__(self, embeddings: torch.Tensor, position_ids: torch.Tensor) -> torch.Tensor:
+        start, self.length = self.length, self.length + (position_ids.shape[1] if self.length == 0 else 1)
+        if self.length > len(self.encodings):
+            numbers = torch.arange(max(_POSITIONS_AT_A_TIME, 2 * self.length), device=embeddings.device)[None]
+            nothing = embeddings.new_zeros(1, numbers.shape[1], embeddings.shape[-1])
+            self.encodings = self.embed_positions(nothing, numbers)[0]
+        return embeddings + self.encodings[start : self.length]
 
 
 # Classes that see masks, positions and whole rows; others that can have a view; their own `forward`.

@@ -1,11 +1,15 @@
 """Decoding position by position: against the whole model on whole prefixes."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
 from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
 from hf_vanilla_transformer.decoding_cache import GrowingLayer
+from hf_vanilla_transformer.decoding_incremental import IncrementalDecoder
 
 
 def build(**fields):
@@ -49,3 +53,21 @@ def test_step_by_step_logits_are_those_of_the_whole_prefix(fields, dtype):
             tokens, parents = torch.randint(4, 50, (2, 3)), torch.randint(0, 3 if step else 1, (2, 3))
             beams = torch.cat([beams.gather(1, parents.unsqueeze(-1).expand_as(beams)), tokens.unsqueeze(-1)], dim=-1)
             logits = steps.advance(tokens, parents)
+
+
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_keys_and_values_are_gone_with_their_last_use(num_beams, monkeypatch):
+    """Without waiting for the garbage collector, which would let the caches of many calls pile up."""
+    model, made, build_steps = build(), [], IncrementalDecoder.__init__
+
+    def watched(self, *args):
+        build_steps(self, *args)
+        made.append(weakref.ref(self))
+
+    monkeypatch.setattr(IncrementalDecoder, "__init__", watched)
+    gc.disable()
+    try:
+        model.generate(torch.randint(4, 50, (2, 6)), num_beams=num_beams, max_new_tokens=4)
+        assert [steps() for steps in made] == [None]
+    finally:
+        gc.enable()
