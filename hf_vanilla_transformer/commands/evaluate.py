@@ -26,6 +26,13 @@ from ..evaluation import (
 from ..evaluation.scores import METRICS
 from ..inference import open_output, run_as_filter
 from ..inference.one_line_parser import OneLineParser
+from .shared_options import (
+    add_batch_tokens_option,
+    add_device_options,
+    add_text_options,
+    check_text_options,
+    first_repeat,
+)
 
 EXAMPLES = """
 examples:
@@ -207,13 +214,7 @@ def parse_arguments(argv: Sequence[str] | None, prog: str | None) -> argparse.Na
         "that translates the source; of several, each is a system")  # fmt: skip
     system.add_argument("--ensemble", metavar="FOLDER", nargs="+", default=[], help="or several models, whose "
         "probabilities are averaged")  # fmt: skip
-    parser.add_argument("--source", metavar="FILE", help="text for a model to translate")
-    references = parser.add_mutually_exclusive_group(required=True)
-    references.add_argument("--references", metavar="FILE", nargs="+", help="one reference translation or several")
-    references.add_argument("--test_set", metavar="NAME", nargs="+", help="or test sets, which have source and "
-        "references")  # fmt: skip
-    parser.add_argument("--source_lang", metavar="KEY", help="of the source in the rows of a test set (default: en)")
-    parser.add_argument("--target_lang", metavar="KEY", help="of the references in them (default: de)")
+    add_text_options(parser)
     parser.add_argument("--baseline", metavar="FILE_OR_MODEL", help="second system, for a paired bootstrap test")
     choices = [name for name in METRICS if name != "paper_bleu"]
     parser.add_argument("--metrics", nargs="+", choices=choices, default=["bleu", "chrf", "ter"], metavar="METRIC",
@@ -232,11 +233,8 @@ def parse_arguments(argv: Sequence[str] | None, prog: str | None) -> argparse.Na
     parser.add_argument("--tag", help="what a model gets in front of each source, such as 2de for the token <2de>; a "
         "test set may have its own, as in FILE.tsv,tag=2de")  # fmt: skip
     parser.add_argument("--num_beams", type=int, help="beams of the search (default: the model's own)")
-    parser.add_argument("--batch_tokens", type=int, default=4096, help="tokens of a side at a time, padding included "
-        "(default: %(default)s)")  # fmt: skip
-    parser.add_argument("--device", default="auto", help="cpu, cuda or mps (default: auto, the best there is)")
-    dtypes = ["auto", "float32", "bfloat16", "float16"]
-    parser.add_argument("--dtype", default="auto", choices=dtypes, help="of the weights (default: as saved)")
+    add_batch_tokens_option(parser)
+    add_device_options(parser)
     parser.add_argument("--output", metavar="FILE", help="where to write all results as JSON")
     parser.add_argument("--save_translations", metavar="FILE", nargs="+", default=[], help="where to write the "
         "translations, a file for each system")  # fmt: skip
@@ -264,11 +262,7 @@ def _check_metrics(parser: OneLineParser, args: argparse.Namespace) -> None:
 
 
 def _check_files(parser: OneLineParser, args: argparse.Namespace) -> None:
-    if args.test_set and args.source:
-        parser.error("--test_set has the source; leave out --source")
-    for name in () if args.test_set else ("source_lang", "target_lang"):
-        if getattr(args, name):
-            parser.error(f"--{name} has no effect without --test_set")
+    check_text_options(parser, args)
     try:
         of_test_sets = [path for name in args.test_set or [] for path in files_of_test_set(name)]
     except ValueError as error:
@@ -297,9 +291,8 @@ def _check_systems(parser: OneLineParser, args: argparse.Namespace) -> None:
         "ensemble": args.ensemble,
         "test_set": args.test_set or [],
     }.items():
-        for index, name in enumerate(names):
-            if name in names[:index]:
-                parser.error(f"--{option} has {name} twice")
+        if (name := first_repeat(names)) is not None:
+            parser.error(f"--{option} has {name} twice")
     count = len(args.translations) + len(args.model) + bool(args.ensemble)
     if args.baseline and (count > 1 or len(args.test_set or []) > 1):
         parser.error("--baseline is compared with one system on one test set; evaluate them one by one")

@@ -7,6 +7,7 @@ from ..inference import run_as_filter
 from ..inference.one_line_parser import OneLineParser
 from ..publishing import PublicPaths, read_card, refresh_card, release, write_index
 from ..publishing.card_tables import score_table
+from .shared_options import add_batch_tokens_option, add_device_options
 
 EXAMPLES = """
 examples:
@@ -44,9 +45,8 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     parser.add_argument("--data", nargs="+", default=[], metavar="LOCAL=PUBLIC", help=data)
     parser.add_argument("--index", metavar="FILE", help="write the tables of all checkpoints beside this file into it")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier release in --output_dir")
-    parser.add_argument("--device", default="auto", help="cpu, cuda or mps (default: auto, the best there is)")
-    parser.add_argument("--batch_tokens", type=int, default=4096, help="tokens of a side at a time, padding included "
-        "(default: %(default)s)")  # fmt: skip
+    add_device_options(parser, dtype=False)
+    add_batch_tokens_option(parser)
     parser.add_argument("--num_resamples", type=int, default=1000, help="samples of which the 95 %% intervals are "
         "(default: %(default)s)")  # fmt: skip
     args = parser.parse_args(argv)

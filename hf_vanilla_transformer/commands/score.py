@@ -8,6 +8,7 @@ from ..data.text_files import decode_lines, read_lines
 from ..evaluation import ScoreTotals, score_pairs
 from ..inference import BadLines, load_translator, run_as_filter
 from ..inference.one_line_parser import OneLineParser
+from .shared_options import add_device_options
 
 EXAMPLES = """
 examples:
@@ -55,13 +56,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         default=4096,
         help="tokens of a side scored at a time, padding included (default: 4096)",
     )
-    parser.add_argument("--device", default="auto", help="cpu, cuda or mps (default: auto, the best there is)")
-    parser.add_argument(
-        "--dtype",
-        default="auto",
-        choices=["auto", "float32", "bfloat16", "float16"],
-        help="of the weights (default: as saved)",
-    )
+    add_device_options(parser)
     parser.add_argument(
         "--on_error", default="stop", choices=["stop", "skip"], help="what to do about a line that is no pair"
     )

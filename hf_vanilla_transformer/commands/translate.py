@@ -11,6 +11,7 @@ from ..data.text_files import count_lines, decode_lines, read_lines
 from ..inference import BadLines, default_translator, load_translator, open_output, translated_lines, write_lines
 from ..inference.one_line_parser import OneLineParser
 from ..inference.shipped import DEFAULT_TRANSLATOR
+from .shared_options import add_device_options
 
 EXAMPLES = """
 examples:
@@ -93,13 +94,7 @@ def parse_arguments(argv: Sequence[str] | None, prog: str | None) -> argparse.Na
     add("--top_k", type=int, help="draw among this many tokens (default: 0, all)")
     add("--top_p", type=float, help="draw among the most probable tokens that make up this much (default: 1, all)")
     add("--seed", type=int, help="of --do_sample (default: 0)")
-    add("--device", default="auto", help="cpu, cuda or mps (default: auto, the best there is)")
-    add(
-        "--dtype",
-        default="auto",
-        choices=["auto", "float32", "bfloat16", "float16"],
-        help="of the weights (default: as saved)",
-    )
+    add_device_options(parser)
     add(
         "--on_error",
         default="stop",

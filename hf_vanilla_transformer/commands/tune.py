@@ -21,6 +21,13 @@ from ..evaluation.scores import METRICS
 from ..evaluation.tuning import LENGTH_PENALTIES
 from ..inference import run_as_filter
 from ..inference.one_line_parser import OneLineParser
+from .shared_options import (
+    add_batch_tokens_option,
+    add_device_options,
+    add_text_options,
+    check_text_options,
+    first_repeat,
+)
 
 EXAMPLES = """
 examples:
@@ -114,13 +121,7 @@ def parse_arguments(argv: Sequence[str] | None, prog: str | None) -> argparse.Na
     """
     parser = OneLineParser(prog=prog, description=__doc__, epilog=EXAMPLES)
     parser.add_argument("models", metavar="FOLDER", nargs="+", help="folder (or Hub name) of a model, or of several")
-    parser.add_argument("--source", metavar="FILE", help="sentences of the validation set, a line each")
-    references = parser.add_mutually_exclusive_group(required=True)
-    references.add_argument("--references", metavar="FILE", nargs="+", help="one reference translation or several")
-    references.add_argument("--test_set", metavar="NAME", nargs="+", help="or validation sets by name, as in "
-        "`evaluate`, which have both")  # fmt: skip
-    parser.add_argument("--source_lang", metavar="KEY", help="of the source in the rows of a set (default: en)")
-    parser.add_argument("--target_lang", metavar="KEY", help="of the references in them (default: de)")
+    add_text_options(parser)
     parser.add_argument("--length_penalties", type=float, nargs="+", metavar="ALPHA", default=list(LENGTH_PENALTIES),
         help=f"values of alpha to try (default: {' '.join(f'{each:g}' for each in LENGTH_PENALTIES)})")  # fmt: skip
     parser.add_argument("--num_beams", type=int, nargs="+", metavar="K", default=[4], help="numbers of beams to try, "
@@ -131,22 +132,15 @@ def parse_arguments(argv: Sequence[str] | None, prog: str | None) -> argparse.Na
     parser.add_argument("--save", action="store_true", help="write the best values into each model's "
         "generation_config.json")  # fmt: skip
     parser.add_argument("--tag", help="what a model gets in front of each source, such as 2de for the token <2de>")
-    parser.add_argument("--batch_tokens", type=int, default=4096, help="tokens of a side at a time, padding included "
-        "(default: %(default)s)")  # fmt: skip
-    parser.add_argument("--device", default="auto", help="cpu, cuda or mps (default: auto, the best there is)")
-    dtypes = ["auto", "float32", "bfloat16", "float16"]
-    parser.add_argument("--dtype", default="auto", choices=dtypes, help="of the weights (default: as saved)")
+    add_batch_tokens_option(parser)
+    add_device_options(parser)
     args = parser.parse_args(argv, argparse.Namespace(prog=parser.prog))
-    if args.test_set and args.source:
-        parser.error("--test_set has the source; leave out --source")
+    check_text_options(parser, args)
     if args.references and not args.source:
         parser.error("--references need the --source that is translated")
-    for name in () if args.test_set else ("source_lang", "target_lang"):
-        if getattr(args, name):
-            parser.error(f"--{name} has no effect without --test_set")
-    for option in ("models", "test_set", "length_penalties", "num_beams"):
-        values = getattr(args, option) or []
-        for index, value in enumerate(values):
-            if value in values[:index]:
-                parser.error(f"--{option} has {value} twice" if option != "models" else f"{value} is named twice")
+    if (model := first_repeat(args.models)) is not None:
+        parser.error(f"{model} is named twice")
+    for option in ("test_set", "length_penalties", "num_beams"):
+        if (value := first_repeat(getattr(args, option) or [])) is not None:
+            parser.error(f"--{option} has {value} twice")
     return args

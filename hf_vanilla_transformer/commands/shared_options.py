@@ -1,0 +1,68 @@
+"""Options that several verbs have, said once: where to compute, in batches of what size, and which texts to score."""
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from ..inference.one_line_parser import OneLineParser
+
+
+def add_device_options(parser: OneLineParser, dtype: bool = True) -> None:
+    """Adds `--device` and `--dtype`.
+
+    Args:
+        parser: of a verb that uses a model.
+        dtype: whether the verb lets the user choose the type of the weights.
+    """
+    parser.add_argument("--device", default="auto", help="cpu, cuda or mps (default: auto, the best there is)")
+    if dtype:
+        choices = ["auto", "float32", "bfloat16", "float16"]
+        parser.add_argument("--dtype", default="auto", choices=choices, help="of the weights (default: as saved)")
+
+
+def add_batch_tokens_option(parser: OneLineParser) -> None:
+    """Adds `--batch_tokens`.
+
+    Args:
+        parser: of a verb that translates test sets.
+    """
+    parser.add_argument("--batch_tokens", type=int, default=4096, help="tokens of a side at a time, padding included "
+        "(default: %(default)s)")  # fmt: skip
+
+
+def add_text_options(parser: OneLineParser) -> None:
+    """Adds `--source` with `--references`, or `--test_set` with the keys of its rows.
+
+    Args:
+        parser: of a verb that scores translations.
+    """
+    parser.add_argument("--source", metavar="FILE", help="text for a model to translate")
+    references = parser.add_mutually_exclusive_group(required=True)
+    references.add_argument("--references", metavar="FILE", nargs="+", help="one reference translation or several")
+    references.add_argument("--test_set", metavar="NAME", nargs="+", help="or test sets, which have source and "
+        "references")  # fmt: skip
+    parser.add_argument("--source_lang", metavar="KEY", help="of the source in the rows of a test set (default: en)")
+    parser.add_argument("--target_lang", metavar="KEY", help="of the references in them (default: de)")
+
+
+def check_text_options(parser: OneLineParser, args: argparse.Namespace) -> None:
+    """Refuses options of `add_text_options` that do not go together; exits with the parser's error.
+
+    Args:
+        parser: it.
+        args: the options.
+    """
+    if args.test_set and args.source:
+        parser.error("--test_set has the source; leave out --source")
+    for name in () if args.test_set else ("source_lang", "target_lang"):
+        if getattr(args, name):
+            parser.error(f"--{name} has no effect without --test_set")
+
+
+def first_repeat(values: Sequence[Any]) -> Any:
+    """Returns the first value that was there before; None if all differ.
+
+    Args:
+        values: of an option.
+    """
+    return next((value for index, value in enumerate(values) if value in values[:index]), None)
