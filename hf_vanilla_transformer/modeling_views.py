@@ -60,6 +60,8 @@ def is_plain_product(head: nn.Module) -> bool:
 class ModuleView:
     """Replaces a module as `self` in its own methods; its parts are functions, found without a search.
 
+    Requires that there is no global hook (`has_global_hook`), which is asked once and not for each part.
+
     Args:
         module: the module; the view copies its current attributes.
         as_written: maps the classes whose modules can have a view to their original `forward`, which must not call
@@ -67,7 +69,7 @@ class ModuleView:
     """
 
     def __init__(self, module: nn.Module, as_written: Mapping[Any, Callable[..., Any]]) -> None:
-        parts = {name: part and as_function(part, as_written) for name, part in module._modules.items()}
+        parts = {name: part and _as_function(part, as_written) for name, part in module._modules.items()}
         vars(self).update({**vars(module), **module._parameters, **module._buffers, **parts}, _class=type(module))
 
     def __getattr__(self, name: str) -> Any:
@@ -89,11 +91,15 @@ def as_function(module: nn.Module, as_written: Mapping[Any, Callable[..., Any]])
         A function with the module's arguments; the module itself if calling it does more than its `forward`, or if it
         was changed; for a list of modules, a list of these.
     """
+    return module if has_global_hook() else _as_function(module, as_written)
+
+
+def _as_function(module: nn.Module, as_written: Mapping[Any, Callable[..., Any]]) -> Any:
     kind: Any = type(module)
     if kind is nn.ModuleList:
-        return [as_function(part, as_written) for part in module._modules.values() if part is not None]
+        return [_as_function(part, as_written) for part in module._modules.values() if part is not None]
     does_more = module._compiled_call_impl or module._backward_hooks or module._backward_pre_hooks
-    if does_more or is_changed(module) or has_global_hook():
+    if does_more or is_changed(module):
         return module
     if kind in _PLAIN and kind.forward is _PLAIN[kind]:
         return _plain_function(module)

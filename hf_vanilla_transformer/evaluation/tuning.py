@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..data.seals import SEAL
 from ..decoding import PaperGenerationMixin
-from ..decoding_config import OUTRANKED_BY
+from ..decoding_config import OUTRANKED_BY, PaperGenerationConfig
 from ..inference import load_translator, translate
 from .scores import HIGHER_IS_BETTER, default_tokenizer, score_translations
 from .test_sets import EvaluationSet
@@ -165,6 +165,6 @@ def save_decoding(folder: str | Path, chosen: TriedDecoding) -> None:
         OSError, ValueError: as `check_savable`.
     """
     check_savable(folder)
-    config = load_translator([str(folder)], "cpu")[0].generation_config
+    config = PaperGenerationConfig.from_pretrained(folder)
     config.num_beams, config.gnmt_length_penalty = chosen.num_beams, chosen.length_penalty
     config.save_pretrained(folder)

@@ -123,7 +123,7 @@ def _chosen_decoding(arguments: Mapping[str, Any], decoding: Mapping[str, Any]) 
     chosen: dict[str, Any] = {}
     beams, alpha = decoding.get("num_beams") or 1, decoding.get(_ALPHA)
     is_new = arguments.get("model_name_or_path") is None
-    if is_new and beams != (arguments.get("generation_num_beams", 4) or 1):
+    if is_new and beams != (arguments.get("generation_num_beams", PAPER_DECODING["num_beams"]) or 1):
         chosen["generation_num_beams"] = beams
     # A new model has the paper's, unless the run says another; one that is trained further has that of its base.
     known = PAPER_DECODING[_ALPHA] if is_new and arguments.get(_ALPHA) is None else arguments.get(_ALPHA)
