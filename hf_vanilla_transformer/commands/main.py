@@ -28,6 +28,7 @@ VERBS = {
     "publish": ("publish", "put a model on the Hub with its code, after a proof that it loads by itself"),
     "plan": ("plan", "estimate work, memory and time of a run before it is started"),
     "benchmark": ("benchmark", "compare speed and memory with other implementations"),
+    "lab-heads": ("lab_heads", "show what each attention head looks at, and what is lost without it"),
 }
 
 EXAMPLES = """
