@@ -5,7 +5,8 @@ import json
 import matplotlib.image
 from test_complexity import synthetic
 
-from hf_vanilla_transformer.lab.complexity import ABSENT, EAGER, LAYER_TYPES, MODES
+from hf_vanilla_transformer.lab.complexity import MODES
+from hf_vanilla_transformer.lab.complexity_layers import ABSENT, EAGER, LAYER_TYPES
 from hf_vanilla_transformer.lab.complexity_report import (
     claim_lines,
     complexity_lines,

@@ -6,18 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from .charts import DPI, new_chart
-from .complexity import (
-    ABSENT,
-    CONVOLUTION,
-    FORWARD,
-    GRU,
-    KERNEL_SIZE,
-    LAYER_TYPES,
-    MODES,
-    SDPA,
-    Cell,
-    ComplexityMeasurement,
-)
+from .complexity import FORWARD, MODES, Cell, ComplexityMeasurement
+from .complexity_layers import ABSENT, CONVOLUTION, GRU, KERNEL_SIZE, LAYER_TYPES, SDPA
 
 _COLOURS = ("#aa3377", "#4477aa", "#ccbb44", "#228833")
 
