@@ -269,7 +269,7 @@ def _difference(row: Row, first: Row) -> str:
 
 def _settings(row: Row) -> dict[str, Any]:
     options = dict(row["options"])
-    overrides = parse_overrides(options.pop("config_overrides", None) or [])
+    overrides = parse_overrides(options.pop("config_overrides", None) or [], None)  # of any model_class
     return {"recipe": row["recipe"], **options, **overrides, "seed": row["seed"]}
 
 
