@@ -116,9 +116,9 @@ def compare(runs: RunList) -> list[Comparison]:
     for entry in entries:
         claim = runs.claims.get(entry, Claim())
         against = claim.against or entries[0]
-        found = {each.metric: each for each in findings(entry, claim, against)}
+        by_metric = {each.metric: each for each in findings(entry, claim, against)}
         missing = sum("scores" not in rows.get(name, {}) for name in names[entry])
-        comparisons.append(Comparison(entry, against, claim.source, found, missing))
+        comparisons.append(Comparison(entry, against, claim.source, by_metric, missing))
     return comparisons
 
 
@@ -149,7 +149,7 @@ def claims_table(runs: RunList) -> str:
         cells += [_said(finding) for finding in findings]
         cells += [_measured(finding) for finding in findings]
         verdicts = [f"{TITLES[each.metric]} {each.verdict}" for each in findings if each.verdict != "no claim"]
-        cells.append("; ".join(verdicts) + (f" ({each.missing} runs missing)" if each.missing else ""))
+        cells.append("; ".join(verdicts) + (f" ({each.missing} missing)" if each.missing else ""))
         rows.append([cell.strip() for cell in cells])
     return "\n".join([*format_table(header, *rows), "", RULE, "", _count(comparisons)])
 

@@ -153,7 +153,7 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
     model_class: str | None = field(
         default=None,
         metadata={
-            "help": "Class of a new model in place of the package's own, as MODULE:CLASS, such as a subclass of it. Its "
+            "help": "Class of a new model in place of the package's own, as MODULE:CLASS, such as a subclass. Its "
             "config_class says which presets there are, and which fields for config_overrides."
         },
     )

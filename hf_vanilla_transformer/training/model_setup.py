@@ -135,8 +135,8 @@ def model_class(name: str | None) -> type[Any]:
     is_model = isinstance(found, type) and issubclass(found, PreTrainedModel)
     if not is_model or not hasattr(found.config_class, "from_preset"):
         raise ValueError(
-            f"model_class={name!r} is no PreTrainedModel with a config_class that has `from_preset`; take a subclass of "
-            f"{VanillaTransformerForConditionalGeneration.__name__}, or one that is made like it"
+            f"model_class={name!r} is no PreTrainedModel with a config_class that has `from_preset`; take a subclass "
+            f"of {VanillaTransformerForConditionalGeneration.__name__}, or a class that is made like it"
         )
     return found
 
