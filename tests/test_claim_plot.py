@@ -1,5 +1,7 @@
 """The picture of claims beside findings: it appears whole or not at all."""
 
+import sys
+
 import matplotlib.image
 import pytest
 from test_claim_results import ended, said
@@ -32,7 +34,7 @@ def test_each_entry_with_results_has_its_dots_and_what_is_said(runs):
     dots = [line for line in axes.lines if line.get_marker() == "o" and len(line.get_xdata())]
     assert [list(line.get_xdata()) for line in dots] == [[20.0, 20.5], [15.0, 15.5]]
     assert dots[1].get_color() == claim_plot._COLORS["agrees"]
-    assert [text.get_text() for text in axes.texts] == ["25.8", "24.9 worse"]
+    assert [text.get_text() for text in axes.texts] == ["25.80", "24.90 (worse)"]
 
 
 def test_what_cannot_be_drawn_is_refused_and_an_earlier_picture_stays(runs, tmp_path):
@@ -44,3 +46,10 @@ def test_what_cannot_be_drawn_is_refused_and_an_earlier_picture_stays(runs, tmp_
     with pytest.raises(ValueError, match="has nothing to draw"):
         plot_claims(runs, path)
     assert path.read_text() == "earlier"
+
+
+def test_without_matplotlib_it_says_what_to_install(runs, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)  # as if it could not be found
+    with pytest.raises(ValueError, match="a picture needs matplotlib: pip install"):
+        plot_claims(runs, tmp_path / "claims.png")
+    assert not (tmp_path / "claims.png").exists()

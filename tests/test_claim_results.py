@@ -134,7 +134,7 @@ def test_the_table_has_claims_and_findings_and_counts_the_verdicts(tmp_path):
         "",
     ]
     assert "standard errors" in rule
-    assert counted == "Of 2 claims: 1 agrees, 0 disagrees, 0 no difference seen, 1 unknown."
+    assert counted == "Of 2 claims: agrees 1, disagrees 0, no difference seen 0, unknown 1."
 
 
 def test_a_list_without_claims_has_no_table(tmp_path):

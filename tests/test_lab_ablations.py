@@ -143,7 +143,7 @@ def test_tiny_ablations_are_trained_killed_resumed_and_compared(tmp_path):
     """Takes about two minutes: a whole model and one without residual connections, two seeds each, and a SIGKILL."""
     text = write_text(tmp_path)
     shape = dict(SHAPE)
-    short = {"max_steps": 300, "save_strategy": "steps", "save_steps": 20, "eval_strategy": "no", "logging_steps": 50}
+    short = {"max_steps": 150, "save_strategy": "steps", "save_steps": 10, "eval_strategy": "no", "logging_steps": 50}
     defaults = options(text, "x", **short, config_overrides=shape, seeds=[1, 2])
     del defaults["output_dir"]
     part = {"model_class": "hf_vanilla_transformer.lab.ablations:AblatedTransformer"}
@@ -160,7 +160,7 @@ def test_tiny_ablations_are_trained_killed_resumed_and_compared(tmp_path):
     victim = runs.runs[2]
 
     with start(command, **quiet) as queue:
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + 900
         while not list_checkpoints(victim.output_dir) and time.monotonic() < deadline:
             time.sleep(0.05)
         children = Path(f"/proc/{queue.pid}/task/{queue.pid}/children").read_text().split()

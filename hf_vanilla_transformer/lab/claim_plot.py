@@ -6,7 +6,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from .claim_results import TITLES, Comparison, Finding, compare
+from .claim_results import TITLES, Comparison, compare, said_text
 from .run_list import RunList
 
 _COLORS = {"agrees": "tab:green", "disagrees": "tab:red", "no difference seen": "tab:orange"}
@@ -25,9 +25,8 @@ def plot_claims(runs: RunList, path: str | Path) -> None:
         path: the picture, .png, .svg or .pdf; it appears whole or not at all.
 
     Raises:
-        ImportError: matplotlib is not installed.
         OSError: the picture cannot be written.
-        ValueError: no entry has a claim, no run has ended, or the name has another ending.
+        ValueError: matplotlib is not installed, the name has another ending, no entry has a claim, or no run has ended.
     """
     target = Path(path)
     if target.suffix not in FORMATS:
@@ -43,16 +42,18 @@ def plot_claims(runs: RunList, path: str | Path) -> None:
 
 
 def _draw(comparisons: list[Comparison]) -> Any:
-    # Of all programs that import this package, few draw.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    try:  # of all programs that import this package, few draw
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ValueError("a picture needs matplotlib: pip install 'hf-vanilla-transformer[lab]'") from error
 
     metrics = list(comparisons[0].findings)
     figure = Figure(figsize=(3 + 5 * len(metrics), 1.5 + 0.3 * len(comparisons)), layout="constrained")
     FigureCanvasAgg(figure)
     for axes, metric in zip(figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0], metrics, strict=True):
         for place, each in enumerate(comparisons):
-            _draw_finding(axes, place, each.findings[metric])
+            _draw_finding(axes, place, each, metric, comparisons[0].entry)
         if values := comparisons[0].findings[metric].values:
             axes.axvline(statistics.fmean(values), color="black", linewidth=0.8, linestyle="--")
         axes.set(title=f"{TITLES[metric]}: measured; at the right, said", ylim=(len(comparisons) - 0.5, -0.5))
@@ -66,12 +67,14 @@ def _draw(comparisons: list[Comparison]) -> Any:
     return figure
 
 
-def _draw_finding(axes: Any, place: int, finding: Finding) -> None:
+def _draw_finding(axes: Any, place: int, comparison: Comparison, metric: str, first: str) -> None:
+    finding = comparison.findings[metric]
     color = _COLORS.get(finding.verdict, _OTHERS)
     axes.plot(finding.values, [place] * len(finding.values), "o", color=color, markersize=4, alpha=0.7)
     if finding.values:
         axes.plot([statistics.fmean(finding.values)], [place], "|", color=color, markersize=12, markeredgewidth=2)
-    said = "" if finding.said is None else str(finding.said)
-    text = said if finding.claimed in (None, finding.said) else f"{said} {finding.claimed}"
-    axes.annotate(text, (1, place), xycoords=("axes fraction", "data"), xytext=(3, 0), textcoords="offset points",
-                  va="center", fontsize=8)  # fmt: skip
+    text = said_text(finding)
+    if text and comparison.against != first:
+        text += f", beside {comparison.against}"
+    edge = {"xy": (1, place), "xycoords": ("axes fraction", "data"), "xytext": (3, 0), "textcoords": "offset points"}
+    axes.annotate(text, **edge, va="center", fontsize=8)

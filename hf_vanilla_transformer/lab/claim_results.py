@@ -146,7 +146,7 @@ def claims_table(runs: RunList) -> str:
     for each in comparisons:
         findings = each.findings.values()
         cells = [each.entry, "" if each.against == each.entry else each.against, each.source.replace("|", "\\|")]
-        cells += [_said(finding) for finding in findings]
+        cells += [said_text(finding) for finding in findings]
         cells += [_measured(finding) for finding in findings]
         verdicts = [f"{TITLES[each.metric]} {each.verdict}" for each in findings if each.verdict != "no claim"]
         cells.append("; ".join(verdicts) + (f" ({each.missing} missing)" if each.missing else ""))
@@ -156,11 +156,12 @@ def claims_table(runs: RunList) -> str:
 
 def _count(comparisons: Sequence[Comparison]) -> str:
     verdicts = [each.verdict for comparison in comparisons for each in comparison.findings.values()]
-    counted = [f"{verdicts.count(each)} {each}" for each in get_args(Verdict) if each != "no claim"]
+    counted = [f"{each} {verdicts.count(each)}" for each in get_args(Verdict) if each != "no claim"]
     return f"Of {len(verdicts) - verdicts.count('no claim')} claims: {', '.join(counted)}."
 
 
-def _said(finding: Finding) -> str:
+def said_text(finding: Finding) -> str:
+    """Writes what a source says for people, such as "5.29 (worse)"; nothing where it says nothing."""
     if finding.said is None or isinstance(finding.said, str):
         return finding.said or ""
     return f"{finding.said:.2f}" + (f" ({finding.claimed})" if finding.claimed else "")
