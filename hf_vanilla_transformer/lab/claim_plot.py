@@ -75,6 +75,6 @@ def _draw_finding(axes: Any, place: int, comparison: Comparison, metric: str, fi
         axes.plot([statistics.fmean(finding.values)], [place], "|", color=color, markersize=12, markeredgewidth=2)
     text = said_text(finding)
     if text and comparison.against != first:
-        text += f", beside {comparison.against}"
+        text += f", against {comparison.against}"
     edge = {"xy": (1, place), "xycoords": ("axes fraction", "data"), "xytext": (3, 0), "textcoords": "offset points"}
     axes.annotate(text, **edge, va="center", fontsize=8)
