@@ -113,7 +113,7 @@ class AblatedTransformer(VanillaTransformerForConditionalGeneration):
                 for index, layer in enumerate(layers):
                     layers[index] = _without_residuals(layer, config)
         for name, part in list(self.named_modules()):
-            if isinstance(part, nn.LayerNorm) and not config.layer_norm:
+            if name.endswith("_norm") and not config.layer_norm:  # of layers and stacks, of whatever kind
                 self.set_submodule(name, nn.Identity())
             elif isinstance(part, MultiHeadAttention) and not config.scale_scores:
                 part.scaling = 1.0
