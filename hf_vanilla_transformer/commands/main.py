@@ -17,6 +17,7 @@ VERBS = {
     "pretrain": ("pretrain", "train a model from scratch, by a recipe or by options"),
     "finetune": ("finetune", "train a model further: new text, frozen parts, adapters, new tokens"),
     "queue": ("queue", "work through a list of runs, one after the other"),
+    "lab-ablations": ("lab_ablations", "repeat the paper's Table 3 at a small size: what is each part for?"),
     "translate": ("translate", "translate sentences, a file or standard input"),
     "score": ("score", "say how probable a model finds given translations"),
     "evaluate": ("evaluate", "compute BLEU, chrF, TER, error rates and perplexity, and compare systems"),

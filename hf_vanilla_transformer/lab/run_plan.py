@@ -7,6 +7,7 @@ from typing import Any
 from ..configuration_vanilla_transformer import VanillaTransformerConfig
 from ..training import VanillaTransformerTrainingArguments, read_recipe
 from ..training.config_overrides import parse_overrides
+from ..training.model_setup import model_class
 from .planning import (
     PEAK_FLOPS,
     SMALLEST_WIDTH,
@@ -78,10 +79,11 @@ def plan_run(recipe: str | None, given: Mapping[str, Any]) -> RunPlan:
     for name in ("max_tokens", "gradient_accumulation_steps", "vocab_size"):
         if values[name] < 1:
             raise ValueError(f"{name}={values[name]} is less than 1")
-    overrides = {"vocab_size": values["vocab_size"], **parse_overrides(values["config_overrides"])}
+    config_class = model_class(values["model_class"]).config_class
+    overrides = {"vocab_size": values["vocab_size"], **parse_overrides(values["config_overrides"], config_class)}
     return RunPlan(
         recipe or values["preset"],
-        VanillaTransformerConfig.from_preset(values["preset"], **overrides),
+        config_class.from_preset(values["preset"], **overrides),
         values["max_tokens"],
         values["gradient_accumulation_steps"],
         values["max_steps"] if values["max_steps"] > 0 else None,

@@ -150,6 +150,13 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
     preset: str = field(
         default="base", metadata={"help": "Shape of a new model: base, big, tiny, or a row of Table 3 (table3_C_N2)."}
     )
+    model_class: str | None = field(
+        default=None,
+        metadata={
+            "help": "Class of a new model in place of the package's own, as MODULE:CLASS, such as a subclass. Its "
+            "config_class says which presets there are, and which fields for config_overrides."
+        },
+    )
     config_overrides: list[str] = field(
         default_factory=list,
         metadata={"help": "Fields of a new model's config that differ from the preset: dropout=0.2 norm_position=pre"},

@@ -1,16 +1,16 @@
 """What a run begins with: a new model of some shape, or a trained one with parts frozen, adapted or extended."""
 
+import importlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils import logging
 from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME
 
-from ..configuration_vanilla_transformer import VanillaTransformerConfig
 from ..inference import load_config, load_model
 from ..modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
 from .adapters import add_adapters
@@ -31,10 +31,11 @@ def build_model(args: VanillaTransformerTrainingArguments, tokenizer: PreTrained
         The model, with adapters as a peft model; and the update of the schedule with which the run begins, from 0.
 
     Raises:
-        ValueError: preset, overrides, a name of a part or a folder are not usable; the message says which.
+        ValueError: preset, class, overrides, a name of a part or a folder are not usable; the message says which.
         OSError: there is no such model.
     """
-    overrides = parse_overrides(args.config_overrides)
+    kind = model_class(args.model_class)
+    overrides = parse_overrides(args.config_overrides, kind.config_class)
     first_update = 0
     new_rows = set(tokenizer.convert_tokens_to_ids(args.new_tokens))
     if args.model_name_or_path is not None:
@@ -62,7 +63,7 @@ def build_model(args: VanillaTransformerTrainingArguments, tokenizer: PreTrained
             "eos_token_id": tokenizer.eos_token_id,
             "decoder_start_token_id": tokenizer.bos_token_id,
         }
-        config = VanillaTransformerConfig.from_preset(
+        config = kind.config_class.from_preset(
             args.preset, **{"vocab_size": len(tokenizer), **special_tokens, **overrides}
         )
         if config.vocab_size < len(tokenizer):
@@ -70,7 +71,7 @@ def build_model(args: VanillaTransformerTrainingArguments, tokenizer: PreTrained
                 f"config_overrides: vocab_size={config.vocab_size} is less than the {len(tokenizer)} tokens of the "
                 "tokenizer; leave it out, or train a smaller tokenizer with --vocab_size"
             )
-        model = VanillaTransformerForConditionalGeneration(config)
+        model = kind(config)
         model.generation_config.num_beams = args.generation_num_beams or 1
     if args.gnmt_length_penalty is not None:
         model.generation_config.gnmt_length_penalty = args.gnmt_length_penalty
@@ -96,17 +97,48 @@ def learned_positions(args: VanillaTransformerTrainingArguments) -> int | None:
         How many positions it learns; None for sinusoids, which have no end.
 
     Raises:
-        ValueError: preset or overrides are not usable.
+        ValueError: preset, class or overrides are not usable.
         OSError: there is no such model.
     """
-    overrides = parse_overrides(args.config_overrides)
+    config_class = model_class(args.model_class).config_class
+    overrides = parse_overrides(args.config_overrides, config_class)
     if args.model_name_or_path is None:
-        config = VanillaTransformerConfig.from_preset(args.preset, **overrides)
+        config: Any = config_class.from_preset(args.preset, **overrides)
     else:
         if (Path(args.model_name_or_path) / ADAPTER_CONFIG_NAME).exists():
             return None  # `build_model` refuses it
         config = load_config(args.model_name_or_path, **overrides)
     return config.num_learned_positions if getattr(config, "position_encoding", None) == "learned" else None
+
+
+def model_class(name: str | None) -> type[Any]:
+    """Finds the class of a new model.
+
+    Args:
+        name: as MODULE:CLASS, where the module can be imported; None for this package's own.
+
+    Returns:
+        The class, whose `config_class` describes its shape by `from_preset`.
+
+    Raises:
+        ValueError: there is no such module or class, or it is no model of this kind.
+    """
+    if name is None:
+        return VanillaTransformerForConditionalGeneration
+    module, _, path = name.partition(":")
+    if not module or not path:
+        raise ValueError(f"model_class={name!r} is not of the form MODULE:CLASS, such as my_package.models:MyModel")
+    try:
+        found = getattr(importlib.import_module(module), path)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"model_class={name!r} cannot be imported: {error}") from error
+    is_model = isinstance(found, type) and issubclass(found, PreTrainedModel)
+    if not is_model or not hasattr(found.config_class, "from_preset"):
+        raise ValueError(
+            f"model_class={name!r} is no PreTrainedModel with a config_class that has `from_preset`; take a subclass "
+            f"of {VanillaTransformerForConditionalGeneration.__name__}, or a class that is made like it"
+        )
+    return found
 
 
 def _freeze(model: Any, names: Sequence[str]) -> None:
