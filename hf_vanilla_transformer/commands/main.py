@@ -30,6 +30,7 @@ VERBS = {
     "plan": ("plan", "estimate work, memory and time of a run before it is started"),
     "benchmark": ("benchmark", "compare speed and memory with other implementations"),
     "lab-heads": ("lab_heads", "show what each attention head looks at, and what is lost without it"),
+    "lab-scan": ("lab_scan", "length generalisation on SCAN: split it, and see which lengths a model has right"),
     "lab-complexity": ("lab_complexity", "measure time and memory of layers over the length: Table 1 of the paper"),
 }
 
