@@ -6,7 +6,9 @@ positions bring order, and padding puts sequences of different lengths into one 
 configuration of the model of this package, or an input that it takes for other uses as well.
 """
 
-from collections.abc import Callable, Sequence
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,15 +53,17 @@ class Stage:
         fields: of the config, where they differ from those of the stages with tokens.
         is_causal: whether a position of the target sees only those before it.
         pads: whether sequences of different lengths stand in one batch.
+        takes_numbers: whether numbers go straight into encoder and decoder, without embedding and head.
     """
 
     name: str
     fields: dict[str, Any] = field(default_factory=dict)
     is_causal: bool = True
     pads: bool = False
+    takes_numbers: bool = False
 
 
-PLAIN = Stage("plain attention", {"d_model": 1}, is_causal=False)
+PLAIN = Stage("plain attention", {"d_model": 1, "position_encoding": "none"}, is_causal=False, takes_numbers=True)
 TOKENS = Stage("token embeddings", {"position_encoding": "none"}, is_causal=False)
 CAUSAL = Stage("causal mask", {"position_encoding": "none"})
 POSITIONS = Stage("positions")
@@ -130,14 +134,17 @@ def build(stage: Stage, seed: int) -> VanillaTransformerModel | VanillaTransform
     torch.manual_seed(seed)
     shape = {"d_model": 8, "num_encoder_layers": 1, "num_decoder_layers": 1, "num_heads": 1, "d_ff": 8}
     # As torch.nn.Transformer has them, which the text uses.
-    like_torch = {"norm_position": "pre", "attention_bias": True, "final_logits_bias": True, "layer_norm_eps": 1e-5}
+    like_torch: dict[str, Any] = {
+        "norm_position": "pre",
+        "attention_bias": True,
+        "final_logits_bias": True,
+        "layer_norm_eps": 1e-5,
+    }
     like_torch |= dict.fromkeys(("dropout", "attention_dropout", "activation_dropout"), 0.1)
-    tokens = {"vocab_size": 4, "bos_token_id": SOS, "decoder_start_token_id": SOS, "eos_token_id": EOS}
+    tokens: dict[str, Any] = {"vocab_size": 4, "bos_token_id": SOS, "decoder_start_token_id": SOS, "eos_token_id": EOS}
     tokens |= {"pad_token_id": None, "tie_word_embeddings": False, "label_smoothing": 0.0}
-    if stage is PLAIN:
-        tokens |= {"position_encoding": "none"}
     config = VanillaTransformerConfig(**{**shape, **like_torch, **tokens, **stage.fields})
-    if stage is PLAIN:
+    if stage.takes_numbers:
         return VanillaTransformerModel(config)
     model = VanillaTransformerForConditionalGeneration(config)
     model.model.decoder.embed_tokens = model.model.encoder.embed_tokens
@@ -170,7 +177,9 @@ def run(experiment: Experiment, seed: int, epochs: int | None = None) -> Outcome
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [MILESTONE], gamma=0.1)
     copies = experiment.samples // len(experiment.pairs)
     pairs = [pair for pair in experiment.pairs for _ in range(copies)]
-    compute_loss = _plain_loss(model, pairs) if experiment.stage is PLAIN else _token_loss(model, experiment, pairs)
+    compute_loss = (
+        _plain_loss(model, pairs) if experiment.stage.takes_numbers else _token_loss(model, experiment, pairs)
+    )
     loss = torch.zeros(())
     for _ in range(experiment.epochs if epochs is None else epochs):
         loss = compute_loss()
@@ -180,7 +189,7 @@ def run(experiment: Experiment, seed: int, epochs: int | None = None) -> Outcome
         schedule.step()
     model.eval()
     with torch.no_grad():
-        if experiment.stage is PLAIN:
+        if experiment.stage.takes_numbers:
             outputs = tuple(_plain_output(model, source) for source, _ in experiment.pairs)
         else:
             outputs = tuple(decode(model, source, experiment.stage.is_causal) for source, _ in experiment.pairs)
@@ -189,6 +198,65 @@ def run(experiment: Experiment, seed: int, epochs: int | None = None) -> Outcome
         for output, (_, target) in zip(outputs, experiment.pairs, strict=True)
     )
     return Outcome(float(loss.detach()), outputs, is_learned)
+
+
+def run_all(
+    seeds: Sequence[int],
+    experiments: Sequence[Experiment] = EXPERIMENTS,
+    epochs: int | None = None,
+    processes: int = 1,
+) -> Iterator[tuple[Experiment, list[Outcome]]]:
+    """Runs experiments with several seeds.
+
+    Args:
+        seeds: at least one.
+        experiments: which.
+        epochs: updates of each, in place of the text's.
+        processes: runs at a time. Each computes on one core, for which these models are small enough.
+
+    Yields:
+        Each experiment and its outcomes, in the order of the seeds, as soon as they are there.
+    """
+    with ProcessPoolExecutor(processes, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        waiting = [(each, [pool.submit(run, each, seed, epochs) for seed in seeds]) for each in experiments]
+        for experiment, runs in waiting:
+            yield experiment, [each.result() for each in runs]
+
+
+def outcome_row(experiment: Experiment, outcomes: Sequence[Outcome]) -> list[str]:
+    """Writes a row: stage, task, claim, how many seeds learned it, the median loss, and whether they agree.
+
+    Args:
+        experiment: which.
+        outcomes: of its seeds.
+    """
+    claim = {None: "-", True: "learned", False: "not learned"}[experiment.claim]
+    learned = sum(each.is_learned for each in outcomes)
+    if experiment.claim is None:
+        agrees = "-"
+    elif learned in (0, len(outcomes)):
+        agrees = "yes" if bool(learned) == experiment.claim else "no"
+    else:
+        agrees = "partly"
+    loss = statistics.median(each.loss for each in outcomes)
+    return [experiment.stage.name, experiment.task, claim, f"{learned} of {len(outcomes)}", f"{loss:.4f}", agrees]
+
+
+def example_of(experiment: Experiment, outcomes: Sequence[Outcome]) -> str:
+    """Writes what the first seed makes of the sources of a task, such as "000 -> 1".
+
+    Args:
+        experiment: which.
+        outcomes: of its seeds.
+    """
+
+    def written(numbers: Sequence[float]) -> str:
+        if all(float(number).is_integer() for number in numbers):
+            return "".join(str(int(number)) for number in numbers) or "nothing"
+        return " ".join(f"{number:.2f}" for number in numbers)
+
+    sides = zip(experiment.pairs, outcomes[0].outputs, strict=True)
+    return ", ".join(f"{written(source)} -> {written(output)}" for (source, _), output in sides)
 
 
 def decode(model: Any, source: Sequence[int], is_causal: bool = True) -> tuple[int, ...]:
