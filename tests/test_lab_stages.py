@@ -7,12 +7,14 @@ import pytest
 from commanding import run
 
 from hf_vanilla_transformer.commands import lab_stages
+from hf_vanilla_transformer.lab import stage_runs
 from hf_vanilla_transformer.lab.stages import EXPERIMENTS, STAGES
 
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
-    """Experiments of two updates on few samples."""
+    """Experiments of two updates on few samples, and short outputs."""
+    monkeypatch.setattr(stage_runs, "MAX_TOKENS", 3)
     monkeypatch.setattr(lab_stages, "EXPERIMENTS", [replace(each, epochs=2, samples=8) for each in EXPERIMENTS])
 
 

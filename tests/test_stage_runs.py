@@ -12,12 +12,10 @@ from hf_vanilla_transformer.lab.stages import (
     EOS,
     EXPERIMENTS,
     MANY_TO_ONE,
-    ONE_TO_MANY,
     ORDER,
     PLAIN,
     POSITIONS,
     REPEAT,
-    TOKENS,
     Experiment,
     build,
 )
@@ -61,17 +59,15 @@ def test_plain_attention_collapses_to_the_mean():
     assert not outcome.is_learned
 
 
-@pytest.mark.parametrize(("stage", "pairs", "epochs", "is_learned"), [
-    (CAUSAL, MANY_TO_ONE, 120, True), (TOKENS, ONE_TO_MANY, 120, False), (CAUSAL, ORDER, 120, False),
-])  # fmt: skip
-def test_what_the_parts_are_for_shows_in_fewer_epochs_too(stage, pairs, epochs, is_learned):
-    assert run(Experiment(stage, "task", pairs, epochs, claim=True, samples=16), seed=1).is_learned == is_learned
+def test_a_task_is_learned_in_fewer_epochs_too():
+    assert run(Experiment(CAUSAL, "many to one", MANY_TO_ONE, 100, claim=True, samples=16), seed=1).is_learned
+    assert not run(Experiment(CAUSAL, "many to one", MANY_TO_ONE, 1, claim=True, samples=16), seed=1).is_learned
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda each: f"{each.stage.name}, {each.task}")
 def test_claims_hold_with_most_of_three_seeds(experiment):
-    """The text's recipe, whole: ten minutes of one core for all."""
+    """The text's recipe, whole: five minutes of a core for all ten."""
     ((_, outcomes),) = run_all(range(3), [experiment], processes=2)
     assert sum(each.is_learned == experiment.claim for each in outcomes) >= 2
 
@@ -88,6 +84,6 @@ def test_runs_in_processes_are_those_in_one():
 
 
 def test_an_error_of_a_run_is_that_of_all_and_stops_the_rest():
-    broken = Experiment(replace(PLAIN, fields={"d_model": 0}), "repeat", REPEAT, 1, claim=False)
-    with pytest.raises(ValueError, match="d_model"):
+    broken = Experiment(PLAIN, "of no pairs", (), 1, claim=False)
+    with pytest.raises(ZeroDivisionError):
         list(run_all([0], [broken, *[replace(EXPERIMENTS[-1], epochs=10**6)] * 3]))
