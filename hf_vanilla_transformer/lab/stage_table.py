@@ -85,7 +85,8 @@ def report(results: Results, seeds: Sequence[int]) -> str:
         Parameter counts, a row for each experiment, and remarks.
     """
     counts = [[name, f"{claimed:,}", f"{count:,}"] for name, claimed, count in parameter_counts()]
-    rows, remarks = [], []
+    rows: list[list[str]] = []
+    remarks: list[str] = []
     for experiment, outcomes in results:
         loss = statistics.median(each.loss for each in outcomes)
         cells = [experiment.stage.name, experiment.task, "learned" if experiment.claim else "not learned"]

@@ -144,7 +144,8 @@ def build(stage: Stage, seed: int) -> VanillaTransformerModel | VanillaTransform
     if stage.takes_numbers:
         return VanillaTransformerModel(config)
     model = VanillaTransformerForConditionalGeneration(config)
-    embedding = model.model.encoder.embed_tokens
+    embedding = model.get_input_embeddings()
+    assert isinstance(embedding, nn.Embedding)
     model.model.decoder.embed_tokens = embedding
     # As torch.nn.Embedding begins. With sqrt(d_model) times smaller vectors, with which our models begin, it depends on
     # the seed whether many to one is learned without the causal mask.
