@@ -1,9 +1,16 @@
 """The command of the staged models: its options, its table, its files, and what it refuses."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 
+import psutil
 import pytest
+from child_processes import start
 from commanding import run
 
 from hf_vanilla_transformer.commands import lab_stages
@@ -71,3 +78,20 @@ def test_help_says_what_each_stage_is(capsys):
         lab_stages.main(["--help"], "program")
     text = capsys.readouterr().out
     assert all(f"\n  {name} " in text for name in STAGES)
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_it_and_its_processes_at_once_in_a_line(tmp_path):
+    """Ten seconds, most of them for importing torch: the signal goes to all its processes, as that of a terminal."""
+    command = [sys.executable, "-m", "hf_vanilla_transformer", "lab-stages", "--processes", "2"]
+    options = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "start_new_session": True}
+    with start([*command, "--output", tmp_path / "table.md"], **options) as process:
+        while len(workers := psutil.Process(process.pid).children()) < 2:
+            time.sleep(0.1)
+        time.sleep(1)
+        os.killpg(process.pid, signal.SIGINT)
+        output, errors = process.communicate()
+    assert (process.returncode, output) == (130, "")
+    assert errors == "vanilla-transformer lab-stages: interrupted\n"
+    assert not any(worker.is_running() for worker in workers)
+    assert not list(tmp_path.iterdir())
