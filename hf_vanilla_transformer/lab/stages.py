@@ -98,8 +98,7 @@ _PLAIN_REMARK = (
 )
 _FUTURE_REMARK = (
     "The text says that a single output token has no future. It has: in training the first position sees the answer "
-    "after it. What is learned depends on the initial embeddings: with the text's, from N(0, 1), the answer comes from "
-    "the source; with sqrt(d_model) times smaller ones, as this package begins with, some seeds copy it."
+    "after it, and a seed may come to rely on that. Its loss is then as low as that of the others, and it fails alone."
 )
 _LIST_REMARK = "The text lists 0000 → 1111 and 1111 → 0000 among these, but prints the results of the next row."
 
@@ -147,8 +146,7 @@ def build(stage: Stage, seed: int) -> VanillaTransformerModel | VanillaTransform
     embedding = model.get_input_embeddings()
     assert isinstance(embedding, nn.Embedding)
     model.model.decoder.embed_tokens = embedding
-    # As torch.nn.Embedding begins. With sqrt(d_model) times smaller vectors, with which our models begin, it depends on
-    # the seed whether many to one is learned without the causal mask.
+    # As torch.nn.Embedding begins, which the text uses; our models begin with sqrt(d_model) times smaller vectors.
     nn.init.normal_(embedding.weight)
     return model
 
