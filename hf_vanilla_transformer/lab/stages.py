@@ -98,7 +98,7 @@ _PLAIN_REMARK = (
 )
 _FUTURE_REMARK = (
     "The text says that a single output token has no future. It has: in training the first position sees the answer "
-    "after it, and a seed may come to rely on that. Its loss is then as low as that of the others, and it fails alone."
+    "after it, and a seed may come to rely on that. Its loss is low then, and it fails when it has to decode."
 )
 _LIST_REMARK = "The text lists 0000 → 1111 and 1111 → 0000 among these, but prints the results of the next row."
 
