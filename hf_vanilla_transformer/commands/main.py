@@ -28,6 +28,7 @@ VERBS = {
     "release": ("release", "make the folder of a checkpoint from finished runs: card, scores, recipe"),
     "publish": ("publish", "put a model on the Hub with its code, after a proof that it loads by itself"),
     "plan": ("plan", "estimate work, memory and time of a run before it is started"),
+    "lab-stages": ("lab_stages", "build the Transformer part by part on zeros and ones"),
     "benchmark": ("benchmark", "compare speed and memory with other implementations"),
     "lab-heads": ("lab_heads", "show what each attention head looks at, and what is lost without it"),
     "lab-scan": ("lab_scan", "length generalisation on SCAN: split it, and see which lengths a model has right"),
