@@ -30,6 +30,8 @@ class AttentionMaps:
     """The attention weights of one sentence and its translation, of N layers with H heads on each side.
 
     Args:
+        sentence: the source as text.
+        translation: the target as text.
         source: the S tokens of the source, as `token_labels` writes them; the last is usually `</s>`.
         read: the T tokens that the decoder reads; the first starts the translation (`<s>`).
         predicted: the T tokens that it predicts from them, one further: the translation with `</s>`.
@@ -37,6 +39,8 @@ class AttentionMaps:
             (N, H, T, S), in float32; the last axis sums to 1.
     """
 
+    sentence: str
+    translation: str
     source: tuple[str, ...]
     read: tuple[str, ...]
     predicted: tuple[str, ...]
@@ -151,7 +155,8 @@ def attention_maps(
         tuple(token_labels(tokenizer, ids[0].tolist())) for ids in (input_ids, decoder_input_ids, labels)
     )
     weights = {kind: torch.cat(list(layers)).float().cpu() for kind, layers in recorded.items()}
-    return AttentionMaps(source, read, predicted, weights)
+    translation = target if target is not None else tokenizer.decode(labels[0].tolist(), skip_special_tokens=True)
+    return AttentionMaps(sentence, translation, source, read, predicted, weights)
 
 
 @contextmanager

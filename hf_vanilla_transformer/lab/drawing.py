@@ -28,13 +28,13 @@ def new_figure(width: float, height: float) -> Figure:
         A `matplotlib.figure.Figure`; a notebook shows it.
 
     Raises:
-        ImportError: matplotlib is not installed; the message names the extra.
+        ValueError: matplotlib is not installed; the message names the extra.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError("drawing needs matplotlib, an extra: pip install 'hf-vanilla-transformer[lab]'") from error
+        raise ValueError("drawing needs matplotlib: pip install 'hf-vanilla-transformer[lab]'") from error
     figure = Figure(figsize=(width, height), layout="constrained", dpi=_DPI)
     FigureCanvasAgg(figure)
     return figure
@@ -108,7 +108,7 @@ def label_tokens(axes: Axes, rows: Sequence[str] | None, columns: Sequence[str] 
 
 
 def drawable(text: str) -> str:
-    """Writes characters that the font does not have, such as emoji, by their numbers: `U+1F600`.
+    """Writes characters that the font does not have, such as Chinese, by their numbers: `U+72D7`.
 
     Args:
         text: any.

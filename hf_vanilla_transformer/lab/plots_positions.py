@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, get_args
 
 import torch
@@ -50,34 +51,28 @@ def shift_rotation(shift: int, d_model: int, layout: str = "interleaved") -> tor
     Returns:
         (D, D) in float32.
     """
-    encoding = position_encodings(shift + 1, d_model, layout)[shift]
-    places = torch.arange(d_model)
-    if layout == "interleaved":
-        sines, cosines = places[0::2], places[1::2]
-    else:
-        sines, cosines = places[: d_model // 2], places[d_model // 2 :]
-    matrix = torch.zeros(d_model, d_model)
-    matrix[sines, sines] = matrix[cosines, cosines] = encoding[cosines]
-    matrix[sines, cosines], matrix[cosines, sines] = encoding[sines], -encoding[sines]
-    return matrix
+    return _rotation(position_encodings(shift + 1, d_model, layout)[shift], layout)
 
 
-def shift_error(shift: int, positions: int, d_model: int, layout: str = "interleaved") -> float:
+def shift_errors(shifts: Sequence[int], positions: int, d_model: int, layout: str = "interleaved") -> list[float]:
     """How far the identity PE(pos + shift) = M PE(pos) is from holding.
 
     Args:
-        shift: k.
+        shifts: values of k.
         positions: how many are looked at, from 0.
         d_model: D.
         layout: value of `sinusoid_layout`.
 
     Returns:
-        The largest difference of two numbers, of values from -1 to 1. The products are in float64; encodings are
-        rounded to float32, so about 1e-7 is to be expected.
+        For each shift the largest difference of two numbers, of values from -1 to 1. The products are in float64;
+        encodings are rounded to float32, so about 1e-7 is to be expected.
     """
-    encodings = position_encodings(positions + shift, d_model, layout).double()
-    rotated = encodings[:positions] @ shift_rotation(shift, d_model, layout).double().T
-    return float((rotated - encodings[shift:]).abs().max())
+    encodings = position_encodings(positions + max(shifts), d_model, layout).double()
+    found = []
+    for shift in shifts:
+        rotated = encodings[:positions] @ _rotation(encodings[shift], layout).T
+        found.append(float((rotated - encodings[shift : shift + positions]).abs().max()))
+    return found
 
 
 def plot_sinusoids(positions: int = 50, d_model: int = 128) -> Figure:
@@ -103,7 +98,7 @@ def plot_sinusoids(positions: int = 50, d_model: int = 128) -> Figure:
 
 
 def plot_position_products(positions: int = 50, d_model: int = 128) -> Figure:
-    """Draws the dot product of any two encodings: it depends on their distance alone, and falls with it.
+    """Draws the dot product of any two encodings: it depends on their distance alone, and falls with it in waves.
 
     Args:
         positions: how many.
@@ -147,8 +142,20 @@ def plot_shift_rotation(shift: int = 5, d_model: int = 16, positions: int = 50) 
     matrix.set(title=f"M with PE(pos + {shift}) = M PE(pos), D = {d_model}", xlabel="dimension", ylabel="dimension")
     shifts = range(1, _SHIFTS + 1)
     for layout, style in zip(LAYOUTS, ("o", "+", "x"), strict=True):
-        errors.plot(shifts, [shift_error(each, positions, 128, layout) for each in shifts], style, label=layout)
+        errors.plot(shifts, shift_errors(shifts, positions, 128, layout), style, label=layout)
     errors.set(title="largest |PE(pos + k) - M PE(pos)|, D = 128", xlabel="shift k", ylim=(0, 4e-7))
     errors.axhline(2**-23, color="grey", linewidth=0.8, label="spacing of float32 at 1")
     errors.legend(fontsize=8)
     return figure
+
+
+def _rotation(encoding: torch.Tensor, layout: str) -> torch.Tensor:
+    places = torch.arange(len(encoding))
+    if layout == "interleaved":
+        sines, cosines = places[0::2], places[1::2]
+    else:
+        sines, cosines = places.chunk(2)
+    matrix = torch.zeros(len(encoding), len(encoding), dtype=encoding.dtype)
+    matrix[sines, sines] = matrix[cosines, cosines] = encoding[cosines]
+    matrix[sines, cosines], matrix[cosines, sines] = encoding[sines], -encoding[sines]
+    return matrix
