@@ -4,14 +4,15 @@ import numpy
 import pytest
 import torch
 
-from hf_vanilla_transformer.lab.attention_maps import KINDS, AttentionMaps
+from hf_vanilla_transformer.lab.attention_maps import AttentionMaps
 from hf_vanilla_transformer.lab.plots import attention_pictures, plot_alignment, plot_heads
 
 
 def made_up(heads, layers=3, source=5, target=4):
     shapes = {"encoder": (source, source), "decoder": (target, target), "cross": (target, source)}
     weights = {
-        kind: torch.rand(2 if kind == "encoder" else layers, heads, *shape).softmax(-1) for kind, shape in shapes.items()
+        kind: torch.rand(2 if kind == "encoder" else layers, heads, *shape).softmax(-1)
+        for kind, shape in shapes.items()
     }
     weights["decoder"] = weights["decoder"].tril() / weights["decoder"].tril().sum(-1, keepdim=True)
     read = ["<s>", *(f"t{number}" for number in range(target - 1))]

@@ -21,12 +21,12 @@ examples:
 see what each head attends to; kind of attention, layer and head can be chosen. It needs nothing but a browser.
 
 --pictures DIR gets a picture of each layer of encoder self-attention, decoder self-attention and cross-attention, with
-a map for each head (encoder-layer-1.png and so on), and alignment.png, the mean of the cross-attention over the heads of
-a layer. Rows attend to columns. A row of the decoder is named by the token that it predicts; what it cannot attend to
-is grey. Tokens are written with a dot for a space: "·dog" begins a word.
+a map for each head (encoder-layer-1.png and so on), and alignment.png, the mean of the cross-attention over the heads
+of a layer. Rows attend to columns. A row of the decoder is named by the token that it predicts; what it cannot attend
+to is grey. Tokens are written with a dot for a space: "·dog" begins a word.
 
---paper DIR gets the pictures that explain the paper, computed by the classes of this package; neither MODEL nor SENTENCE
-is needed: sinusoids in three layouts, their dot products by distance, a shift as a rotation, masks, the variance of dot
+--paper DIR gets the pictures that explain the paper, computed by the classes of this package, without MODEL and
+SENTENCE: sinusoids in three layouts, their dot products by distance, a shift as a rotation, masks, the variance of dot
 products with and without 1/sqrt(d_k), layer norm beside batch norm, the learning rate, smoothed labels.
 
 --pictures and --paper need matplotlib: pip install 'hf-vanilla-transformer[lab]'. All pictures of a folder are written,

@@ -81,10 +81,10 @@ class AttentionMaps:
         """
         layers = self.weights["cross"]
         if layer is None:
-            return alignment_attention(layers.unsqueeze(1))[0]
+            return alignment_attention(list(layers.unsqueeze(1)))[0]
         if not 1 <= layer <= len(layers):
             raise ValueError(f"there is no decoder layer {layer}; this model has layers 1 to {len(layers)}")
-        return alignment_attention(layers[layer - 1 : layer].unsqueeze(1))[0]
+        return alignment_attention([layers[layer - 1].unsqueeze(0)])[0]
 
 
 def attention_maps(
@@ -199,8 +199,8 @@ def token_labels(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list
         ids: of the tokens.
 
     Returns:
-        The text of each token, with `·` for a space (or `▁`, which some tokenizers have in its place); `\n` and the like
-        for what cannot be seen, and `\xf0\x9f` for bytes that are only a part of a character.
+        The text of each token, with `·` for a space (or `▁`, which some tokenizers have in its place); `\n` and the
+        like for what cannot be seen, and `\xf0\x9f` for bytes that are only a part of a character.
     """
     tokens = tokenizer.convert_ids_to_tokens(list(ids))
     if _is_byte_level(tokenizer):

@@ -79,9 +79,7 @@ def plot_alignment(maps: AttentionMaps, layer: int | None = None) -> Figure:
     count = len(maps.weights["cross"])
     cell, size = _cell_and_letters(max(len(rows), len(columns)), largest=0.42)
     letters = [max(map(len, tokens)) * size / 72 * 0.65 for tokens in (rows, columns)]
-    figure = new_figure(
-        max(len(columns) * cell, 2.5) + letters[0] + 1.8, max(len(rows) * cell, 1.8) + letters[1] + 1.2
-    )
+    figure = new_figure(max(len(columns) * cell, 2.5) + letters[0] + 1.8, max(len(rows) * cell, 1.8) + letters[1] + 1.2)
     axes = figure.subplots()
     image = draw_matrix(axes, weights, cmap=_COLOURS, vmin=0, vmax=1)
     label_tokens(axes, rows, columns, size)

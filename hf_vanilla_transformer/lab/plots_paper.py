@@ -130,7 +130,8 @@ def plot_label_smoothing(epsilon: float = 0.1) -> Figure:
     targets = smoothed_targets(labels, len(_WORDS), epsilon)
     figure = new_figure(12, 4.2)
     heat, curve = figure.subplots(1, 2, width_ratios=[3, 2])
-    draw_matrix(heat, targets, (labels != IGNORED_LABEL).unsqueeze(-1).expand_as(targets), cmap="Blues", vmin=0, vmax=1.2)
+    has_loss = labels.ne(IGNORED_LABEL).unsqueeze(-1).expand_as(targets)
+    draw_matrix(heat, targets, has_loss, cmap="Blues", vmin=0, vmax=1.2)
     label_tokens(heat, words, _WORDS)
     for row, word in enumerate(words):
         for column, value in enumerate(targets[row].tolist()):
@@ -190,7 +191,8 @@ def plot_scaling(widths: Sequence[int] = (2, 4, 8, 16, 32, 64, 128, 256)) -> Fig
         slopes.plot(widths, [each[f"{prefix}slope"] for each in found], "o-", label=label)
     variances.plot(widths, widths, "k:", label="d_k, as §3.2.1 says")
     variances.set(title="variance of the scores", xlabel="d_k", xscale="log", yscale="log")
-    slopes.set(title="gradient through the softmax over 16 keys, 1 - sum of p²", xlabel="d_k", xscale="log", ylim=(0, 1))
+    slopes.set(title="gradient through the softmax over 16 keys: 1 - sum of p²", xlabel="d_k")
+    slopes.set(xscale="log", ylim=(0, 1))
     for axes in (variances, slopes):
         axes.set_xticks(widths, [str(each) for each in widths])
         axes.minorticks_off()
@@ -234,7 +236,8 @@ def plot_norms() -> Figure:
         The figure: three heat maps, and how much each norm changes the sentence if another one joins its batch.
     """
     model = toy_model()
-    (ids, mask), (alone, its_mask) = _padded([[*_LONG[0], "</s>"], [*_LONG[0][::-1]] * 2]), _padded([[*_LONG[0], "</s>"]])
+    first, second = [*_LONG[0], "</s>"], [*_LONG[0][::-1] * 2, "</s>"]
+    (ids, mask), (alone, its_mask) = _padded([first, second]), _padded([first])
     together, single = normalised_activations(model, ids, mask), normalised_activations(model, alone, its_mask)
     words = [_WORDS[index] for index in ids[mask.bool()].tolist()]
     figure = new_figure(13, 4.8)
@@ -246,7 +249,8 @@ def plot_norms() -> Figure:
             f"{of} {float(values.mean(axis).abs().max()):.1g}" for of, axis in (("a token", 1), ("a feature", 0))
         )
         changed = float((values[: len(alone[0])] - single[name]).abs().max())
-        axes.set_title(f"{name}\nlargest |mean| of {means}\nchange if the second sentence joins: {changed:.1g}", fontsize=9)
+        change = f"change if the second sentence joins: {changed:.1g}"
+        axes.set_title(f"{name}\nlargest |mean| of {means}\n{change}", fontsize=9)
         axes.set_xlabel("feature")
         axes.axhline(len(alone[0]) - 0.5, color="black", linewidth=1)
     figure.colorbar(image, ax=panels)

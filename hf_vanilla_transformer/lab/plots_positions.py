@@ -115,7 +115,8 @@ def plot_position_products(positions: int = 50, d_model: int = 128) -> Figure:
         by_distance = [products.diagonal(distance) for distance in range(positions)]
         spread = max(float(each.max() - each.min()) for each in by_distance)
         label = f"{layout} (equal distances differ by {spread:.0e})"
-        curves.plot([float(each.mean()) for each in by_distance], "--" if layout == "concatenated" else "-", label=label)
+        style = "--" if layout == "concatenated" else "-"  # it lies upon the first one
+        curves.plot([float(each.mean()) for each in by_distance], style, label=label)
         if layout == "interleaved":
             figure.colorbar(draw_matrix(matrix, products, cmap="viridis"), ax=matrix, label="PE(i) · PE(j)")
     matrix.set(title="dot products, interleaved", xlabel="position j", ylabel="position i")
