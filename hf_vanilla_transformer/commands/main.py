@@ -29,6 +29,8 @@ VERBS = {
     "publish": ("publish", "put a model on the Hub with its code, after a proof that it loads by itself"),
     "plan": ("plan", "estimate work, memory and time of a run before it is started"),
     "benchmark": ("benchmark", "compare speed and memory with other implementations"),
+    "lab-heads": ("lab_heads", "show what each attention head looks at, and what is lost without it"),
+    "lab-complexity": ("lab_complexity", "measure time and memory of layers over the length: Table 1 of the paper"),
 }
 
 EXAMPLES = """
