@@ -9,7 +9,8 @@ from transformers import MarianConfig, MarianMTModel
 
 from hf_vanilla_transformer.data import train_tokenizer
 from hf_vanilla_transformer.inference import translate_with_details
-from hf_vanilla_transformer.lab.attention_maps import KINDS, attention_maps, recorded_masks, token_labels
+from hf_vanilla_transformer.lab.attention_maps import attention_maps, recorded_masks, token_labels
+from hf_vanilla_transformer.lab.heads import KINDS
 
 SENTENCE = "a b c c b a"
 

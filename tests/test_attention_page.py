@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from hf_vanilla_transformer.lab.attention_maps import KINDS, AttentionMaps
+from hf_vanilla_transformer.lab.attention_maps import AttentionMaps
 from hf_vanilla_transformer.lab.attention_page import attention_page
+from hf_vanilla_transformer.lab.heads import KINDS
 
 SOURCE = (
     "</script><script>alert(1)</script>",

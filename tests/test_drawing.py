@@ -1,12 +1,11 @@
 """Figures, files and labels: what is masked is grey, what is written is whole, tokens are text."""
 
-import sys
-
 import numpy
 import pytest
 import torch
 
-from hf_vanilla_transformer.lab.drawing import draw_matrix, drawable, label_tokens, new_figure, save_pictures
+from hf_vanilla_transformer.lab.charts import new_chart
+from hf_vanilla_transformer.lab.drawing import draw_matrix, drawable, label_tokens, save_pictures
 
 
 def pixel(figure, axes, column, row):
@@ -18,7 +17,7 @@ def pixel(figure, axes, column, row):
 
 
 def test_masked_cells_are_grey_whatever_they_hold_and_others_are_not():
-    figure = new_figure(2, 2)
+    figure = new_chart(2, 2)
     axes = figure.subplots()
     mask = torch.tensor([[True, False], [True, True]])
     draw_matrix(axes, torch.tensor([[1.0, 1.0], [0.0, 0.5]]), mask, cmap="Blues", vmin=0, vmax=1)
@@ -30,7 +29,7 @@ def test_masked_cells_are_grey_whatever_they_hold_and_others_are_not():
 
 
 def test_labels_are_plain_text_in_the_order_of_the_matrix():
-    figure = new_figure(3, 3)
+    figure = new_chart(3, 3)
     axes = figure.subplots()
     draw_matrix(axes, torch.eye(3))
     label_tokens(axes, ["$x_1$", "b", "狗"], None)
@@ -42,7 +41,7 @@ def test_labels_are_plain_text_in_the_order_of_the_matrix():
 
 
 def test_a_broken_formula_in_a_token_is_drawn():
-    figure = new_figure(2, 2)
+    figure = new_chart(2, 2)
     axes = figure.subplots()
     draw_matrix(axes, torch.zeros(2, 2))
     label_tokens(axes, ["$\\frac", "$$"], ["_{", "^$"])
@@ -56,7 +55,7 @@ def test_characters_that_the_font_has_stay_as_they_are():
 
 def test_pictures_are_of_the_formats_asked_for_and_the_same_every_time(tmp_path):
     for folder in ("one", "two"):
-        figure = new_figure(1, 1)
+        figure = new_chart(1, 1)
         figure.subplots().plot([1, 2])
         assert save_pictures({"line": figure}, tmp_path / folder) == ["line.png", "line.svg"]
     one, two = (sorted((tmp_path / folder).iterdir()) for folder in ("one", "two"))
@@ -70,23 +69,15 @@ def test_either_all_pictures_are_written_or_none(tmp_path):
         def savefig(self, *args, **kwargs):
             raise OSError("the disk is full")
 
-    good = new_figure(1, 1)
+    good = new_chart(1, 1)
     with pytest.raises(OSError, match="disk is full"):
         save_pictures({"good": good, "bad": Broken()}, tmp_path / "new", ["png"])
     assert list(tmp_path.iterdir()) == []
     save_pictures({"good": good}, tmp_path / "old", ["png"])
     before = (tmp_path / "old" / "good.png").read_bytes()
     with pytest.raises(OSError, match="disk is full"):
-        save_pictures({"good": new_figure(2, 2), "bad": Broken()}, tmp_path / "old", ["png"], overwrite=True)
+        save_pictures({"good": new_chart(2, 2), "bad": Broken()}, tmp_path / "old", ["png"], overwrite=True)
     assert [path.name for path in (tmp_path / "old").iterdir()] == ["good.png"]
     assert (tmp_path / "old" / "good.png").read_bytes() == before
     with pytest.raises(FileExistsError, match="is not empty"):
         save_pictures({"good": good}, tmp_path / "old")
-
-
-def test_without_matplotlib_the_error_names_the_extra(monkeypatch):
-    for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ValueError, match=r"needs matplotlib: pip install 'hf-vanilla-transformer\[lab\]'"):
-        new_figure(1, 1)

@@ -8,7 +8,7 @@ from commanding import run, save_translator
 from hf_vanilla_transformer.commands.visualize import main
 from hf_vanilla_transformer.inference import shipped
 from hf_vanilla_transformer.lab import plots_paper
-from hf_vanilla_transformer.lab.drawing import new_figure
+from hf_vanilla_transformer.lab.charts import new_chart
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_without_a_model_it_is_the_shipped_one(folder, tmp_path, monkeypatch):
 
 
 def test_pictures_of_the_paper_need_no_model(tmp_path, monkeypatch):
-    monkeypatch.setattr(plots_paper, "paper_pictures", lambda: {"sinusoids": new_figure(1, 1)})
+    monkeypatch.setattr(plots_paper, "paper_pictures", lambda: {"sinusoids": new_chart(1, 1)})
     done = run(main, "--paper", tmp_path / "paper", "--formats", "png")
     assert done.stdout == f"written to {tmp_path / 'paper'}: sinusoids.png\n"
     assert "is not empty" in run(main, "--paper", tmp_path / "paper").error

@@ -14,13 +14,7 @@ from ..tokenization_ids import text_to_ids
 from ..translation_batches import refuse_training_mode
 from ..translation_pieces import max_source_length, source_pieces
 from ..translation_scoring import alignment_attention, shift_right
-
-# The three uses of §3.2.3, and what a reader calls them.
-KINDS = {
-    "encoder": "encoder self-attention",
-    "decoder": "decoder self-attention",
-    "cross": "cross-attention",
-}
+from .heads import KINDS
 
 _BYTES = {character: byte for byte, character in bytes_to_unicode().items()}
 
@@ -179,7 +173,8 @@ def recorded_masks(model: PreTrainedModel) -> Iterator[dict[str, torch.Tensor]]:
 
     def recorder(kind: str) -> Any:
         def record(module: torch.nn.Module, arguments: tuple[Any, ...]) -> None:
-            masks[kind] = arguments[1][:, 0] == 0  # the mask is added to the scores of all heads
+            added = arguments[1][:, 0]  # to the scores of all heads: a bias, or the lowest number where masked
+            masks[kind] = added > torch.finfo(added.dtype).min / 2
 
         return record
 

@@ -3,7 +3,8 @@
 import json
 from pathlib import Path
 
-from .attention_maps import KINDS, AttentionMaps
+from .attention_maps import AttentionMaps
+from .heads import KINDS
 
 _TEMPLATE = Path(__file__).with_name("attention_page.html")
 _PLACE = "{{maps}}"  # in the template, of the data

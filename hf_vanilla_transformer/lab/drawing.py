@@ -1,4 +1,4 @@
-"""Pictures by matplotlib, without a screen and without its global state."""
+"""What the pictures of the lab share: matrices as heat maps, tokens along their axes, and files that are whole."""
 
 from __future__ import annotations
 
@@ -7,37 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..interop.output_folder import output_folder
+from .charts import DPI
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 FORMATS = ("png", "svg")
-_DPI = 110
 _FEINT = "#c9ccd1"  # of what cannot be attended to
-
-
-def new_figure(width: float, height: float) -> Figure:
-    """Makes an empty figure that draws by Agg.
-
-    Args:
-        width: in inches.
-        height: in inches.
-
-    Returns:
-        A `matplotlib.figure.Figure`; a notebook shows it.
-
-    Raises:
-        ValueError: matplotlib is not installed; the message names the extra.
-    """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ValueError("drawing needs matplotlib: pip install 'hf-vanilla-transformer[lab]'") from error
-    figure = Figure(figsize=(width, height), layout="constrained", dpi=_DPI)
-    FigureCanvasAgg(figure)
-    return figure
 
 
 def save_pictures(
@@ -65,7 +42,7 @@ def save_pictures(
         for name, figure in figures.items():
             for kind in formats:
                 metadata = {"Date": None} if kind == "svg" else None
-                figure.savefig(written / f"{name}.{kind}", format=kind, metadata=metadata)
+                figure.savefig(written / f"{name}.{kind}", format=kind, metadata=metadata, dpi=DPI)
                 names.append(f"{name}.{kind}")
     return names
 

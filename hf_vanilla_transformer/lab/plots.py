@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from .attention_maps import KINDS, AttentionMaps
-from .drawing import draw_matrix, label_tokens, new_figure
+from .attention_maps import AttentionMaps
+from .charts import new_chart
+from .drawing import draw_matrix, label_tokens
+from .heads import KINDS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,7 +47,7 @@ def plot_heads(maps: AttentionMaps, kind: str, layer: int) -> Figure:
     letters = [max(map(len, tokens)) * size / 72 * 0.65 for tokens in (rows, columns)]  # of the longest token, inches
     width = across * max(len(columns) * cell, 1.2) + letters[0] + 1.4
     height = down * (max(len(rows) * cell, 1.0) + 0.35) + letters[1] + 1.0
-    figure = new_figure(width, height)
+    figure = new_chart(width, height)
     panels = figure.subplots(down, across, squeeze=False)
     for index, axes in enumerate(panels.flat):
         if index >= len(heads):
@@ -79,7 +81,7 @@ def plot_alignment(maps: AttentionMaps, layer: int | None = None) -> Figure:
     count = len(maps.weights["cross"])
     cell, size = _cell_and_letters(max(len(rows), len(columns)), largest=0.42)
     letters = [max(map(len, tokens)) * size / 72 * 0.65 for tokens in (rows, columns)]
-    figure = new_figure(max(len(columns) * cell, 2.5) + letters[0] + 1.8, max(len(rows) * cell, 1.8) + letters[1] + 1.2)
+    figure = new_chart(max(len(columns) * cell, 2.5) + letters[0] + 1.8, max(len(rows) * cell, 1.8) + letters[1] + 1.2)
     axes = figure.subplots()
     image = draw_matrix(axes, weights, cmap=_COLOURS, vmin=0, vmax=1)
     label_tokens(axes, rows, columns, size)

@@ -13,8 +13,10 @@ from ..configuration_vanilla_transformer import VanillaTransformerConfig
 from ..loss import IGNORED_LABEL, label_smoothed_cross_entropy
 from ..modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
 from ..training.schedule import inverse_sqrt_factor, peak_learning_rate
-from .attention_maps import KINDS, recorded_masks
-from .drawing import draw_matrix, label_tokens, new_figure
+from .attention_maps import recorded_masks
+from .charts import new_chart
+from .drawing import draw_matrix, label_tokens
+from .heads import KINDS
 from .plots_positions import plot_position_products, plot_shift_rotation, plot_sinusoids
 
 if TYPE_CHECKING:
@@ -54,7 +56,7 @@ def plot_masks() -> Figure:
     target_ids, target_mask = _padded(targets)
     with recorded_masks(model) as masks, torch.no_grad():
         model(source_ids, source_mask, target_ids, target_mask, output_attentions=True, use_cache=False)
-    figure = new_figure(11, 7.4)
+    figure = new_chart(11, 7.4)
     panels = figure.subplots(2, len(KINDS))
     for row, of in zip(panels, range(2), strict=True):
         read, written = ([_WORDS[index] for index in ids[of].tolist()] for ids in (source_ids, target_ids))
@@ -87,7 +89,7 @@ def plot_learning_rate(
     Returns:
         The figure.
     """
-    figure = new_figure(7, 4)
+    figure = new_chart(7, 4)
     axes = figure.subplots()
     steps = range(1, updates + 1, max(1, updates // 1000))
     for d_model, warmup in shapes:
@@ -128,7 +130,7 @@ def plot_label_smoothing(epsilon: float = 0.1) -> Figure:
     words = [*_LONG[1], "</s>", "<pad>"]
     labels = torch.tensor([IGNORED_LABEL if word == "<pad>" else _WORDS.index(word) for word in words])
     targets = smoothed_targets(labels, len(_WORDS), epsilon)
-    figure = new_figure(12, 4.2)
+    figure = new_chart(12, 4.2)
     heat, curve = figure.subplots(1, 2, width_ratios=[3, 2])
     has_loss = labels.ne(IGNORED_LABEL).unsqueeze(-1).expand_as(targets)
     draw_matrix(heat, targets, has_loss, cmap="Blues", vmin=0, vmax=1.2)
@@ -184,7 +186,7 @@ def plot_scaling(widths: Sequence[int] = (2, 4, 8, 16, 32, 64, 128, 256)) -> Fig
         The figure.
     """
     found = [dot_product_statistics(d_k) for d_k in widths]
-    figure = new_figure(11, 4)
+    figure = new_chart(11, 4)
     variances, slopes = figure.subplots(1, 2)
     for prefix, label in (("", "q · k"), ("scaled_", "q · k / sqrt(d_k)")):
         variances.plot(widths, [each[f"{prefix}variance"] for each in found], "o-", label=label)
@@ -240,7 +242,7 @@ def plot_norms() -> Figure:
     (ids, mask), (alone, its_mask) = _padded([first, second]), _padded([first])
     together, single = normalised_activations(model, ids, mask), normalised_activations(model, alone, its_mask)
     words = [_WORDS[index] for index in ids[mask.bool()].tolist()]
-    figure = new_figure(13, 4.8)
+    figure = new_chart(13, 4.8)
     panels = figure.subplots(1, 3, sharey=True)
     for axes, (name, values) in zip(panels, together.items(), strict=True):
         image = draw_matrix(axes, values, cmap="RdBu_r", vmin=-3, vmax=3)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, get_args
 import torch
 
 from ..configuration_vanilla_transformer import SinusoidLayout, VanillaTransformerConfig
-from ..embeddings import SinusoidalPositions
-from .drawing import draw_matrix, new_figure
+from ..positions import SinusoidalPositions
+from .charts import new_chart
+from .drawing import draw_matrix
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -85,7 +86,7 @@ def plot_sinusoids(positions: int = 50, d_model: int = 128) -> Figure:
     Returns:
         The figure.
     """
-    figure = new_figure(13, 4.2)
+    figure = new_chart(13, 4.2)
     panels = figure.subplots(1, len(LAYOUTS), sharey=True)
     for axes, layout in zip(panels, LAYOUTS, strict=True):
         encodings = position_encodings(positions, d_model, layout)
@@ -107,7 +108,7 @@ def plot_position_products(positions: int = 50, d_model: int = 128) -> Figure:
     Returns:
         The figure: the matrix of all pairs for the paper's layout, and the product by distance for each.
     """
-    figure = new_figure(11, 4.4)
+    figure = new_chart(11, 4.4)
     matrix, curves = figure.subplots(1, 2)
     for layout in LAYOUTS:
         encodings = position_encodings(positions, d_model, layout).double()
@@ -136,7 +137,7 @@ def plot_shift_rotation(shift: int = 5, d_model: int = 16, positions: int = 50) 
     Returns:
         The figure.
     """
-    figure = new_figure(11, 4.4)
+    figure = new_chart(11, 4.4)
     matrix, errors = figure.subplots(1, 2)
     image = draw_matrix(matrix, shift_rotation(shift, d_model), cmap="RdBu_r", vmin=-1, vmax=1)
     figure.colorbar(image, ax=matrix, label="entry of M")
