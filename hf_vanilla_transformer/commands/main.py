@@ -25,6 +25,7 @@ VERBS = {
     "average": ("average", "average the last checkpoints of a run into one model"),
     "convert": ("convert", "import a checkpoint of Marian, fairseq or torch.nn.Transformer"),
     "export": ("export", "export a model to CTranslate2, ONNX or torch.export"),
+    "visualize": ("visualize", "show what each attention head looks at, as pictures or a page"),
     "release": ("release", "make the folder of a checkpoint from finished runs: card, scores, recipe"),
     "publish": ("publish", "put a model on the Hub with its code, after a proof that it loads by itself"),
     "plan": ("plan", "estimate work, memory and time of a run before it is started"),
