@@ -50,10 +50,7 @@ def scaled_dot_product_attention(
     Returns:
         The weighted values (B, T, H, d_v), and the weights (B, H, T, S).
     """
-    shape = (*query.shape[:3], key.shape[-2])
-    if key.shape[1] != query.shape[1]:  # the heads of a group are more queries of one head
-        query = query.reshape(query.shape[0], key.shape[1], -1, query.shape[-1])
-    products = torch.matmul(query, key.transpose(-2, -1)).view(shape)  # (B, H, T, S)
+    products = _product(query, key.transpose(-2, -1))  # (B, H, T, S)
     if attention_mask is None:
         scores = products * scaling
     elif attention_mask.dtype == torch.bool:
@@ -63,9 +60,17 @@ def scaled_dot_product_attention(
     weights = torch.softmax(scores, dim=-1)
     if dropout and module.training:
         weights = nn.functional.dropout(weights, p=dropout, training=True)
-    of_groups = weights.view(shape[0], key.shape[1], -1, shape[3])
-    output = torch.matmul(of_groups, value).view(*shape[:3], -1)  # (B, H, T, d_v)
+    output = _product(weights, value)  # (B, H, T, d_v)
     return output.transpose(1, 2).contiguous(), weights
+
+
+def _product(of_heads: torch.Tensor, shared: torch.Tensor) -> torch.Tensor:
+    """Multiplies (B, H, T, x) by (B, G, x, y), each of G matrices being that of H / G heads; returns (B, H, T, y)."""
+    if shared.shape[1] == of_heads.shape[1]:
+        return torch.matmul(of_heads, shared)
+    # The heads of a group are more rows of one head.
+    rows = of_heads.reshape(of_heads.shape[0], shared.shape[1], -1, of_heads.shape[-1])
+    return torch.matmul(rows, shared).view(*of_heads.shape[:3], -1)
 
 
 class MultiHeadAttention(nn.Module):
@@ -84,21 +89,21 @@ class MultiHeadAttention(nn.Module):
 
     def __init__(self, config: VanillaTransformerConfig, layer_idx: int | None = None, is_causal: bool = False) -> None:
         super().__init__()
-        assert config.d_k is not None  # the config resolves all three
+        assert config.d_k is not None  # the config resolves both
         assert config.d_v is not None
-        assert config.num_key_value_heads is not None
         self.config = config
         self.layer_idx = layer_idx
         # transformers treats a module without this attribute as causal.
         self.is_causal = is_causal
-        self.num_key_value_groups = config.num_heads // config.num_key_value_heads  # a name that transformers reads
+        num_key_value_heads = config.num_key_value_heads or config.num_heads
+        self.num_key_value_groups = config.num_heads // num_key_value_heads  # a name that transformers reads
         self.d_k, self.d_v = config.d_k, config.d_v
         self.scaling = config.d_k**-0.5
         self.attention_dropout = config.attention_dropout
         bias = config.attention_bias
         self.q_proj = nn.Linear(config.d_model, config.num_heads * config.d_k, bias=bias)
-        self.k_proj = nn.Linear(config.d_model, config.num_key_value_heads * config.d_k, bias=bias)
-        self.v_proj = nn.Linear(config.d_model, config.num_key_value_heads * config.d_v, bias=bias)
+        self.k_proj = nn.Linear(config.d_model, num_key_value_heads * config.d_k, bias=bias)
+        self.v_proj = nn.Linear(config.d_model, num_key_value_heads * config.d_v, bias=bias)
         self.out_proj = nn.Linear(config.num_heads * config.d_v, config.d_model, bias=bias)
 
     def forward(
@@ -137,7 +142,8 @@ class MultiHeadAttention(nn.Module):
             query, key, value = self._own_keys_and_values(query, hidden_states, cache, positions)
         else:
             key, value = self._keys_and_values_of_encoder(key_value_states, cache)
-        attention_mask = self._bias(query, attention_mask, positions)
+        if positions is not None:
+            attention_mask = self._bias(query, attention_mask, positions)
         if key_value_states is not None and isinstance(attention_mask, torch.Tensor) and attention_mask.dim() == 2:
             # Flash attention takes masks (B, S), but also applies them to the queries: it would drop the queries at
             # positions where the source is padded.
@@ -145,6 +151,8 @@ class MultiHeadAttention(nn.Module):
             # The mask is finite, so a source of nothing but padding gives no NaN.
             attention_mask = additive_mask(attention_mask[:, None, None, :] != 0, query.dtype)
         attention = implementation if callable(implementation) else attention_function(implementation)
+        if attention is sdpa_attention_forward:
+            attention_mask = _of_the_type_of(query, attention_mask)
         if attention is sdpa_attention_forward and self.training and _is_faster_written_out(query, key):
             attention = _written_out
         if query.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
@@ -159,7 +167,8 @@ class MultiHeadAttention(nn.Module):
             dropout=self.attention_dropout if self.training else 0.0,
             **kwargs,
         )
-        heads = self._relative_values(heads, weights, positions)
+        if positions is not None:
+            heads = self._relative_values(heads, weights, positions)
         return self.out_proj(heads.flatten(2)), weights  # (B, T, H * d_v) to (B, T, D)
 
     def _place(self, query: torch.Tensor, key: torch.Tensor, positions: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -178,7 +187,8 @@ class MultiHeadAttention(nn.Module):
         self, query: torch.Tensor, hidden_states: torch.Tensor, cache: Cache | None, positions: Any
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         key, value = self._project(hidden_states)
-        query, key = self._place(query, key, positions)
+        if positions is not None:
+            query, key = self._place(query, key, positions)
         if cache is not None:
             own = cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache
             key, value = own.update(key, value, self.layer_idx)
@@ -206,6 +216,17 @@ def _autocast(states: torch.Tensor) -> torch.Tensor:
     device = states.device.type
     is_enabled = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
     return states.to(torch.get_autocast_dtype(device)) if is_enabled else states
+
+
+def _of_the_type_of(query: torch.Tensor, attention_mask: Any) -> Any:
+    """Converts a mask of numbers, which autocast on an accelerator would convert to one of infinities.
+
+    Infinities make NaN of a query that may attend to nothing, such as padding. On a CPU, attention is not autocast.
+    """
+    is_number = isinstance(attention_mask, torch.Tensor) and attention_mask.is_floating_point()
+    if not is_number or attention_mask.dtype == query.dtype or query.device.type == "cpu":
+        return attention_mask
+    return attention_mask.clamp(min=torch.finfo(query.dtype).min).to(query.dtype)
 
 
 def _is_faster_written_out(query: torch.Tensor, key: torch.Tensor) -> bool:

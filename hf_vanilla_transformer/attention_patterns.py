@@ -115,11 +115,11 @@ class LocalGlobalPattern(StridedPattern):
 
 
 class RandomPattern(LocalPattern):
-    """A window and a random graph that grows linearly, as in BigBird (Zaheer et al., 2020): a small world.
+    """A window and a random graph that grows linearly, as in BigBird (Zaheer et al., 2020) without its global tokens.
 
     Each position is linked with `num_random_keys` earlier ones, chosen by a hash of `attention_seed` and the position:
-    the graph of a longer text extends that of a shorter one. Few links make any two positions near to each other
-    (Watts and Strogatz, 1998).
+    the graph of a longer text extends that of a shorter one. Few links make it a small world, in which any two
+    positions are near to each other (Watts and Strogatz, 1998).
     """
 
     def __init__(self, config: VanillaTransformerConfig) -> None:
@@ -148,7 +148,8 @@ PATTERNS: dict[str, type[FullPattern]] = {
 
 def _scrambled(positions: torch.Tensor, number: int, seed: int) -> torch.Tensor:
     """A hash of each position, equal on all devices: integers from 0 to 2^31 - 1, by multiplications below 2^63."""
-    bits = (positions.long() * 40_503 + number * 69_069 + seed * 7_919 + 12_345) & 0x7FFFFFFF
+    offset = (number * 69_069 + seed * 7_919 + 12_345) & 0x7FFFFFFF
+    bits = (positions.long() * 40_503 + offset) & 0x7FFFFFFF
     for factor in (73_244_475, 73_244_475):
         bits = ((bits ^ (bits >> 16)) * factor) & 0x7FFFFFFF
     return bits ^ (bits >> 16)

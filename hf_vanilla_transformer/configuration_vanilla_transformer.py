@@ -231,7 +231,6 @@ class VanillaTransformerConfig(PreTrainedConfig):
         if self.num_heads > 0 and self.d_model % self.num_heads == 0:
             self.d_k = self.d_model // self.num_heads if self.d_k is None else self.d_k
             self.d_v = self.d_model // self.num_heads if self.d_v is None else self.d_v
-        self.num_key_value_heads = self.num_heads if self.num_key_value_heads is None else self.num_key_value_heads
         fill_in(self)
         super().__post_init__(**kwargs)
 
@@ -290,7 +289,7 @@ class VanillaTransformerConfig(PreTrainedConfig):
             )
         for field in ("d_k", "d_v"):
             self._require(field, getattr(self, field) >= 1, "an integer of at least 1")
-        groups = self.num_key_value_heads or 0
+        groups = self.num_heads if self.num_key_value_heads is None else self.num_key_value_heads
         if groups < 1 or self.num_heads % groups:
             raise ValueError(
                 f"`num_key_value_heads`={groups} does not divide `num_heads`={self.num_heads}; allowed: a divisor of it"
@@ -320,7 +319,7 @@ class VanillaTransformerConfig(PreTrainedConfig):
         if self.position_encoding == "sinusoidal" and self.d_model % 2:
             raise ValueError(
                 f"`d_model`={self.d_model} is odd, but `position_encoding`='sinusoidal' pairs a sine with a cosine; "
-                "allowed: an even `d_model`, or `position_encoding`='learned' or 'none'"
+                "allowed: an even `d_model`, or another `position_encoding`, such as 'learned' or 'none'"
             )
         if self.sinusoid_layout == "concatenated_tensor2tensor" and self.d_model < 4:
             raise ValueError(

@@ -1,5 +1,6 @@
 """Fields that only some variants of §3 have: what None means there, and what is refused."""
 
+import math
 from typing import Any
 
 # For each choice, by the field and value that make it, the fields that it has besides, and what None means for them;
@@ -16,7 +17,7 @@ OWN_FIELDS: dict[tuple[str, str], dict[str, int | None]] = {
 
 # The least value of each, and in words.
 _LEAST: dict[str, tuple[float, str]] = {
-    "rotary_base": (1 + 1e-9, "a number above 1"),
+    "rotary_base": (1 + 1e-9, "a finite number above 1"),
     "max_relative_distance": (1, "an integer of at least 1"),
     "num_relative_buckets": (4, "a multiple of 4, such as 32"),
     "attention_window": (0, "an integer of at least 0"),
@@ -59,10 +60,15 @@ def check_variants(config: Any) -> None:
                 f"`{field}`={given} changes nothing with `{choice}`={getattr(config, choice)!r}; allowed: None, or "
                 f"`{choice}`={fits}"
             )
-        if field in chosen and (given is None or given < least):
+        if field in chosen and (given is None or not least <= given < math.inf):
             raise ValueError(
                 f"`{field}`={given} is not allowed with `{choice}`={getattr(config, choice)!r}; allowed: {allowed}"
             )
+    if config.sinusoid_layout != "interleaved" and config.position_encoding not in ("sinusoidal", "rotary"):
+        raise ValueError(
+            f"`sinusoid_layout`={config.sinusoid_layout!r} orders nothing with `position_encoding`="
+            f"{config.position_encoding!r}; allowed: 'interleaved', or `position_encoding`='sinusoidal' or 'rotary'"
+        )
     if config.position_encoding == "rotary":
         _check_rotary(config)
     if config.position_encoding == "t5_relative":
@@ -77,8 +83,8 @@ def _check_rotary(config: Any) -> None:
         )
     if config.sinusoid_layout == "concatenated_tensor2tensor":
         raise ValueError(
-            "`sinusoid_layout`='concatenated_tensor2tensor' is no pairing of `position_encoding`='rotary'; allowed: "
-            "'interleaved' or 'concatenated'"
+            "`sinusoid_layout`='concatenated_tensor2tensor' does not say how `position_encoding`='rotary' pairs "
+            "dimensions; allowed: 'interleaved' or 'concatenated'"
         )
 
 

@@ -238,11 +238,10 @@ class Decoder(VanillaTransformerPreTrainedModel):
         )
         key_positions = None
         if self.reads_key_positions:
-            num_keys = end if attention_mask is None else attention_mask.shape[-1]  # static caches have room for more
+            num_keys = end if attention_mask is None else attention_mask.shape[-1]
             key_positions = _positions_of_keys(
-                self.config, given_positions, padding_mask, attention_mask, past_length, num_keys
+                self.config, given_positions, attention_mask, end, num_keys, inputs_embeds.device
             )
-            key_positions = key_positions.to(inputs_embeds.device)
         hidden_states = self.through_layers(
             inputs_embeds,
             position_ids,
@@ -304,29 +303,31 @@ class Decoder(VanillaTransformerPreTrainedModel):
 def _positions_of_keys(
     config: VanillaTransformerConfig,
     position_ids: torch.Tensor | None,
-    padding_mask: torch.Tensor | None,
     attention_mask: torch.Tensor | None,
-    past_length: int,
+    end: int,
     num_keys: int,
+    device: torch.device,
 ) -> torch.Tensor:
     """The positions (B or 1, L) of cached and new keys; those of keys that are masked have no meaning."""
-    if position_ids is not None and not past_length:
-        positions = position_ids
-    elif padding_mask is not None:
-        positions = position_ids_from_mask(padding_mask)
-    elif position_ids is not None and attention_mask is not None:  # generation with a static cache: padding is in there
+    if position_ids is None and attention_mask is None:
+        return torch.arange(num_keys, device=device).unsqueeze(0)
+    if position_ids is not None and position_ids.shape[1] == num_keys:  # nothing is cached
+        return position_ids
+    # The last new token sees all keys but padding. Static caches have room for more than there is yet.
+    is_seen = torch.ones(1, num_keys, dtype=torch.bool, device=device)
+    if attention_mask is not None:
         last = attention_mask[:, 0, -1]
-        positions = position_ids_from_mask(last if last.dtype == torch.bool else last == 0)
-    else:
-        positions = torch.arange(num_keys).unsqueeze(0)
-    if position_ids is not None and past_length and not torch.compiler.is_compiling():
-        new = positions[:, past_length : past_length + position_ids.shape[1]].to(position_ids.device)
-        if not bool((new == position_ids).all()):
+        is_seen = last if last.dtype == torch.bool else last == 0
+    positions = position_ids_from_mask(is_seen)
+    if position_ids is not None and not torch.compiler.is_compiling():
+        new = slice(int(end) - position_ids.shape[1], int(end))
+        if bool(((positions[:, new] != position_ids) & is_seen[:, new]).any()):
             raise ValueError(
-                f"`position_encoding`={config.position_encoding!r} has to know the positions of all keys, and a cache "
-                f"of {past_length} earlier ones does not hold theirs; leave `position_ids` away, or use no cache"
+                f"`position_encoding`={config.position_encoding!r} with `attention_pattern`="
+                f"{config.attention_pattern!r} has to know the positions of all keys, and a cache does not hold those of "
+                "earlier ones; leave `position_ids` away, or use no cache"
             )
-    return nn.functional.pad(positions, (0, num_keys - positions.shape[1]))
+    return positions
 
 
 def _refuse_one_cache_for_two(layers: nn.ModuleList) -> None:

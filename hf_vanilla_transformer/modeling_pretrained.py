@@ -30,7 +30,7 @@ CUSTOM_PIPELINES = {
 
 
 def _attentions(config: VanillaTransformerConfig) -> tuple[str, ...] | None:
-    """The attention implementations that a model with biases or a pattern can be had with; None for any."""
+    """The attention implementations that support a model with biases or a pattern; None if all do."""
     if config.position_encoding == "shaw_relative":
         return ("eager",)
     has_bias = config.position_encoding in ("alibi", "t5_relative") or config.attention_pattern != "full"
@@ -68,10 +68,10 @@ class VanillaTransformerPreTrainedModel(PreTrainedModel):
         if allowed is not None and attn_implementation is not None and attn_implementation not in allowed:
             has_pattern = len(allowed) == 2 and self.config.attention_pattern != "full"
             field = "attention_pattern" if has_pattern else "position_encoding"
-            what = "a value term, which needs the attention weights" if len(allowed) == 1 else "a mask of numbers"
+            why = "its value term needs the attention weights" if len(allowed) == 1 else "it needs an additive mask"
             raise ValueError(
-                f"`attn_implementation`={attn_implementation!r} cannot be had with `{field}`="
-                f"{getattr(self.config, field)!r}, which has {what}; allowed: {' or '.join(map(repr, allowed))}"
+                f"`attn_implementation`={attn_implementation!r} does not work with `{field}`="
+                f"{getattr(self.config, field)!r}: {why}; allowed: {' or '.join(map(repr, allowed))}"
             )
         return super()._check_and_adjust_attn_implementation(attn_implementation, *args, **kwargs)
 

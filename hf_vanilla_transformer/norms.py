@@ -19,7 +19,7 @@ class ScaleNorm(nn.Module):
     def __init__(self, d_model: int, eps: float) -> None:
         super().__init__()
         self.eps, self.initial_length = eps, math.sqrt(d_model)
-        self.length = nn.Parameter(torch.tensor(self.initial_length))
+        self.length = nn.Parameter(torch.tensor([self.initial_length]))  # FSDP takes no scalars
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Maps (..., D) to vectors of the learned length; computes half precision in float32."""

@@ -86,7 +86,7 @@ class AlibiPositions(AbsolutePositions):
 
     def __init__(self, config: VanillaTransformerConfig, is_causal: bool) -> None:
         super().__init__(config, is_causal)
-        self.slopes = alibi_slopes(config.num_heads)
+        self.num_heads = config.num_heads
 
     def forward(
         self,
@@ -97,7 +97,7 @@ class AlibiPositions(AbsolutePositions):
     ) -> tuple[Any, Any]:
         """Adds -slope * distance to the mask, which becomes (B or 1, H, T, L)."""
         distances = relative_positions(query_positions, key_positions).abs().unsqueeze(1)  # (B, 1, T, L)
-        slopes = torch.tensor(self.slopes, device=distances.device)[:, None, None]
+        slopes = alibi_slopes(self.num_heads, distances.device)[:, None, None]
         return add_bias(attention_mask, (-slopes * distances).to(dtype)), None
 
 
@@ -129,7 +129,8 @@ class T5Positions(AbsolutePositions):
         """Adds the learned biases to the mask, which becomes (B or 1, H, T, L)."""
         distances = relative_positions(query_positions, key_positions)
         buckets = t5_buckets(distances, self.num_buckets, self.max_distance, self.is_causal)
-        return add_bias(attention_mask, self.biases(buckets).permute(0, 3, 1, 2).to(dtype)), None
+        biases = self.biases(buckets).to(device=buckets.device, dtype=dtype)  # another device may hold the table
+        return add_bias(attention_mask, biases.permute(0, 3, 1, 2)), None
 
 
 class ShawPositions(AbsolutePositions):
@@ -218,19 +219,20 @@ def add_bias(attention_mask: torch.Tensor | None, bias: torch.Tensor) -> torch.T
     return biased.clamp(min=torch.finfo(attention_mask.dtype).min)
 
 
-def alibi_slopes(num_heads: int) -> list[float]:
+def alibi_slopes(num_heads: int, device: torch.device | str | None = None) -> torch.Tensor:
     """The slopes of ALiBi's heads.
 
     Args:
         num_heads: H.
+        device: where to make them.
 
     Returns:
-        H numbers between 0 and 1.
+        (H,) numbers between 0 and 1.
     """
     power = 2 ** int(math.log2(num_heads))
-    slopes = [2 ** (-8 * (head + 1) / power) for head in range(power)]
-    finer = [2 ** (-4 * (head + 1) / power) for head in range(0, 2 * power, 2)]
-    return slopes + finer[: num_heads - power]
+    heads = torch.arange(num_heads, device=device)
+    exponents = torch.where(heads < power, 8 * (heads + 1) / power, 4 * (2 * (heads - power) + 1) / power)
+    return torch.exp2(-exponents)
 
 
 def t5_buckets(distances: torch.Tensor, num_buckets: int, max_distance: int, is_causal: bool) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Repeat the paper's Table 3 at a small size, beside what the paper reports: what is each part for?"""
+"""Repeat the paper's Table 3 at a small size, and take out parts that it keeps: what is each part for?"""
 
 import sys
 

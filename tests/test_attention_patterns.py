@@ -53,6 +53,10 @@ def test_every_position_sees_itself_and_links_hold_both_ways(pattern):
     assert not bool(graph.all())
 
 
+def test_a_seed_of_any_size_makes_a_graph():
+    assert not torch.equal(allowed("random", 60, attention_seed=2**62), allowed("random", 60))
+
+
 def distances(graph):
     """Steps between all positions, by breadth-first search; None where there is no way."""
     neighbours = [row.nonzero().flatten().tolist() for row in graph]
@@ -121,5 +125,5 @@ def test_layers_widen_what_a_pattern_leaves():
 
 @pytest.mark.parametrize("implementation", ["flash_attention_2", "flex_attention"])
 def test_an_attention_without_masks_of_numbers_is_refused(implementation):
-    with pytest.raises(ValueError, match=r"cannot be had with `attention_pattern`='local'.*'eager' or 'sdpa'"):
+    with pytest.raises(ValueError, match=r"does not work with `attention_pattern`='local'.*'eager' or 'sdpa'"):
         VanillaTransformerModel._from_config(config("local"), attn_implementation=implementation)
