@@ -20,6 +20,7 @@ from transformers import (
 from transformers.utils import logging
 
 from ..data.seals import SEAL, find_damage
+from ..lab import recurrent as _recurrent  # noqa: F401 - registers its models with the Auto classes
 from .devices import choose_device
 from .ensemble import EnsembleForConditionalGeneration
 from .shipped import place_of_model

@@ -25,6 +25,21 @@ def check_intervals(args: Any) -> None:
         raise ValueError(f"final_weights=best needs save_steps that are a multiple of eval_steps; got {values}")
 
 
+def check_streaming(args: Any) -> None:
+    """Refuses what a stream cannot do.
+
+    Args:
+        args: the arguments of a run.
+
+    Raises:
+        ValueError: duplicates are to be dropped, or nothing says when the stream ends.
+    """
+    if args.streaming and args.drop_duplicates:
+        raise ValueError("drop_duplicates would take a stream's second reading for duplicates; not with streaming")
+    if args.streaming and args.max_steps <= 0:
+        raise ValueError(f"streaming needs max_steps, since a stream has no last sentence; got {args.max_steps}")
+
+
 def check_units(args: Any) -> None:
     """Refuses what source and target cannot be cut into together, or to no effect.
 
@@ -49,4 +64,4 @@ def check_units(args: Any) -> None:
         raise ValueError(f"{said} has no effect on the tokenizer of {given}, which is trained; leave it out")
 
 
-__all__ = ["check_intervals", "check_units"]
+__all__ = ["check_intervals", "check_streaming", "check_units"]

@@ -10,7 +10,7 @@ import torch
 from transformers import Seq2SeqTrainingArguments
 
 from ..data.tokenized import usable_cores
-from .argument_checks import check_intervals, check_units
+from .argument_checks import check_intervals, check_streaming, check_units
 from .refused_options import refuse_options
 from .validation_metrics import DEFAULT, check_validation_metrics, is_better_higher
 
@@ -148,7 +148,11 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
         default=None, metadata={"help": "A model of this package to go on from. Without it, a new one is made."}
     )
     preset: str = field(
-        default="base", metadata={"help": "Shape of a new model: base, big, tiny, or a row of Table 3 (table3_C_N2)."}
+        default="base",
+        metadata={
+            "help": "Shape of a new model: base, big, tiny, or a row of Table 3 (table3_C_N2); or, older than the "
+            "Transformer, recurrent, recurrent_additive, recurrent_multiplicative or recurrent_gnmt."
+        },
     )
     config_overrides: list[str] = field(
         default_factory=list,
@@ -202,6 +206,13 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
     )
     early_stopping_patience: int = field(
         default=0, metadata={"help": "Stop after so many evaluations without a better metric_for_best_model; 0 is off."}
+    )
+    max_minutes: float = field(
+        default=0.0,
+        metadata={
+            "help": "Stop after so many minutes of training, over all starts, evaluation and checkpoints not counted; "
+            "0 is off. A schedule with an end, such as cosine, does not get there; inverse_sqrt has none."
+        },
     )
 
     # transformers' options, where the paper or this task says something else than transformers' defaults.
@@ -315,11 +326,12 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
         at_least = dict.fromkeys(("max_tokens", "max_eval_tokens", "max_length", "shuffle_buffer", "average_last"), 1)
         at_least |= dict.fromkeys(("gradient_accumulation_steps", "save_total_limit"), 1)
         at_least |= dict.fromkeys(("r_drop", "lora_rank", "num_sentinels", "early_stopping_patience"), 0)
-        at_least |= dict.fromkeys(("dataloader_num_workers", "dry_run"), 0)
+        at_least |= dict.fromkeys(("dataloader_num_workers", "dry_run", "max_minutes"), 0)
         if self.generation_num_beams is not None:
             at_least["generation_num_beams"] = 1
-        if self.gnmt_length_penalty is not None and not math.isfinite(self.gnmt_length_penalty):
-            raise ValueError(f"gnmt_length_penalty={self.gnmt_length_penalty} is not a finite number")
+        for name in ("gnmt_length_penalty", "max_minutes"):
+            if not math.isfinite(getattr(self, name) or 0):
+                raise ValueError(f"{name}={getattr(self, name)} is not a finite number")
         if self.preprocessing_workers is not None:
             at_least["preprocessing_workers"] = 1
         for name, lowest in at_least.items():
@@ -350,10 +362,7 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
             raise ValueError(
                 f"final_weights={self.final_weights} is of whole models; with lora_rank, take last or best"
             )
-        if self.streaming and self.drop_duplicates:
-            raise ValueError("drop_duplicates would take a stream's second reading for duplicates; not with streaming")
-        if self.streaming and self.max_steps <= 0:
-            raise ValueError(f"streaming needs max_steps, since a stream has no last sentence; got {self.max_steps}")
+        check_streaming(self)
         if self.learning_rate is None and self.warmup_steps < 1:
             raise ValueError(
                 f"warmup_steps={self.warmup_steps:g} is not a number of updates, from which §5.3 derives the learning "

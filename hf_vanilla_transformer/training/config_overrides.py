@@ -12,18 +12,21 @@ from ..data.suggestions import did_you_mean
 _WORDS = {"true": True, "false": False, "null": None}
 
 
-def parse_overrides(overrides: Sequence[Any] | Mapping[str, Any]) -> dict[str, Any]:
+def parse_overrides(
+    overrides: Sequence[Any] | Mapping[str, Any], config_class: Any = VanillaTransformerConfig
+) -> dict[str, Any]:
     """Reads `["dropout=0.2", "norm_position=pre"]` as the keyword arguments of a config.
 
     Args:
         overrides: NAME=VALUE each, the value a Python literal, or true, false or null, or else a string; or, in
             recipes, mappings.
+        config_class: whose fields they are; None for any names, where they were checked before.
 
     Returns:
         Values by name.
 
     Raises:
-        ValueError: one has no "=", or the name of no field of `VanillaTransformerConfig`.
+        ValueError: one has no "=", or the name of no field of `config_class`.
     """
     values: dict[str, Any] = {}
     for override in [overrides] if isinstance(overrides, Mapping) else overrides:
@@ -34,8 +37,9 @@ def parse_overrides(overrides: Sequence[Any] | Mapping[str, Any]) -> dict[str, A
         if not separator:
             raise ValueError(f"{override!r} is not of the form NAME=VALUE, such as norm_position=pre")
         values[name] = _value(text)
-    known = {field.name for field in fields(VanillaTransformerConfig) if field.init}
-    known |= set(VanillaTransformerConfig.attribute_map)
+    if config_class is None:
+        return values
+    known = {field.name for field in fields(config_class) if field.init} | set(config_class.attribute_map)
     for name in values:
         if name not in known:
             raise ValueError(f"the configuration has no field {name!r}{did_you_mean(name, known)}")

@@ -10,12 +10,12 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils import logging
 from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME
 
-from ..configuration_vanilla_transformer import VanillaTransformerConfig
 from ..inference import load_config, load_model
-from ..modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
+from ..lab.recurrent_configuration import RecurrentConfig
 from .adapters import add_adapters
 from .arguments import VanillaTransformerTrainingArguments
 from .config_overrides import parse_overrides
+from .presets import TRAINABLE, config_class_of, new_model
 
 logger = logging.get_logger(__name__)
 
@@ -34,7 +34,6 @@ def build_model(args: VanillaTransformerTrainingArguments, tokenizer: PreTrained
         ValueError: preset, overrides, a name of a part or a folder are not usable; the message says which.
         OSError: there is no such model.
     """
-    overrides = parse_overrides(args.config_overrides)
     first_update = 0
     new_rows = set(tokenizer.convert_tokens_to_ids(args.new_tokens))
     if args.model_name_or_path is not None:
@@ -43,8 +42,8 @@ def build_model(args: VanillaTransformerTrainingArguments, tokenizer: PreTrained
                 f"model_name_or_path={args.model_name_or_path} is an adapter without its model; go on with the folder "
                 "of a finished run, which has the merged model, or resume a run with resume_from_checkpoint"
             )
-        model = load_model(args.model_name_or_path, "float32", **overrides)
-        if not isinstance(model, VanillaTransformerForConditionalGeneration):
+        model = load_model(args.model_name_or_path, "float32", **_overrides(args))
+        if not isinstance(model, TRAINABLE):
             raise ValueError(
                 f"model_name_or_path={args.model_name_or_path} is a {model.config.model_type} model, and not one of "
                 "this package; `vanilla-transformer convert` imports those of Marian, fairseq and torch.nn.Transformer"
@@ -62,15 +61,14 @@ def build_model(args: VanillaTransformerTrainingArguments, tokenizer: PreTrained
             "eos_token_id": tokenizer.eos_token_id,
             "decoder_start_token_id": tokenizer.bos_token_id,
         }
-        config = VanillaTransformerConfig.from_preset(
-            args.preset, **{"vocab_size": len(tokenizer), **special_tokens, **overrides}
-        )
+        fields = {"vocab_size": len(tokenizer), **special_tokens, **_overrides(args)}
+        config = config_class_of(args.preset).from_preset(args.preset, **fields)
         if config.vocab_size < len(tokenizer):
             raise ValueError(
                 f"config_overrides: vocab_size={config.vocab_size} is less than the {len(tokenizer)} tokens of the "
                 "tokenizer; leave it out, or train a smaller tokenizer with --vocab_size"
             )
-        model = VanillaTransformerForConditionalGeneration(config)
+        model = new_model(config)
         model.generation_config.num_beams = args.generation_num_beams or 1
     if args.gnmt_length_penalty is not None:
         model.generation_config.gnmt_length_penalty = args.gnmt_length_penalty
@@ -99,14 +97,24 @@ def learned_positions(args: VanillaTransformerTrainingArguments) -> int | None:
         ValueError: preset or overrides are not usable.
         OSError: there is no such model.
     """
-    overrides = parse_overrides(args.config_overrides)
+    config: Any
     if args.model_name_or_path is None:
-        config = VanillaTransformerConfig.from_preset(args.preset, **overrides)
+        config = config_class_of(args.preset).from_preset(args.preset, **_overrides(args))
     else:
         if (Path(args.model_name_or_path) / ADAPTER_CONFIG_NAME).exists():
             return None  # `build_model` refuses it
-        config = load_config(args.model_name_or_path, **overrides)
+        config = load_config(args.model_name_or_path, **_overrides(args))
     return config.num_learned_positions if getattr(config, "position_encoding", None) == "learned" else None
+
+
+def _overrides(args: VanillaTransformerTrainingArguments) -> dict[str, Any]:
+    """The fields that `config_overrides` names, checked by the kind of model that the run trains."""
+    if args.model_name_or_path is None:
+        return parse_overrides(args.config_overrides, config_class_of(args.preset))
+    overrides = parse_overrides(args.config_overrides, None)
+    if overrides and isinstance(load_config(args.model_name_or_path), RecurrentConfig):
+        return parse_overrides(overrides, RecurrentConfig)
+    return parse_overrides(overrides)
 
 
 def _freeze(model: Any, names: Sequence[str]) -> None:
