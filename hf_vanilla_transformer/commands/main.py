@@ -27,6 +27,8 @@ VERBS = {
     "release": ("release", "make the folder of a checkpoint from finished runs: card, scores, recipe"),
     "publish": ("publish", "put a model on the Hub with its code, after a proof that it loads by itself"),
     "plan": ("plan", "estimate work, memory and time of a run before it is started"),
+    "lab-gradients": ("lab_gradients", "measure the gradient that reaches the first position, by length"),
+    "lab-recurrent": ("lab_recurrent", "compare recurrent models with the Transformer: BLEU by length, speed"),
     "benchmark": ("benchmark", "compare speed and memory with other implementations"),
 }
 

@@ -21,6 +21,7 @@ from transformers.utils import logging
 
 from ..data.seals import SEAL, find_damage
 from ..lab import recurrent as _recurrent  # noqa: F401 - registers its models with the Auto classes
+from ..modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
 from .devices import choose_device
 from .ensemble import EnsembleForConditionalGeneration
 from .shipped import place_of_model
@@ -71,6 +72,9 @@ def load_translator(
         tokenizers.append(tokenizer)
         if tokenizer.get_vocab() != tokenizers[0].get_vocab():
             raise ValueError(f"the tokenizers of {folder} and {folders[0]} differ; an ensemble has one vocabulary")
+    for folder, model in zip(folders, models, strict=True):
+        if len(models) > 1 and not isinstance(model, VanillaTransformerForConditionalGeneration):
+            raise ValueError(f"{folder} is a {model.config.model_type} model, and only Transformers decode together")
     return models[0] if len(models) == 1 else EnsembleForConditionalGeneration(models).eval(), tokenizers[0]
 
 
