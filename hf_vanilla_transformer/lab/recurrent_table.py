@@ -1,6 +1,5 @@
 """Recurrent models beside the Transformer: scores by length, speed, and the time that a given loss takes."""
 
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -40,7 +39,7 @@ class TrainedRun:
         parameters: of its model.
         updates: that it made.
         tokens_per_second: target tokens, the median over the log.
-        losses: minutes since the start, and validation loss, at each evaluation.
+        losses: minutes since the start, and validation loss, at each evaluation; the last is of the final weights.
     """
 
     name: str
@@ -62,15 +61,15 @@ class TrainedRun:
             The run.
 
         Raises:
-            ValueError: it was not evaluated on the way.
+            ValueError: it has no validation loss.
         """
         history, metrics = results["history"], results["metrics"]
+        if "final_loss" not in metrics:
+            raise ValueError(f"{run.name} has no validation loss; give its list validation_data")
         losses = [(entry["minutes"], entry["eval_loss"]) for entry in history if "eval_loss" in entry]
-        if not losses:
-            raise ValueError(f"{run.name} was not evaluated on the way (eval_strategy), so its curve is not known")
-        speed = statistics.median(entry["tokens_per_second"] for entry in history if "tokens_per_second" in entry)
-        preset = str(run.arguments.preset)
-        return cls(run.name, preset, metrics["parameters"], metrics["updates"], speed, losses)
+        losses.append((metrics["minutes"], metrics["final_loss"]))
+        sizes, speed = (metrics["parameters"], metrics["updates"]), metrics.get("tokens_per_second", 0.0)
+        return cls(run.name, str(run.arguments.preset), *sizes, speed, losses)
 
     @property
     def lowest_loss(self) -> float:
