@@ -1,5 +1,6 @@
 """The table of recurrent models beside the Transformer: what training was like, and BLEU by length."""
 
+import pytest
 import yaml
 from commanding import run
 from training_runs import options, write_text
@@ -27,7 +28,9 @@ def test_time_is_taken_to_the_lowest_loss_that_all_reach():
     assert "fails on long sentences" in slow.claim
 
 
+@pytest.mark.slow
 def test_the_verb_compares_the_runs_of_a_list_that_have_ended(tmp_path, monkeypatch):
+    """Trains a tiny model, in a few seconds."""
     monkeypatch.chdir(tmp_path)
     text = write_text(tmp_path)
     shared = options(text, "unused", learning_rate=0.01, max_minutes=10.0, num_train_epochs=1)
