@@ -12,6 +12,7 @@ from transformers import AutoModelForSeq2SeqLM, DynamicCache, GenerationMixin
 from transformers.modeling_outputs import BaseModelOutput
 
 from hf_vanilla_transformer.commands import evaluate, finetune, translate
+from hf_vanilla_transformer.inference import load_translator
 from hf_vanilla_transformer.lab.recurrent import RecurrentForConditionalGeneration
 from hf_vanilla_transformer.lab.recurrent_configuration import RECURRENT_PRESETS, RecurrentConfig
 from hf_vanilla_transformer.modeling_compatibility import CACHE
@@ -90,7 +91,7 @@ def test_a_search_with_as_many_beams_as_sentences_finds_the_most_probable_one():
             for end in [EOS] if length < 3 else range(5):
                 ids = torch.tensor([[0, *body, end]])
                 log_probs = model(**inputs, decoder_input_ids=ids[:, :-1]).logits.log_softmax(-1)
-                total = float(log_probs.gather(-1, ids[:, 1:, None]).sum())
+                total = log_probs.gather(-1, ids[:, 1:, None]).sum().item()
                 best = max(best, (total, ids[0].tolist()))
     found = model.generate(**inputs, num_beams=64, max_new_tokens=3, gnmt_length_penalty=0.0)
     assert found[0].tolist() == best[1]
@@ -251,8 +252,8 @@ def test_our_trainer_trains_it_and_the_verbs_take_it(text, tmp_path):
     assert done.returncode == 0
     assert "perplexity" in done.stdout
     assert [line.split()[0] for line in done.stdout.splitlines()[-3:]] == ["0-2", "3-4", "5"]
-    ensemble = run(translate.main, "--model", folder, folder, "--device", "cpu", "red dog")
-    assert "is a recurrent_seq2seq model, and only Transformers decode together" in ensemble.error
+    with pytest.raises(ValueError, match="is a recurrent_seq2seq model, and only Transformers decode together"):
+        load_translator([folder, folder], "cpu")
     wrong = run(finetune.main, "--model_name_or_path", folder, "--config_overrides", "norm_position=pre",
         "--train_data", text / "train.jsonl", "--output_dir", tmp_path / "more")  # fmt: skip
     assert "the configuration has no field 'norm_position'" in wrong.error
