@@ -38,8 +38,8 @@ def scaled_dot_product_attention(
     Args:
         module: the calling layer, whose `training` flag is read.
         query: (B, H, T, d_k).
-        key: (B, H, S, d_k).
-        value: (B, H, S, d_v).
+        key: (B, H, S, d_k); or with fewer heads, each for a group of the query's.
+        value: (B, H, S, d_v), likewise.
         attention_mask: None, or a mask to add to the scores, broadcast to (B, H, T, S): 0 where the query may attend,
             the lowest finite number where it may not (transformers' mask for eager attention). A boolean mask, True
             where the query may attend, works as well.
@@ -50,7 +50,10 @@ def scaled_dot_product_attention(
     Returns:
         The weighted values (B, T, H, d_v), and the weights (B, H, T, S).
     """
-    products = torch.matmul(query, key.transpose(-2, -1))  # (B, H, T, S)
+    shape = (*query.shape[:3], key.shape[-2])
+    if key.shape[1] != query.shape[1]:  # the heads of a group are more queries of one head
+        query = query.reshape(query.shape[0], key.shape[1], -1, query.shape[-1])
+    products = torch.matmul(query, key.transpose(-2, -1)).view(shape)  # (B, H, T, S)
     if attention_mask is None:
         scores = products * scaling
     elif attention_mask.dtype == torch.bool:
@@ -60,7 +63,8 @@ def scaled_dot_product_attention(
     weights = torch.softmax(scores, dim=-1)
     if dropout and module.training:
         weights = nn.functional.dropout(weights, p=dropout, training=True)
-    output = torch.matmul(weights, value)  # (B, H, T, d_v)
+    of_groups = weights.view(shape[0], key.shape[1], -1, shape[3])
+    output = torch.matmul(of_groups, value).view(*shape[:3], -1)  # (B, H, T, d_v)
     return output.transpose(1, 2).contiguous(), weights
 
 
@@ -68,30 +72,33 @@ class MultiHeadAttention(nn.Module):
     """§3.2.2 "Multi-Head Attention": h attentions in parallel, each on its own projections of the inputs.
 
     MultiHead(Q, K, V) = Concat(head_1, ..., head_h) W^O with head_i = Attention(Q W_i^Q, K W_i^K, V W_i^V). One linear
-    layer holds the matrices of all heads. The three uses of §3.2.3 are the encoder's self-attention, the decoder's
+    layer holds the matrices of all heads. With fewer `num_key_value_heads`, groups of heads share keys and values
+    (Shazeer, 2019; Ainslie et al., 2023). The three uses of §3.2.3 are the encoder's self-attention, the decoder's
     masked self-attention (`is_causal`), and the decoder's attention over the encoder's output (`key_value_states`).
 
     Args:
-        config: gives d_model, num_heads, d_k, d_v, and the attention implementation.
+        config: gives d_model, num_heads, num_key_value_heads, d_k, d_v, and the attention implementation.
         layer_idx: index of the decoder layer, which is its index in the key/value cache; None in the encoder.
         is_causal: whether a position attends only to itself and to earlier positions.
     """
 
     def __init__(self, config: VanillaTransformerConfig, layer_idx: int | None = None, is_causal: bool = False) -> None:
         super().__init__()
-        assert config.d_k is not None  # the config resolves both
+        assert config.d_k is not None  # the config resolves all three
         assert config.d_v is not None
+        assert config.num_key_value_heads is not None
         self.config = config
         self.layer_idx = layer_idx
         # transformers treats a module without this attribute as causal.
         self.is_causal = is_causal
+        self.num_key_value_groups = config.num_heads // config.num_key_value_heads  # a name that transformers reads
         self.d_k, self.d_v = config.d_k, config.d_v
         self.scaling = config.d_k**-0.5
         self.attention_dropout = config.attention_dropout
         bias = config.attention_bias
         self.q_proj = nn.Linear(config.d_model, config.num_heads * config.d_k, bias=bias)
-        self.k_proj = nn.Linear(config.d_model, config.num_heads * config.d_k, bias=bias)
-        self.v_proj = nn.Linear(config.d_model, config.num_heads * config.d_v, bias=bias)
+        self.k_proj = nn.Linear(config.d_model, config.num_key_value_heads * config.d_k, bias=bias)
+        self.v_proj = nn.Linear(config.d_model, config.num_key_value_heads * config.d_v, bias=bias)
         self.out_proj = nn.Linear(config.num_heads * config.d_v, config.d_model, bias=bias)
 
     def forward(
@@ -101,6 +108,7 @@ class MultiHeadAttention(nn.Module):
         key_value_states: torch.Tensor | None = None,
         cache: Cache | None = None,
         implementation: str | AttentionFunction | None = None,
+        positions: Any = None,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Attends from each position of `hidden_states` over the keys and values.
@@ -111,6 +119,7 @@ class MultiHeadAttention(nn.Module):
             key_value_states: (B, S, D), the encoder's output, in cross-attention.
             cache: the key/value cache; read and extended in place.
             implementation: the attention implementation, as a name or a function; None leaves it to the config.
+            positions: what the stack's module of `positions_relative` returned, in self-attention.
             **kwargs: those of `PASSED_ON`, for the attention implementation.
 
         Returns:
@@ -124,7 +133,11 @@ class MultiHeadAttention(nn.Module):
             _refuse_without_effect(kwargs, implementation)
         hidden_states = _autocast(hidden_states)
         query = split_heads(self.q_proj(hidden_states), self.d_k)  # (B, H, T, d_k)
-        key, value = self._keys_and_values(hidden_states, key_value_states, cache)
+        if key_value_states is None:
+            query, key, value = self._own_keys_and_values(query, hidden_states, cache, positions)
+        else:
+            key, value = self._keys_and_values_of_encoder(key_value_states, cache)
+        attention_mask = self._bias(query, attention_mask, positions)
         if key_value_states is not None and isinstance(attention_mask, torch.Tensor) and attention_mask.dim() == 2:
             # Flash attention takes masks (B, S), but also applies them to the queries: it would drop the queries at
             # positions where the source is padded.
@@ -146,26 +159,42 @@ class MultiHeadAttention(nn.Module):
             dropout=self.attention_dropout if self.training else 0.0,
             **kwargs,
         )
+        heads = self._relative_values(heads, weights, positions)
         return self.out_proj(heads.flatten(2)), weights  # (B, T, H * d_v) to (B, T, D)
 
-    def _keys_and_values(
-        self, hidden_states: torch.Tensor, key_value_states: torch.Tensor | None, cache: Cache | None
+    def _place(self, query: torch.Tensor, key: torch.Tensor, positions: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """Marks the positions of queries and new keys in themselves; here not at all."""
+        return query, key
+
+    def _bias(self, query: torch.Tensor, attention_mask: Any, positions: Any) -> Any:
+        """Adds what depends on queries and on positions to the mask; here nothing."""
+        return attention_mask
+
+    def _relative_values(self, heads: torch.Tensor, weights: torch.Tensor | None, positions: Any) -> torch.Tensor:
+        """Adds values that depend on positions to the weighted values (B, T, H, d_v); here none."""
+        return heads
+
+    def _own_keys_and_values(
+        self, query: torch.Tensor, hidden_states: torch.Tensor, cache: Cache | None, positions: Any
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        key, value = self._project(hidden_states)
+        query, key = self._place(query, key, positions)
+        if cache is not None:
+            own = cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache
+            key, value = own.update(key, value, self.layer_idx)
+        return query, key, value
+
+    def _keys_and_values_of_encoder(
+        self, key_value_states: torch.Tensor, cache: Cache | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        source = hidden_states if key_value_states is None else key_value_states
-        if cache is None:
-            return self._project(source)
+        if not isinstance(cache, EncoderDecoderCache):
+            return self._project(key_value_states)
         # The encoder's output is the same at every step, so its keys and values are projected only once.
-        if key_value_states is not None and isinstance(cache, EncoderDecoderCache):
-            half = cache.cross_attention_cache
-            if cache.is_updated.get(self.layer_idx):
-                layer = half.layers[self.layer_idx]
-                return layer.keys, layer.values
-            cache.is_updated[self.layer_idx] = True
-        elif isinstance(cache, EncoderDecoderCache):
-            half = cache.self_attention_cache
-        else:
-            half = cache
-        return half.update(*self._project(source), self.layer_idx)
+        if cache.is_updated.get(self.layer_idx):
+            layer = cache.cross_attention_cache.layers[self.layer_idx]
+            return layer.keys, layer.values
+        cache.is_updated[self.layer_idx] = True
+        return cache.cross_attention_cache.update(*self._project(key_value_states), self.layer_idx)
 
     def _project(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         states = _autocast(states)
@@ -252,6 +281,19 @@ def config_of_call(config: VanillaTransformerConfig, output_attentions: bool | N
     eager = copy.copy(config)
     eager._attn_implementation = "eager"
     return eager
+
+
+def config_of_masks(config: VanillaTransformerConfig, are_numbers: bool) -> VanillaTransformerConfig:
+    """The config by which transformers makes masks.
+
+    Args:
+        config: the config of the call.
+        are_numbers: whether the mask has to be one of numbers, because a bias is added to it.
+
+    Returns:
+        `config`, or a copy for which masks are those of eager attention.
+    """
+    return config_of_call(config, output_attentions=True) if are_numbers else config
 
 
 def additive_mask(may_attend: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -13,7 +13,9 @@ from transformers.utils import logging
 logger = logging.get_logger(__name__)
 
 NormPosition = Literal["post", "pre"]
-PositionEncoding = Literal["sinusoidal", "learned", "none"]
+PositionEncoding = Literal["sinusoidal", "learned", "none", "rotary", "alibi", "t5_relative", "shaw_relative"]
+Norm = Literal["layer_norm", "rms_norm", "scale_norm"]
+FeedForwardKind = Literal["plain", "gated"]
 SinusoidLayout = Literal["interleaved", "concatenated", "concatenated_tensor2tensor"]
 
 _BIG = {"d_model": 1024, "d_ff": 4096, "num_heads": 16, "dropout": 0.3}
@@ -52,6 +54,13 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
+# What each position encoding has besides, and what None means there.
+_OF_POSITIONS: dict[str, dict[str, int]] = {
+    "rotary": {"rotary_base": 10000},
+    "t5_relative": {"max_relative_distance": 128, "num_relative_buckets": 32},
+    "shaw_relative": {"max_relative_distance": 16},
+}
+
 # Keywords of old configs that resemble fields but are not fields.
 _OF_TRANSFORMERS = {"cls_token_id", "mask_token_id", "sep_token_id", "unk_token_id", "tie_encoder_decoder"}
 
@@ -71,7 +80,12 @@ class VanillaTransformerConfig(PreTrainedConfig):
         num_heads: h, parallel attention heads (§3.2.2).
         d_k: width of the queries and keys of one head; None means d_model / num_heads (§3.2.2).
         d_v: width of the values of one head; None means d_model / num_heads (§3.2.2).
+        num_key_value_heads: heads of keys and values, each shared by a group of `num_heads / num_key_value_heads` heads
+            of queries: grouped-query attention; with 1, multi-query attention. None means one for each head (§3.2.2).
         d_ff: F, inner width of the position-wise feed-forward network (§3.3).
+        feed_forward: "plain" is Equation 2 (§3.3); "gated" is (activation(x W) * x V) W_2 without biases: GLU with the
+            `activation_function` "sigmoid", ReGLU with "relu", GEGLU with "gelu", SwiGLU with "silu". It has three
+            matrices, so two thirds of a d_ff give as many parameters.
         dropout: P_drop, on the output of each sub-layer before it is added and normalised, and on the sums of
             embeddings and positions (§5.4).
         attention_dropout: dropout on the attention weights. The paper has none.
@@ -79,24 +93,35 @@ class VanillaTransformerConfig(PreTrainedConfig):
         label_smoothing: epsilon_ls of the training loss, over the whole vocabulary (§5.4). In eval mode the model's
             loss is not smoothed.
         activation_function: "relu" (max(0, x) of Equation 2) or any other name in `transformers.activations.ACT2FN`.
+        norm: "layer_norm" (§3.1), "rms_norm" (without mean and bias), or "scale_norm" (one learned length).
         norm_position: "post" is the paper's LayerNorm(x + Sublayer(x)) (§3.1); "pre" is x + Sublayer(LayerNorm(x))
             with one more norm at the end of each stack.
         final_norm: whether each stack ends with one more norm. None means only after pre-norm layers;
             True after post-norm layers matches `torch.nn.Transformer`.
-        position_encoding: "sinusoidal" (§3.5), "learned" (Table 3 row E), or "none".
+        position_encoding: added to embeddings: "sinusoidal" (§3.5), "learned" (Table 3 row E), or "none". Inside
+            self-attention: "rotary" turns queries and keys (Su et al., 2021), "alibi" lowers scores by distance (Press
+            et al., 2022), "t5_relative" has a learned bias for each bucket of distances (Raffel et al., 2020), and
+            "shaw_relative" learned vectors for each distance (Shaw et al., 2018), which needs eager attention.
         sinusoid_layout: order of the sines and cosines of §3.5 in the vector. "interleaved" is the formula of
             the paper: sines in the even dimensions, cosines in the odd. "concatenated" has the same frequencies,
             first all sines, then all cosines (MarianMT). "concatenated_tensor2tensor" also spaces the frequencies
             so that the last one is exactly 1/10000, as in the authors' tensor2tensor, fairseq and Marian.
+            With rotary positions, "interleaved" turns neighbouring dimensions (the paper's), "concatenated" one of the
+            first half with one of the second (LLaMA).
         position_offset: number of the first position, for sinusoids. The paper's presumably start at 0; fairseq's
             start at the id of `<pad>` plus one.
         scale_embeddings: whether token embeddings are multiplied by sqrt(d_model), as in the paper (§3.4).
         num_learned_positions: number of learned positions; required for them and refused otherwise, because sinusoids
             have no maximum length. `max_position_embeddings`, transformers' name, is an alias; a config without a limit
             has no attribute of that name, because programs compare it with numbers.
+        rotary_base: base of the rotary angles; None means 10,000, as in §3.5. Refused with other positions.
+        max_relative_distance: "t5_relative": distances from here on share a bucket, None means 128. "shaw_relative": k,
+            beyond which distances are clipped, None means 16. Refused with other positions.
+        num_relative_buckets: buckets of "t5_relative"; None means 32. Refused with other positions.
         attention_bias: whether the four attention projections have biases. The paper's have none (§3.2.2).
         final_logits_bias: whether the pre-softmax projection has a bias. The paper's has none (§3.4).
-        layer_norm_eps: added to the variance in layer normalisation. The paper gives no value; 1e-6 is that of the
+        layer_norm_eps: added to the variance in layer normalisation (to the mean square in `rms_norm`; least length in
+            `scale_norm`). The paper gives no value; 1e-6 is that of the
             authors' code.
         bos_token_id: `<s>`.
         pad_token_id: `<pad>`; source positions that hold it are masked.
@@ -147,12 +172,15 @@ class VanillaTransformerConfig(PreTrainedConfig):
     num_heads: int = 8
     d_k: int | None = None
     d_v: int | None = None
+    num_key_value_heads: int | None = None
     d_ff: int = 2048
+    feed_forward: FeedForwardKind = "plain"
     dropout: float | int = 0.1
     attention_dropout: float | int = 0.0
     activation_dropout: float | int = 0.0
     label_smoothing: float | int = 0.1
     activation_function: str = "relu"
+    norm: Norm = "layer_norm"
     norm_position: NormPosition = "post"
     final_norm: bool | None = None
     position_encoding: PositionEncoding = "sinusoidal"
@@ -160,6 +188,9 @@ class VanillaTransformerConfig(PreTrainedConfig):
     position_offset: int = 0
     scale_embeddings: bool = True
     num_learned_positions: int | None = None
+    rotary_base: float | int | None = None
+    max_relative_distance: int | None = None
+    num_relative_buckets: int | None = None
     attention_bias: bool = False
     final_logits_bias: bool = False
     layer_norm_eps: float = 1e-6
@@ -191,6 +222,10 @@ class VanillaTransformerConfig(PreTrainedConfig):
         if self.num_heads > 0 and self.d_model % self.num_heads == 0:
             self.d_k = self.d_model // self.num_heads if self.d_k is None else self.d_k
             self.d_v = self.d_model // self.num_heads if self.d_v is None else self.d_v
+        self.num_key_value_heads = self.num_heads if self.num_key_value_heads is None else self.num_key_value_heads
+        for field, value in _OF_POSITIONS.get(self.position_encoding, {}).items():
+            if getattr(self, field) is None:
+                setattr(self, field, value)
         super().__post_init__(**kwargs)
 
     def __getattribute__(self, name: str) -> Any:
@@ -248,6 +283,11 @@ class VanillaTransformerConfig(PreTrainedConfig):
             )
         for field in ("d_k", "d_v"):
             self._require(field, getattr(self, field) >= 1, "an integer of at least 1")
+        groups = self.num_key_value_heads or 0
+        if groups < 1 or self.num_heads % groups:
+            raise ValueError(
+                f"`num_key_value_heads`={groups} does not divide `num_heads`={self.num_heads}; allowed: a divisor of it"
+            )
         source_rows = self.source_vocab_size
         self._require("source_vocab_size", source_rows is None or source_rows >= 1, "an integer of at least 1, or None")
         self._require("position_offset", self.position_offset >= 0, "an integer of at least 0")
@@ -285,6 +325,7 @@ class VanillaTransformerConfig(PreTrainedConfig):
                 f"`position_offset`={self.position_offset} moves nothing with `position_encoding`="
                 f"{self.position_encoding!r}; allowed: 0, or `position_encoding`='sinusoidal'"
             )
+        self._check_positions()
         learned = self.position_encoding == "learned"
         if learned and (self.num_learned_positions is None or self.num_learned_positions < 1):
             raise ValueError(
@@ -295,6 +336,37 @@ class VanillaTransformerConfig(PreTrainedConfig):
             raise ValueError(
                 f"`num_learned_positions`={self.num_learned_positions} limits nothing with `position_encoding`="
                 f"{self.position_encoding!r}, which has no longest length; allowed: None"
+            )
+
+    def _check_positions(self) -> None:
+        own = _OF_POSITIONS.get(self.position_encoding, {})
+        for field in ("rotary_base", "max_relative_distance", "num_relative_buckets"):
+            value = getattr(self, field)
+            if value is not None and field not in own:
+                fits = " or ".join(repr(name) for name, fields_of_it in _OF_POSITIONS.items() if field in fields_of_it)
+                raise ValueError(
+                    f"`{field}`={value} changes nothing with `position_encoding`={self.position_encoding!r}; allowed: "
+                    f"None, or `position_encoding`={fits}"
+                )
+        if self.position_encoding == "rotary":
+            if (self.d_k or 0) % 2:
+                raise ValueError(
+                    f"`d_k`={self.d_k} is odd, but `position_encoding`='rotary' turns pairs of dimensions; allowed: an "
+                    "even `d_k`"
+                )
+            if self.sinusoid_layout == "concatenated_tensor2tensor":
+                raise ValueError(
+                    "`sinusoid_layout`='concatenated_tensor2tensor' is no pairing of `position_encoding`='rotary'; "
+                    "allowed: 'interleaved' or 'concatenated'"
+                )
+            self._require("rotary_base", (self.rotary_base or 0) > 1, "a number above 1")
+        if self.position_encoding == "shaw_relative":
+            self._require("max_relative_distance", (self.max_relative_distance or 0) >= 1, "an integer of at least 1")
+        if self.position_encoding == "t5_relative":
+            buckets, distance = self.num_relative_buckets or 0, self.max_relative_distance or 0
+            self._require("num_relative_buckets", buckets >= 4 and buckets % 4 == 0, "a multiple of 4, such as 32")
+            self._require(
+                "max_relative_distance", distance > buckets // 2, f"more than {buckets // 2}, half the buckets"
             )
 
     def _require(self, field: str, satisfied: bool, allowed: str) -> None:

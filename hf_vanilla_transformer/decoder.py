@@ -12,14 +12,18 @@ from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttenti
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
-from .attention import MultiHeadAttention, config_of_call, passed_to_attention
+from .attention import MultiHeadAttention, config_of_call, config_of_masks, passed_to_attention
+from .attention_relative import self_attention
 from .configuration_vanilla_transformer import VanillaTransformerConfig
 from .dropout import Dropout
-from .embeddings import POSITION_ENCODINGS, position_ids_from_mask, refuse_unlearned_positions, token_embedding
+from .embeddings import token_embedding
 from .encoder import final_norm, refuse_other_shape
-from .feed_forward import FeedForward
+from .feed_forward import FEED_FORWARDS
 from .modeling_compatibility import CACHE, AnswersToBothCacheNames, recorder, strict_forward
 from .modeling_pretrained import VanillaTransformerPreTrainedModel
+from .norms import norm
+from .positions import added_positions, position_ids_from_mask, refuse_unlearned_positions
+from .positions_relative import RELATIONS
 
 
 class DecoderLayer(GradientCheckpointingLayer):
@@ -27,12 +31,12 @@ class DecoderLayer(GradientCheckpointingLayer):
 
     def __init__(self, config: VanillaTransformerConfig, layer_idx: int) -> None:
         super().__init__()
-        self.self_attention = MultiHeadAttention(config, layer_idx, is_causal=True)
-        self.self_attention_norm = nn.LayerNorm(config.d_model, eps=config.layer_norm_eps)
+        self.self_attention = self_attention(config, layer_idx, is_causal=True)
+        self.self_attention_norm = norm(config)
         self.cross_attention = MultiHeadAttention(config, layer_idx)
-        self.cross_attention_norm = nn.LayerNorm(config.d_model, eps=config.layer_norm_eps)
-        self.feed_forward = FeedForward(config)
-        self.feed_forward_norm = nn.LayerNorm(config.d_model, eps=config.layer_norm_eps)
+        self.cross_attention_norm = norm(config)
+        self.feed_forward = FEED_FORWARDS[config.feed_forward](config)
+        self.feed_forward_norm = norm(config)
         self.dropout = Dropout(config.dropout)
 
     # Tensors that need gradients are positional arguments: reentrant gradient checkpointing sees only those.
@@ -43,6 +47,7 @@ class DecoderLayer(GradientCheckpointingLayer):
         encoder_hidden_states: torch.Tensor,
         encoder_attention_mask: torch.Tensor | None = None,
         cache: Cache | None = None,
+        positions: Any = None,
         **kwargs: Any,
     ) -> torch.Tensor:
         """Maps the target (B, T, D) and the encoder's output (B, S, D) to (B, T, D).
@@ -53,12 +58,13 @@ class DecoderLayer(GradientCheckpointingLayer):
             encoder_hidden_states: (B, S, D).
             encoder_attention_mask: hides padding of the source.
             cache: key/value cache of earlier positions, extended in place.
-            **kwargs: passed on to the attention.
+            positions: what the self-attention needs of `relate_positions`.
+            **kwargs: passed on to both attentions.
 
         Returns:
             (B, T, D).
         """
-        attended, _ = self.self_attention(hidden_states, attention_mask, cache=cache, **kwargs)
+        attended, _ = self.self_attention(hidden_states, attention_mask, cache=cache, positions=positions, **kwargs)
         hidden_states = self.self_attention_norm(hidden_states + self.dropout(attended))
 
         attended, _ = self.cross_attention(
@@ -80,11 +86,12 @@ class PreNormDecoderLayer(DecoderLayer):
         encoder_hidden_states: torch.Tensor,
         encoder_attention_mask: torch.Tensor | None = None,
         cache: Cache | None = None,
+        positions: Any = None,
         **kwargs: Any,
     ) -> torch.Tensor:
         """Maps the target (B, T, D) and the encoder's output (B, S, D) to (B, T, D); see `DecoderLayer.forward`."""
         attended, _ = self.self_attention(
-            self.self_attention_norm(hidden_states), attention_mask, cache=cache, **kwargs
+            self.self_attention_norm(hidden_states), attention_mask, cache=cache, positions=positions, **kwargs
         )
         hidden_states = hidden_states + self.dropout(attended)
 
@@ -125,7 +132,8 @@ class Decoder(VanillaTransformerPreTrainedModel):
     def __init__(self, config: VanillaTransformerConfig) -> None:
         super().__init__(config)
         self.embed_tokens = token_embedding(config, config.vocab_size)
-        self.embed_positions = POSITION_ENCODINGS[config.position_encoding](config)
+        self.embed_positions = added_positions(config)
+        self.relate_positions = RELATIONS[config.position_encoding](config, is_causal=True)
         self.dropout = Dropout(config.dropout)
         layer = DECODER_LAYERS[config.norm_position]
         self._no_split_modules = [layer.__name__]  # only this class: FSDP refuses names of absent ones
@@ -203,6 +211,7 @@ class Decoder(VanillaTransformerPreTrainedModel):
             source_shape = (batch_size, encoder_hidden_states.shape[1])
             refuse_other_shape("encoder_attention_mask", encoder_attention_mask, source_shape, "the source")
         end_of_positions = end if position_ids is None else None  # shapes do not bound given positions
+        given_positions = position_ids
         if position_ids is None and padding_mask is not None:
             position_ids = position_ids_from_mask(padding_mask)[:, -length:]
         elif position_ids is None:
@@ -219,10 +228,18 @@ class Decoder(VanillaTransformerPreTrainedModel):
                 f"static cache makes for {self.config._attn_implementation!r}; use a dynamic cache, or eager attention"
             )
         # By position, because the cache's name depends on transformers' version.
-        attention_mask = create_causal_mask(config, inputs_embeds, attention_mask, self_attention_cache)
+        masks = config_of_masks(config, self.relate_positions.reads_keys)
+        attention_mask = create_causal_mask(masks, inputs_embeds, attention_mask, self_attention_cache)
         encoder_attention_mask = create_bidirectional_mask(
             config, inputs_embeds, encoder_attention_mask, encoder_hidden_states=encoder_hidden_states
         )
+        key_positions = None
+        if self.relate_positions.reads_keys:
+            num_keys = end if attention_mask is None else attention_mask.shape[-1]  # static caches have room for more
+            key_positions = _positions_of_keys(
+                self.config, given_positions, padding_mask, attention_mask, past_length, num_keys
+            )
+            key_positions = key_positions.to(inputs_embeds.device)
         hidden_states = self.through_layers(
             inputs_embeds,
             position_ids,
@@ -230,6 +247,7 @@ class Decoder(VanillaTransformerPreTrainedModel):
             encoder_hidden_states,
             encoder_attention_mask,
             cache,
+            key_positions,
             implementation=config._attn_implementation,
             **passed_to_attention(kwargs),
         )
@@ -243,6 +261,7 @@ class Decoder(VanillaTransformerPreTrainedModel):
         encoder_hidden_states: torch.Tensor,
         encoder_attention_mask: torch.Tensor | None,
         cache: Cache | None,
+        key_positions: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> torch.Tensor:
         """Adds positions and passes the sum through the N layers; used by `forward` and step-by-step decoding.
@@ -254,12 +273,17 @@ class Decoder(VanillaTransformerPreTrainedModel):
             encoder_hidden_states: (B, S, D), the encoder's output.
             encoder_attention_mask: over the source, likewise.
             cache: key/value cache of earlier positions, extended in place; or None.
+            key_positions: (B, L) or (1, L), the positions of cached and new keys; None unless `relate_positions` reads
+                them. A key's place in the cache need not be its position.
             **kwargs: `implementation`, and arguments for it.
 
         Returns:
             (B, T, D), the input of the pre-softmax projection.
         """
         hidden_states = self.dropout(self.embed_positions(inputs_embeds, position_ids))
+        attention_mask, positions = self.relate_positions(
+            attention_mask, position_ids, key_positions, hidden_states.dtype
+        )
         for layer in self.layers:
             hidden_states = layer(
                 hidden_states,
@@ -267,9 +291,38 @@ class Decoder(VanillaTransformerPreTrainedModel):
                 encoder_hidden_states,
                 encoder_attention_mask=encoder_attention_mask,
                 cache=cache,
+                positions=positions,
                 **kwargs,
             )
         return self.final_norm(hidden_states)
+
+
+def _positions_of_keys(
+    config: VanillaTransformerConfig,
+    position_ids: torch.Tensor | None,
+    padding_mask: torch.Tensor | None,
+    attention_mask: torch.Tensor | None,
+    past_length: int,
+    num_keys: int,
+) -> torch.Tensor:
+    """The positions (B or 1, L) of cached and new keys; those of keys that are masked have no meaning."""
+    if position_ids is not None and not past_length:
+        positions = position_ids
+    elif padding_mask is not None:
+        positions = position_ids_from_mask(padding_mask)
+    elif position_ids is not None and attention_mask is not None:  # generation with a static cache: padding is in there
+        last = attention_mask[:, 0, -1]
+        positions = position_ids_from_mask(last if last.dtype == torch.bool else last == 0)
+    else:
+        positions = torch.arange(num_keys).unsqueeze(0)
+    if position_ids is not None and past_length and not torch.compiler.is_compiling():
+        new = positions[:, past_length : past_length + position_ids.shape[1]].to(position_ids.device)
+        if not bool((new == position_ids).all()):
+            raise ValueError(
+                f"`position_encoding`={config.position_encoding!r} has to know the positions of all keys, and a cache "
+                f"of {past_length} earlier ones does not hold theirs; leave `position_ids` away, or use no cache"
+            )
+    return nn.functional.pad(positions, (0, num_keys - positions.shape[1]))
 
 
 def _refuse_one_cache_for_two(layers: nn.ModuleList) -> None:

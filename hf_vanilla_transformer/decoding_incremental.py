@@ -8,11 +8,13 @@ from transformers.cache_utils import EncoderDecoderCache
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from .attention import MultiHeadAttention, attention_function, scaled_dot_product_attention
+from .attention_relative import SELF_ATTENTIONS
 from .decoder import DECODER_LAYERS, Decoder
 from .decoding_projection import SlicedProjection
-from .embeddings import NoPositions, SinusoidalPositions, refuse_unlearned_positions
-from .feed_forward import FeedForward
+from .feed_forward import FEED_FORWARDS
 from .modeling_views import ModuleView, as_function, has_global_hook, is_changed
+from .positions import NoPositions, SinusoidalPositions, refuse_unlearned_positions
+from .positions_relative import RELATIONS
 
 # The number of new positions between two removals of keys that no beam descends from any more.
 _POSITIONS_BETWEEN_CLEARINGS = 32
@@ -63,6 +65,7 @@ class IncrementalDecoder:
             view.embed_positions = _EncodedAhead(decoder.embed_positions)
         self.embed_tokens, self.through_layers = view.embed_tokens, view.through_layers
         self.length = 0
+        self.key_positions: torch.Tensor | None = None  # (B or 1, keys), if the decoder reads them
         self.ancestors: torch.Tensor | None = None  # (B, K, keys), 0 for a beam's ancestors, else the lowest number
         self.cleared_at = 0
 
@@ -97,12 +100,18 @@ class IncrementalDecoder:
             self.encoder_mask = self.encoder_mask[rows]
         if self.ancestors is not None:
             self.ancestors = self.ancestors[rows]
+        if self.key_positions is not None and len(self.key_positions) > 1:
+            self.key_positions = self.key_positions[rows]
 
     def _forward(
         self, tokens: torch.Tensor, position_ids: torch.Tensor, mask: torch.Tensor | None, new_positions: int
     ) -> torch.Tensor:
         config, end = self.decoder.config, self.length + new_positions
         refuse_unlearned_positions(config, position_ids, end)
+        if self.decoder.relate_positions.reads_keys:
+            earlier = self.key_positions
+            places = position_ids if earlier is None else position_ids.expand(len(earlier), -1)
+            self.key_positions = places if earlier is None else torch.cat([earlier, places], dim=1)
         states = self.through_layers(
             self.embed_tokens(tokens),
             position_ids,
@@ -110,6 +119,7 @@ class IncrementalDecoder:
             self.encoder_hidden_states,
             self.encoder_mask,
             self.cache,
+            self.key_positions,
             implementation=self.attention,
         )
         self.length = end
@@ -143,6 +153,8 @@ class IncrementalDecoder:
                 states = getattr(layer, name)  # (B, H, keys, d)
                 places = kept[:, None, :, None].expand(-1, states.shape[1], -1, states.shape[-1])
                 setattr(layer, name, states.gather(2, places))
+        if self.key_positions is not None:
+            self.key_positions = self.key_positions.expand(len(kept), -1).gather(1, kept)
         return ancestors.gather(2, kept.unsqueeze(1).expand(-1, ancestors.shape[1], -1))
 
     def _zeros(self, *shape: int) -> torch.Tensor:
@@ -169,8 +181,9 @@ class _EncodedAhead:
 
 
 # Classes that see masks, positions and whole rows; others that can have a view; their own `forward`.
-_SEE_ROWS: tuple[Any, ...] = (Decoder, MultiHeadAttention, *DECODER_LAYERS.values())
-_OTHERS: tuple[Any, ...] = (FeedForward, SinusoidalPositions, NoPositions)
+_ATTENTIONS: tuple[Any, ...] = (MultiHeadAttention, *SELF_ATTENTIONS.values())
+_SEE_ROWS: tuple[Any, ...] = (Decoder, *_ATTENTIONS, *DECODER_LAYERS.values())
+_OTHERS: tuple[Any, ...] = (*FEED_FORWARDS.values(), SinusoidalPositions, NoPositions, *RELATIONS.values())
 _TAKE_ANY_MASK = (scaled_dot_product_attention, sdpa_attention_forward)
 _AS_WRITTEN = {each: each.forward for each in (*_SEE_ROWS, *_OTHERS)}
 
@@ -198,7 +211,7 @@ def can_share_rows(decoder: Decoder) -> bool:
         and not any(is_changed(part) for part in decoder.modules())
         and all(
             type(layer) in _SEE_ROWS
-            and type(getattr(layer, "self_attention", None)) is MultiHeadAttention
+            and type(getattr(layer, "self_attention", None)) in _ATTENTIONS
             and type(getattr(layer, "cross_attention", None)) is MultiHeadAttention
             for layer in layers
         )

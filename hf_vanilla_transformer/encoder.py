@@ -11,13 +11,17 @@ from transformers.utils import logging
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
-from .attention import MultiHeadAttention, config_of_call, passed_to_attention
+from .attention import MultiHeadAttention, config_of_call, config_of_masks, passed_to_attention
+from .attention_relative import self_attention
 from .configuration_vanilla_transformer import VanillaTransformerConfig
 from .dropout import Dropout
-from .embeddings import POSITION_ENCODINGS, position_ids_from_mask, refuse_unlearned_positions, token_embedding
-from .feed_forward import FeedForward
+from .embeddings import token_embedding
+from .feed_forward import FEED_FORWARDS
 from .modeling_compatibility import recorder, strict_forward
 from .modeling_pretrained import VanillaTransformerPreTrainedModel
+from .norms import norm
+from .positions import added_positions, position_ids_from_mask, refuse_unlearned_positions
+from .positions_relative import RELATIONS
 
 logger = logging.get_logger(__name__)
 
@@ -27,10 +31,10 @@ class EncoderLayer(GradientCheckpointingLayer):
 
     def __init__(self, config: VanillaTransformerConfig) -> None:
         super().__init__()
-        self.self_attention = MultiHeadAttention(config)
-        self.self_attention_norm = nn.LayerNorm(config.d_model, eps=config.layer_norm_eps)
-        self.feed_forward = FeedForward(config)
-        self.feed_forward_norm = nn.LayerNorm(config.d_model, eps=config.layer_norm_eps)
+        self.self_attention = self_attention(config)
+        self.self_attention_norm = norm(config)
+        self.feed_forward = FEED_FORWARDS[config.feed_forward](config)
+        self.feed_forward_norm = norm(config)
         self.dropout = Dropout(config.dropout)
 
     def forward(
@@ -76,7 +80,8 @@ class Encoder(VanillaTransformerPreTrainedModel):
     def __init__(self, config: VanillaTransformerConfig) -> None:
         super().__init__(config)
         self.embed_tokens = token_embedding(config, config.source_vocab_size or config.vocab_size)
-        self.embed_positions = POSITION_ENCODINGS[config.position_encoding](config)
+        self.embed_positions = added_positions(config)
+        self.relate_positions = RELATIONS[config.position_encoding](config, is_causal=False)
         self.dropout = Dropout(config.dropout)
         layer = ENCODER_LAYERS[config.norm_position]
         self._no_split_modules = [layer.__name__]  # only this class: FSDP refuses names of absent ones
@@ -125,22 +130,46 @@ class Encoder(VanillaTransformerPreTrainedModel):
         else:
             position_ids = torch.arange(length, device=inputs_embeds.device).unsqueeze(0)
         refuse_unlearned_positions(self.config, position_ids, end=length)
-        hidden_states = self.dropout(self.embed_positions(inputs_embeds, position_ids))
-
         config = config_of_call(self.config, kwargs.get("output_attentions"))
-        attention_mask = create_bidirectional_mask(config, inputs_embeds, attention_mask)
-        passed_on = passed_to_attention(kwargs)
+        attention_mask = create_bidirectional_mask(
+            config_of_masks(config, self.relate_positions.reads_keys), inputs_embeds, attention_mask
+        )
+        hidden_states = self.through_layers(
+            inputs_embeds,
+            position_ids,
+            attention_mask,
+            implementation=config._attn_implementation,
+            **passed_to_attention(kwargs),
+        )
+        return BaseModelOutput(last_hidden_state=hidden_states)
+
+    def through_layers(
+        self, inputs_embeds: torch.Tensor, position_ids: torch.Tensor, attention_mask: Any, **kwargs: Any
+    ) -> torch.Tensor:
+        """Adds positions and passes the sum through the N layers; used by `forward` and exported graphs.
+
+        Args:
+            inputs_embeds: (B, S, D), already multiplied by sqrt(d_model).
+            position_ids: (B, S) or (1, S).
+            attention_mask: as the attention implementation expects it.
+            **kwargs: `implementation`, and arguments for it.
+
+        Returns:
+            (B, S, D).
+        """
+        hidden_states = self.dropout(self.embed_positions(inputs_embeds, position_ids))
+        attention_mask, positions = self.relate_positions(
+            attention_mask, position_ids, position_ids, hidden_states.dtype
+        )
         for layer in self.layers:
-            hidden_states = layer(
-                hidden_states, attention_mask, implementation=config._attn_implementation, **passed_on
-            )
-        return BaseModelOutput(last_hidden_state=self.final_norm(hidden_states))
+            hidden_states = layer(hidden_states, attention_mask, positions=positions, **kwargs)
+        return self.final_norm(hidden_states)
 
 
 def final_norm(config: VanillaTransformerConfig) -> nn.Module:
     """The end of a stack: a norm after pre-norm layers, nothing after post-norm layers, or as `final_norm` says."""
     has_norm = config.norm_position == "pre" if config.final_norm is None else config.final_norm
-    return nn.LayerNorm(config.d_model, eps=config.layer_norm_eps) if has_norm else nn.Identity()
+    return norm(config) if has_norm else nn.Identity()
 
 
 def derive_attention_mask(

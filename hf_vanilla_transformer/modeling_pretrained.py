@@ -10,7 +10,9 @@ from transformers import initialization as init
 from transformers.utils import logging
 
 from .configuration_vanilla_transformer import VanillaTransformerConfig
-from .embeddings import LearnedPositions, with_scale
+from .embeddings import with_scale
+from .norms import ScaleNorm
+from .positions import LearnedPositions
 
 logger = logging.get_logger(__name__)
 
@@ -24,6 +26,13 @@ AUTO_MAP = {
 # The pipeline that `pipeline()` finds there, by task.
 CUSTOM_PIPELINES = {
     "translation": {"impl": "translation_pipeline.TranslationPipeline", "pt": ["AutoModelForSeq2SeqLM"]}
+}
+
+# Which attention implementations some position encodings can be had with; all others with any.
+_ATTENTION_OF_POSITIONS: dict[str, tuple[str, ...]] = {
+    "alibi": ("eager", "sdpa"),
+    "t5_relative": ("eager", "sdpa"),
+    "shaw_relative": ("eager",),
 }
 
 
@@ -47,7 +56,21 @@ class VanillaTransformerPreTrainedModel(PreTrainedModel):
 
     def __init__(self, config: VanillaTransformerConfig, *args: Any, **kwargs: Any) -> None:
         config.validate_architecture()  # again, because setting a field checks only its type
+        takes_any = config.position_encoding not in _ATTENTION_OF_POSITIONS
+        self._supports_flash_attn = self._supports_flex_attn = takes_any
+        self._supports_sdpa = takes_any or "sdpa" in _ATTENTION_OF_POSITIONS[config.position_encoding]
         super().__init__(config, *args, **kwargs)
+
+    def _check_and_adjust_attn_implementation(self, attn_implementation: str | None, *args: Any, **kwargs: Any) -> str:
+        # transformers asks here for whatever is requested, at the beginning and later.
+        allowed = _ATTENTION_OF_POSITIONS.get(self.config.position_encoding)
+        if allowed is not None and attn_implementation is not None and attn_implementation not in allowed:
+            what = "a value term, which needs the attention weights" if len(allowed) == 1 else "a bias of the scores"
+            raise ValueError(
+                f"`attn_implementation`={attn_implementation!r} cannot be had with `position_encoding`="
+                f"{self.config.position_encoding!r}, which has {what}; allowed: {' or '.join(map(repr, allowed))}"
+            )
+        return super()._check_and_adjust_attn_implementation(attn_implementation, *args, **kwargs)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -61,6 +84,10 @@ class VanillaTransformerPreTrainedModel(PreTrainedModel):
         elif isinstance(module, nn.LayerNorm):
             init.ones_(module.weight)
             init.zeros_(module.bias)
+        elif isinstance(module, nn.RMSNorm):
+            init.ones_(module.weight)
+        elif isinstance(module, ScaleNorm):
+            init.constant_(module.length, module.initial_length)
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         """Replaces the token embedding; the new one multiplies by sqrt(d_model) (§3.4) as the old one does.

@@ -15,13 +15,13 @@ from .decoder import Decoder
 from .decoding import PaperGenerationMixin
 from .decoding_config import PAPER_DECODING
 from .decoding_self_check import check_untested_transformers
-from .embeddings import position_ids_from_mask
 from .encoder import Encoder, derive_attention_mask
 from .loss import IGNORED_LABEL, label_smoothed_cross_entropy, projected_label_smoothed_cross_entropy
 from .loss_r_drop import r_drop_divergence
 from .modeling_compatibility import CACHE, AnswersToBothCacheNames, strict_forward, with_cache_named
 from .modeling_pretrained import VanillaTransformerPreTrainedModel
 from .modeling_views import is_plain_product
+from .positions import position_ids_from_mask
 from .translation_pipeline import TranslationPipeline  # so that its code is copied with the model's
 from .translation_scoring import shifted_labels
 

@@ -19,6 +19,8 @@ def randomise(model: nn.Module, seed: int) -> None:
     for name, parameter in model.named_parameters():
         if name.endswith("norm.weight"):
             parameter.copy_(torch.empty_like(parameter).uniform_(0.5, 1.5, generator=generator))
+        elif parameter.dim() == 0:
+            parameter.mul_(torch.empty_like(parameter).uniform_(0.5, 1.5, generator=generator))
         elif parameter.dim() == 1:
             parameter.copy_(torch.empty_like(parameter).normal_(0, 0.3, generator=generator))
         elif "embed" in name:

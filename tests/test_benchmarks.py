@@ -2,6 +2,7 @@
 
 import time
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -52,6 +53,17 @@ def test_peak_memory_is_measured_in_a_process_of_its_own():
     comparison = benchmarks.compare_train_step("tiny", repeats=1)
     ours, marian = (comparison.peak_bytes[name] for name in (benchmarks.OURS, benchmarks.MARIAN))
     assert 0 < ours <= marian
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux lets the peak begin anew")
+def test_a_peak_that_is_forgotten_begins_anew_with_what_there_is():
+    size = 2**26
+    benchmarks.forget_peak_memory()
+    before = benchmarks.peak_memory_of_this_process()
+    torch.ones(size // 4).sum()
+    assert benchmarks.peak_memory_of_this_process() - before > 0.9 * size
+    benchmarks.forget_peak_memory()
+    assert benchmarks.peak_memory_of_this_process() - before < 0.5 * size
 
 
 @pytest.mark.slow  # 8 seconds

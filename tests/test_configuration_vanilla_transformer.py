@@ -130,7 +130,8 @@ def test_nothing_else_about_a_row_differs_from_the_base_model(row):
     base = VanillaTransformerConfig().to_dict()
     varied = VanillaTransformerConfig.from_preset(row.preset).to_dict()
     in_the_table = {"num_encoder_layers", "num_decoder_layers", "d_model", "d_ff", "num_heads", "d_k", "d_v"}
-    in_the_table |= {"dropout", "label_smoothing"}
+    in_the_table |= {"num_key_value_heads", "dropout", "label_smoothing"}  # as many as heads
+    assert varied["num_key_value_heads"] == row.h
     if row.position_encoding == "learned":
         in_the_table |= {"position_encoding", "num_learned_positions"}
     assert {name for name in base if base[name] != varied[name]} <= in_the_table
@@ -279,7 +280,9 @@ TOKENS = ("bos_token_id", "pad_token_id", "eos_token_id", "decoder_start_token_i
 SWITCHES = ("attention_bias", "tie_word_embeddings", "use_cache", "is_encoder_decoder")
 CHOICES = {
     "norm_position": ("post", "pre"),
-    "position_encoding": ("sinusoidal", "learned", "none"),
+    "position_encoding": ("sinusoidal", "learned", "none", "rotary", "alibi", "t5_relative", "shaw_relative"),
+    "norm": ("layer_norm", "rms_norm", "scale_norm"),
+    "feed_forward": ("plain", "gated"),
     "sinusoid_layout": ("interleaved", "concatenated", "concatenated_tensor2tensor"),
 }
 
@@ -310,7 +313,20 @@ REFUSALS = [
     ({"eos_token_id": []}, ["eos_token_id", "[]", "allowed"]),
     ({"vocab_size": 2}, ["eos_token_id", "=2", "0 to 1", "`vocab_size`=2"]),
     *[({field: value}, [field, "bool", str(value)]) for field in SWITCHES for value in (1, "yes")],
-    *[({field: "rotary"}, [field, "rotary", *allowed]) for field, allowed in CHOICES.items()],
+    *[({field: "complex"}, [field, "complex", *allowed]) for field, allowed in CHOICES.items()],
+    *[({"num_key_value_heads": value}, ["num_key_value_heads", f"={value}", "divisor"]) for value in (0, 3, 4, -1)],
+    ({"rotary_base": 500}, ["`rotary_base`=500", "'sinusoidal'", "None", "'rotary'"]),
+    ({"position_encoding": "alibi", "max_relative_distance": 9}, ["=9", "'alibi'", "'t5_relative' or 'shaw_relative'"]),
+    ({"position_encoding": "shaw_relative", "num_relative_buckets": 8}, ["num_relative_buckets", "'t5_relative'"]),
+    ({"position_encoding": "shaw_relative", "max_relative_distance": 0}, ["max_relative_distance", "at least 1"]),
+    ({"position_encoding": "t5_relative", "num_relative_buckets": 6}, ["num_relative_buckets", "multiple of 4"]),
+    ({"position_encoding": "t5_relative", "max_relative_distance": 16}, ["max_relative_distance", "more than 16"]),
+    ({"position_encoding": "rotary", "d_k": 3}, ["`d_k`=3", "odd", "'rotary'"]),
+    ({"position_encoding": "rotary", "rotary_base": 1}, ["rotary_base", "above 1"]),
+    (
+        {"position_encoding": "rotary", "sinusoid_layout": "concatenated_tensor2tensor"},
+        ["concatenated_tensor2tensor", "'rotary'", "'interleaved' or 'concatenated'"],
+    ),
     *[({field: allowed[0].upper()}, [field, allowed[0].upper(), *allowed]) for field, allowed in CHOICES.items()],
     *[({field: None}, [field, "None"]) for field in CHOICES],
     ({"layer_norm_eps": 0.0}, ["layer_norm_eps", "0.0", "above 0"]),
@@ -630,11 +646,16 @@ def valid_configs(draw):
     }
     if position_encoding == "learned":
         given["max_position_embeddings"] = draw(st.integers(1, 100))
+    if position_encoding == "rotary" and given["sinusoid_layout"] == "concatenated_tensor2tensor":
+        given["sinusoid_layout"] = "concatenated"
+    given["norm"], given["feed_forward"] = (draw(st.sampled_from(CHOICES[name])) for name in ("norm", "feed_forward"))
+    heads = given["num_heads"]
+    given["num_key_value_heads"] = draw(st.sampled_from([n for n in range(1, heads + 1) if heads % n == 0]))
     if draw(st.booleans()):
         given["d_model"] = given["num_heads"] * 4 * draw(st.integers(1, 8))
     else:
         given["d_model"] = 2 * draw(st.integers(2, 40)) + (position_encoding != "sinusoidal" and draw(st.booleans()))
-        given |= {"d_k": draw(size), "d_v": draw(size)}
+        given |= {"d_k": 2 * draw(size) if position_encoding == "rotary" else draw(size), "d_v": draw(size)}
     return given
 
 

@@ -20,15 +20,16 @@ from transformers import (
     Seq2SeqTrainingArguments,
 )
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from variants import VARIANTS
 
 from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
 from hf_vanilla_transformer.attention import MultiHeadAttention, scaled_dot_product_attention
 from hf_vanilla_transformer.decoder import Decoder, DecoderLayer
 from hf_vanilla_transformer.decoding_beam_search import Ranking, gnmt_length_penalty
-from hf_vanilla_transformer.decoding_incremental import IncrementalDecoder
+from hf_vanilla_transformer.decoding_incremental import IncrementalDecoder, can_share_rows
 from hf_vanilla_transformer.dropout import Dropout
-from hf_vanilla_transformer.embeddings import SinusoidalPositions
 from hf_vanilla_transformer.feed_forward import FeedForward
+from hf_vanilla_transformer.positions import SinusoidalPositions
 
 PAD, EOS = 1, 2
 
@@ -97,6 +98,25 @@ def test_a_beam_wide_enough_finds_the_best_of_all_sequences(seed, alpha):
         for rank, (score, tokens) in enumerate(expected):
             assert output.sequences_scores[5 * row + rank].item() == pytest.approx(score, abs=1e-5)
             assert without_padding(output.sequences[5 * row + rank])[: len(tokens)] == tokens
+
+
+@pytest.mark.parametrize("fields", VARIANTS.values(), ids=VARIANTS)
+def test_a_beam_wide_enough_finds_the_best_with_every_variant(fields, tmp_path):
+    """Also after saving and loading, by the fast way to decode, and without a cache."""
+    model = build(num_heads=4, **fields)
+    model.save_pretrained(tmp_path)
+    inputs = sources(model, [2, 1], 0)
+    ones = (row_of(inputs, row) for row in range(2))
+    best = [every_hypothesis(model, one, one["input_ids"].shape[1] + 2, lambda n: 1.0)[0] for one in ones]
+    loaded = VanillaTransformerForConditionalGeneration.from_pretrained(tmp_path)
+    assert can_share_rows(loaded.get_decoder())
+    for options in ({}, {"use_cache": False}, {"cache_implementation": "static"}):
+        output = loaded.generate(
+            **inputs, **options, num_beams=50, gnmt_length_penalty=0.0, max_extra_tokens=2, return_dict_in_generate=True
+        )
+        for row, (score, tokens) in enumerate(best):
+            assert output.sequences_scores[row].item() == pytest.approx(score, abs=1e-5)
+            assert without_padding(output.sequences[row])[: len(tokens)] == tokens
 
 
 def test_plain_generate_on_a_saved_model_is_the_papers_search(tmp_path):

@@ -6,6 +6,7 @@ import weakref
 import pytest
 import torch
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
+from variants import VARIANTS
 
 from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
 from hf_vanilla_transformer.decoding_cache import GrowingLayer
@@ -14,7 +15,7 @@ from hf_vanilla_transformer.decoding_incremental import IncrementalDecoder
 
 def build(**fields):
     torch.manual_seed(4)
-    shape = {"d_model": 16, "num_heads": 2, "d_ff": 32, "num_encoder_layers": 1, "num_decoder_layers": 2}
+    shape = {"d_model": 16, "num_heads": 4, "d_ff": 32, "num_encoder_layers": 1, "num_decoder_layers": 2}
     config = VanillaTransformerConfig(vocab_size=50, **shape, **fields)
     return VanillaTransformerForConditionalGeneration(config).eval()
 
@@ -27,6 +28,7 @@ def build(**fields):
         {"d_k": 6, "d_v": 10, "attention_bias": True},
         {"activation_function": "swish", "final_logits_bias": True, "position_encoding": "none"},
         {"position_encoding": "learned", "max_position_embeddings": 40, "scale_embeddings": False},
+        *VARIANTS.values(),
     ],
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from hf_vanilla_transformer import VanillaTransformerConfig
-from hf_vanilla_transformer.feed_forward import FeedForward
+from hf_vanilla_transformer.feed_forward import FEED_FORWARDS, FeedForward, GatedFeedForward
 
 # The functions themselves, from their definitions.
 ACTIVATIONS = {
@@ -16,11 +16,13 @@ ACTIVATIONS = {
     "silu": lambda x: x / (1 + math.exp(-x)),
     "tanh": math.tanh,
     "relu2": lambda x: max(0.0, x) ** 2,
+    "sigmoid": lambda x: 1 / (1 + math.exp(-x)),
 }
 
 
 def build(**fields):
-    module = FeedForward(VanillaTransformerConfig(vocab_size=50, num_heads=1, **{"d_model": 6, "d_ff": 10, **fields}))
+    config = VanillaTransformerConfig(vocab_size=50, num_heads=1, **{"d_model": 6, "d_ff": 10, **fields})
+    module = FEED_FORWARDS[config.feed_forward](config)
     for parameter in module.parameters():
         nn.init.uniform_(parameter, -1.0, 1.0)
     return module.double().eval()
@@ -41,6 +43,29 @@ def test_equation_2_with_the_activation_in_place_of_max_0_x(activation):
             for k in range(6):
                 expected[b, t, k] = sum(inner[j] * w_2[k][j] for j in range(10)) + b_2[k]
     torch.testing.assert_close(module(x), expected, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("name", "activation"), [("glu", "sigmoid"), ("reglu", "relu"), ("geglu", "gelu"), ("swiglu", "silu")]
+)
+def test_the_gated_variants_are_their_formula(name, activation):
+    """Shazeer, 2020, section 2: FFN_GLU(x, W, V, W_2) = (sigmoid(x W) * x V) W_2, and so on; no biases."""
+    module = build(feed_forward="gated", activation_function=activation)
+    assert type(module) is GatedFeedForward
+    assert [name for name, _ in module.named_parameters()] == ["gate.weight", "fc1.weight", "fc2.weight"]
+    x = torch.randn(2, 6, dtype=torch.float64)
+    w, v, w_2 = (part.weight.tolist() for part in (module.gate, module.fc1, module.fc2))
+    for row, actual in zip(x.tolist(), module(x).tolist(), strict=True):
+        gate = [ACTIVATIONS[activation](sum(row[i] * w[j][i] for i in range(6))) for j in range(10)]
+        inner = [gate[j] * sum(row[i] * v[j][i] for i in range(6)) for j in range(10)]
+        assert actual == pytest.approx([sum(inner[j] * w_2[k][j] for j in range(10)) for k in range(6)], abs=1e-12)
+
+
+def test_two_thirds_of_d_ff_give_a_gated_network_as_many_parameters():
+    plain, gated = build(d_model=96, d_ff=384), build(d_model=96, d_ff=256, feed_forward="gated")
+    count = sum(p.numel() for p in gated.parameters())
+    assert count == sum(p.numel() for name, p in plain.named_parameters() if "bias" not in name)
+    assert isinstance(plain, FeedForward)
 
 
 def test_each_position_is_transformed_by_itself_and_alike():

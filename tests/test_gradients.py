@@ -95,14 +95,14 @@ def test_the_table_has_claims_beside_numbers():
 
 
 @pytest.mark.parametrize("name", ["plot.png", "plot.svg"])
-def test_the_plot_appears_whole_or_not_at_all(name, tmp_path, monkeypatch):
+def test_the_plot_appears_whole_or_not_at_all(name, tmp_path):
     pytest.importorskip("matplotlib")
     found = [GradientNorms("X", "a claim", {2: 0.5, 4: 0.125})]
     plot_gradients(found, tmp_path / name)
     head = (tmp_path / name).read_bytes()[:5]
     assert head == (b"\x89PNG\r" if name.endswith("png") else b"<?xml")
     assert [path.name for path in tmp_path.iterdir()] == [name]
-    with pytest.raises(ValueError, match="a plot is a .png or an .svg"):
+    with pytest.raises(ValueError, match="a picture ends in .png or .svg"):
         plot_gradients(found, tmp_path / "plot.gif")
 
 

@@ -94,7 +94,7 @@ def test_help_of_a_verb_says_what_it_does_and_has_an_example_of_what_to_type(ver
 @pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in OTHERS])
 def test_a_mistyped_option_of_a_verb_is_one_line(verb, capsys):
     with pytest.raises(SystemExit) as caught:
-        main([verb, *(["loss"] if verb == "benchmark" else []), "--hepl"])
+        main([verb, *{"benchmark": ["loss"], "lab-scan": ["split"]}.get(verb, []), "--hepl"])
     assert caught.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"vanilla-transformer {verb}")

@@ -8,7 +8,8 @@ from safetensors.torch import load_file, save_file
 from training_runs import arguments
 
 from hf_vanilla_transformer.data import train_tokenizer
-from hf_vanilla_transformer.training.model_setup import build_model, learned_positions, parse_overrides
+from hf_vanilla_transformer.lab.ablations import AblatedTransformer
+from hf_vanilla_transformer.training.model_setup import build_model, learned_positions, model_class, parse_overrides
 
 
 def test_overrides_are_literals_or_strings_or_mappings_and_otherwise_refused():
@@ -129,3 +130,36 @@ def test_a_model_that_there_is_not_is_named_before_text_is_read(tmp_path):
     args = arguments(tmp_path, tmp_path / "run", model_name_or_path="own/name")
     with pytest.raises(FileNotFoundError, match="there is no folder own/name, and no such model could be loaded"):
         learned_positions(args)
+
+
+ABLATED = "hf_vanilla_transformer.lab.ablations:AblatedTransformer"
+
+
+def test_a_new_model_may_be_of_another_class_with_fields_of_its_own(tokenizer, tmp_path):
+    shape = {"d_model": 16, "num_heads": 2, "d_ff": 32, "num_learned_positions": 9, "position_encoding": "learned"}
+    overrides = [{**shape, "layer_norm": False}]
+    model = built(tokenizer, tmp_path, model_class=ABLATED, config_overrides=overrides)
+    assert type(model) is AblatedTransformer
+    assert not model.config.layer_norm
+    assert model.config.vocab_size == len(tokenizer)
+    args = arguments(tmp_path, tmp_path / "run", model_class=ABLATED, config_overrides=overrides)
+    assert learned_positions(args) == 9
+    with pytest.raises(ValueError, match="the configuration has no field 'layer_norm'"):
+        built(tokenizer, tmp_path, config_overrides=overrides)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("AblatedTransformer", "is not of the form MODULE:CLASS, such as"),
+        ("hf_vanilla_transformer.lab.ablations:", "is not of the form MODULE:CLASS"),
+        ("hf_vanilla_transformer.lab.albations:AblatedTransformer", "cannot be imported: No module named"),
+        ("hf_vanilla_transformer.lab.ablations:Ablated", "cannot be imported: module .* has no attribute 'Ablated'"),
+        ("hf_vanilla_transformer.lab.ablations:strict", "is no PreTrainedModel with a config_class"),
+        ("transformers:MarianMTModel", "is no PreTrainedModel with a config_class that has `from_preset`"),
+    ],
+)
+def test_what_is_no_class_of_models_is_refused_in_one_line(name, message):
+    with pytest.raises(ValueError, match=f"^model_class='{name}' {message}") as raised:
+        model_class(name)
+    assert "\n" not in str(raised.value)

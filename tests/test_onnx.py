@@ -3,18 +3,20 @@
 import pytest
 import torch
 from parity import randomise
+from variants import VARIANTS
 
 from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
 from hf_vanilla_transformer.interop import export_onnx, export_torch
 from hf_vanilla_transformer.interop.graphs import inference_graphs
 
 V, PAD, EOS = 24, 1, 2
-LAYERS, HEADS = 3, 2
+LAYERS, HEADS = 3, 4
 SHAPES = {
     "paper": {"d_v": 6},
     "pre-norm, biases": {"norm_position": "pre", "attention_bias": True, "activation_function": "swish"},
     "two vocabularies": {"source_vocab_size": 30, "final_logits_bias": True, "sinusoid_layout": "concatenated"},
     "learned": {"position_encoding": "learned", "max_position_embeddings": 40, "final_norm": True},
+    **VARIANTS,
 }
 
 

@@ -22,10 +22,11 @@ from hf_vanilla_transformer import (
 )
 from hf_vanilla_transformer.attention import MultiHeadAttention, scaled_dot_product_attention
 from hf_vanilla_transformer.decoder import DecoderLayer
-from hf_vanilla_transformer.embeddings import SinusoidalPositions, TokenEmbedding, sinusoids
+from hf_vanilla_transformer.embeddings import TokenEmbedding
 from hf_vanilla_transformer.encoder import EncoderLayer
 from hf_vanilla_transformer.feed_forward import FeedForward
 from hf_vanilla_transformer.loss import label_smoothed_cross_entropy
+from hf_vanilla_transformer.positions import SinusoidalPositions, sinusoids
 
 # Both sides compute in float64 on numbers near 1; a few hundred roundings apart.
 EXACT = {"rtol": 0, "atol": 1e-12}

@@ -8,8 +8,8 @@ from parity import assert_near, copy_weights, paired_gradients, randomise
 from torch import nn
 
 from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerModel
-from hf_vanilla_transformer.embeddings import sinusoids
 from hf_vanilla_transformer.interop.torch_transformer import TORCH_NAMES
+from hf_vanilla_transformer.positions import sinusoids
 
 # As the reference below calls its two parts.
 NAMES = {r"^encoder\.embed_tokens\.weight": "embedding", **TORCH_NAMES, r"^(encoder|decoder)\.": r"transformer.\1."}

@@ -36,7 +36,17 @@ def batch():
     return source, torch.ones_like(source), target
 
 
-@pytest.mark.parametrize("overrides", [{}, {"d_k": 8, "d_v": 24}, {"norm_position": "pre"}], ids=str)
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {},
+        {"d_k": 8, "d_v": 24},
+        {"norm_position": "pre"},
+        {"feed_forward": "gated"},
+        {"num_key_value_heads": 2},
+    ],
+    ids=str,
+)
 def test_operations_are_what_torch_counts(overrides):
     # Attention and logits written out: of fused ones, torch does not count all.
     model = small_model(**overrides)

@@ -4,9 +4,11 @@ import copy
 import functools
 import itertools
 import logging
+from typing import Any
 
 import pytest
 import torch
+import variants
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from parity import assert_near, random_lengths, randomise
@@ -32,21 +34,24 @@ def build_model(
     dtype: torch.dtype = torch.float64,
 ) -> VanillaTransformerForConditionalGeneration:
     """A small model with random weights throughout; cached, so no test may change it."""
+    fields: dict[str, Any] = {"norm_position": norm_position, "position_encoding": position_encoding}
+    if position_encoding == "learned":
+        fields["max_position_embeddings"] = LONGEST
+    if position_encoding in variants.VARIANTS:  # a variant is named by itself
+        fields = dict(variants.VARIANTS[position_encoding])
     config = VanillaTransformerConfig(
         vocab_size=V,
         d_model=16,
         num_heads=4,
-        d_k=6,
-        d_v=3,
+        d_k=fields.pop("d_k", 6),
+        d_v=fields.pop("d_v", 3),
         d_ff=24,
         num_encoder_layers=2,
         num_decoder_layers=2,
         dropout=0.0,
         label_smoothing=label_smoothing,
-        norm_position=norm_position,
-        position_encoding=position_encoding,
-        max_position_embeddings=LONGEST if position_encoding == "learned" else None,
         attention_bias=True,
+        **fields,
     )
     config._attn_implementation = attention
     model = VanillaTransformerForConditionalGeneration(config)
@@ -55,7 +60,17 @@ def build_model(
 
 
 VARIANTS = list(itertools.product(["sinusoidal", "learned", "none"], ["post", "pre"], ["eager", "sdpa"]))
-every_variant = pytest.mark.parametrize("variant", VARIANTS, ids="-".join)
+IN_EAGER = {name for name, fields in variants.VARIANTS.items() if fields.get("position_encoding") == "shaw_relative"}
+VARIANTS += [(name, "-", "eager" if name in IN_EAGER else "sdpa") for name in variants.VARIANTS]
+QUICK = {"rotary", "t5_grouped", "many"}  # the others take two minutes together, and hold what these do
+every_variant = pytest.mark.parametrize(
+    "variant",
+    [
+        pytest.param(each, marks=pytest.mark.slow if each[0] in variants.VARIANTS and each[0] not in QUICK else ())
+        for each in VARIANTS
+    ],
+    ids="-".join,
+)
 seeds = st.integers(0, 2**31)
 # A hidden position has a weight of exactly zero, so that what is edited there cannot even change the rounding. Batches
 # of other shapes may be summed in another order; there float64 leaves no room above 1e-12.

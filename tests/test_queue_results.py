@@ -11,6 +11,7 @@ from training_runs import write_text
 
 from hf_vanilla_transformer import VanillaTransformerConfig
 from hf_vanilla_transformer.lab import queue_results
+from hf_vanilla_transformer.lab.ablations import AblatedTransformerConfig
 from hf_vanilla_transformer.lab.queue_results import (
     append_row,
     failure_row,
@@ -78,6 +79,17 @@ def test_a_learning_rate_that_is_no_longer_given_is_another_setting(tmp_path):
             assert finished_results(without) is not None
     with pytest.raises(ValueError, match=r"learning_rate was 0\.25, now the default"):
         finished_results(without)
+
+
+def test_the_learning_rate_that_a_run_of_another_class_has_found_is_known(tmp_path, package_log):
+    kind = {"model_class": "hf_vanilla_transformer.lab.ablations:AblatedTransformer"}
+    kind["config_overrides"] = {"d_model": 16, "layer_norm": False}
+    schedule = {"lr_scheduler_type": "inverse_sqrt", "warmup_steps": 4}
+    pretend_to_train(one_run(tmp_path, **kind, **schedule, learning_rate=(16 * 4) ** -0.5))
+    run = one_run(tmp_path, **kind, **schedule, learning_rate=None)
+    AblatedTransformerConfig(d_model=16, num_heads=2, layer_norm=False).save_pretrained(run.output_dir)
+    assert finished_results(run) is not None
+    assert package_log.text == ""
 
 
 def test_what_changes_only_how_long_a_run_takes_is_no_other_setting(tmp_path):

@@ -212,6 +212,7 @@ MODEL, TOKENIZER = ("model_name_or_path", "m"), ("tokenizer_name_or_path", "t")
     ("in_recipe", "in_flags", "void"),
     [
         ({}, dict([MODEL, ("preset", "base")]), "preset"),  # though it is the default
+        ({}, dict([MODEL, ("model_class", "m:C")]), "model_class"),
         ({}, dict([MODEL, ("vocab_size", 37000), ("preset", "big")]), "preset and vocab_size"),
         ({}, dict([TOKENIZER, ("num_sentinels", 9)]), "num_sentinels"),
         (dict([MODEL, ("preset", "tiny")]), {}, "preset"),

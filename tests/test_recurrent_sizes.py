@@ -10,7 +10,7 @@ from hf_vanilla_transformer.lab.recurrent_configuration import RECURRENT_PRESETS
 from hf_vanilla_transformer.lab.recurrent_sizes import with_parameters
 from hf_vanilla_transformer.lab.run_list import read_run_list
 from hf_vanilla_transformer.training.config_overrides import parse_overrides
-from hf_vanilla_transformer.training.presets import config_class_of
+from hf_vanilla_transformer.training.model_setup import model_class
 
 LIST = Path(__file__).resolve().parents[1] / "model_cards" / "experiments" / "recurrent.yaml"
 
@@ -42,12 +42,12 @@ def test_the_models_of_the_experiment_have_equally_many_parameters_and_minutes()
     counts = {}
     for each in runs:
         args = each.arguments
-        kind = config_class_of(args.preset)
+        kind = model_class(args.model_class).config_class
         overrides = parse_overrides(args.config_overrides, kind)
         counts[args.preset] = count_parameters(kind.from_preset(args.preset, vocab_size=args.vocab_size, **overrides))
     assert set(counts) == {*RECURRENT_PRESETS, "tiny"}
     assert max(counts.values()) < 1.02 * min(counts.values())
-    differing = {"preset", "config_overrides", "output_dir"}
+    differing = {"model_class", "preset", "config_overrides", "output_dir"}
     settings = [{name: value for name, value in each.values.items() if name not in differing} for each in runs]
     assert all(each == settings[0] for each in settings)
     assert settings[0]["max_minutes"] > 0

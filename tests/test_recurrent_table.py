@@ -10,6 +10,8 @@ from hf_vanilla_transformer.lab.recurrent_table import TrainedRun, training_rows
 from hf_vanilla_transformer.lab.run_list import read_run_list
 from hf_vanilla_transformer.training import pretrain
 
+MODEL_CLASS = "hf_vanilla_transformer.lab.recurrent:RecurrentForConditionalGeneration"
+
 
 def trained(name, preset, losses):
     return TrainedRun(name, preset, 10, 5, 1234.0, losses)
@@ -37,8 +39,13 @@ def test_the_verb_compares_the_runs_of_a_list_that_have_ended(tmp_path, monkeypa
     for name in ("output_dir", "config_overrides", "preset"):
         del shared[name]
     runs = [
-        {"name": "gru", "preset": "recurrent", "config_overrides": {"d_model": 16, "cell": "gru"}},
-        {"name": "waits", "preset": "recurrent_gnmt", "config_overrides": {"d_model": 16}},
+        {
+            "name": "gru",
+            "model_class": MODEL_CLASS,
+            "preset": "recurrent",
+            "config_overrides": {"d_model": 16, "cell": "gru"},
+        },
+        {"name": "waits", "model_class": MODEL_CLASS, "preset": "recurrent_gnmt", "config_overrides": {"d_model": 16}},
     ]
     (tmp_path / "list.yaml").write_text(yaml.safe_dump({"defaults": shared, "runs": runs}))
     words = ["list.yaml", "--test_set", "val.jsonl", "--by_length", "3", "--device", "cpu"]

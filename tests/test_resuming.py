@@ -98,6 +98,7 @@ def test_checkpoints_without_an_optimizer_are_no_place_to_resume_from(text, tmp_
         ({"source_units": "characters", "target_units": "words"}, "source_units was 'bpe', now 'characters'"),
         ({"bpe_dropout": 0.1}, "bpe_dropout was 0.0, now 0.1"),
         ({"config_overrides": ["dropout=0.5"]}, "config_overrides was"),
+        ({"model_class": "hf_vanilla_transformer.lab.ablations:AblatedTransformer"}, "model_class was None, now"),
         ({"frozen_modules": ["model.encoder.layers"]}, "frozen_modules was"),
         ({"final_weights": "ema"}, "final_weights=ema was False, now True"),
     ],

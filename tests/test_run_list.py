@@ -132,6 +132,16 @@ def test_results_are_beside_the_list_unless_it_names_a_file(tmp_path):
     assert run.name == "1"
 
 
+@pytest.mark.parametrize("folder", ["here/all", "here/all/"])
+def test_folders_of_runs_are_in_that_of_the_list(tmp_path, folder):
+    runs = "runs: [{name: a, seeds: [1]}, {name: b, output_dir: elsewhere}]"
+    text = f"folder: {folder}\ndefaults: {{recipe: quickstart, train_data: x.tsv}}\n{runs}"
+    assert [str(run.output_dir) for run in read_run_list(written(tmp_path, text)).runs] == [
+        "here/all/a-seed1",
+        "elsewhere",
+    ]
+
+
 GOOD = "  - name: good\n    recipe: quickstart\n    train_data: x.tsv\n"
 
 
@@ -142,11 +152,12 @@ GOOD = "  - name: good\n    recipe: quickstart\n    train_data: x.tsv\n"
         ("- name: a", None, "expected `key: value` lines"),
         ("", None, "expected `key: value` lines"),
         ("run:\n  - name: a", 1, "unknown key 'run'; did you mean runs?"),
-        ("xyzzy: 1", 1, "unknown key 'xyzzy'; a list of runs has results, defaults, runs"),
+        ("xyzzy: 1", 1, "unknown key 'xyzzy'; a list of runs has results, folder, defaults, runs"),
         ("runs: []", None, "`runs` must be a list with an entry for each run, got []"),
         ("results: x", None, "`runs` must be a list with an entry for each run, got None"),
         (f"runs:\n{GOOD}runs:\n{GOOD}", 5, "runs was given before"),
         (f"results: 7\nruns:\n{GOOD}", None, "`results` must be the name of a file, got 7"),
+        (f"folder: [x]\nruns:\n{GOOD}", None, "`folder` must be the name of a folder, got ['x']"),
         (f"defaults: [a]\nruns:\n{GOOD}", None, "`defaults` must be options of a run, got ['a']"),
         (f"defaults:\n  sede: 1\nruns:\n{GOOD}", 2, "defaults: unknown option 'sede'; did you mean seed"),
         (f"defaults:\n  output_dir: x\nruns:\n{GOOD}", None, "output_dir would be the folder of all runs"),

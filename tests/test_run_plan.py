@@ -6,6 +6,7 @@ import pytest
 
 from hf_vanilla_transformer.commands import plan as command
 from hf_vanilla_transformer.inference import pipes
+from hf_vanilla_transformer.lab.ablations import AblatedTransformerConfig
 from hf_vanilla_transformer.lab.planning import PLANS, SCALING, count_parameters, scaling, seconds_on_gpus
 from hf_vanilla_transformer.lab.run_plan import plan_run, run_table
 
@@ -32,6 +33,15 @@ def test_options_override_a_recipe_and_a_file_will_do(tmp_path):
     assert (run.config.d_model, run.config.d_ff, run.config.vocab_size) == (128, 64, 300)
     assert (run.max_tokens, run.updates, run.bf16) == (256, 10, False)
     assert plan_run(None, {}).config.d_model == 512, "the default of a run"
+
+
+def test_a_run_of_another_class_is_planned_by_the_config_of_that_class():
+    given = {"model_class": "hf_vanilla_transformer.lab.ablations:AblatedTransformer", "preset": "tiny"}
+    run = plan_run(None, {**given, "config_overrides": ["layer_norm=false"]})
+    assert (type(run.config), run.config.layer_norm) == (AblatedTransformerConfig, False)
+    recurrent = "hf_vanilla_transformer.lab.recurrent:RecurrentForConditionalGeneration"
+    with pytest.raises(ValueError, match="RecurrentForConditionalGeneration is no Transformer, and only their work"):
+        plan_run(None, {"model_class": recurrent, "preset": "recurrent"})
 
 
 def test_work_grows_with_devices_and_accumulation_and_memory_does_not():

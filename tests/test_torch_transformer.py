@@ -7,8 +7,8 @@ import torch
 from parity import assert_near
 from torch import nn
 
-from hf_vanilla_transformer.embeddings import sinusoids
 from hf_vanilla_transformer.interop import load_torch_transformer
+from hf_vanilla_transformer.positions import sinusoids
 
 V, SOURCE_V = 23, 29
 B, S, T = 3, 9, 7

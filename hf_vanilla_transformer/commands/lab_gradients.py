@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from ..inference.one_line_parser import OneLineParser
 from ..inference.pipes import run_as_filter
+from ..lab.charts import new_chart
 from ..lab.gradients import LENGTHS, gradients_table, measure_gradients, plot_gradients
 
 EXAMPLES = """
@@ -38,6 +39,8 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     args = parser.parse_args(argv)
 
     def work() -> None:
+        if args.plot is not None:
+            new_chart(1, 1)  # what is not installed is to be said before the long work
         found = measure_gradients(args.lengths, args.d_model, args.seeds)
         if args.plot is not None:
             plot_gradients(found, args.plot)

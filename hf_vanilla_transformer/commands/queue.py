@@ -10,8 +10,10 @@ from functools import partial
 
 from ..inference.one_line_parser import OneLineParser
 from ..inference.pipes import INTERRUPTED, run_as_filter
+from ..lab.claim_plot import plot_claims
+from ..lab.claim_results import claims_table
 from ..lab.queue import run_states, table_of_results, work_through
-from ..lab.run_list import read_run_list
+from ..lab.run_list import RunList, read_run_list
 from ..lab.run_process import ProcessOptions
 
 EXAMPLES = """
@@ -19,10 +21,12 @@ examples:
   vanilla-transformer queue runs.yaml
   vanilla-transformer queue runs.yaml --list
   vanilla-transformer queue runs.yaml --table
+  vanilla-transformer queue runs.yaml --plot claims.png
   for core in 0 1; do taskset -c $core vanilla-transformer queue runs.yaml --threads 1 --nice 10 & done; wait
 
 a list:
   results: dropout.jsonl               # one line for each run that ends; default: runs.results.jsonl beside runs.yaml
+  folder: runs                         # where runs without an output_dir have their folders; default: runs
   defaults:                            # options of all runs, over those of their recipe
     recipe: multi30k-en-de-tiny        # by name or file
     num_train_epochs: 20
@@ -31,6 +35,11 @@ a list:
     - name: dropout                    # config_overrides replaces that of the recipe, as on the command line
       config_overrides: {norm_position: pre, dropout: 0.3}
       seeds: [1, 2, 3]                 # three runs: dropout-seed1, dropout-seed2, dropout-seed3
+      claim:                           # what somebody says of it: a second table puts it beside what the runs found
+        source: its paper, Table 2     # who says it, and where
+        against: base                  # the entry that it is compared with; default: the first
+        perplexity: better             # or worse, same; or a number, if `against` has one too
+        bleu: better                   # of loss, perplexity, bleu, chrf, ter, wer, per: those that it says
 
 Each run leaves in its folder, besides model and results, recipe.yaml, which says everything about it, and train.log.
 """
@@ -46,15 +55,37 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     Returns:
         The exit status, as of `run_as_filter`; 1 if a run has failed, 130 if SIGINT stopped the queue.
     """
-    parser = OneLineParser(prog, description=__doc__, epilog=EXAMPLES)
-    parser.add_argument("list", metavar="LIST.yaml", help="the runs")
+    return run_queue(argv, prog, __doc__, EXAMPLES)
+
+
+def run_queue(
+    argv: Sequence[str] | None, prog: str | None, description: str | None, epilog: str, default: str | None = None
+) -> int:
+    """Works through a list of runs as a command line says.
+
+    Args:
+        argv: the words after the program's name; None for those of this process.
+        prog: what to call the program in messages; None for its file name.
+        description: what `--help` begins with.
+        epilog: what it ends with.
+        default: the list where none is named; None if one has to be.
+
+    Returns:
+        The exit status, as of `main`.
+    """
+    parser = OneLineParser(prog, description=description, epilog=epilog)
+    optional = "" if default is None else f" (default: {default})"
+    parser.add_argument(
+        "list", metavar="LIST.yaml", nargs=None if default is None else "?", default=default, help=f"the runs{optional}"
+    )
     show = parser.add_mutually_exclusive_group()
     show.add_argument("--list", dest="states", action="store_true", help="only print how far each run is")
-    show.add_argument("--table", action="store_true", help="only print the results as a table of Markdown")
+    show.add_argument("--table", action="store_true", help="only print results, and claims, as tables of Markdown")
+    show.add_argument("--plot", metavar="FILE", help="only draw claims beside what was found: .png, .svg or .pdf")
     parser.add_argument("--nice", type=int, metavar="N", help="lower the priority of the runs by so much (default: 0)")
     parser.add_argument("--threads", type=int, metavar="N", help="threads with which a run computes (default: torch's)")
     args = parser.parse_args(argv)
-    if (args.states or args.table) and (args.nice is not None or args.threads is not None):
+    if (args.states or args.table or args.plot) and (args.nice is not None or args.threads is not None):
         parser.error("--nice and --threads have no effect where nothing is trained; leave them out")
     status = 0
 
@@ -62,7 +93,11 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         nonlocal status
         runs = read_run_list(args.list)
         if args.table:
-            print(table_of_results(runs) or f"no run has ended: there is none in {runs.results}")
+            print(_tables(runs) or f"no run has ended: there is none in {runs.results}")
+            return
+        if args.plot:
+            plot_claims(runs, args.plot)
+            print(f"drawn: {args.plot}")
             return
         if args.states:
             states = run_states(runs)
@@ -71,8 +106,8 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
             return
         options = ProcessOptions(args.nice or 0, args.threads)
         outcome = work_through(runs, options, partial(print, flush=True))
-        if table := table_of_results(runs):
-            print(f"\n{table}\n")
+        if tables := _tables(runs):
+            print(f"\n{tables}\n")
         print(outcome.summary())
         if outcome.failed:
             status = 1
@@ -80,3 +115,9 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
             status = INTERRUPTED
 
     return run_as_filter(work, parser.prog) or status
+
+
+def _tables(runs: RunList) -> str:
+    """Results, and below them claims; nothing where no run has ended."""
+    results = table_of_results(runs)
+    return "\n\n".join(filter(None, [results, results and claims_table(runs)]))

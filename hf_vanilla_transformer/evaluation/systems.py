@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from ..inference import load_translator, translate
@@ -63,11 +64,7 @@ def system_of_model(
     name, translations = " + ".join(folders), []
     likelihoods: list[ScoreTotals | None] = []
     for data in test_sets:  # before the first is translated
-        known_tag_tokens(tokenizer, data.tag)
-        if data.reversed and getattr(tokenizer, "target_side", None) is not None:
-            raise ValueError(
-                f"{data.name}: reversed text cannot be translated where the tokenizer cuts sides differently"
-            )
+        check_translatable(tokenizer, data)
     for data in test_sets:
         options = {"batch_tokens": batch_tokens, "tag": tag, **translation_options}
         translations.append(list(translate(model, tokenizer, data.sources, **options)))
@@ -83,3 +80,19 @@ def system_of_model(
         else:
             likelihoods.append(totals)
     return System(name, translations, likelihoods)
+
+
+def check_translatable(tokenizer: PreTrainedTokenizerBase, data: EvaluationSet) -> None:
+    """Refuses a test set that a tokenizer cannot read.
+
+    Args:
+        tokenizer: of a model.
+        data: what to translate.
+
+    Raises:
+        ValueError: the tokenizer does not know the tag of the set; or the set is reversed, and the tokenizer cuts
+            source and target differently.
+    """
+    known_tag_tokens(tokenizer, data.tag)
+    if data.reversed and getattr(tokenizer, "target_side", None) is not None:
+        raise ValueError(f"{data.name}: reversed text cannot be translated where the tokenizer cuts sides differently")

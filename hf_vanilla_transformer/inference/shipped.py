@@ -33,7 +33,7 @@ def default_translator() -> str:
     """
     if DEFAULT_TRANSLATOR not in shipped_checkpoints():
         raise FileNotFoundError(
-            f"no model was named by --model, and this copy of the package has no {DEFAULT_TRANSLATOR}, which is meant "
+            f"no model was named, and this copy of the package has no {DEFAULT_TRANSLATOR}, which is meant "
             "then: checkpoints are in the folder model_cards of the source repository, beside the package of a clone "
             "(pip install -e .), and not in a wheel"
         )

@@ -126,6 +126,19 @@ def _require_support(config: VanillaTransformerConfig) -> None:
             f"`num_heads`={config.num_heads}, `d_k`={config.d_k}, `d_v`={config.d_v}"
         )
 
+    fits = {
+        "norm": ("layer_norm",),
+        "feed_forward": ("plain",),
+        "num_key_value_heads": (config.num_heads,),
+        "position_encoding": ("sinusoidal", "learned", "none"),
+    }
+    for field, allowed in fits.items():
+        if getattr(config, field) not in allowed:
+            raise ValueError(
+                f"the export to CTranslate2 does not know `{field}`={getattr(config, field)!r}; "
+                f"allowed: {', '.join(map(repr, allowed))}"
+            )
+
 
 def _spec(config: VanillaTransformerConfig) -> Any:
     try:

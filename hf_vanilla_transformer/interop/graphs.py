@@ -11,8 +11,8 @@ from torch import nn
 from transformers.cache_utils import EncoderDecoderCache
 
 from ..attention import additive_mask
-from ..embeddings import position_ids_from_mask
 from ..modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
+from ..positions import position_ids_from_mask
 
 
 class EncoderGraph(nn.Module):
@@ -30,14 +30,12 @@ class EncoderGraph(nn.Module):
             attention_mask: (B, S), 0 for padding.
 
         Returns:
-            Keys (B, H, S, d_k) and values (B, H, S, d_v) of the first layer of the decoder, then of the second, ...
+            Keys (B, G, S, d_k) and values (B, G, S, d_v), with G heads, of the first layer of the decoder, then of
+            the second, ...
         """
         embedded = self.encoder.embed_tokens(input_ids)
-        states = self.encoder.embed_positions(embedded, position_ids_from_mask(attention_mask))
-        mask = additive_mask(attention_mask.bool()[:, None, None, :], states.dtype)
-        for layer in self.encoder.layers:
-            states = layer(states, mask)
-        states = self.encoder.final_norm(states)
+        mask = additive_mask(attention_mask.bool()[:, None, None, :], embedded.dtype)
+        states = self.encoder.through_layers(embedded, position_ids_from_mask(attention_mask), mask)
         outputs = []
         for layer in self.layers:
             attention: Any = layer.cross_attention
@@ -66,23 +64,23 @@ class DecoderGraph(nn.Module):
             input_ids: (B, T).
             encoder_attention_mask: (B, S), 0 for padding of the source.
             cross: what `EncoderGraph` returned.
-            past: keys (B, H, P, d_k) and values (B, H, P, d_v) of earlier tokens, for each layer; at first P is 0.
+            past: keys (B, G, P, d_k) and values (B, G, P, d_v) of earlier tokens, for each layer; at first P is 0.
 
         Returns:
-            Logits (B, T, V), then keys and values (B, H, P + T, ...) for each layer, the `past` of the next step.
+            Logits (B, T, V), then keys and values (B, G, P + T, ...) for each layer, the `past` of the next step.
         """
         embedded = self.decoder.embed_tokens(input_ids)
         past_length, length = past[0].shape[2], input_ids.shape[1]
         positions = torch.arange(length, device=input_ids.device) + past_length
-        states = self.decoder.embed_positions(embedded, positions[None])
         keys_at = torch.arange(past_length + length, device=input_ids.device)
-        mask = additive_mask(keys_at[None, :] <= positions[:, None], states.dtype)[None, None]
-        cross_mask = additive_mask(encoder_attention_mask.bool()[:, None, None, :], states.dtype)
+        mask = additive_mask(keys_at[None, :] <= positions[:, None], embedded.dtype)[None, None]
+        cross_mask = additive_mask(encoder_attention_mask.bool()[:, None, None, :], embedded.dtype)
         cache = _Tensors(cross, past)
-        for layer in self.decoder.layers:
-            # The second argument is not read: keys and values of the source are in the cache already.
-            states = layer(states, mask, states, encoder_attention_mask=cross_mask, cache=cache)
-        return self.lm_head(self.decoder.final_norm(states)), *cache.present
+        # The encoder's output is not read: keys and values of the source are in the cache already.
+        states = self.decoder.through_layers(
+            embedded, positions[None], mask, embedded, cross_mask, cache, key_positions=keys_at[None]
+        )
+        return self.lm_head(states), *cache.present
 
 
 class _Tensors(EncoderDecoderCache):

@@ -277,9 +277,7 @@ def _environment(**variables: str) -> Iterator[None]:
 
 def _take_turns(connection: Any, seconds: float, make_step: Callable[..., Callable[[], Any]], *args: object) -> None:
     step = make_step(*args)
-    forget = Path("/proc/self/clear_refs")
-    if forget.exists():
-        forget.write_text("5")  # Linux: the peak begins anew, without what it took to make the program
+    forget_peak_memory()  # of what it took to make the program
     while connection.recv():
         step()
         times: list[float] = []
@@ -337,3 +335,10 @@ def peak_memory_of_this_process() -> int:
     if status.exists():  # Linux, where getrusage() begins with what the parent process had
         return int(status.read_text().split("VmHWM:")[1].split()[0]) * 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS: in bytes, and of this process alone
+
+
+def forget_peak_memory() -> None:
+    """Lets `peak_memory_of_this_process` begin anew with what the process has now, on Linux; elsewhere it cannot."""
+    forget = Path("/proc/self/clear_refs")
+    if forget.exists():
+        forget.write_text("5")

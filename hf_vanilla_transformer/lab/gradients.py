@@ -1,5 +1,6 @@
 """The vanishing gradient, measured: what reaches the first position of a sequence, by its length."""
 
+import io
 import math
 import os
 import statistics
@@ -13,6 +14,7 @@ from torch import nn
 
 from ..configuration_vanilla_transformer import VanillaTransformerConfig
 from ..encoder import Encoder
+from .charts import DPI, new_chart
 from .planning import format_table
 from .recurrent_configuration import RecurrentConfig
 from .recurrent_stacks import RecurrentEncoder
@@ -182,22 +184,16 @@ def plot_gradients(found: Sequence[GradientNorms], path: str | Path) -> None:
 
     Args:
         found: as `measure_gradients` returns it.
-        path: the picture, .png or .svg; appears whole or not at all.
+        path: the picture, .png or .svg; it appears whole or not at all.
 
     Raises:
-        ValueError: the name ends otherwise, or matplotlib is not installed.
+        ValueError: matplotlib is not installed, or the name has another ending.
         OSError: it cannot be written.
     """
-    kind = Path(path).suffix.lower().removeprefix(".")
-    if kind not in ("png", "svg"):
-        raise ValueError(f"{path}: a plot is a .png or an .svg")
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ValueError("a plot needs matplotlib; pip install 'hf-vanilla-transformer[lab]'") from error
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    FigureCanvasAgg(figure)
+    target = Path(path)
+    if target.suffix not in (".png", ".svg"):
+        raise ValueError(f"{path}: a picture ends in .png or .svg")
+    figure = new_chart(8, 5)
     axes = figure.subplots()
     for each in found:
         axes.plot(list(each.ratios), list(each.ratios.values()), marker="o", label=f"{each.name}: {each.claim}")
@@ -206,9 +202,8 @@ def plot_gradients(found: Sequence[GradientNorms], path: str | Path) -> None:
     axes.set_ylim(bottom=max(axes.get_ylim()[0], 1e-40))
     axes.grid(alpha=0.3)
     axes.legend()
-    partial = Path(f"{path}.partial")
-    try:
-        figure.savefig(partial, format=kind, dpi=120)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    picture = io.BytesIO()
+    figure.savefig(picture, format=target.suffix[1:], dpi=DPI)
+    partial = target.with_name(f".{target.name}.partial")
+    partial.write_bytes(picture.getbuffer())
+    os.replace(partial, target)

@@ -97,13 +97,16 @@ def training_flops(config: VanillaTransformerConfig, sentences: int, source_leng
     """
     assert config.d_k is not None
     assert config.d_v is not None
-    width, inner, heads = config.d_model, config.d_ff, config.num_heads * (config.d_k + config.d_v)
+    assert config.num_key_value_heads is not None
+    width, inner, head = config.d_model, config.d_ff, config.d_k + config.d_v
     source, target = sentences * source_length, sentences * target_length
-    # For a token, one half of W^Q, W^K, W^V, W^O of all heads; for a pair of positions, Q K^T and its product with V.
-    half_projections, one_pair, feed_forward = width * heads, heads, 2 * width * inner
-    encoder = source * (2 * half_projections + source_length * one_pair + feed_forward)
-    self_attention = target * (2 * half_projections + target_length * one_pair)
-    cross_attention = (target + source) * half_projections + target * source_length * one_pair
+    # For a token, W^Q and W^O, and W^K and W^V of all heads; for a pair of positions, Q K^T and its product with V.
+    one_pair = config.num_heads * head
+    queries_and_outputs, keys_and_values = width * one_pair, width * config.num_key_value_heads * head
+    feed_forward = (3 if config.feed_forward == "gated" else 2) * width * inner
+    encoder = source * (queries_and_outputs + keys_and_values + source_length * one_pair + feed_forward)
+    self_attention = target * (queries_and_outputs + keys_and_values + target_length * one_pair)
+    cross_attention = target * (queries_and_outputs + source_length * one_pair) + source * keys_and_values
     decoder = self_attention + cross_attention + target * feed_forward
     projection = target * width * config.vocab_size
     multiplications = config.num_encoder_layers * encoder + config.num_decoder_layers * decoder + projection
@@ -141,15 +144,18 @@ def activation_bytes(config: VanillaTransformerConfig, source_tokens: int, targe
     """
     assert config.d_k is not None
     assert config.d_v is not None
-    width, inner = config.d_model, config.d_ff
+    assert config.num_key_value_heads is not None
+    # A gated network keeps the gate, the other factor, and their product.
+    width, inner = config.d_model, config.d_ff * (3 if config.feed_forward == "gated" else 1)
     product, norm = (2, 4) if bf16 else (4, 4)
-    queries, values = config.num_heads * config.d_k, config.num_heads * config.d_v
+    queries, outputs = config.num_heads * config.d_k, config.num_heads * config.d_v
+    stored = config.num_key_value_heads * (config.d_k + config.d_v)
     mask = width if config.dropout else 0
     # In fp32 the output of a normalisation is at once the input of what follows, and counted there.
-    self_attention = product * (width + 2 * queries + 2 * values) + norm * width + mask
-    cross_attention = product * (width + queries + values) + norm * width + mask
+    self_attention = product * (width + queries + outputs + stored) + norm * width + mask
+    cross_attention = product * (width + queries + outputs) + norm * width + mask
     feed_forward = product * (width + inner) + norm * width + mask
-    keys_and_values = product * (queries + values + (width if bf16 else 0))
+    keys_and_values = product * (stored + (width if bf16 else 0))
     encoder = config.num_encoder_layers * source_tokens * (self_attention + feed_forward)
     decoder = config.num_decoder_layers * target_tokens * (self_attention + cross_attention + feed_forward)
     return encoder + decoder + config.num_decoder_layers * source_tokens * keys_and_values

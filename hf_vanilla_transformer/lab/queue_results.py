@@ -12,8 +12,8 @@ from typing import Any
 
 from .. import __version__
 from ..evaluation.scores import METRICS
-from ..inference import load_config
 from ..training.config_overrides import parse_overrides
+from ..training.model_setup import model_class
 from ..training.recipes import given_values
 from ..training.report import CLOCK, without_secrets
 from ..training.schedule import peak_learning_rate
@@ -75,7 +75,7 @@ def _found_learning_rate(run: QueuedRun) -> float | None:
     """What a run that is told no learning rate has found by §5.3; None where its model is not there."""
     if not (run.output_dir / "config.json").is_file():
         return None
-    config: Any = load_config(run.output_dir)
+    config = model_class(run.arguments.model_class).config_class.from_pretrained(run.output_dir)
     return peak_learning_rate(config.d_model, int(run.arguments.warmup_steps))
 
 
@@ -269,7 +269,7 @@ def _difference(row: Row, first: Row) -> str:
 
 def _settings(row: Row) -> dict[str, Any]:
     options = dict(row["options"])
-    overrides = parse_overrides(options.pop("config_overrides", None) or [], None)
+    overrides = parse_overrides(options.pop("config_overrides", None) or [], None)  # of any model_class
     return {"recipe": row["recipe"], **options, **overrides, "seed": row["seed"]}
 
 

@@ -86,8 +86,8 @@ class TrainedRun:
 
     @property
     def claim(self) -> str:
-        """What the texts say of such a model."""
-        return _CLAIM_OF_TRANSFORMERS if self.preset in PRESETS else _CLAIMS[self.preset]
+        """What the texts say of such a model; "-" of one that they do not know."""
+        return _CLAIM_OF_TRANSFORMERS if self.preset in PRESETS else _CLAIMS.get(self.preset, "-")
 
 
 def training_rows(runs: Sequence[TrainedRun], loss: float | None = None) -> list[list[str]]:

@@ -15,10 +15,11 @@ from ..training import VanillaTransformerTrainingArguments, read_recipe
 from ..training.recipes import check_options, read_mapping, resolve_options
 from ..training.report import without_secrets
 from ..training.run import check_run
+from .claims import Claim, check_claim, read_claim
 
-_KEYS = ("results", "defaults", "runs")
+_KEYS = ("results", "folder", "defaults", "runs")
 # Keys of an entry that are no options of a run.
-_ENTRY_KEYS = ("name", "recipe", "seeds")
+_ENTRY_KEYS = ("name", "recipe", "seeds", "claim")
 # What a queue writes in the folder of a run, and how its first line goes on.
 RECIPE, RESUMED_BY = "recipe.yaml", ": resumed by `vanilla-transformer pretrain "
 _NAME = re.compile(r"\w[\w.+-]*")
@@ -85,20 +86,24 @@ class RunList:
         path: the file.
         results: where a line is appended for every run that ends.
         runs: the runs.
+        claims: what sources say of entries, by name of the entry.
     """
 
     path: Path
     results: Path
     runs: list[QueuedRun]
+    claims: dict[str, Claim] = field(default_factory=dict)
 
 
 def read_run_list(path: str | Path) -> RunList:
     """Reads a list of runs.
 
-    A mapping of `runs`, a list of entries; `defaults`, options of all of them; and `results`, the file for their
-    results, which is LIST.results.jsonl beside LIST.yaml by default. An entry has a `name`; a `recipe`, by name or
-    file; `seeds`, which makes a run of each; and options of a run. Options of an entry override the defaults, and
-    these override the recipe. Paths are relative to where the queue is started, as those of a recipe are.
+    A mapping of `runs`, a list of entries; `defaults`, options of all of them; `results`, the file for their results,
+    which is LIST.results.jsonl beside LIST.yaml by default; and `folder`, where runs without an `output_dir` have their
+    folders, by default `runs`. An entry has a `name`; a `recipe`, by name or
+    file; `seeds`, which makes a run of each; a `claim`, what a source says of it (`read_claim`); and options of a run.
+    Options of an entry override the defaults, and these override the recipe. Paths are relative to where the queue is
+    started, as those of a recipe are.
 
     Args:
         path: the file.
@@ -125,7 +130,12 @@ def read_run_list(path: str | Path) -> RunList:
             raise ValueError(
                 f"{path}, defaults: output_dir would be the folder of all runs; give it to a run, or to none"
             )
+    results, folder = (values.get(name) for name in ("results", "folder"))
+    for name, kind, value in (("results", "file", results), ("folder", "folder", folder)):
+        if value is not None and not isinstance(value, str):
+            raise ValueError(f"{path}: `{name}` must be the name of a {kind}, got {value!r:.100}")
     runs: list[QueuedRun] = []
+    claims: dict[str, Claim] = {}
     for node, entry in zip(nodes["runs"].value, values["runs"], strict=True):
         line = f"{path}, line {node.start_mark.line + 1}"
         if not isinstance(entry, dict):
@@ -133,14 +143,14 @@ def read_run_list(path: str | Path) -> RunList:
         name = _name_of(node, line)
         given = check_options(node, entry, str(path), f"run {name!r}", besides=_ENTRY_KEYS)
         try:
-            runs += _runs_of(name, f"{line}, run {name!r}", defaults, given)
+            runs += _runs_of(name, f"{line}, run {name!r}", folder or "runs", defaults, given)
+            if "claim" in given:
+                claims[name] = read_claim(given["claim"])
         except _ERRORS as error:
             raise ValueError(f"{line}, run {name!r}: {' '.join(str(error).split())}") from error
     _refuse_twins(runs, path)
-    results = values.get("results")
-    if results is not None and not isinstance(results, str):
-        raise ValueError(f"{path}: `results` must be the name of a file, got {results!r:.100}")
-    return RunList(path, Path(results) if results else path.with_suffix(".results.jsonl"), runs)
+    _check_claims(claims, runs)
+    return RunList(path, Path(results) if results else path.with_suffix(".results.jsonl"), runs, claims)
 
 
 def _top_level(root: yaml.MappingNode, path: Path) -> dict[str, Any]:
@@ -166,7 +176,9 @@ def _name_of(node: yaml.MappingNode, line: str) -> str:
     return name
 
 
-def _runs_of(entry: str, where: str, defaults: Mapping[str, Any], given: Mapping[str, Any]) -> list[QueuedRun]:
+def _runs_of(
+    entry: str, where: str, parent: str, defaults: Mapping[str, Any], given: Mapping[str, Any]
+) -> list[QueuedRun]:
     """Makes the runs of an entry, one for each seed."""
     if "seed" in given and "seeds" in given:
         raise ValueError(f"seed={given['seed']} and seeds={given['seeds']} are given; leave out the one or the other")
@@ -180,7 +192,7 @@ def _runs_of(entry: str, where: str, defaults: Mapping[str, Any], given: Mapping
             raise ValueError(f"seeds={seeds!r} is no list of different whole numbers of at least 0")
     written = read_recipe(recipe) if recipe is not None else {}
     above, own = ({key: value for key, value in each.items() if key not in _ENTRY_KEYS} for each in (defaults, given))
-    folder = own.pop("output_dir", None) or f"runs/{entry}"
+    folder = own.pop("output_dir", None) or f"{parent.rstrip('/')}/{entry}"
     runs = []
     for seed in seeds or [None]:
         ending, changed = ("", {}) if seed is None else (f"-seed{seed}", {"seed": seed})
@@ -194,6 +206,15 @@ def _runs_of(entry: str, where: str, defaults: Mapping[str, Any], given: Mapping
         options = {**above, **own, **changed}
         runs.append(QueuedRun(f"{entry}{ending}", entry, recipe, options, where, values, arguments))
     return runs
+
+
+def _check_claims(claims: Mapping[str, Claim], runs: list[QueuedRun]) -> None:
+    places = {run.entry: run.where for run in runs}
+    for entry in claims:
+        try:
+            check_claim(entry, claims, list(places))
+        except ValueError as error:
+            raise ValueError(f"{places[entry]}: {error}") from error
 
 
 def _refuse_twins(runs: list[QueuedRun], path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from ..configuration_vanilla_transformer import VanillaTransformerConfig
 from ..training import VanillaTransformerTrainingArguments, read_recipe
 from ..training.config_overrides import parse_overrides
+from ..training.model_setup import model_class
 from .planning import (
     PEAK_FLOPS,
     SMALLEST_WIDTH,
@@ -71,17 +72,20 @@ def plan_run(recipe: str | None, given: Mapping[str, Any]) -> RunPlan:
 
     Raises:
         FileNotFoundError: there is no such recipe.
-        ValueError: recipe, preset or overrides are not usable, or a number is less than 1.
+        ValueError: recipe, preset, class or overrides are not usable, or a number is less than 1.
     """
     values: dict[str, Any] = {field.name: field.default for field in fields(VanillaTransformerTrainingArguments)}
     values |= {"config_overrides": [], "bf16": recipe is None} | (read_recipe(recipe) if recipe else {}) | dict(given)
     for name in ("max_tokens", "gradient_accumulation_steps", "vocab_size"):
         if values[name] < 1:
             raise ValueError(f"{name}={values[name]} is less than 1")
-    overrides = {"vocab_size": values["vocab_size"], **parse_overrides(values["config_overrides"])}
+    config_class = model_class(values["model_class"]).config_class
+    if not issubclass(config_class, VanillaTransformerConfig):
+        raise ValueError(f"model_class={values['model_class']} is no Transformer, and only their work can be planned")
+    overrides = {"vocab_size": values["vocab_size"], **parse_overrides(values["config_overrides"], config_class)}
     return RunPlan(
         recipe or values["preset"],
-        VanillaTransformerConfig.from_preset(values["preset"], **overrides),
+        config_class.from_preset(values["preset"], **overrides),
         values["max_tokens"],
         values["gradient_accumulation_steps"],
         values["max_steps"] if values["max_steps"] > 0 else None,

@@ -108,7 +108,7 @@ def public_arguments(arguments: Mapping[str, Any], paths: PublicPaths) -> dict[s
                 f"--data {Path(found[0]).parent}=data/NAME"
             )
     if "config_overrides" in values:
-        values["config_overrides"] = parse_overrides(values["config_overrides"])
+        values["config_overrides"] = parse_overrides(values["config_overrides"], None)
     # Without validation text a run has turned eval_strategy off, and eval_steps would be refused.
     run = VanillaTransformerTrainingArguments(**{**values, "output_dir": "runs/any", "use_cpu": True})
     values = {name: value for name, value in values.items() if name not in options_without_effect(run, values)}

@@ -25,6 +25,26 @@ def check_intervals(args: Any) -> None:
         raise ValueError(f"final_weights=best needs save_steps that are a multiple of eval_steps; got {values}")
 
 
+def check_final_weights(args: Any) -> None:
+    """Refuses final weights that the checkpoints, or adapters, do not give.
+
+    Args:
+        args: the arguments of a run.
+
+    Raises:
+        ValueError: there are no checkpoints, or too few to average; or whole models are wanted of adapters.
+    """
+    if args.final_weights == "average" and (args.save_total_limit or 0) < args.average_last:
+        raise ValueError(
+            f"save_total_limit={args.save_total_limit} keeps fewer checkpoints than average_last="
+            f"{args.average_last} needs; raise the one or lower the other"
+        )
+    if args.final_weights in ("average", "best") and args.save_strategy == "no":
+        raise ValueError(f"final_weights={args.final_weights} needs checkpoints; set save_strategy, or last")
+    if args.lora_rank and args.final_weights in ("average", "ema"):
+        raise ValueError(f"final_weights={args.final_weights} is of whole models; with lora_rank, take last or best")
+
+
 def check_streaming(args: Any) -> None:
     """Refuses what a stream cannot do.
 
@@ -64,4 +84,4 @@ def check_units(args: Any) -> None:
         raise ValueError(f"{said} has no effect on the tokenizer of {given}, which is trained; leave it out")
 
 
-__all__ = ["check_intervals", "check_streaming", "check_units"]
+__all__ = ["check_final_weights", "check_intervals", "check_streaming", "check_units"]

@@ -10,7 +10,7 @@ import torch
 from transformers import Seq2SeqTrainingArguments
 
 from ..data.tokenized import usable_cores
-from .argument_checks import check_intervals, check_streaming, check_units
+from .argument_checks import check_final_weights, check_intervals, check_streaming, check_units
 from .refused_options import refuse_options
 from .validation_metrics import DEFAULT, check_validation_metrics, is_better_higher
 
@@ -148,10 +148,13 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
         default=None, metadata={"help": "A model of this package to go on from. Without it, a new one is made."}
     )
     preset: str = field(
-        default="base",
+        default="base", metadata={"help": "Shape of a new model: base, big, tiny, or a row of Table 3 (table3_C_N2)."}
+    )
+    model_class: str | None = field(
+        default=None,
         metadata={
-            "help": "Shape of a new model: base, big, tiny, or a row of Table 3 (table3_C_N2); or, older than the "
-            "Transformer, recurrent, recurrent_additive, recurrent_multiplicative or recurrent_gnmt."
+            "help": "Class of a new model in place of the package's own, as MODULE:CLASS, such as a subclass. Its "
+            "config_class says which presets there are, and which fields for config_overrides."
         },
     )
     config_overrides: list[str] = field(
@@ -351,17 +354,7 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
         check_validation_metrics(self)
         if self.max_length_ratio is not None and self.max_length_ratio < 1:
             raise ValueError(f"max_length_ratio={self.max_length_ratio} is less than 1, which no pair satisfies")
-        if self.final_weights == "average" and (self.save_total_limit or 0) < self.average_last:
-            raise ValueError(
-                f"save_total_limit={self.save_total_limit} keeps fewer checkpoints than average_last="
-                f"{self.average_last} needs; raise the one or lower the other"
-            )
-        if self.final_weights in ("average", "best") and self.save_strategy == "no":
-            raise ValueError(f"final_weights={self.final_weights} needs checkpoints; set save_strategy, or last")
-        if self.lora_rank and self.final_weights in ("average", "ema"):
-            raise ValueError(
-                f"final_weights={self.final_weights} is of whole models; with lora_rank, take last or best"
-            )
+        check_final_weights(self)
         check_streaming(self)
         if self.learning_rate is None and self.warmup_steps < 1:
             raise ValueError(

@@ -47,6 +47,7 @@ OPTION_GROUPS: dict[str, dict[str, str | None]] = {
     "model": {
         "model_name_or_path": None,
         "preset": None,
+        "model_class": "Another class for a new model, as MODULE:CLASS, with presets and fields of its own.",
         "config_overrides": None,
         "frozen_modules": None,
         "new_tokens": "Tokens that tokenizer and model get, such as <2de>; decoding keeps them.",

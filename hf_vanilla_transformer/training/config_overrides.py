@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
+from transformers import PreTrainedConfig
+
 from ..configuration_vanilla_transformer import VanillaTransformerConfig
 from ..data.suggestions import did_you_mean
 
@@ -13,20 +15,21 @@ _WORDS = {"true": True, "false": False, "null": None}
 
 
 def parse_overrides(
-    overrides: Sequence[Any] | Mapping[str, Any], config_class: Any = VanillaTransformerConfig
+    overrides: Sequence[Any] | Mapping[str, Any],
+    config_class: type[PreTrainedConfig] | None = VanillaTransformerConfig,
 ) -> dict[str, Any]:
     """Reads `["dropout=0.2", "norm_position=pre"]` as the keyword arguments of a config.
 
     Args:
         overrides: NAME=VALUE each, the value a Python literal, or true, false or null, or else a string; or, in
             recipes, mappings.
-        config_class: whose fields they are; None for any names, where they were checked before.
+        config_class: whose fields they are; None takes any name.
 
     Returns:
         Values by name.
 
     Raises:
-        ValueError: one has no "=", or the name of no field of `config_class`.
+        ValueError: one has no "=", or the name of no field of the config.
     """
     values: dict[str, Any] = {}
     for override in [overrides] if isinstance(overrides, Mapping) else overrides:

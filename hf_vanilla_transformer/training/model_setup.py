@@ -1,21 +1,21 @@
 """What a run begins with: a new model of some shape, or a trained one with parts frozen, adapted or extended."""
 
+import importlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils import logging
 from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME
 
 from ..inference import load_config, load_model
-from ..lab.recurrent_configuration import RecurrentConfig
+from ..modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
 from .adapters import add_adapters
 from .arguments import VanillaTransformerTrainingArguments
 from .config_overrides import parse_overrides
-from .presets import TRAINABLE, config_class_of, new_model
 
 logger = logging.get_logger(__name__)
 
@@ -31,9 +31,11 @@ def build_model(args: VanillaTransformerTrainingArguments, tokenizer: PreTrained
         The model, with adapters as a peft model; and the update of the schedule with which the run begins, from 0.
 
     Raises:
-        ValueError: preset, overrides, a name of a part or a folder are not usable; the message says which.
+        ValueError: preset, class, overrides, a name of a part or a folder are not usable; the message says which.
         OSError: there is no such model.
     """
+    kind = model_class(args.model_class)
+    overrides = parse_overrides(args.config_overrides, kind.config_class)
     first_update = 0
     new_rows = set(tokenizer.convert_tokens_to_ids(args.new_tokens))
     if args.model_name_or_path is not None:
@@ -42,11 +44,12 @@ def build_model(args: VanillaTransformerTrainingArguments, tokenizer: PreTrained
                 f"model_name_or_path={args.model_name_or_path} is an adapter without its model; go on with the folder "
                 "of a finished run, which has the merged model, or resume a run with resume_from_checkpoint"
             )
-        model = load_model(args.model_name_or_path, "float32", **_overrides(args))
-        if not isinstance(model, TRAINABLE):
+        model = load_model(args.model_name_or_path, "float32", **overrides)
+        if not isinstance(model, VanillaTransformerForConditionalGeneration):
             raise ValueError(
-                f"model_name_or_path={args.model_name_or_path} is a {model.config.model_type} model, and not one of "
-                "this package; `vanilla-transformer convert` imports those of Marian, fairseq and torch.nn.Transformer"
+                f"model_name_or_path={args.model_name_or_path} is a {model.config.model_type} model, and no "
+                "Transformer of this package; `vanilla-transformer convert` imports those of Marian, fairseq and "
+                "torch.nn.Transformer"
             )
         # Tokens that the model did not have, and those that are found in spare rows of its embedding.
         new_rows |= set(range(model.config.vocab_size, len(tokenizer)))
@@ -61,14 +64,15 @@ def build_model(args: VanillaTransformerTrainingArguments, tokenizer: PreTrained
             "eos_token_id": tokenizer.eos_token_id,
             "decoder_start_token_id": tokenizer.bos_token_id,
         }
-        fields = {"vocab_size": len(tokenizer), **special_tokens, **_overrides(args)}
-        config = config_class_of(args.preset).from_preset(args.preset, **fields)
+        config = kind.config_class.from_preset(
+            args.preset, **{"vocab_size": len(tokenizer), **special_tokens, **overrides}
+        )
         if config.vocab_size < len(tokenizer):
             raise ValueError(
                 f"config_overrides: vocab_size={config.vocab_size} is less than the {len(tokenizer)} tokens of the "
                 "tokenizer; leave it out, or train a smaller tokenizer with --vocab_size"
             )
-        model = new_model(config)
+        model = kind(config)
         model.generation_config.num_beams = args.generation_num_beams or 1
     if args.gnmt_length_penalty is not None:
         model.generation_config.gnmt_length_penalty = args.gnmt_length_penalty
@@ -94,27 +98,48 @@ def learned_positions(args: VanillaTransformerTrainingArguments) -> int | None:
         How many positions it learns; None for sinusoids, which have no end.
 
     Raises:
-        ValueError: preset or overrides are not usable.
+        ValueError: preset, class or overrides are not usable.
         OSError: there is no such model.
     """
-    config: Any
+    config_class = model_class(args.model_class).config_class
+    overrides = parse_overrides(args.config_overrides, config_class)
     if args.model_name_or_path is None:
-        config = config_class_of(args.preset).from_preset(args.preset, **_overrides(args))
+        config: Any = config_class.from_preset(args.preset, **overrides)
     else:
         if (Path(args.model_name_or_path) / ADAPTER_CONFIG_NAME).exists():
             return None  # `build_model` refuses it
-        config = load_config(args.model_name_or_path, **_overrides(args))
+        config = load_config(args.model_name_or_path, **overrides)
     return config.num_learned_positions if getattr(config, "position_encoding", None) == "learned" else None
 
 
-def _overrides(args: VanillaTransformerTrainingArguments) -> dict[str, Any]:
-    """The fields that `config_overrides` names, checked by the kind of model that the run trains."""
-    if args.model_name_or_path is None:
-        return parse_overrides(args.config_overrides, config_class_of(args.preset))
-    overrides = parse_overrides(args.config_overrides, None)
-    if overrides and isinstance(load_config(args.model_name_or_path), RecurrentConfig):
-        return parse_overrides(overrides, RecurrentConfig)
-    return parse_overrides(overrides)
+def model_class(name: str | None) -> type[Any]:
+    """Finds the class of a new model.
+
+    Args:
+        name: as MODULE:CLASS, where the module can be imported; None for this package's own.
+
+    Returns:
+        The class, whose `config_class` describes its shape by `from_preset`.
+
+    Raises:
+        ValueError: there is no such module or class, or it is no model of this kind.
+    """
+    if name is None:
+        return VanillaTransformerForConditionalGeneration
+    module, _, path = name.partition(":")
+    if not module or not path:
+        raise ValueError(f"model_class={name!r} is not of the form MODULE:CLASS, such as my_package.models:MyModel")
+    try:
+        found = getattr(importlib.import_module(module), path)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"model_class={name!r} cannot be imported: {error}") from error
+    is_model = isinstance(found, type) and issubclass(found, PreTrainedModel)
+    if not is_model or not hasattr(found.config_class, "from_preset"):
+        raise ValueError(
+            f"model_class={name!r} is no PreTrainedModel with a config_class that has `from_preset`; take a subclass "
+            f"of {VanillaTransformerForConditionalGeneration.__name__}, or a class that is made like it"
+        )
+    return found
 
 
 def _freeze(model: Any, names: Sequence[str]) -> None:

@@ -22,7 +22,7 @@ _KINDS = {int: "a whole number", float: "a number", bool: "true or false"}
 
 # What is given here decides what would otherwise come of the options behind it.
 _DECIDES = {
-    "model_name_or_path": ("preset", "vocab_size", "num_sentinels"),
+    "model_name_or_path": ("preset", "model_class", "vocab_size", "num_sentinels"),
     "tokenizer_name_or_path": ("vocab_size", "num_sentinels"),
 }
 # What does nothing unless another option has this value; None: any that is not false.

@@ -26,8 +26,16 @@ _FIXED = (
     *("objective", "noise_density", "mean_span_length", "source_lang", "target_lang", "streaming", "shuffle_buffer"),
     *("max_length", "max_length_ratio", "drop_duplicates", "vocab_size", "num_sentinels", "max_tokens", "bpe_dropout"),
     *("source_units", "target_units", "corpus_temperature"),
-    *("model_name_or_path", "preset", "config_overrides", "frozen_modules", "lora_rank", "lora_modules", "new_tokens"),
-    *("continue_schedule", "learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "optim"),
+    *("model_name_or_path", "preset", "model_class", "config_overrides", "frozen_modules", "lora_rank", "lora_modules"),
+    *(
+        "new_tokens",
+        "continue_schedule",
+        "learning_rate",
+        "lr_scheduler_type",
+        "lr_scheduler_kwargs",
+        "warmup_steps",
+        "optim",
+    ),
     *("optim_args", "adam_beta1", "adam_beta2", "adam_epsilon", "weight_decay", "seed", "data_seed", "ema_decay"),
 )
 # What a finished run leaves in its folder, besides checkpoints.

@@ -1,0 +1,80 @@
+"""A picture of claims beside findings: a line for each entry, a panel for each metric."""
+
+import io
+import os
+import statistics
+from pathlib import Path
+from typing import Any
+
+from .claim_results import TITLES, Comparison, compare, said_text
+from .run_list import RunList
+
+_COLORS = {"agrees": "tab:green", "disagrees": "tab:red", "no difference seen": "tab:orange"}
+_OTHERS = "tab:gray"
+FORMATS = (".png", ".svg", ".pdf")
+
+
+def plot_claims(runs: RunList, path: str | Path) -> None:
+    """Draws what `claims_table` has: the runs of each entry as dots, their mean as a bar, and what the source says.
+
+    The dashed line is the mean of the first entry. The colour says whether the runs agree with the source, whose number
+    or word is at the right edge.
+
+    Args:
+        runs: the list.
+        path: the picture, .png, .svg or .pdf; it appears whole or not at all.
+
+    Raises:
+        OSError: the picture cannot be written.
+        ValueError: matplotlib is not installed, the name has another ending, no entry has a claim, or no run has ended.
+    """
+    target = Path(path)
+    if target.suffix not in FORMATS:
+        raise ValueError(f"{path}: a picture ends in {', '.join(FORMATS)}")
+    comparisons = [each for each in compare(runs) if any(finding.values for finding in each.findings.values())]
+    if not comparisons:
+        raise ValueError(f"{runs.path} has nothing to draw: no run of an entry with a claim is in {runs.results}")
+    picture = io.BytesIO()
+    _draw(comparisons).savefig(picture, format=target.suffix[1:], dpi=110)
+    partial = target.with_name(f"{target.name}.partial")
+    partial.write_bytes(picture.getbuffer())
+    os.replace(partial, target)
+
+
+def _draw(comparisons: list[Comparison]) -> Any:
+    try:  # of all programs that import this package, few draw
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ValueError("a picture needs matplotlib: pip install 'hf-vanilla-transformer[lab]'") from error
+
+    metrics = list(comparisons[0].findings)
+    figure = Figure(figsize=(3 + 5 * len(metrics), 1.5 + 0.3 * len(comparisons)), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, metric in zip(figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0], metrics, strict=True):
+        for place, each in enumerate(comparisons):
+            _draw_finding(axes, place, each, metric, comparisons[0].entry)
+        if values := comparisons[0].findings[metric].values:
+            axes.axvline(statistics.fmean(values), color="black", linewidth=0.8, linestyle="--")
+        axes.set(title=f"{TITLES[metric]}: measured; at the right, said", ylim=(len(comparisons) - 0.5, -0.5))
+        axes.set_yticks(range(len(comparisons)), [each.entry for each in comparisons])
+        if metric == "perplexity":  # that of a model which learns nothing is that of a hundred which do
+            axes.set_xscale("log")
+        axes.grid(alpha=0.3)
+    handles = [axes.plot([], [], "o", color=color, label=verdict)[0] for verdict, color in _COLORS.items()]
+    handles += axes.plot([], [], "o", color=_OTHERS, label="no claim, or unknown")
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    return figure
+
+
+def _draw_finding(axes: Any, place: int, comparison: Comparison, metric: str, first: str) -> None:
+    finding = comparison.findings[metric]
+    color = _COLORS.get(finding.verdict, _OTHERS)
+    axes.plot(finding.values, [place] * len(finding.values), "o", color=color, markersize=4, alpha=0.7)
+    if finding.values:
+        axes.plot([statistics.fmean(finding.values)], [place], "|", color=color, markersize=12, markeredgewidth=2)
+    text = said_text(finding)
+    if text and comparison.against != first:
+        text += f", against {comparison.against}"
+    edge = {"xy": (1, place), "xycoords": ("axes fraction", "data"), "xytext": (3, 0), "textcoords": "offset points"}
+    axes.annotate(text, **edge, va="center", fontsize=8)

@@ -1,0 +1,267 @@
+"""Table 1 of the paper as a measurement: time and memory of layers of equal width over the length of the sequence."""
+
+import math
+import multiprocessing
+import statistics
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from .benchmarks import forget_peak_memory, in_turns, peak_memory_of_this_process
+from .complexity_layers import ABSENT, KERNEL_SIZE, LAYER_TYPES
+
+LENGTHS = (64, 128, 256, 512, 1024, 2048, 4096)
+FORWARD, TRAINING = MODES = ("forward", "forward and backward")
+_SHORT = 16  # positions of a step that wakes the libraries up
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What was measured of one layer at one length.
+
+    Args:
+        layer: key of `LAYER_TYPES`.
+        mode: of `MODES`.
+        length: n.
+        seconds: of every measured step.
+        peak_bytes: memory that a step needs beside the layer and its input; None if it was not measured.
+    """
+
+    layer: str
+    mode: str
+    length: int
+    seconds: list[float]
+    peak_bytes: int | None
+
+    @property
+    def median(self) -> float:
+        """Median seconds of a step."""
+        return statistics.median(self.seconds)
+
+
+@dataclass(frozen=True)
+class Exponents:
+    """How time and memory grow with the length, as exponents of n fitted over the upper half of the lengths.
+
+    Args:
+        layer: key of `LAYER_TYPES`.
+        mode: of `MODES`.
+        stated: by Table 1, where n is all that counts.
+        expected: fitted to the operations of the layer, projections included, at the same lengths.
+        time: fitted to the medians.
+        memory: fitted to the peaks; None where one of them is 0 or was not measured.
+    """
+
+    layer: str
+    mode: str
+    stated: int
+    expected: float
+    time: float
+    memory: float | None
+
+
+@dataclass(frozen=True)
+class ComplexityMeasurement:
+    """All that was measured.
+
+    Args:
+        d_model: width of all layers.
+        num_heads: of the attentions.
+        lengths: n, ascending.
+        threads: of torch.
+        cells: by mode, layer and length.
+    """
+
+    d_model: int
+    num_heads: int
+    lengths: list[int]
+    threads: int
+    cells: list[Cell]
+
+    def of(self, layer: str, mode: str) -> list[Cell]:
+        """Returns the cells of a layer, in the order of their lengths.
+
+        Args:
+            layer: key of `LAYER_TYPES`.
+            mode: of `MODES`.
+        """
+        return [cell for cell in self.cells if (cell.layer, cell.mode) == (layer, mode)]
+
+    def exponents(self) -> list[Exponents]:
+        """Fits the exponents of every layer in every mode."""
+        found = []
+        for mode in MODES:
+            for name, layer in LAYER_TYPES.items():
+                cells = self.of(name, mode)
+                peaks = [cell.peak_bytes or 0 for cell in cells]
+                is_positive = min(peaks[len(peaks) // 2 :]) > 0
+                found.append(
+                    Exponents(
+                        name,
+                        mode,
+                        layer.exponent,
+                        fitted_exponent(self.lengths, [layer.operations(n, self.d_model) for n in self.lengths]),
+                        fitted_exponent(self.lengths, [cell.median for cell in cells]),
+                        fitted_exponent(self.lengths, peaks) if is_positive else None,
+                    )
+                )
+        return found
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns everything in the form of JSON."""
+        exponents = [asdict(each) for each in self.exponents()]
+        absent = dict(zip(("layer", "complexity", "stated", "why"), ABSENT, strict=True))
+        cells = [{**asdict(cell), "median": cell.median} for cell in self.cells]
+        whole = {name: value for name, value in vars(self).items() if name != "cells"}
+        return {**whole, "kernel_size": KERNEL_SIZE, "exponents": exponents, "absent": absent, "cells": cells}
+
+
+def fitted_exponent(lengths: Sequence[int], values: Sequence[float]) -> float:
+    """Fits values to c · n^exponent by least squares of logarithms, over the upper half of the lengths.
+
+    At short lengths, what a step costs at any length hides how it grows.
+
+    Args:
+        lengths: n, ascending; of an odd number, the middle one belongs to the upper half.
+        values: of each length, positive in the upper half.
+
+    Returns:
+        The exponent.
+
+    Raises:
+        ValueError: there are fewer than three lengths, whose upper half is no two points.
+    """
+    if len(lengths) < 3:
+        raise ValueError(f"{len(lengths)} lengths are too few to fit an exponent to their upper half; give 3 or more")
+    half = len(lengths) // 2
+    logarithms = [[math.log(each) for each in side[half:]] for side in (lengths, values)]
+    return statistics.linear_regression(*logarithms).slope
+
+
+def measure_complexity(
+    d_model: int = 512,
+    num_heads: int = 8,
+    lengths: Sequence[int] = LENGTHS,
+    repeats: int = 7,
+    memory: bool = True,
+    step: Callable[[], Any] = lambda: None,
+) -> ComplexityMeasurement:
+    """Measures every layer at every length, forward alone and with its backward pass, on one sequence in float32.
+
+    Times of one length are measured in turns, layer by layer, so that what else the machine does slows all alike.
+
+    Memory is measured in a process of its own for each cell: by how much a step raises the highest resident memory
+    above what the process had with the layer and its input. Resident memory sees all that is allocated: the buffers of
+    torch, which Python's tracemalloc does not see, and those of the libraries below it, which torch's own profiler
+    does not see. A fresh process has no freed buffers that the step could use instead of new ones. Before it is
+    measured, a step on a short input wakes the libraries up and allocates the gradients of the weights, which do not
+    depend on the length.
+
+    Args:
+        d_model: width of all layers.
+        num_heads: of the attentions.
+        lengths: n, ascending; at least three.
+        repeats: measured steps of each layer; two more are not measured.
+        memory: whether to measure memory too.
+        step: called when the times of a length or the memory of a cell are measured: `measured_steps` times.
+
+    Returns:
+        The measurement.
+
+    Raises:
+        ValueError: a number is not allowed, or `d_model` is not a multiple of `num_heads`.
+    """
+    lengths = list(lengths)
+    if len(lengths) < 3 or lengths[0] < 1 or lengths != sorted(set(lengths)):
+        given = " ".join(map(str, lengths))
+        raise ValueError(f"`lengths` {given} are not allowed; allowed: three or more, ascending, of at least 1")
+    for option, value in (("d_model", d_model), ("num_heads", num_heads), ("repeats", repeats)):
+        if value < 1:
+            raise ValueError(f"`{option}`={value} is not allowed; allowed: an integer of at least 1")
+    if d_model % num_heads:
+        raise ValueError(f"`d_model`={d_model} cannot be divided among `num_heads`={num_heads} heads")
+    layers = {name: _layer(name, d_model, num_heads) for name in LAYER_TYPES}
+    cells = []
+    for mode in MODES:
+        for length in lengths:
+            states = _states(length, d_model)
+            steps: dict[str, Callable[[], None]] = {
+                name: partial(_step, layer, states, mode) for name, layer in layers.items()
+            }
+            seconds = in_turns(steps, repeats)
+            step()
+            for name in layers:
+                peak = None
+                if memory:
+                    peak = _in_a_fresh_process(name, mode, length, d_model, num_heads)
+                    step()
+                cells.append(Cell(name, mode, length, seconds[name], peak))
+    return ComplexityMeasurement(d_model, num_heads, lengths, torch.get_num_threads(), cells)
+
+
+def measured_steps(lengths: Sequence[int], memory: bool) -> int:
+    """Returns how often `measure_complexity` calls `step`.
+
+    Args:
+        lengths: as there.
+        memory: as there.
+    """
+    return len(MODES) * len(lengths) * (1 + (len(LAYER_TYPES) if memory else 0))
+
+
+def _layer(name: str, d_model: int, num_heads: int) -> nn.Module:
+    torch.manual_seed(0)
+    return LAYER_TYPES[name].make(d_model, num_heads)
+
+
+def _states(length: int, d_model: int) -> torch.Tensor:
+    return torch.randn(1, length, d_model, generator=torch.Generator().manual_seed(0))
+
+
+def _step(layer: nn.Module, states: torch.Tensor, mode: str) -> None:
+    if mode == FORWARD:
+        with torch.inference_mode():
+            layer.eval()(states)
+        return
+    # A layer in a stack passes gradients on to its input too.
+    states = states.detach().requires_grad_()
+    layer.train()(states).sum().backward()
+
+
+def _in_a_fresh_process(*args: Any) -> int:
+    # On Linux, a server that has imported this module once forks the processes: importing torch takes seconds, and
+    # nothing has run in the server that a process could inherit.
+    is_linux = sys.platform == "linux"
+    context: Any = multiprocessing.get_context("forkserver" if is_linux else "spawn")
+    if is_linux:
+        context.set_forkserver_preload([__name__])
+    with context.Pool(1) as pool:
+        return pool.apply(peak_of_step, (*args, torch.get_num_threads()))
+
+
+def peak_of_step(name: str, mode: str, length: int, d_model: int, num_heads: int, threads: int) -> int:
+    """Measures the memory that a step needs; to be called in a fresh process, as `measure_complexity` says.
+
+    Args:
+        name: key of `LAYER_TYPES`.
+        mode: of `MODES`.
+        length: n.
+        d_model: width of the layer.
+        num_heads: of an attention.
+        threads: of torch.
+
+    Returns:
+        Bytes by which the peak of the resident memory rises.
+    """
+    torch.set_num_threads(threads)
+    layer, states = _layer(name, d_model, num_heads), _states(length, d_model)
+    _step(layer, _states(_SHORT, d_model), mode)
+    forget_peak_memory()
+    before = peak_memory_of_this_process()
+    _step(layer, states, mode)
+    return peak_memory_of_this_process() - before

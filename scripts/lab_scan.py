@@ -1,0 +1,8 @@
+"""Length generalisation on SCAN: split it by the number of actions, and see which lengths a model has right."""
+
+import sys
+
+from hf_vanilla_transformer.commands.lab_scan import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,55 @@
+"""The picture of claims beside findings: it appears whole or not at all."""
+
+import sys
+
+import matplotlib.image
+import pytest
+from test_claim_results import ended, said
+
+from hf_vanilla_transformer.lab import claim_plot
+from hf_vanilla_transformer.lab.claim_plot import plot_claims
+
+
+@pytest.fixture
+def runs(tmp_path):
+    entries = {"base": (said(bleu=25.8), [20.0, 20.5]), "one": (said(bleu=24.9), [15.0, 15.5]), "two": (None, [])}
+    return ended(tmp_path, entries)
+
+
+@pytest.mark.parametrize("ending", ["png", "svg"])
+def test_it_is_drawn(runs, tmp_path, ending):
+    path = tmp_path / f"claims.{ending}"
+    plot_claims(runs, path)
+    if ending == "png":
+        image = matplotlib.image.imread(path)
+        assert image.min() < 0.5 < image.max(), "something is on it"
+    else:
+        assert "<svg" in path.read_text()
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_each_entry_with_results_has_its_dots_and_what_is_said(runs):
+    comparisons = claim_plot.compare(runs)[:2]
+    (axes,) = claim_plot._draw(comparisons).axes
+    dots = [line for line in axes.lines if line.get_marker() == "o" and len(line.get_xdata())]
+    assert [list(line.get_xdata()) for line in dots] == [[20.0, 20.5], [15.0, 15.5]]
+    assert dots[1].get_color() == claim_plot._COLORS["agrees"]
+    assert [text.get_text() for text in axes.texts] == ["25.80", "24.90 (worse)"]
+
+
+def test_what_cannot_be_drawn_is_refused_and_an_earlier_picture_stays(runs, tmp_path):
+    with pytest.raises(ValueError, match=r"claims.txt: a picture ends in .png, .svg, .pdf"):
+        plot_claims(runs, tmp_path / "claims.txt")
+    path = tmp_path / "claims.png"
+    path.write_text("earlier")
+    runs.results.unlink()
+    with pytest.raises(ValueError, match="has nothing to draw"):
+        plot_claims(runs, path)
+    assert path.read_text() == "earlier"
+
+
+def test_without_matplotlib_it_says_what_to_install(runs, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)  # as if it could not be found
+    with pytest.raises(ValueError, match="a picture needs matplotlib: pip install"):
+        plot_claims(runs, tmp_path / "claims.png")
+    assert not (tmp_path / "claims.png").exists()

@@ -1,0 +1,40 @@
+"""The command `lab-scan`: splitting, learning by the list's options, scoring."""
+
+import json
+
+import pytest
+from commanding import run
+from test_scan import PAIRS, write_tasks
+
+from hf_vanilla_transformer.commands import lab_scan, pretrain
+
+
+def test_a_split_is_learned_from_and_scored(tmp_path):
+    pytest.importorskip("matplotlib")
+    tasks = write_tasks(tmp_path / "tasks.txt", PAIRS * 6)
+    done = run(lab_scan.main, "split", tasks, "--output_dir", tmp_path / "scan", "--cutoffs", 10)
+    assert done.returncode == 0, done.stderr
+    assert "cutoff-10: 100 pairs to learn from, 500 for validation, 120 longer ones" in done.stdout
+    folder = tmp_path / "scan" / "cutoff-10"
+    options = {
+        "train_data": folder / "train.tsv", "output_dir": tmp_path / "run", "source_units": "words", "preset": "tiny",
+        "target_units": "words", "vocab_size": 40, "max_tokens": 256, "max_steps": 1, "final_weights": "last",
+    }  # fmt: skip
+    words = [word for name, value in options.items() for word in (f"--{name}", value)]
+    shape = ["--config_overrides", "d_model=16", "num_heads=2", "d_ff=16", "position_encoding=rotary"]
+    done = run(pretrain.main, *words, *shape)
+    assert done.returncode == 0, done.stderr
+    where = {"--data": folder / "test.tsv", "--output": tmp_path / "counts.json", "--plot": tmp_path / "scan.png"}
+    done = run(lab_scan.main, "score", tmp_path / "run", *(word for pair in where.items() for word in pair))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == "| Exact match, % | all | 11 actions | 12 actions |"
+    counts = json.loads((tmp_path / "counts.json").read_text())
+    assert sum(count for _, count in counts["run"]["by_length"].values()) == 120
+    assert (tmp_path / "scan.png").exists()
+
+
+def test_a_damaged_test_file_is_named(tmp_path):
+    (tmp_path / "test.tsv").write_text("go\tI_GO\ngo twice\n")
+    assert (
+        "test.tsv:2: there has to be one tab" in run(lab_scan.main, "score", "m", "--data", tmp_path / "test.tsv").error
+    )
