@@ -10,10 +10,13 @@ from transformers import PreTrainedConfig
 from transformers.activations import ACT2FN
 from transformers.utils import logging
 
+from .configuration_variants import check_variants, fill_in
+
 logger = logging.get_logger(__name__)
 
 NormPosition = Literal["post", "pre"]
 PositionEncoding = Literal["sinusoidal", "learned", "none", "rotary", "alibi", "t5_relative", "shaw_relative"]
+AttentionPattern = Literal["full", "local", "strided", "local_global", "random"]
 Norm = Literal["layer_norm", "rms_norm", "scale_norm"]
 FeedForwardKind = Literal["plain", "gated"]
 SinusoidLayout = Literal["interleaved", "concatenated", "concatenated_tensor2tensor"]
@@ -53,13 +56,6 @@ PRESETS: dict[str, dict[str, Any]] = {
     "table3_E_learned": {"position_encoding": "learned", "num_learned_positions": 1024},
 }
 
-
-# What each position encoding has besides, and what None means there.
-_OF_POSITIONS: dict[str, dict[str, int]] = {
-    "rotary": {"rotary_base": 10000},
-    "t5_relative": {"max_relative_distance": 128, "num_relative_buckets": 32},
-    "shaw_relative": {"max_relative_distance": 16},
-}
 
 # Keywords of old configs that resemble fields but are not fields.
 _OF_TRANSFORMERS = {"cls_token_id", "mask_token_id", "sep_token_id", "unk_token_id", "tie_encoder_decoder"}
@@ -118,6 +114,14 @@ class VanillaTransformerConfig(PreTrainedConfig):
         max_relative_distance: "t5_relative": distances from here on share a bucket, None means 128. "shaw_relative": k,
             beyond which distances are clipped, None means 16. Refused with other positions.
         num_relative_buckets: buckets of "t5_relative"; None means 32. Refused with other positions.
+        attention_pattern: which keys self-attention sees, by position: "full" (§3.2.3); "local" (§4, "restricted"),
+            those at most `attention_window` away; "strided" (Child et al., 2019), also those a multiple of
+            `attention_stride` away; "local_global" (Beltagy et al., 2020), also every `attention_stride`-th, which
+            itself sees all; "random" (Zaheer et al., 2020), also those linked by a random graph.
+        attention_window: positions to either side of a query; required for all patterns but "full", refused with it.
+        attention_stride: of "strided" and "local_global"; required there and refused elsewhere.
+        num_random_keys: of "random": with how many earlier positions each is linked; None means 3.
+        attention_seed: of the random graph; None means 0.
         attention_bias: whether the four attention projections have biases. The paper's have none (§3.2.2).
         final_logits_bias: whether the pre-softmax projection has a bias. The paper's has none (§3.4).
         layer_norm_eps: added to the variance in layer normalisation (to the mean square in `rms_norm`; least length in
@@ -188,6 +192,11 @@ class VanillaTransformerConfig(PreTrainedConfig):
     position_offset: int = 0
     scale_embeddings: bool = True
     num_learned_positions: int | None = None
+    attention_pattern: AttentionPattern = "full"
+    attention_window: int | None = None
+    attention_stride: int | None = None
+    num_random_keys: int | None = None
+    attention_seed: int | None = None
     rotary_base: float | int | None = None
     max_relative_distance: int | None = None
     num_relative_buckets: int | None = None
@@ -223,9 +232,7 @@ class VanillaTransformerConfig(PreTrainedConfig):
             self.d_k = self.d_model // self.num_heads if self.d_k is None else self.d_k
             self.d_v = self.d_model // self.num_heads if self.d_v is None else self.d_v
         self.num_key_value_heads = self.num_heads if self.num_key_value_heads is None else self.num_key_value_heads
-        for field, value in _OF_POSITIONS.get(self.position_encoding, {}).items():
-            if getattr(self, field) is None:
-                setattr(self, field, value)
+        fill_in(self)
         super().__post_init__(**kwargs)
 
     def __getattribute__(self, name: str) -> Any:
@@ -325,7 +332,7 @@ class VanillaTransformerConfig(PreTrainedConfig):
                 f"`position_offset`={self.position_offset} moves nothing with `position_encoding`="
                 f"{self.position_encoding!r}; allowed: 0, or `position_encoding`='sinusoidal'"
             )
-        self._check_positions()
+        check_variants(self)
         learned = self.position_encoding == "learned"
         if learned and (self.num_learned_positions is None or self.num_learned_positions < 1):
             raise ValueError(
@@ -336,37 +343,6 @@ class VanillaTransformerConfig(PreTrainedConfig):
             raise ValueError(
                 f"`num_learned_positions`={self.num_learned_positions} limits nothing with `position_encoding`="
                 f"{self.position_encoding!r}, which has no longest length; allowed: None"
-            )
-
-    def _check_positions(self) -> None:
-        own = _OF_POSITIONS.get(self.position_encoding, {})
-        for field in ("rotary_base", "max_relative_distance", "num_relative_buckets"):
-            value = getattr(self, field)
-            if value is not None and field not in own:
-                fits = " or ".join(repr(name) for name, fields_of_it in _OF_POSITIONS.items() if field in fields_of_it)
-                raise ValueError(
-                    f"`{field}`={value} changes nothing with `position_encoding`={self.position_encoding!r}; allowed: "
-                    f"None, or `position_encoding`={fits}"
-                )
-        if self.position_encoding == "rotary":
-            if (self.d_k or 0) % 2:
-                raise ValueError(
-                    f"`d_k`={self.d_k} is odd, but `position_encoding`='rotary' turns pairs of dimensions; allowed: an "
-                    "even `d_k`"
-                )
-            if self.sinusoid_layout == "concatenated_tensor2tensor":
-                raise ValueError(
-                    "`sinusoid_layout`='concatenated_tensor2tensor' is no pairing of `position_encoding`='rotary'; "
-                    "allowed: 'interleaved' or 'concatenated'"
-                )
-            self._require("rotary_base", (self.rotary_base or 0) > 1, "a number above 1")
-        if self.position_encoding == "shaw_relative":
-            self._require("max_relative_distance", (self.max_relative_distance or 0) >= 1, "an integer of at least 1")
-        if self.position_encoding == "t5_relative":
-            buckets, distance = self.num_relative_buckets or 0, self.max_relative_distance or 0
-            self._require("num_relative_buckets", buckets >= 4 and buckets % 4 == 0, "a multiple of 4, such as 32")
-            self._require(
-                "max_relative_distance", distance > buckets // 2, f"more than {buckets // 2}, half the buckets"
             )
 
     def _require(self, field: str, satisfied: bool, allowed: str) -> None:

@@ -13,6 +13,7 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .attention import MultiHeadAttention, config_of_call, config_of_masks, passed_to_attention
+from .attention_patterns import PATTERNS
 from .attention_relative import self_attention
 from .configuration_vanilla_transformer import VanillaTransformerConfig
 from .dropout import Dropout
@@ -134,6 +135,8 @@ class Decoder(VanillaTransformerPreTrainedModel):
         self.embed_tokens = token_embedding(config, config.vocab_size)
         self.embed_positions = added_positions(config)
         self.relate_positions = RELATIONS[config.position_encoding](config, is_causal=True)
+        self.restrict_attention = PATTERNS[config.attention_pattern](config)
+        self.reads_key_positions = self.relate_positions.reads_keys or self.restrict_attention.reads_keys
         self.dropout = Dropout(config.dropout)
         layer = DECODER_LAYERS[config.norm_position]
         self._no_split_modules = [layer.__name__]  # only this class: FSDP refuses names of absent ones
@@ -228,13 +231,13 @@ class Decoder(VanillaTransformerPreTrainedModel):
                 f"static cache makes for {self.config._attn_implementation!r}; use a dynamic cache, or eager attention"
             )
         # By position, because the cache's name depends on transformers' version.
-        masks = config_of_masks(config, self.relate_positions.reads_keys)
+        masks = config_of_masks(config, self.reads_key_positions)
         attention_mask = create_causal_mask(masks, inputs_embeds, attention_mask, self_attention_cache)
         encoder_attention_mask = create_bidirectional_mask(
             config, inputs_embeds, encoder_attention_mask, encoder_hidden_states=encoder_hidden_states
         )
         key_positions = None
-        if self.relate_positions.reads_keys:
+        if self.reads_key_positions:
             num_keys = end if attention_mask is None else attention_mask.shape[-1]  # static caches have room for more
             key_positions = _positions_of_keys(
                 self.config, given_positions, padding_mask, attention_mask, past_length, num_keys
@@ -273,14 +276,15 @@ class Decoder(VanillaTransformerPreTrainedModel):
             encoder_hidden_states: (B, S, D), the encoder's output.
             encoder_attention_mask: over the source, likewise.
             cache: key/value cache of earlier positions, extended in place; or None.
-            key_positions: (B, L) or (1, L), the positions of cached and new keys; None unless `relate_positions` reads
-                them. A key's place in the cache need not be its position.
+            key_positions: (B, L) or (1, L), the positions of cached and new keys; None unless `reads_key_positions`. A
+                key's place in the cache need not be its position.
             **kwargs: `implementation`, and arguments for it.
 
         Returns:
             (B, T, D), the input of the pre-softmax projection.
         """
         hidden_states = self.dropout(self.embed_positions(inputs_embeds, position_ids))
+        attention_mask = self.restrict_attention(attention_mask, position_ids, key_positions, hidden_states.dtype)
         attention_mask, positions = self.relate_positions(
             attention_mask, position_ids, key_positions, hidden_states.dtype
         )

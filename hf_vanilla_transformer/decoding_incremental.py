@@ -8,6 +8,7 @@ from transformers.cache_utils import EncoderDecoderCache
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from .attention import MultiHeadAttention, attention_function, scaled_dot_product_attention
+from .attention_patterns import PATTERNS
 from .attention_relative import SELF_ATTENTIONS
 from .decoder import DECODER_LAYERS, Decoder
 from .decoding_projection import SlicedProjection
@@ -108,7 +109,7 @@ class IncrementalDecoder:
     ) -> torch.Tensor:
         config, end = self.decoder.config, self.length + new_positions
         refuse_unlearned_positions(config, position_ids, end)
-        if self.decoder.relate_positions.reads_keys:
+        if self.decoder.reads_key_positions:
             earlier = self.key_positions
             places = position_ids if earlier is None else position_ids.expand(len(earlier), -1)
             self.key_positions = places if earlier is None else torch.cat([earlier, places], dim=1)
@@ -183,7 +184,13 @@ class _EncodedAhead:
 # Classes that see masks, positions and whole rows; others that can have a view; their own `forward`.
 _ATTENTIONS: tuple[Any, ...] = (MultiHeadAttention, *SELF_ATTENTIONS.values())
 _SEE_ROWS: tuple[Any, ...] = (Decoder, *_ATTENTIONS, *DECODER_LAYERS.values())
-_OTHERS: tuple[Any, ...] = (*FEED_FORWARDS.values(), SinusoidalPositions, NoPositions, *RELATIONS.values())
+_OTHERS: tuple[Any, ...] = (
+    *FEED_FORWARDS.values(),
+    SinusoidalPositions,
+    NoPositions,
+    *RELATIONS.values(),
+    *PATTERNS.values(),
+)
 _TAKE_ANY_MASK = (scaled_dot_product_attention, sdpa_attention_forward)
 _AS_WRITTEN = {each: each.forward for each in (*_SEE_ROWS, *_OTHERS)}
 

@@ -12,6 +12,7 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .attention import MultiHeadAttention, config_of_call, config_of_masks, passed_to_attention
+from .attention_patterns import PATTERNS
 from .attention_relative import self_attention
 from .configuration_vanilla_transformer import VanillaTransformerConfig
 from .dropout import Dropout
@@ -82,6 +83,8 @@ class Encoder(VanillaTransformerPreTrainedModel):
         self.embed_tokens = token_embedding(config, config.source_vocab_size or config.vocab_size)
         self.embed_positions = added_positions(config)
         self.relate_positions = RELATIONS[config.position_encoding](config, is_causal=False)
+        self.restrict_attention = PATTERNS[config.attention_pattern](config)
+        self.reads_key_positions = self.relate_positions.reads_keys or self.restrict_attention.reads_keys
         self.dropout = Dropout(config.dropout)
         layer = ENCODER_LAYERS[config.norm_position]
         self._no_split_modules = [layer.__name__]  # only this class: FSDP refuses names of absent ones
@@ -132,7 +135,7 @@ class Encoder(VanillaTransformerPreTrainedModel):
         refuse_unlearned_positions(self.config, position_ids, end=length)
         config = config_of_call(self.config, kwargs.get("output_attentions"))
         attention_mask = create_bidirectional_mask(
-            config_of_masks(config, self.relate_positions.reads_keys), inputs_embeds, attention_mask
+            config_of_masks(config, self.reads_key_positions), inputs_embeds, attention_mask
         )
         hidden_states = self.through_layers(
             inputs_embeds,
@@ -158,6 +161,7 @@ class Encoder(VanillaTransformerPreTrainedModel):
             (B, S, D).
         """
         hidden_states = self.dropout(self.embed_positions(inputs_embeds, position_ids))
+        attention_mask = self.restrict_attention(attention_mask, position_ids, position_ids, hidden_states.dtype)
         attention_mask, positions = self.relate_positions(
             attention_mask, position_ids, position_ids, hidden_states.dtype
         )

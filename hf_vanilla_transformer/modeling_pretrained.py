@@ -28,12 +28,13 @@ CUSTOM_PIPELINES = {
     "translation": {"impl": "translation_pipeline.TranslationPipeline", "pt": ["AutoModelForSeq2SeqLM"]}
 }
 
-# Which attention implementations some position encodings can be had with; all others with any.
-_ATTENTION_OF_POSITIONS: dict[str, tuple[str, ...]] = {
-    "alibi": ("eager", "sdpa"),
-    "t5_relative": ("eager", "sdpa"),
-    "shaw_relative": ("eager",),
-}
+
+def _attentions(config: VanillaTransformerConfig) -> tuple[str, ...] | None:
+    """The attention implementations that a model with biases or a pattern can be had with; None for any."""
+    if config.position_encoding == "shaw_relative":
+        return ("eager",)
+    has_bias = config.position_encoding in ("alibi", "t5_relative") or config.attention_pattern != "full"
+    return ("eager", "sdpa") if has_bias else None
 
 
 class VanillaTransformerPreTrainedModel(PreTrainedModel):
@@ -56,19 +57,21 @@ class VanillaTransformerPreTrainedModel(PreTrainedModel):
 
     def __init__(self, config: VanillaTransformerConfig, *args: Any, **kwargs: Any) -> None:
         config.validate_architecture()  # again, because setting a field checks only its type
-        takes_any = config.position_encoding not in _ATTENTION_OF_POSITIONS
-        self._supports_flash_attn = self._supports_flex_attn = takes_any
-        self._supports_sdpa = takes_any or "sdpa" in _ATTENTION_OF_POSITIONS[config.position_encoding]
+        allowed = _attentions(config)
+        self._supports_flash_attn = self._supports_flex_attn = allowed is None
+        self._supports_sdpa = allowed is None or "sdpa" in allowed
         super().__init__(config, *args, **kwargs)
 
     def _check_and_adjust_attn_implementation(self, attn_implementation: str | None, *args: Any, **kwargs: Any) -> str:
         # transformers asks here for whatever is requested, at the beginning and later.
-        allowed = _ATTENTION_OF_POSITIONS.get(self.config.position_encoding)
+        allowed = _attentions(self.config)
         if allowed is not None and attn_implementation is not None and attn_implementation not in allowed:
-            what = "a value term, which needs the attention weights" if len(allowed) == 1 else "a bias of the scores"
+            has_pattern = len(allowed) == 2 and self.config.attention_pattern != "full"
+            field = "attention_pattern" if has_pattern else "position_encoding"
+            what = "a value term, which needs the attention weights" if len(allowed) == 1 else "a mask of numbers"
             raise ValueError(
-                f"`attn_implementation`={attn_implementation!r} cannot be had with `position_encoding`="
-                f"{self.config.position_encoding!r}, which has {what}; allowed: {' or '.join(map(repr, allowed))}"
+                f"`attn_implementation`={attn_implementation!r} cannot be had with `{field}`="
+                f"{getattr(self.config, field)!r}, which has {what}; allowed: {' or '.join(map(repr, allowed))}"
             )
         return super()._check_and_adjust_attn_implementation(attn_implementation, *args, **kwargs)
 

@@ -282,6 +282,7 @@ CHOICES = {
     "norm_position": ("post", "pre"),
     "position_encoding": ("sinusoidal", "learned", "none", "rotary", "alibi", "t5_relative", "shaw_relative"),
     "norm": ("layer_norm", "rms_norm", "scale_norm"),
+    "attention_pattern": ("full", "local", "strided", "local_global", "random"),
     "feed_forward": ("plain", "gated"),
     "sinusoid_layout": ("interleaved", "concatenated", "concatenated_tensor2tensor"),
 }
@@ -321,6 +322,14 @@ REFUSALS = [
     ({"position_encoding": "shaw_relative", "max_relative_distance": 0}, ["max_relative_distance", "at least 1"]),
     ({"position_encoding": "t5_relative", "num_relative_buckets": 6}, ["num_relative_buckets", "multiple of 4"]),
     ({"position_encoding": "t5_relative", "max_relative_distance": 16}, ["max_relative_distance", "more than 16"]),
+    ({"attention_window": 4}, ["`attention_window`=4", "'full'", "None", "'local' or 'strided'"]),
+    ({"attention_pattern": "local"}, ["`attention_window`=None", "'local'", "at least 0"]),
+    ({"attention_pattern": "strided", "attention_window": 4}, ["`attention_stride`=None", "'strided'", "at least 1"]),
+    (
+        {"attention_pattern": "local", "attention_window": 4, "attention_seed": 1},
+        ["`attention_seed`=1", "'local'", "'random'"],
+    ),
+    ({"attention_pattern": "random", "attention_window": 1, "num_random_keys": 0}, ["num_random_keys", "at least 1"]),
     ({"position_encoding": "rotary", "d_k": 3}, ["`d_k`=3", "odd", "'rotary'"]),
     ({"position_encoding": "rotary", "rotary_base": 1}, ["rotary_base", "above 1"]),
     (

@@ -22,9 +22,17 @@ SCRIPTS = sorted((PROJECT / "scripts").glob("*.py"))
 
 # Who may import whom in the root: a module only those that stand before it.
 LAYERS = [
+    {"configuration_variants"},
     {"configuration_vanilla_transformer", "modeling_compatibility", "decoding_config"},
     {"embeddings", "attention", "dropout", "norms", "positions", "loss", "decoding_rules", "tokenization_ids"},
-    {"positions_relative", "modeling_pretrained", "tokenization_tags", "loss_r_drop", "decoding_beam_search"},
+    {
+        "positions_relative",
+        "attention_patterns",
+        "modeling_pretrained",
+        "tokenization_tags",
+        "loss_r_drop",
+        "decoding_beam_search",
+    },
     {"attention_relative", "translation_pieces", "tokenization_vanilla_transformer"},
     {"decoding_cache", "modeling_views", "decoding_projection", "decoding_self_check", "decoding_steps"},
     {"feed_forward", "decoding_sampling", "translation_scoring"},

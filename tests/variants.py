@@ -11,6 +11,10 @@ VARIANTS = {
     "alibi": {"position_encoding": "alibi"},
     "t5_relative": {"position_encoding": "t5_relative", "num_relative_buckets": 8, "max_relative_distance": 12},
     "shaw_relative": {"position_encoding": "shaw_relative", "max_relative_distance": 3},
+    "local": {"attention_pattern": "local", "attention_window": 2},
+    "strided": {"attention_pattern": "strided", "attention_window": 1, "attention_stride": 3},
+    "local_global": {"attention_pattern": "local_global", "attention_window": 1, "attention_stride": 4},
+    "random": {"attention_pattern": "random", "attention_window": 0, "num_random_keys": 1, "attention_seed": 7},
     "many": {
         "position_encoding": "shaw_relative",
         "num_key_value_heads": 2,
@@ -18,6 +22,9 @@ VARIANTS = {
         "norm_position": "pre",
         "feed_forward": "gated",
         "activation_function": "gelu",
+        "attention_pattern": "strided",
+        "attention_window": 1,
+        "attention_stride": 2,
     },
     "t5_grouped": {"position_encoding": "t5_relative", "num_key_value_heads": 1, "norm": "rms_norm"},
 }

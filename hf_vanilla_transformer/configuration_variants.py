@@ -1,0 +1,94 @@
+"""Fields that only some variants of §3 have: what None means there, and what is refused."""
+
+from typing import Any
+
+# For each choice, by the field and value that make it, the fields that it has besides, and what None means for them;
+# None again where a value is required.
+OWN_FIELDS: dict[tuple[str, str], dict[str, int | None]] = {
+    ("position_encoding", "rotary"): {"rotary_base": 10000},
+    ("position_encoding", "t5_relative"): {"max_relative_distance": 128, "num_relative_buckets": 32},
+    ("position_encoding", "shaw_relative"): {"max_relative_distance": 16},
+    ("attention_pattern", "local"): {"attention_window": None},
+    ("attention_pattern", "strided"): {"attention_window": None, "attention_stride": None},
+    ("attention_pattern", "local_global"): {"attention_window": None, "attention_stride": None},
+    ("attention_pattern", "random"): {"attention_window": None, "num_random_keys": 3, "attention_seed": 0},
+}
+
+# The least value of each, and in words.
+_LEAST: dict[str, tuple[float, str]] = {
+    "rotary_base": (1 + 1e-9, "a number above 1"),
+    "max_relative_distance": (1, "an integer of at least 1"),
+    "num_relative_buckets": (4, "a multiple of 4, such as 32"),
+    "attention_window": (0, "an integer of at least 0"),
+    "attention_stride": (1, "an integer of at least 1"),
+    "num_random_keys": (1, "an integer of at least 1"),
+    "attention_seed": (0, "an integer of at least 0"),
+}
+
+
+def fill_in(config: Any) -> None:
+    """Gives the fields of the chosen variants their values where they are None.
+
+    Args:
+        config: a `VanillaTransformerConfig`, changed.
+    """
+    for (choice, value), own in OWN_FIELDS.items():
+        if getattr(config, choice) == value:
+            for field, default in own.items():
+                if getattr(config, field) is None and default is not None:
+                    setattr(config, field, default)
+
+
+def check_variants(config: Any) -> None:
+    """Refuses fields of variants that were not chosen, and values that a variant cannot have.
+
+    Args:
+        config: a `VanillaTransformerConfig`.
+
+    Raises:
+        ValueError: a value is refused; the message names the field, the value and what is allowed.
+    """
+    chosen = {field for (choice, value), own in OWN_FIELDS.items() if getattr(config, choice) == value for field in own}
+    for field, (least, allowed) in _LEAST.items():
+        given = getattr(config, field)
+        places = {choice for choice, own in OWN_FIELDS.items() if field in own}
+        choice = next(name for name, _ in places)
+        if field not in chosen and given is not None:
+            fits = " or ".join(repr(value) for (_, value) in OWN_FIELDS if (choice, value) in places)
+            raise ValueError(
+                f"`{field}`={given} changes nothing with `{choice}`={getattr(config, choice)!r}; allowed: None, or "
+                f"`{choice}`={fits}"
+            )
+        if field in chosen and (given is None or given < least):
+            raise ValueError(
+                f"`{field}`={given} is not allowed with `{choice}`={getattr(config, choice)!r}; allowed: {allowed}"
+            )
+    if config.position_encoding == "rotary":
+        _check_rotary(config)
+    if config.position_encoding == "t5_relative":
+        _check_buckets(config)
+
+
+def _check_rotary(config: Any) -> None:
+    if (config.d_k or 0) % 2:
+        raise ValueError(
+            f"`d_k`={config.d_k} is odd, but `position_encoding`='rotary' turns pairs of dimensions; allowed: an even "
+            "`d_k`"
+        )
+    if config.sinusoid_layout == "concatenated_tensor2tensor":
+        raise ValueError(
+            "`sinusoid_layout`='concatenated_tensor2tensor' is no pairing of `position_encoding`='rotary'; allowed: "
+            "'interleaved' or 'concatenated'"
+        )
+
+
+def _check_buckets(config: Any) -> None:
+    buckets, distance = config.num_relative_buckets, config.max_relative_distance
+    if buckets % 4:
+        raise ValueError(
+            f"`num_relative_buckets`={buckets} is not allowed; allowed: {_LEAST['num_relative_buckets'][1]}"
+        )
+    if distance <= buckets // 2:
+        raise ValueError(
+            f"`max_relative_distance`={distance} is not allowed; allowed: more than {buckets // 2}, half the buckets"
+        )
