@@ -11,12 +11,13 @@ from training_runs import arguments, write_text
 from transformers import AutoModelForSeq2SeqLM, DynamicCache, GenerationMixin
 from transformers.modeling_outputs import BaseModelOutput
 
-from hf_vanilla_transformer.commands import evaluate, finetune, translate
-from hf_vanilla_transformer.inference import load_translator
+from hf_vanilla_transformer.commands import evaluate, translate
+from hf_vanilla_transformer.inference import load_tokenizer, load_translator
 from hf_vanilla_transformer.lab.recurrent import RecurrentForConditionalGeneration
 from hf_vanilla_transformer.lab.recurrent_configuration import RECURRENT_PRESETS, RecurrentConfig
 from hf_vanilla_transformer.modeling_compatibility import CACHE
 from hf_vanilla_transformer.training import pretrain
+from hf_vanilla_transformer.training.model_setup import build_model
 
 MODEL_CLASS = "hf_vanilla_transformer.lab.recurrent:RecurrentForConditionalGeneration"
 EOS = 2
@@ -145,7 +146,7 @@ def test_the_loss_is_label_smoothed_cross_entropy_and_its_gradient_is_right(fiel
         losses = []
         for step in (1e-6, -2e-6):
             changed[place] += step
-            losses.append(float(model(**inputs, labels=labels, num_items_in_batch=2 * int(kept.sum())).loss))
+            losses.append(model(**inputs, labels=labels, num_items_in_batch=2 * int(kept.sum())).loss.item())
         changed[place] += 1e-6
         numeric = (losses[0] - losses[1]) / 2e-6
         assert float(weight.grad.flatten()[place]) == pytest.approx(numeric, rel=1e-5, abs=1e-9), name
@@ -233,7 +234,9 @@ def text(tmp_path_factory):
     return write_text(tmp_path_factory.mktemp("text"))
 
 
+@pytest.mark.slow
 def test_our_trainer_trains_it_and_the_verbs_take_it(text, tmp_path):
+    """Trains a tiny model, in three seconds."""
     options = {"model_class": MODEL_CLASS, "preset": "recurrent_additive"}
     options |= {"config_overrides": ["d_model=16", "num_layers=1", "cell=gru"]}
     options |= {"learning_rate": 0.02, "num_train_epochs": 3, "max_tokens": 128, "eval_strategy": "no"}
@@ -256,9 +259,9 @@ def test_our_trainer_trains_it_and_the_verbs_take_it(text, tmp_path):
     assert [line.split()[0] for line in done.stdout.splitlines()[-3:]] == ["0-2", "3-4", "5"]
     with pytest.raises(ValueError, match="is a recurrent_seq2seq model, and only Transformers decode together"):
         load_translator([folder, folder], "cpu")
-    words = ["--model_name_or_path", folder, "--train_data", text / "train.jsonl", "--output_dir", tmp_path / "more"]
-    refused = run(finetune.main, *words, "--eval_strategy", "no", "--use_cpu", "true").error
-    assert "is a recurrent_seq2seq model, and no Transformer of this package" in refused
+    more = arguments(text, tmp_path / "more", model_name_or_path=folder, config_overrides=[])
+    with pytest.raises(ValueError, match="is a recurrent_seq2seq model, and no Transformer of this package"):
+        build_model(more, load_tokenizer(folder))
 
 
 @pytest.mark.slow
