@@ -86,4 +86,4 @@ def test_runs_in_processes_are_those_in_one():
 def test_an_error_of_a_run_is_that_of_all_and_stops_the_rest():
     broken = Experiment(PLAIN, "of no pairs", (), 1, claim=False)
     with pytest.raises(ZeroDivisionError):
-        list(run_all([0], [broken, *[replace(EXPERIMENTS[-1], epochs=10**6)] * 3]))
+        list(run_all([0], [broken, *[replace(EXPERIMENTS[-1], epochs=10**6)] * 3], processes=2))

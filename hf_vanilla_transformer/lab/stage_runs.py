@@ -1,5 +1,6 @@
 """Training the staged models by the text's recipe, and looking at what they make of what they were trained on."""
 
+import multiprocessing
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -84,6 +85,7 @@ def run_all(
     Yields:
         Each experiment and its outcomes, in the order of the seeds, as soon as they are there.
     """
+    others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(processes, initializer=_begin)
     try:
         waiting = [(each, [pool.submit(run, each, seed) for seed in seeds]) for each in experiments]
@@ -92,6 +94,10 @@ def run_all(
                 each.add_done_callback(lambda _: step())
         for experiment, runs in waiting:
             yield experiment, [each.result() for each in runs]
+    except BaseException:  # runs that have begun would go on to their end
+        for process in set(multiprocessing.active_children()) - others:
+            process.terminate()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
 
