@@ -1,9 +1,14 @@
-"""What a resumed run remembers of the one before: how much of its patience was used up."""
+"""What a resumed run remembers of the one before: how much of its patience, and of its time, was used up."""
+
+import json
+from types import SimpleNamespace
 
 import pytest
+import torch
 from training_runs import arguments, assert_same_end, write_text
+from transformers import TrainerControl
 
-from hf_vanilla_transformer.training import pretrain
+from hf_vanilla_transformer.training import callbacks, pretrain
 
 # A rate so high that the loss rises soon: evaluation after evaluation uses up patience.
 RISING = {
@@ -34,3 +39,85 @@ def test_early_stopping_stops_a_resumed_run_where_it_stops_a_whole_one(text, tmp
     result = pretrain(arguments(text, resumed, **RISING, max_steps=200, resume_from_checkpoint="last"))
     assert result.metrics["updates"] == end
     assert_same_end(whole, resumed)
+
+
+class Clock:
+    """Time that passes only as it is told to: so much in each update, evaluation and checkpoint."""
+
+    def __init__(self, monkeypatch):
+        self.now = 0.0
+        monkeypatch.setattr(callbacks.time, "perf_counter", lambda: self.now)
+
+    def runs(self, limit, events, args, state=None, world_size=1):
+        """Calls a limit as the Trainer would; returns after how many updates it ends the run."""
+        args.world_size = world_size
+        state = state or SimpleNamespace(stateful_callbacks={}, global_step=0)
+        control = TrainerControl()
+        limit.on_train_begin(args, state, control)
+        limit.on_epoch_begin(args, state, control)
+        updates = 0
+        for event in events:
+            self.now += {"update": 10.0, "evaluate": 1000.0, "save": 500.0}[event]
+            if event == "update":
+                limit.on_pre_optimizer_step(args, state, control)
+                limit.on_step_end(args, state, control)
+                updates += 1
+            else:
+                getattr(limit, f"on_{event}")(args, state, control)
+            if control.should_training_stop:
+                return updates, control
+        return updates, control
+
+
+def test_a_time_limit_counts_training_alone(monkeypatch):
+    clock, args = Clock(monkeypatch), SimpleNamespace(save_strategy="steps", device="cpu")
+    events = ["update", "update", "evaluate", "save", "update", "evaluate", "update", "update"]
+    updates, control = clock.runs(callbacks.StopAfterMinutes(0.6), events, args)
+    assert updates == 4  # 40 seconds
+    assert control.should_save
+    updates, control = clock.runs(callbacks.StopAfterMinutes(0.6), events, SimpleNamespace(save_strategy="no"))
+    assert (updates, control.should_save) == (4, False)
+
+
+def test_a_time_limit_goes_on_where_a_checkpoint_was_written(monkeypatch):
+    clock, args = Clock(monkeypatch), SimpleNamespace(save_strategy="no", device="cpu")
+    first = callbacks.StopAfterMinutes(1.0)
+    assert clock.runs(first, ["update"] * 2, args)[0] == 2
+    saved = SimpleNamespace(stateful_callbacks={"StopAfterMinutes": first.state()}, global_step=2)
+    clock.now += 10_000  # nobody trains
+    again = callbacks.StopAfterMinutes(1.0)
+    assert clock.runs(again, ["update"] * 9, args, saved)[0] == 4
+    assert again.is_over
+    assert again.seconds == 60
+    fresh = SimpleNamespace(stateful_callbacks=saved.stateful_callbacks, global_step=0)
+    assert clock.runs(callbacks.StopAfterMinutes(1.0), ["update"] * 9, args, fresh)[0] == 6
+
+
+def test_several_processes_go_by_the_slowest_clock(monkeypatch):
+    def all_reduce(value, op):
+        assert op == torch.distributed.ReduceOp.MAX
+        value.copy_(value.clamp(min=61_500))
+
+    monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
+    limit = callbacks.StopAfterMinutes(1.0)
+    updates, _ = Clock(monkeypatch).runs(
+        limit, ["update"] * 9, SimpleNamespace(save_strategy="no", device="cpu"), world_size=2
+    )
+    assert (updates, limit.seconds) == (1, 61.5)
+
+
+def test_a_run_ends_when_its_time_is_up_and_is_not_trained_further_when_it_is_resumed(text, tmp_path):
+    limited = {"max_minutes": 1e-9, "max_steps": 50, "eval_strategy": "no", "save_strategy": "steps", "save_steps": 40}
+    limited |= {"validation_data": []}
+    folder = tmp_path / "run"
+    assert pretrain(arguments(text, folder, **limited)).metrics["updates"] == 1
+    saved = json.loads((folder / "checkpoint-1" / "trainer_state.json").read_text())
+    assert saved["stateful_callbacks"]["StopAfterMinutes"]["attributes"]["seconds"] > 0
+    again = pretrain(arguments(text, folder, **limited, resume_from_checkpoint="last"))
+    assert again.metrics["updates"] == 1
+    for value, message in (
+        (-1.0, "max_minutes=-1.0 is less than 0"),
+        (float("inf"), "max_minutes=inf is not a finite"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            arguments(text, folder, max_minutes=value)

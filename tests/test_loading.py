@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -15,6 +17,8 @@ from hf_vanilla_transformer.commands import score as score_command
 from hf_vanilla_transformer.commands import translate as translate_command
 from hf_vanilla_transformer.data import train_tokenizer
 from hf_vanilla_transformer.inference import load_translator, translate
+from hf_vanilla_transformer.lab.ablations import AblatedTransformer
+from hf_vanilla_transformer.lab.recurrent import RecurrentForConditionalGeneration
 from hf_vanilla_transformer.training.checkpoints import publish_checkpoint, writing_folder
 
 WEIGHTS = "model.safetensors"
@@ -154,6 +158,21 @@ def test_models_that_are_no_sequence_to_sequence_models_are_refused(folder, tmp_
     assert f"the model of {folder} cannot be loaded" in refused(folder)
     (folder / "config.json").write_text("{")
     assert "is not a valid JSON file" in refused(folder)
+
+
+@pytest.mark.parametrize("kind", [AblatedTransformer, RecurrentForConditionalGeneration])
+@pytest.mark.slow
+def test_models_of_the_lab_are_loaded_by_a_program_that_has_not_imported_it(kind, whole, tmp_path):
+    """Imports torch again, in some four seconds."""
+    folder = shutil.copytree(whole, tmp_path / "model")
+    kind(kind.config_class(vocab_size=262, d_model=16, dropout=0.0)).save_pretrained(folder)
+    program = "import sys; from hf_vanilla_transformer.inference import load_translator, translate; "
+    program += "lab = [name for name in sys.modules if name.startswith('hf_vanilla_transformer.lab')]; "
+    program += "loaded = load_translator(sys.argv[1:], 'cpu'); "
+    program += "print(lab, type(loaded[0]).__name__, len(list(translate(*loaded, ['a b']))))"
+    command = [sys.executable, "-c", program, folder]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    assert done.stdout == f"[] {kind.__name__} 1\n"
 
 
 def test_models_of_different_vocabularies_are_no_ensemble(whole, tmp_path):

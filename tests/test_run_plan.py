@@ -39,6 +39,9 @@ def test_a_run_of_another_class_is_planned_by_the_config_of_that_class():
     given = {"model_class": "hf_vanilla_transformer.lab.ablations:AblatedTransformer", "preset": "tiny"}
     run = plan_run(None, {**given, "config_overrides": ["layer_norm=false"]})
     assert (type(run.config), run.config.layer_norm) == (AblatedTransformerConfig, False)
+    recurrent = "hf_vanilla_transformer.lab.recurrent:RecurrentForConditionalGeneration"
+    with pytest.raises(ValueError, match="RecurrentForConditionalGeneration is no Transformer, and only their work"):
+        plan_run(None, {"model_class": recurrent, "preset": "recurrent"})
 
 
 def test_work_grows_with_devices_and_accumulation_and_memory_does_not():

@@ -11,12 +11,16 @@ from typing import TextIO
 from ..data.text_files import read_aligned
 from ..evaluation import (
     EvaluationSet,
+    LengthComparison,
     Scoring,
     System,
+    check_bounds,
+    compare_by_length,
     compare_systems,
     comparison_table,
     default_tokenizer,
     files_of_test_set,
+    length_tables,
     make_metrics,
     moses_lowercase_scoring,
     paper_scoring,
@@ -96,9 +100,12 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
                     file.writelines(f"{line}\n" for text in system.translations for line in text)
             baseline = systems.pop() if args.baseline else None
             comparison = compare_systems(systems, test_sets, scorings, baseline, args.num_resamples, args.seed)
+            by_length = compare_lengths(args, [*systems, *([baseline] if baseline else [])], test_sets)
+            if by_length:
+                comparison["by_length"] = [each.as_dict() for each in by_length]
             if report is not None:
                 report.write(json.dumps(comparison, indent=1, ensure_ascii=False) + "\n")
-        print(comparison_table(comparison))
+        print("\n\n".join([comparison_table(comparison), *([length_tables(by_length)] if by_length else [])]))
 
     return run_as_filter(work, args.prog)
 
@@ -187,6 +194,26 @@ def make_systems(
     return systems
 
 
+def compare_lengths(
+    args: argparse.Namespace, systems: Sequence[System], test_sets: Sequence[EvaluationSet]
+) -> list[LengthComparison]:
+    """Scores systems by the length of the source, where this is asked for.
+
+    Args:
+        args: the options.
+        systems: those that are compared.
+        test_sets: sources and references.
+
+    Returns:
+        A comparison for each test set; none if it is not asked for.
+    """
+    if args.by_length is None:
+        return []
+    metric = "bleu" if "bleu" in args.metrics else args.metrics[0]
+    options = {name: getattr(args, name) for name in ("lowercase", "tokenize", "num_resamples", "seed")}
+    return compare_by_length(systems, test_sets, args.by_length, metric, **options)
+
+
 def _output_if_named(path: str | None) -> AbstractContextManager[TextIO | None]:
     return nullcontext() if path is None else open_output(path)
 
@@ -227,6 +254,9 @@ def parse_arguments(argv: Sequence[str] | None, prog: str | None) -> argparse.Na
     parser.add_argument("--paper_bleu", metavar="LANG", help="compute BLEU as the paper's Table 2 has it too, in a "
         "table of its own: of text tokenised by Moses, with compounds split at hyphens (get_ende_bleu.sh of "
         "tensor2tensor), which is worth about a point")  # fmt: skip
+    parser.add_argument("--by_length", metavar="WORDS", type=int, nargs="+", help="score sentences by the length of "
+        "the source too: 10 20 makes groups of up to 10 words, up to 20, and more; by bleu, or else the "
+        "first metric")  # fmt: skip
     parser.add_argument("--num_resamples", type=int, default=1000, help="samples for the 95 %% intervals and the "
         "paired test; 0 for no intervals (default: %(default)s)")  # fmt: skip
     parser.add_argument("--seed", type=int, default=12345, help="of the samples (default: %(default)s)")
@@ -240,6 +270,7 @@ def parse_arguments(argv: Sequence[str] | None, prog: str | None) -> argparse.Na
         "translations, a file for each system")  # fmt: skip
     args = parser.parse_args(argv, argparse.Namespace(prog=parser.prog))
     _check_metrics(parser, args)
+    _check_by_length(parser, args)
     _check_files(parser, args)
     _check_systems(parser, args)
     return args
@@ -259,6 +290,17 @@ def _check_metrics(parser: OneLineParser, args: argparse.Namespace) -> None:
         parser.error(f"`seed`={args.seed} is not allowed; allowed: an integer of at least {least}")
     if args.num_resamples == 0 and args.seed != parser.get_default("seed"):
         parser.error("--seed has no effect without samples (--num_resamples 0)")
+
+
+def _check_by_length(parser: OneLineParser, args: argparse.Namespace) -> None:
+    if args.by_length is None:
+        return
+    if not (args.test_set or args.source):
+        parser.error("--by_length counts the words of sources; give --source or --test_set")
+    try:
+        check_bounds(args.by_length)
+    except ValueError as error:
+        parser.error(f"--by_length: {error}")
 
 
 def _check_files(parser: OneLineParser, args: argparse.Namespace) -> None:

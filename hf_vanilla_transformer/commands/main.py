@@ -33,6 +33,8 @@ VERBS = {
     "benchmark": ("benchmark", "compare speed and memory with other implementations"),
     "lab-heads": ("lab_heads", "show what each attention head looks at, and what is lost without it"),
     "lab-scan": ("lab_scan", "length generalisation on SCAN: split it, and see which lengths a model has right"),
+    "lab-gradients": ("lab_gradients", "measure the gradient that reaches the first position, by length"),
+    "lab-recurrent": ("lab_recurrent", "compare recurrent models with the Transformer: BLEU by length, speed"),
     "lab-complexity": ("lab_complexity", "measure time and memory of layers over the length: Table 1 of the paper"),
 }
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .by_length import LengthComparison
 from .scores import METRICS
 from .tuning import TriedDecoding
 
@@ -19,6 +20,22 @@ def comparison_table(comparison: Mapping[str, Any]) -> str:
         Several lines of text.
     """
     return "\n\n".join("\n".join(_scoring_lines(each)) for each in comparison["scorings"])
+
+
+def length_tables(comparisons: Sequence[LengthComparison]) -> str:
+    """Formats scores by length: a table for each test set.
+
+    Args:
+        comparisons: as `compare_by_length` returns them.
+
+    Returns:
+        Several lines of text.
+    """
+    tables = []
+    for each in comparisons:
+        title = [] if len(comparisons) == 1 or each.name is None else [f"{each.name}:"]
+        tables.append("\n".join([*title, *_aligned(each.rows())]))
+    return "\n\n".join(tables)
 
 
 def tried_table(tried: Sequence[TriedDecoding], names: Sequence[str], metric: str) -> str:

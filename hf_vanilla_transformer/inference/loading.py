@@ -1,5 +1,7 @@
 """Loading a model to translate or score with: what is damaged or does not fit is refused, and named in one line."""
 
+import importlib
+import json
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +22,7 @@ from transformers import (
 from transformers.utils import logging
 
 from ..data.seals import SEAL, find_damage
+from ..modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
 from .devices import choose_device
 from .ensemble import EnsembleForConditionalGeneration
 from .shipped import place_of_model
@@ -27,6 +30,9 @@ from .shipped import place_of_model
 logger = logging.get_logger(__name__)
 
 _CONFIG, _ADAPTER_CONFIG = "config.json", "adapter_config.json"
+# Modules of the lab that register models of their own with the Auto classes, by model_type. They are imported when
+# there is such a folder, because the lab builds on this module and not the other way round.
+_LAB_MODULES = {"recurrent_seq2seq": "..lab.recurrent", "ablated_transformer": "..lab.ablations"}
 _TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "*.model", "*.spm", "*.tiktoken")
 # What is loaded here. The rest of a checkpoint, such as the optimizer's state, may be damaged or gone.
 _SEALED_FILES = (_CONFIG, _ADAPTER_CONFIG, "generation_config.json", "*model*.safetensors*", *_TOKENIZER_FILES)
@@ -70,6 +76,9 @@ def load_translator(
         tokenizers.append(tokenizer)
         if tokenizer.get_vocab() != tokenizers[0].get_vocab():
             raise ValueError(f"the tokenizers of {folder} and {folders[0]} differ; an ensemble has one vocabulary")
+    for folder, model in zip(folders, models, strict=True):
+        if len(models) > 1 and not isinstance(model, VanillaTransformerForConditionalGeneration):
+            raise ValueError(f"{folder} is a {model.config.model_type} model, and only Transformers decode together")
     return models[0] if len(models) == 1 else EnsembleForConditionalGeneration(models).eval(), tokenizers[0]
 
 
@@ -90,6 +99,7 @@ def load_config(folder: str | Path, **overrides: Any) -> PreTrainedConfig:
     folder = place_of_model(folder)
     _check_place(folder)
     try:
+        _register_kind(folder)
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, **overrides)
     except Exception as error:
         raise _unloadable(folder, error) from error
@@ -119,10 +129,13 @@ def load_model(folder: str | Path, dtype: str = "auto", **overrides: Any) -> Pre
     """
     folder = place_of_model(folder)
     _check_place(folder)
-    if not (Path(folder) / _ADAPTER_CONFIG).exists():
+    adapter = Path(folder) / _ADAPTER_CONFIG
+    if not adapter.exists():
         load_config(folder, **overrides)
     options = {"dtype": dtype, "trust_remote_code": False, "output_loading_info": True, "ignore_mismatched_sizes": True}
     try:
+        if adapter.exists():
+            _register_kind(json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"])
         with _quiet_loading():
             model, info = AutoModelForSeq2SeqLM.from_pretrained(folder, **options, **overrides)
     except SafetensorError as error:
@@ -160,6 +173,13 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
                 f"{_in_one_line(error)}"
             ) from error
         raise ValueError(f"the tokenizer of {folder} cannot be loaded: {_in_one_line(error)}") from error
+
+
+def _register_kind(folder: str | Path) -> None:
+    """Makes sure that the Auto classes know the kind of a model, where the lab has it."""
+    module = _LAB_MODULES.get(PreTrainedConfig.get_config_dict(folder)[0].get("model_type"))
+    if module is not None:
+        importlib.import_module(module, __package__)
 
 
 def _unloadable(folder: str | Path, error: Exception) -> FileNotFoundError | ValueError:

@@ -73,10 +73,11 @@ class DecoderLayerWithoutResiduals(DecoderLayer):
         encoder_hidden_states: torch.Tensor,
         encoder_attention_mask: torch.Tensor | None = None,
         cache: Cache | None = None,
+        positions: Any = None,
         **kwargs: Any,
     ) -> torch.Tensor:
         """Maps the target (B, T, D) and the encoder's output (B, S, D) to (B, T, D); see `DecoderLayer.forward`."""
-        attended, _ = self.self_attention(hidden_states, attention_mask, cache=cache, **kwargs)
+        attended, _ = self.self_attention(hidden_states, attention_mask, cache=cache, positions=positions, **kwargs)
         hidden_states = self.self_attention_norm(self.dropout(attended))
 
         attended, _ = self.cross_attention(

@@ -72,7 +72,7 @@ def plan_run(recipe: str | None, given: Mapping[str, Any]) -> RunPlan:
 
     Raises:
         FileNotFoundError: there is no such recipe.
-        ValueError: recipe, preset or overrides are not usable, or a number is less than 1.
+        ValueError: recipe, preset, class or overrides are not usable, or a number is less than 1.
     """
     values: dict[str, Any] = {field.name: field.default for field in fields(VanillaTransformerTrainingArguments)}
     values |= {"config_overrides": [], "bf16": recipe is None} | (read_recipe(recipe) if recipe else {}) | dict(given)
@@ -80,6 +80,8 @@ def plan_run(recipe: str | None, given: Mapping[str, Any]) -> RunPlan:
         if values[name] < 1:
             raise ValueError(f"{name}={values[name]} is less than 1")
     config_class = model_class(values["model_class"]).config_class
+    if not issubclass(config_class, VanillaTransformerConfig):
+        raise ValueError(f"model_class={values['model_class']} is no Transformer, and only their work can be planned")
     overrides = {"vocab_size": values["vocab_size"], **parse_overrides(values["config_overrides"], config_class)}
     return RunPlan(
         recipe or values["preset"],

@@ -25,6 +25,41 @@ def check_intervals(args: Any) -> None:
         raise ValueError(f"final_weights=best needs save_steps that are a multiple of eval_steps; got {values}")
 
 
+def check_final_weights(args: Any) -> None:
+    """Refuses final weights that the checkpoints, or adapters, do not give.
+
+    Args:
+        args: the arguments of a run.
+
+    Raises:
+        ValueError: there are no checkpoints, or too few to average; or whole models are wanted of adapters.
+    """
+    if args.final_weights == "average" and (args.save_total_limit or 0) < args.average_last:
+        raise ValueError(
+            f"save_total_limit={args.save_total_limit} keeps fewer checkpoints than average_last="
+            f"{args.average_last} needs; raise the one or lower the other"
+        )
+    if args.final_weights in ("average", "best") and args.save_strategy == "no":
+        raise ValueError(f"final_weights={args.final_weights} needs checkpoints; set save_strategy, or last")
+    if args.lora_rank and args.final_weights in ("average", "ema"):
+        raise ValueError(f"final_weights={args.final_weights} is of whole models; with lora_rank, take last or best")
+
+
+def check_streaming(args: Any) -> None:
+    """Refuses what a stream cannot do.
+
+    Args:
+        args: the arguments of a run.
+
+    Raises:
+        ValueError: duplicates are to be dropped, or nothing says when the stream ends.
+    """
+    if args.streaming and args.drop_duplicates:
+        raise ValueError("drop_duplicates would take a stream's second reading for duplicates; not with streaming")
+    if args.streaming and args.max_steps <= 0:
+        raise ValueError(f"streaming needs max_steps, since a stream has no last sentence; got {args.max_steps}")
+
+
 def check_units(args: Any) -> None:
     """Refuses what source and target cannot be cut into together, or to no effect.
 
@@ -49,4 +84,4 @@ def check_units(args: Any) -> None:
         raise ValueError(f"{said} has no effect on the tokenizer of {given}, which is trained; leave it out")
 
 
-__all__ = ["check_intervals", "check_units"]
+__all__ = ["check_final_weights", "check_intervals", "check_streaming", "check_units"]

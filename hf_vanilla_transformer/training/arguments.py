@@ -10,7 +10,7 @@ import torch
 from transformers import Seq2SeqTrainingArguments
 
 from ..data.tokenized import usable_cores
-from .argument_checks import check_intervals, check_units
+from .argument_checks import check_final_weights, check_intervals, check_streaming, check_units
 from .refused_options import refuse_options
 from .validation_metrics import DEFAULT, check_validation_metrics, is_better_higher
 
@@ -210,6 +210,13 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
     early_stopping_patience: int = field(
         default=0, metadata={"help": "Stop after so many evaluations without a better metric_for_best_model; 0 is off."}
     )
+    max_minutes: float = field(
+        default=0.0,
+        metadata={
+            "help": "Stop after so many minutes of training, over all starts, evaluation and checkpoints not counted; "
+            "0 is off. A schedule with an end, such as cosine, does not get there; inverse_sqrt has none."
+        },
+    )
 
     # transformers' options, where the paper or this task says something else than transformers' defaults.
     learning_rate: float | None = field(
@@ -322,11 +329,12 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
         at_least = dict.fromkeys(("max_tokens", "max_eval_tokens", "max_length", "shuffle_buffer", "average_last"), 1)
         at_least |= dict.fromkeys(("gradient_accumulation_steps", "save_total_limit"), 1)
         at_least |= dict.fromkeys(("r_drop", "lora_rank", "num_sentinels", "early_stopping_patience"), 0)
-        at_least |= dict.fromkeys(("dataloader_num_workers", "dry_run"), 0)
+        at_least |= dict.fromkeys(("dataloader_num_workers", "dry_run", "max_minutes"), 0)
         if self.generation_num_beams is not None:
             at_least["generation_num_beams"] = 1
-        if self.gnmt_length_penalty is not None and not math.isfinite(self.gnmt_length_penalty):
-            raise ValueError(f"gnmt_length_penalty={self.gnmt_length_penalty} is not a finite number")
+        for name in ("gnmt_length_penalty", "max_minutes"):
+            if not math.isfinite(getattr(self, name) or 0):
+                raise ValueError(f"{name}={getattr(self, name)} is not a finite number")
         if self.preprocessing_workers is not None:
             at_least["preprocessing_workers"] = 1
         for name, lowest in at_least.items():
@@ -346,21 +354,8 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
         check_validation_metrics(self)
         if self.max_length_ratio is not None and self.max_length_ratio < 1:
             raise ValueError(f"max_length_ratio={self.max_length_ratio} is less than 1, which no pair satisfies")
-        if self.final_weights == "average" and (self.save_total_limit or 0) < self.average_last:
-            raise ValueError(
-                f"save_total_limit={self.save_total_limit} keeps fewer checkpoints than average_last="
-                f"{self.average_last} needs; raise the one or lower the other"
-            )
-        if self.final_weights in ("average", "best") and self.save_strategy == "no":
-            raise ValueError(f"final_weights={self.final_weights} needs checkpoints; set save_strategy, or last")
-        if self.lora_rank and self.final_weights in ("average", "ema"):
-            raise ValueError(
-                f"final_weights={self.final_weights} is of whole models; with lora_rank, take last or best"
-            )
-        if self.streaming and self.drop_duplicates:
-            raise ValueError("drop_duplicates would take a stream's second reading for duplicates; not with streaming")
-        if self.streaming and self.max_steps <= 0:
-            raise ValueError(f"streaming needs max_steps, since a stream has no last sentence; got {self.max_steps}")
+        check_final_weights(self)
+        check_streaming(self)
         if self.learning_rate is None and self.warmup_steps < 1:
             raise ValueError(
                 f"warmup_steps={self.warmup_steps:g} is not a number of updates, from which §5.3 derives the learning "

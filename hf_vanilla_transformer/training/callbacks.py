@@ -1,9 +1,12 @@
-"""What happens at every update besides learning: the moving average, early stopping, the log next to checkpoints."""
+"""What happens at every update besides learning: moving average, early stopping, time limit, log by checkpoints."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import SaveStrategy
 
 from .moving_average import MovingAverage
@@ -47,6 +50,74 @@ class EarlyStopping(EarlyStoppingCallback):
                 setattr(self, name, value)
 
 
+class StopAfterMinutes(TrainerCallback, ExportableState):
+    """Ends a run when it has trained for so many minutes, over all its starts.
+
+    What evaluation and checkpoints take does not count. Several processes agree, since their clocks differ.
+
+    Args:
+        minutes: of training.
+    """
+
+    def __init__(self, minutes: float) -> None:
+        self.minutes = minutes
+        self.seconds = 0.0
+        self._since = time.perf_counter()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the time is up."""
+        return self.seconds >= 60 * self.minutes
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of it."""
+        return {"args": {"minutes": self.minutes}, "attributes": {"seconds": self.seconds}}
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Takes the time from the checkpoint, where there is one."""
+        saved = state.stateful_callbacks.get(type(self).__name__)
+        newest = saved[-1] if isinstance(saved, list) and saved else saved
+        self.seconds = float(newest["attributes"]["seconds"]) if state.global_step and newest else 0.0
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Begins to count."""
+        self._since = time.perf_counter()
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Counts, and has all processes agree on the longest time; here since the trainer has just waited anyway."""
+        self._count()
+        if args.world_size > 1:
+            # Not in float64, which mps lacks; milliseconds fit.
+            longest = torch.tensor(round(1000 * self.seconds), device=args.device)
+            torch.distributed.all_reduce(longest, op=torch.distributed.ReduceOp.MAX)
+            self.seconds = int(longest) / 1000
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Ends the run, with a checkpoint if it has any, where the time was up before this update was made."""
+        if self.is_over:
+            control.should_training_stop = True
+            control.should_save = control.should_save or args.save_strategy == SaveStrategy.STEPS
+        self._count()
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Leaves out what the evaluation took."""
+        self._since = time.perf_counter()
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Leaves out what the checkpoint took."""
+        self._since = time.perf_counter()
+
+    def _count(self) -> None:
+        now = time.perf_counter()
+        self.seconds, self._since = self.seconds + now - self._since, now
+
+
 class LogBeforeSaving(TrainerCallback):
     """Has the log written with every checkpoint, so that a resumed run adds up no part of a line twice or never."""
 
@@ -62,4 +133,4 @@ class LogBeforeSaving(TrainerCallback):
         self.on_step_end(args, state, control)
 
 
-__all__ = ["EarlyStopping", "LogBeforeSaving", "UpdateMovingAverage"]
+__all__ = ["EarlyStopping", "LogBeforeSaving", "StopAfterMinutes", "UpdateMovingAverage"]

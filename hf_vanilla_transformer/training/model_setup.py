@@ -47,8 +47,9 @@ def build_model(args: VanillaTransformerTrainingArguments, tokenizer: PreTrained
         model = load_model(args.model_name_or_path, "float32", **overrides)
         if not isinstance(model, VanillaTransformerForConditionalGeneration):
             raise ValueError(
-                f"model_name_or_path={args.model_name_or_path} is a {model.config.model_type} model, and not one of "
-                "this package; `vanilla-transformer convert` imports those of Marian, fairseq and torch.nn.Transformer"
+                f"model_name_or_path={args.model_name_or_path} is a {model.config.model_type} model, and no "
+                "Transformer of this package; `vanilla-transformer convert` imports those of Marian, fairseq and "
+                "torch.nn.Transformer"
             )
         # Tokens that the model did not have, and those that are found in spare rows of its embedding.
         new_rows |= set(range(model.config.vocab_size, len(tokenizer)))

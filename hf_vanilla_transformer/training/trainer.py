@@ -24,7 +24,7 @@ from ..data.tokenization import save_tokenizer
 from ..evaluation import LabelLikelihood
 from ..loss import IGNORED_LABEL
 from .arguments import VanillaTransformerTrainingArguments, refuse_data_parallel
-from .callbacks import EarlyStopping, LogBeforeSaving, UpdateMovingAverage
+from .callbacks import EarlyStopping, LogBeforeSaving, StopAfterMinutes, UpdateMovingAverage
 from .checkpoints import IN_BETWEEN, list_checkpoints, publish_checkpoint, rotate_checkpoints, writing_folder
 from .fsdp import embeddings_in_outermost_group, refuse_unsaved_models, zero_stage_of
 from .hub import HubUploads
@@ -104,6 +104,9 @@ class VanillaTransformerTrainer(HubUploads, ValidationOnPairs, Seq2SeqTrainer):
         self.add_callback(PlainLines() if self.args.disable_tqdm else ProgressBar())
         if self.args.early_stopping_patience:
             self.add_callback(EarlyStopping(self.args.early_stopping_patience))
+        self.time_limit = StopAfterMinutes(self.args.max_minutes) if self.args.max_minutes else None
+        if self.time_limit is not None:
+            self.add_callback(self.time_limit)
         if self.args.final_weights == "ema":
             self.add_callback(UpdateMovingAverage(lambda: self.moving_average, lambda: self.model))
         self.add_callback(self.interruption)
@@ -188,7 +191,8 @@ class VanillaTransformerTrainer(HubUploads, ValidationOnPairs, Seq2SeqTrainer):
     def _run_epoch(self, **kwargs: Any) -> None:
         if self.args.final_weights == "ema" and self.moving_average is None:
             self.moving_average = MovingAverage(self.model, self.args.ema_decay)
-        if self.state.global_step >= self.state.max_steps:  # resumed after its last update
+        is_over = self.time_limit is not None and self.time_limit.is_over
+        if self.state.global_step >= self.state.max_steps or is_over:  # resumed after its last update
             self.control.should_training_stop = True
             return
         super()._run_epoch(**kwargs)
