@@ -51,7 +51,7 @@ class ShawAttention(MultiHeadAttention):
         self.relative_values = nn.Embedding(count, self.d_v)
 
     def _bias(self, query: torch.Tensor, attention_mask: torch.Tensor | None, positions: Any) -> torch.Tensor | None:
-        products = torch.matmul(query, self._vectors(self.relative_keys, query).t())  # (B, H, T, 2k + 1)
+        products = torch.matmul(query, _vectors(self.relative_keys, query).t())  # (B, H, T, 2k + 1)
         distances = positions.unsqueeze(1).expand(*products.shape[:2], -1, -1)  # (B, H, T, L)
         return add_bias(attention_mask, products.gather(-1, distances) * self.scaling)
 
@@ -60,13 +60,14 @@ class ShawAttention(MultiHeadAttention):
         distances = positions.unsqueeze(1).expand_as(weights)
         by_distance = weights.new_zeros(*weights.shape[:3], self.relative_values.num_embeddings)
         by_distance = by_distance.scatter_add(-1, distances, weights)  # (B, H, T, 2k + 1)
-        added = torch.matmul(by_distance, self._vectors(self.relative_values, weights))  # (B, H, T, d_v)
+        added = torch.matmul(by_distance, _vectors(self.relative_values, weights))  # (B, H, T, d_v)
         return heads + added.transpose(1, 2)
 
-    @staticmethod
-    def _vectors(table: nn.Embedding, like: torch.Tensor) -> torch.Tensor:
-        # Called as a module, because hooks on it may have to fetch the matrix (offloading).
-        return table(torch.arange(table.num_embeddings, device=like.device)).to(like.dtype)
+
+def _vectors(table: nn.Module, like: torch.Tensor) -> torch.Tensor:
+    # Called as a module, because hooks on it may have to fetch the matrix (offloading).
+    count: int = table.num_embeddings  # type: ignore[assignment]
+    return table(torch.arange(count, device=like.device)).to(like.dtype)
 
 
 SELF_ATTENTIONS: dict[str, type[MultiHeadAttention]] = {"rotary": RotaryAttention, "shaw_relative": ShawAttention}

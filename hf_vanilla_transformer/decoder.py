@@ -324,8 +324,8 @@ def _positions_of_keys(
         if bool(((positions[:, new] != position_ids) & is_seen[:, new]).any()):
             raise ValueError(
                 f"`position_encoding`={config.position_encoding!r} with `attention_pattern`="
-                f"{config.attention_pattern!r} has to know the positions of all keys, and a cache does not hold those of "
-                "earlier ones; leave `position_ids` away, or use no cache"
+                f"{config.attention_pattern!r} has to know the positions of all keys, and a cache does not hold them; "
+                "leave `position_ids` away, or use no cache"
             )
     return positions
 

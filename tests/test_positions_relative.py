@@ -2,8 +2,10 @@
 
 import math
 
+import accelerate
 import pytest
 import torch
+from transformers.cache_utils import EncoderDecoderCache, StaticCache
 from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 from transformers.models.t5.modeling_t5 import T5Attention
 
@@ -166,3 +168,30 @@ def test_padding_on_the_left_changes_nothing():
         actual = model(input_ids=padded, decoder_input_ids=ids, **masks).last_hidden_state[:, 2:]
         torch.testing.assert_close(actual, alone, rtol=0, atol=1e-5)
         assert math.isfinite(actual.sum().item())
+
+
+@pytest.mark.parametrize("name", RELATIVE)
+def test_weights_that_wait_elsewhere_are_fetched(name):
+    """Offloading by accelerate: a matrix that is read past its module would be one without values."""
+    fields = {"max_relative_distance": 3} if name == "shaw_relative" else {}
+    model = VanillaTransformerModel(config(position_encoding=name, **fields)).eval()
+    ids = torch.randint(4, 20, (2, 5))
+    expected = model(input_ids=ids, decoder_input_ids=ids).last_hidden_state
+    offloaded = accelerate.cpu_offload(model, execution_device=torch.device("cpu"))
+    assert torch.equal(offloaded(input_ids=ids, decoder_input_ids=ids).last_hidden_state, expected)
+
+
+@pytest.mark.parametrize("name", ["alibi", "t5_relative", "shaw_relative"])
+def test_a_static_cache_with_given_positions_is_one_graph(name):
+    model = VanillaTransformerModel(config(position_encoding=name)).eval()
+    source, mask = torch.randint(4, 20, (2, 5)), torch.ones(2, 5)
+    cache = EncoderDecoderCache(*(StaticCache(config=model.config, max_cache_len=length) for length in (8, 5)))
+    inputs = {"encoder_outputs": model.encoder(source), "attention_mask": mask, "cache": cache, "use_cache": True}
+    step = torch.compile(model.forward, backend="eager", fullgraph=True)
+    target = torch.randint(4, 20, (2, 3))
+    with torch.no_grad():
+        for at in range(3):
+            places = torch.full((2, 1), at)
+            out = step(**inputs, decoder_input_ids=target[:, at : at + 1], decoder_position_ids=places)
+        whole = model(input_ids=source, attention_mask=mask, decoder_input_ids=target).last_hidden_state
+    torch.testing.assert_close(out.last_hidden_state[:, 0], whole[:, -1], rtol=0, atol=1e-5)
