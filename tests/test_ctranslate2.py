@@ -7,6 +7,7 @@ from parity import randomise
 from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
 from hf_vanilla_transformer.data.tokenization import train_tokenizer
 from hf_vanilla_transformer.interop import export_ctranslate2
+from hf_vanilla_transformer.lab.ablations import AblatedTransformer, AblatedTransformerConfig
 
 ctranslate2 = pytest.importorskip("ctranslate2")
 
@@ -135,11 +136,22 @@ def test_two_vocabularies(tokenizer, tmp_path):
         ({"d_k": 5}, "`d_k`=5"),
         ({"activation_function": "mish"}, "`activation_function`='mish'"),
         ({"decoder_start_token_id": None}, "`decoder_start_token_id`"),
+        ({"norm": "rms_norm"}, "`norm`='rms_norm'"),
+        ({"feed_forward": "gated"}, "`feed_forward`='gated'"),
+        ({"num_key_value_heads": 1}, "`num_key_value_heads`=1"),
+        ({"position_encoding": "rotary"}, "`position_encoding`='rotary'"),
+        ({"attention_pattern": "local", "attention_window": 4}, "`attention_pattern`='local'"),
     ],
 )
 def test_what_ctranslate2_has_not_is_refused(shape, message, tokenizer, tmp_path):
     with pytest.raises(ValueError, match=message):
         export_ctranslate2(random_model(tokenizer, **shape), tokenizer, tmp_path)
+
+
+def test_a_model_that_computes_something_else_is_refused(tokenizer, tmp_path):
+    config = AblatedTransformerConfig.from_preset("tiny", vocab_size=len(tokenizer))
+    with pytest.raises(ValueError, match="kind ablated_transformer"):
+        export_ctranslate2(AblatedTransformer(config), tokenizer, tmp_path)
 
 
 def test_an_unknown_quantization_is_refused(tokenizer, tmp_path):

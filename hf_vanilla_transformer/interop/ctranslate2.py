@@ -115,6 +115,11 @@ def _filled_spec(
 
 
 def _require_support(config: VanillaTransformerConfig) -> None:
+    if config.model_type != VanillaTransformerConfig.model_type:  # a subclass may compute something else
+        raise ValueError(
+            f"the export to CTranslate2 is for {VanillaTransformerConfig.model_type} models, and this one is of the "
+            f"kind {config.model_type}"
+        )
     if config.activation_function not in CTRANSLATE2_ACTIVATIONS:
         raise ValueError(
             f"CTranslate2 does not support `activation_function`={config.activation_function!r}; "
