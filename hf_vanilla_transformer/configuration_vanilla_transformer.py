@@ -231,6 +231,7 @@ class VanillaTransformerConfig(PreTrainedConfig):
         if self.num_heads > 0 and self.d_model % self.num_heads == 0:
             self.d_k = self.d_model // self.num_heads if self.d_k is None else self.d_k
             self.d_v = self.d_model // self.num_heads if self.d_v is None else self.d_v
+        self.num_key_value_heads = self.num_heads if self.num_key_value_heads is None else self.num_key_value_heads
         fill_in(self)
         super().__post_init__(**kwargs)
 
@@ -247,6 +248,9 @@ class VanillaTransformerConfig(PreTrainedConfig):
         if name in self.attribute_map:
             setattr(self, self.attribute_map[name], value)  # from the outermost method, which checks types
         else:
+            own = vars(self)
+            if name == "num_heads" and own.get("num_heads") == own.get("num_key_value_heads") is not None:
+                super().__setattr__("num_key_value_heads", value)  # one for each head, as before
             super().__setattr__(name, value)
 
     @classmethod
@@ -289,10 +293,11 @@ class VanillaTransformerConfig(PreTrainedConfig):
             )
         for field in ("d_k", "d_v"):
             self._require(field, getattr(self, field) >= 1, "an integer of at least 1")
-        groups = self.num_heads if self.num_key_value_heads is None else self.num_key_value_heads
+        groups = self.num_key_value_heads or 0
         if groups < 1 or self.num_heads % groups:
             raise ValueError(
-                f"`num_key_value_heads`={groups} does not divide `num_heads`={self.num_heads}; allowed: a divisor of it"
+                f"`num_key_value_heads`={groups} does not divide `num_heads`={self.num_heads}; allowed: a divisor "
+                "of it, such as an equal number"
             )
         source_rows = self.source_vocab_size
         self._require("source_vocab_size", source_rows is None or source_rows >= 1, "an integer of at least 1, or None")

@@ -130,10 +130,22 @@ def test_nothing_else_about_a_row_differs_from_the_base_model(row):
     base = VanillaTransformerConfig().to_dict()
     varied = VanillaTransformerConfig.from_preset(row.preset).to_dict()
     in_the_table = {"num_encoder_layers", "num_decoder_layers", "d_model", "d_ff", "num_heads", "d_k", "d_v"}
-    in_the_table |= {"dropout", "label_smoothing"}
+    in_the_table |= {"num_key_value_heads", "dropout", "label_smoothing"}  # as many as heads
+    assert varied["num_key_value_heads"] == row.h
     if row.position_encoding == "learned":
         in_the_table |= {"position_encoding", "num_learned_positions"}
     assert {name for name in base if base[name] != varied[name]} <= in_the_table
+
+
+def test_there_are_as_many_heads_of_keys_as_heads_until_it_is_said_otherwise(tmp_path):
+    config = VanillaTransformerConfig(**SMALL)
+    config.num_heads = 4
+    assert config.num_key_value_heads == 4
+    VanillaTransformerConfig(**SMALL).save_pretrained(tmp_path)
+    assert VanillaTransformerConfig.from_pretrained(tmp_path, num_attention_heads=4).num_key_value_heads == 4
+    grouped = VanillaTransformerConfig(**SMALL, num_key_value_heads=1)
+    grouped.num_heads = 4
+    assert grouped.num_key_value_heads == 1
 
 
 def test_the_base_model_is_the_default_and_its_other_choices_are_those_of_section_3_and_5():
