@@ -17,7 +17,6 @@ VERBS = {
     "pretrain": ("pretrain", "train a model from scratch, by a recipe or by options"),
     "finetune": ("finetune", "train a model further: new text, frozen parts, adapters, new tokens"),
     "queue": ("queue", "work through a list of runs, one after the other"),
-    "lab-ablations": ("lab_ablations", "repeat the paper's Table 3 at a small size: what is each part for?"),
     "translate": ("translate", "translate sentences, a file or standard input"),
     "score": ("score", "say how probable a model finds given translations"),
     "evaluate": ("evaluate", "compute BLEU, chrF, TER, error rates and perplexity, and compare systems"),
@@ -29,18 +28,20 @@ VERBS = {
     "release": ("release", "make the folder of a checkpoint from finished runs: card, scores, recipe"),
     "publish": ("publish", "put a model on the Hub with its code, after a proof that it loads by itself"),
     "plan": ("plan", "estimate work, memory and time of a run before it is started"),
-    "lab-stages": ("lab_stages", "build the Transformer part by part on zeros and ones"),
     "benchmark": ("benchmark", "compare speed and memory with other implementations"),
-    "lab-heads": ("lab_heads", "show what each attention head looks at, and what is lost without it"),
-    "lab-scan": ("lab_scan", "length generalisation on SCAN: split it, and see which lengths a model has right"),
-    "lab-gradients": ("lab_gradients", "measure the gradient that reaches the first position, by length"),
+    "lab-stages": ("lab_stages", "build the Transformer part by part on zeros and ones"),
     "lab-recurrent": ("lab_recurrent", "compare recurrent models with the Transformer: BLEU by length, speed"),
+    "lab-gradients": ("lab_gradients", "measure the gradient that reaches the first position, by length"),
+    "lab-ablations": ("lab_ablations", "repeat the paper's Table 3 at a small size: what is each part for?"),
+    "lab-heads": ("lab_heads", "show what each attention head looks at, and what is lost without it"),
     "lab-complexity": ("lab_complexity", "measure time and memory of layers over the length: Table 1 of the paper"),
+    "lab-scan": ("lab_scan", "length generalisation on SCAN: split it, and see which lengths a model has right"),
 }
 
 EXAMPLES = """
 examples:
   vanilla-transformer quickstart
+  vanilla-transformer translate --model g2p-15-languages "<fre> bonjour"
   vanilla-transformer pretrain multi30k-en-de-tiny --num_train_epochs 10
   vanilla-transformer translate --model runs/multi30k-en-de-tiny "A dog runs."
   torchrun --nproc-per-node 8 -m hf_vanilla_transformer pretrain wmt14-en-de-base
