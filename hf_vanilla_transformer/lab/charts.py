@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -27,7 +30,38 @@ def new_chart(width: float, height: float) -> Figure:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ValueError("charts need matplotlib: pip install 'hf-vanilla-transformer[lab]'") from error
+        raise ValueError("a picture needs matplotlib: pip install 'hf-vanilla-transformer[lab]'") from error
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def check_ending(path: str | Path) -> None:
+    """Refuses the name of a picture that is neither a PNG nor an SVG, before anything is drawn.
+
+    Args:
+        path: the picture.
+
+    Raises:
+        ValueError: it has another ending.
+    """
+    if Path(path).suffix not in (".png", ".svg"):
+        raise ValueError(f"{path}: a picture ends in .png or .svg")
+
+
+def save_chart(figure: Figure, path: str | Path, dpi: int = DPI) -> None:
+    """Writes a figure to a file, which appears whole or not at all.
+
+    Args:
+        figure: what to write.
+        path: the file; its ending says the format.
+        dpi: dots per inch.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    target, picture = Path(path), io.BytesIO()
+    figure.savefig(picture, format=target.suffix[1:], dpi=dpi)
+    partial = target.with_name(f".{target.name}.partial")
+    partial.write_bytes(picture.getbuffer())
+    os.replace(partial, target)

@@ -1,11 +1,10 @@
 """A picture of claims beside findings: a line for each entry, a panel for each metric."""
 
-import io
-import os
 import statistics
 from pathlib import Path
 from typing import Any
 
+from .charts import new_chart, save_chart
 from .claim_results import TITLES, Comparison, compare, said_text
 from .run_list import RunList
 
@@ -34,23 +33,12 @@ def plot_claims(runs: RunList, path: str | Path) -> None:
     comparisons = [each for each in compare(runs) if any(finding.values for finding in each.findings.values())]
     if not comparisons:
         raise ValueError(f"{runs.path} has nothing to draw: no run of an entry with a claim is in {runs.results}")
-    picture = io.BytesIO()
-    _draw(comparisons).savefig(picture, format=target.suffix[1:], dpi=110)
-    partial = target.with_name(f"{target.name}.partial")
-    partial.write_bytes(picture.getbuffer())
-    os.replace(partial, target)
+    save_chart(_draw(comparisons), target, dpi=110)
 
 
 def _draw(comparisons: list[Comparison]) -> Any:
-    try:  # of all programs that import this package, few draw
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ValueError("a picture needs matplotlib: pip install 'hf-vanilla-transformer[lab]'") from error
-
     metrics = list(comparisons[0].findings)
-    figure = Figure(figsize=(3 + 5 * len(metrics), 1.5 + 0.3 * len(comparisons)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_chart(3 + 5 * len(metrics), 1.5 + 0.3 * len(comparisons))
     for axes, metric in zip(figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0], metrics, strict=True):
         for place, each in enumerate(comparisons):
             _draw_finding(axes, place, each, metric, comparisons[0].entry)

@@ -1,8 +1,6 @@
 """The vanishing gradient, measured: what reaches the first position of a sequence, by its length."""
 
-import io
 import math
-import os
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +12,7 @@ from torch import nn
 
 from ..configuration_vanilla_transformer import VanillaTransformerConfig
 from ..encoder import Encoder
-from .charts import DPI, new_chart
+from .charts import check_ending, new_chart, save_chart
 from .planning import format_table
 from .recurrent_configuration import RecurrentConfig
 from .recurrent_stacks import RecurrentEncoder
@@ -190,9 +188,7 @@ def plot_gradients(found: Sequence[GradientNorms], path: str | Path) -> None:
         ValueError: matplotlib is not installed, or the name has another ending.
         OSError: it cannot be written.
     """
-    target = Path(path)
-    if target.suffix not in (".png", ".svg"):
-        raise ValueError(f"{path}: a picture ends in .png or .svg")
+    check_ending(path)
     figure = new_chart(8, 5)
     axes = figure.subplots()
     for each in found:
@@ -202,8 +198,4 @@ def plot_gradients(found: Sequence[GradientNorms], path: str | Path) -> None:
     axes.set_ylim(bottom=max(axes.get_ylim()[0], 1e-40))
     axes.grid(alpha=0.3)
     axes.legend()
-    picture = io.BytesIO()
-    figure.savefig(picture, format=target.suffix[1:], dpi=DPI)
-    partial = target.with_name(f".{target.name}.partial")
-    partial.write_bytes(picture.getbuffer())
-    os.replace(partial, target)
+    save_chart(figure, path)

@@ -1,7 +1,5 @@
 """SCAN, commands and the actions they mean, split by length: does a model generalise to longer outputs than it saw?"""
 
-import io
-import os
 import random
 import re
 from collections.abc import Mapping, Sequence
@@ -10,7 +8,7 @@ from pathlib import Path
 
 from ..data.text_files import read_lines
 from ..interop.output_folder import output_folder
-from .charts import DPI, new_chart
+from .charts import check_ending, new_chart, save_chart
 from .planning import format_table
 
 # Lake and Baroni, 2018, cut at 22; Newman et al., 2020, and Csordás et al., 2021, at others too.
@@ -185,9 +183,7 @@ def draw_accuracy(accuracies: Sequence[LengthAccuracy], path: str | Path) -> Non
         OSError: the picture cannot be written.
         ValueError: matplotlib is not installed, or the name has another ending.
     """
-    target = Path(path)
-    if target.suffix not in (".png", ".svg"):
-        raise ValueError(f"{path}: a picture ends in .png or .svg")
+    check_ending(path)
     figure = new_chart(7, 4)
     axes = figure.subplots()
     for each in accuracies:
@@ -196,8 +192,4 @@ def draw_accuracy(accuracies: Sequence[LengthAccuracy], path: str | Path) -> Non
     axes.set(xlabel="actions of the right output", ylabel="exact match, %", ylim=(-3, 103))
     axes.grid(alpha=0.3)
     axes.legend(title="and over all lengths", fontsize=8)
-    picture = io.BytesIO()
-    figure.savefig(picture, format=target.suffix[1:], dpi=DPI)
-    partial = target.with_name(f".{target.name}.partial")
-    partial.write_bytes(picture.getbuffer())
-    os.replace(partial, target)
+    save_chart(figure, path)
