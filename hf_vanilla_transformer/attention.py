@@ -89,21 +89,21 @@ class MultiHeadAttention(nn.Module):
 
     def __init__(self, config: VanillaTransformerConfig, layer_idx: int | None = None, is_causal: bool = False) -> None:
         super().__init__()
-        assert config.d_k is not None  # the config resolves both
+        assert config.d_k is not None  # the config resolves all three
         assert config.d_v is not None
+        assert config.num_key_value_heads is not None
         self.config = config
         self.layer_idx = layer_idx
         # transformers treats a module without this attribute as causal.
         self.is_causal = is_causal
-        num_key_value_heads = config.num_key_value_heads or config.num_heads
-        self.num_key_value_groups = config.num_heads // num_key_value_heads  # a name that transformers reads
+        self.num_key_value_groups = config.num_heads // config.num_key_value_heads  # a name that transformers reads
         self.d_k, self.d_v = config.d_k, config.d_v
         self.scaling = config.d_k**-0.5
         self.attention_dropout = config.attention_dropout
         bias = config.attention_bias
         self.q_proj = nn.Linear(config.d_model, config.num_heads * config.d_k, bias=bias)
-        self.k_proj = nn.Linear(config.d_model, num_key_value_heads * config.d_k, bias=bias)
-        self.v_proj = nn.Linear(config.d_model, num_key_value_heads * config.d_v, bias=bias)
+        self.k_proj = nn.Linear(config.d_model, config.num_key_value_heads * config.d_k, bias=bias)
+        self.v_proj = nn.Linear(config.d_model, config.num_key_value_heads * config.d_v, bias=bias)
         self.out_proj = nn.Linear(config.num_heads * config.d_v, config.d_model, bias=bias)
 
     def forward(
@@ -329,6 +329,25 @@ def additive_mask(may_attend: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """
     lowest = torch.full((), torch.finfo(dtype).min, dtype=dtype, device=may_attend.device)
     return torch.where(may_attend, torch.zeros((), dtype=dtype, device=may_attend.device), lowest)
+
+
+def add_bias(attention_mask: torch.Tensor | None, bias: torch.Tensor) -> torch.Tensor:
+    """Adds a bias to a mask of numbers; what is masked stays finite, and masked.
+
+    Args:
+        attention_mask: (B or 1, H or 1, T, L), the lowest finite number where a query may not attend, or False;
+            None if it may attend everywhere.
+        bias: (B or 1, H or 1, T, L) numbers, which may be a mask themselves.
+
+    Returns:
+        (B or 1, H or 1, T, L) numbers.
+    """
+    if attention_mask is None:
+        return bias
+    if attention_mask.dtype == torch.bool:
+        attention_mask = additive_mask(attention_mask, bias.dtype)
+    biased = attention_mask + bias.to(attention_mask.dtype)
+    return biased.clamp(min=torch.finfo(attention_mask.dtype).min)
 
 
 def split_heads(states: torch.Tensor, width: int) -> torch.Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .attention import additive_mask
+from .attention import add_bias, additive_mask
 from .configuration_vanilla_transformer import VanillaTransformerConfig
 
 
@@ -69,12 +69,7 @@ class LocalPattern(FullPattern):
         """Masks what `may_attend` excludes; returns (B or 1, 1, T, L) numbers."""
         assert key_positions is not None  # `reads_keys`
         allowed = self.may_attend(query_positions.unsqueeze(-1), key_positions.unsqueeze(-2)).unsqueeze(1)
-        pattern = additive_mask(allowed, dtype)
-        if attention_mask is None:
-            return pattern
-        if attention_mask.dtype == torch.bool:
-            attention_mask = additive_mask(attention_mask, dtype)
-        return torch.minimum(attention_mask, pattern)
+        return add_bias(attention_mask, additive_mask(allowed, dtype))
 
     def may_attend(self, queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
         """Whether a query at one position may attend to a key at another.

@@ -5,9 +5,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from .attention import MultiHeadAttention
+from .attention import MultiHeadAttention, add_bias
 from .configuration_vanilla_transformer import VanillaTransformerConfig
-from .positions_relative import add_bias
 
 
 class RotaryAttention(MultiHeadAttention):

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .attention import additive_mask
+from .attention import add_bias
 from .configuration_vanilla_transformer import VanillaTransformerConfig
 
 
@@ -198,25 +198,6 @@ def relative_positions(query_positions: torch.Tensor, key_positions: torch.Tenso
     """
     assert key_positions is not None  # `reads_keys`
     return key_positions.unsqueeze(-2) - query_positions.unsqueeze(-1)
-
-
-def add_bias(attention_mask: torch.Tensor | None, bias: torch.Tensor) -> torch.Tensor:
-    """Adds a bias to a mask of numbers; what is masked stays finite, and masked.
-
-    Args:
-        attention_mask: (B or 1, H or 1, T, L), the lowest finite number where a query may not attend, or False;
-            None if it may attend everywhere.
-        bias: (B or 1, H, T, L).
-
-    Returns:
-        (B or 1, H, T, L) numbers.
-    """
-    if attention_mask is None:
-        return bias
-    if attention_mask.dtype == torch.bool:
-        attention_mask = additive_mask(attention_mask, bias.dtype)
-    biased = attention_mask + bias.to(attention_mask.dtype)
-    return biased.clamp(min=torch.finfo(attention_mask.dtype).min)
 
 
 def alibi_slopes(num_heads: int, device: torch.device | str | None = None) -> torch.Tensor:

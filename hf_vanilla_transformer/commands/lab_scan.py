@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..data.text_files import read_lines
-from ..inference import load_translator, run_as_filter, translate
+from ..inference import load_translator, open_output, run_as_filter, translate
 from ..inference.one_line_parser import OneLineParser
 from ..lab.scan import CUTOFFS, accuracy_by_length, accuracy_table, draw_accuracy, write_length_splits
 from .shared_options import add_batch_tokens_option, add_device_options
@@ -78,6 +78,7 @@ def _score(args: argparse.Namespace) -> None:
     print(accuracy_table(found))
     if args.output:
         counts = {each.name: {"total": each.total, "by_length": each.by_length} for each in found}
-        Path(args.output).write_text(json.dumps(counts, indent=1) + "\n", encoding="utf-8")
+        with open_output(args.output) as file:
+            file.write(json.dumps(counts, indent=1) + "\n")
     if args.plot:
         draw_accuracy(found, args.plot)

@@ -81,13 +81,13 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
 
 
 def read_test_sets(args: argparse.Namespace) -> list[EvaluationSet]:
-    """Reads what to choose on.
+    """Reads the sources and references that the options of `add_text_options` name.
 
     Args:
         args: the options.
 
     Returns:
-        The validation sets.
+        The sets: one for each of `--test_set`, or one of files.
 
     Raises:
         OSError: a file or test set is not there.

@@ -134,7 +134,7 @@ def _require_support(config: VanillaTransformerConfig) -> None:
     fits = {
         "norm": ("layer_norm",),
         "feed_forward": ("plain",),
-        "num_key_value_heads": (None, config.num_heads),
+        "num_key_value_heads": (config.num_heads,),
         "position_encoding": ("sinusoidal", "learned", "none"),
         "attention_pattern": ("full",),
     }

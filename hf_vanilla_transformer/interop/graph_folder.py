@@ -140,7 +140,7 @@ def add_companions(
     text = README.format(
         format="ONNX" if is_onnx else "torch.export",
         suffix=suffix,
-        heads=config.num_key_value_heads or config.num_heads,
+        heads=config.num_key_value_heads,
         d_k=config.d_k,
         d_v=config.d_v,
         dtype=str(model.dtype).removeprefix("torch."),

@@ -97,13 +97,14 @@ def training_flops(config: VanillaTransformerConfig, sentences: int, source_leng
     """
     assert config.d_k is not None
     assert config.d_v is not None
+    assert config.num_key_value_heads is not None
     width, inner, head = config.d_model, config.d_ff, config.d_k + config.d_v
     source, target = sentences * source_length, sentences * target_length
     # For a token, W^Q and W^O, and W^K and W^V of all heads; for a pair of positions, Q K^T and its product with V.
     one_pair = config.num_heads * head
     queries_and_outputs, keys_and_values = (
         width * one_pair,
-        width * (config.num_key_value_heads or config.num_heads) * head,
+        width * config.num_key_value_heads * head,
     )
     feed_forward = (3 if config.feed_forward == "gated" else 2) * width * inner
     encoder = source * (queries_and_outputs + keys_and_values + source_length * one_pair + feed_forward)
@@ -147,11 +148,12 @@ def activation_bytes(config: VanillaTransformerConfig, source_tokens: int, targe
     """
     assert config.d_k is not None
     assert config.d_v is not None
+    assert config.num_key_value_heads is not None
     # A gated network keeps the gate, the other factor, and their product.
     width, inner = config.d_model, config.d_ff * (3 if config.feed_forward == "gated" else 1)
     product, norm = (2, 4) if bf16 else (4, 4)
     queries, outputs = config.num_heads * config.d_k, config.num_heads * config.d_v
-    stored = (config.num_key_value_heads or config.num_heads) * (config.d_k + config.d_v)
+    stored = config.num_key_value_heads * (config.d_k + config.d_v)
     mask = width if config.dropout else 0
     # In fp32 the output of a normalisation is at once the input of what follows, and counted there.
     self_attention = product * (width + queries + outputs + stored) + norm * width + mask
