@@ -5,7 +5,8 @@ wordpiece  is as in BERT: words end at whitespace and punctuation. It cannot be 
            whitespace there was and of which kind, which punctuation marks touched their neighbours, and each word of
            more than 100 characters or with a character that the training text does not have: it becomes <unk>.
 
---source_units and --target_units are for words rather than sentences, such as spelling and pronunciation:
+--source_units lowercase_bpe is bpe that reads sources in lower case and targets as they are, for little text.
+--source_units and --target_units are otherwise for words rather than sentences, such as spelling and pronunciation:
 characters      each character is a token
 nfd_characters  likewise, in Unicode's form NFD: letters and marks apart, Korean as jamo; decoding composes them
 words           what stands between whitespace, such as phones
@@ -19,12 +20,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..data.corpora import TextFormat
+from ..data.lowercase_bpe import train_lowercase_bpe
 from ..data.tokenization import save_tokenizer, tokenizer_statistics, train_tokenizer
 from ..data.unit_tokenizer import UNITS, pairs_of_files, train_unit_tokenizer
 from ..inference.one_line_parser import OneLineParser
 from ..inference.pipes import run_as_filter
 from ..interop.output_folder import output_folder
 from ..tokenization_tags import tag_tokens
+
+_LOWERCASE = "lowercase_bpe"
 
 EXAMPLE = """
 examples, one vocabulary for English and German:
@@ -64,7 +68,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     add("--lowercase", action="store_true", help="lower-case all text; decoding then gives lower case")
     sentinels = "special tokens <sentinel_0> ... to add, for pretraining by span corruption; 100 will do"
     add("--num_sentinels", type=int, default=0, metavar="N", help=sentinels)
-    add("--source_units", choices=UNITS, help="cut sources so, instead of --model, see above")
+    add("--source_units", choices=[_LOWERCASE, *UNITS], help="cut sources so, instead of --model, see above")
     add("--target_units", choices=UNITS, help="likewise for targets (default: as sources)")
     tags = "special tokens that may stand in front of a source, such as 2de for <2de>"
     add("--tags", nargs="+", default=[], metavar="TAG", help=tags)
@@ -73,6 +77,8 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     args = parser.parse_args(argv)
     if args.source_units is None and args.target_units is not None:
         parser.error("--target_units needs --source_units")
+    if args.source_units == _LOWERCASE and args.target_units is not None:
+        parser.error(f"--target_units has no effect with --source_units {_LOWERCASE}, whose targets are bpe")
     if args.source_units is not None and (args.lowercase or args.model != "bpe"):
         parser.error("--model and --lowercase have no effect with --source_units")
 
@@ -81,7 +87,10 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         with output_folder(args.output_dir, args.overwrite) as folder:
             options: dict[str, Any] = {"vocab_size": args.vocab_size, "num_sentinels": args.num_sentinels}
             options["tags"] = [token for tag in args.tags for token in tag_tokens(tag)]
-            if args.source_units is not None:
+            if args.source_units == _LOWERCASE:
+                rows = pairs_of_files(args.files, same_units=False, text_format=text_format)
+                tokenizer = train_lowercase_bpe(rows, show_progress=sys.stderr.isatty(), **options)
+            elif args.source_units is not None:
                 units = (args.source_units, args.target_units or args.source_units)
                 pairs = pairs_of_files(args.files, units[0] == units[1], text_format)
                 tokenizer = train_unit_tokenizer(pairs, source_units=units[0], target_units=units[1], **options)

@@ -2,32 +2,26 @@
 
 import json
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.utils import logging
 
-from ..tokenization_ids import SENTINEL, SPECIAL_TOKENS, UNK, text_to_ids
+from ..tokenization_ids import SENTINEL, SPECIAL_TOKENS, text_to_ids
 from .corpora import Corpus, TextFormat, read_corpora
 from .special_tokens import special_tokens_of, wrap_backend
+from .subwords import TRAINERS, TrainingText, warn_if_smaller
 from .text_files import read_lines, require_text_file
 
 logger = logging.get_logger(__name__)
-
-_CONTINUATION = "##"
-_LONGEST_WORDPIECE_WORD = 100  # characters
 
 # Files that are text to look at, but of which the syntax would be learned too.
 _NOT_PLAIN = {".json", ".csv", ".xml", ".tmx", ".parquet", ".arrow", ".zip", ".bz2", ".xz", ".zst"}
 
 _PAIRS = TextFormat()
-
-# Reads the training text from its beginning, and may be called again.
-_Corpus = Callable[[], Iterator[str]]
 
 
 def train_tokenizer(
@@ -97,19 +91,14 @@ def train_tokenizer(
         >>> tokenizer.decode(tokenizer("a dog").input_ids)
         'a dog</s>'
     """
-    if model not in _TRAINERS:
-        raise ValueError(f"`model`={model!r} is not known; allowed: {', '.join(map(repr, _TRAINERS))}")
+    if model not in TRAINERS:
+        raise ValueError(f"`model`={model!r} is not known; allowed: {', '.join(map(repr, TRAINERS))}")
     if output_dir is not None and Path(output_dir).exists() and not Path(output_dir).is_dir():
         raise NotADirectoryError(f"`output_dir`={output_dir} is a file; give a folder, or a name that is free")
     special_tokens = special_tokens_of(num_sentinels, tags)
     corpus = _corpus(files, texts, model, text_format)
-    backend = _TRAINERS[model](corpus, vocab_size, special_tokens, lowercase, min_frequency, show_progress)
-    learned = backend.get_vocab_size()
-    if learned < vocab_size:
-        logger.warning(
-            f"the vocabulary has {learned} tokens instead of the {vocab_size} asked for: "
-            f"no other pair of tokens meets at least {min_frequency} times in the training text"
-        )
+    backend = TRAINERS[model](corpus, vocab_size, special_tokens, lowercase, min_frequency, show_progress)
+    warn_if_smaller(backend, vocab_size, min_frequency)
     tokenizer = wrap_backend(backend, special_tokens, model_max_length)
     if output_dir is not None:
         save_tokenizer(tokenizer, output_dir)
@@ -210,105 +199,9 @@ def tokenizer_statistics(
     return TokenizerStatistics(len(paths), lines, len(sample), tokens / len(sample), tokens / words)
 
 
-def _train_bpe(
-    corpus: _Corpus,
-    vocab_size: int,
-    special_tokens: list[str | AddedToken],
-    lowercase: bool,
-    min_frequency: int,
-    show_progress: bool,
-) -> Tokenizer:
-    bytes_as_characters = pre_tokenizers.ByteLevel.alphabet()
-    _require_room(vocab_size, len(special_tokens), len(bytes_as_characters), "the 256 bytes")
-    backend = Tokenizer(models.BPE())
-    if lowercase:
-        backend.normalizer = normalizers.Lowercase()
-    # The regex parts letters from signs before anything is merged, so no merge can spell a special token, which has
-    # both. One that did would get the id of the special token.
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-    backend.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        min_frequency=min_frequency,
-        special_tokens=special_tokens,
-        initial_alphabet=bytes_as_characters,
-        show_progress=show_progress,
-    )
-    backend.train_from_iterator(corpus(), trainer)
-    return backend
-
-
-def _train_wordpiece(
-    corpus: _Corpus,
-    vocab_size: int,
-    special_tokens: list[str | AddedToken],
-    lowercase: bool,
-    min_frequency: int,
-    show_progress: bool,
-) -> Tokenizer:
-    # Makes a word of each punctuation mark, so that no word can spell a special token, or begin with "##".
-    splitter = pre_tokenizers.BertPreTokenizer()
-    normalizer = normalizers.Lowercase() if lowercase else None
-
-    characters: set[str] = set()
-    for text in corpus():
-        characters.update(text)
-    if normalizer is not None:
-        characters = {lower for character in characters for lower in normalizer.normalize_str(character)}
-    alphabet = sorted(character for character in characters if splitter.pre_tokenize_str(character))
-    inside_words = [character for character in alphabet if len(splitter.pre_tokenize_str(f"a{character}a")) == 1]
-    _require_room(
-        vocab_size,
-        len(special_tokens),
-        len(alphabet) + len(inside_words),
-        f"{len(alphabet)} characters, {len(inside_words)} of them in a second form inside words,",
-    )
-
-    def backend_of(model: models.WordPiece) -> Tokenizer:
-        backend = Tokenizer(model)
-        if normalizer is not None:
-            backend.normalizer = normalizer
-        backend.pre_tokenizer = splitter
-        backend.decoder = decoders.WordPiece(prefix=_CONTINUATION, cleanup=False)
-        return backend
-
-    # The trainer numbers "##" tokens in an order that changes from run to run, and breaks ties by number. Those that
-    # are given as special tokens keep their order; the vocabulary then goes to a tokenizer where they are not special.
-    # That also gives every letter both forms, the inner one too where the training text has it only first.
-    learner = backend_of(models.WordPiece(unk_token=UNK))
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=vocab_size,
-        min_frequency=min_frequency,
-        special_tokens=[*special_tokens, *(_CONTINUATION + character for character in inside_words)],
-        continuing_subword_prefix=_CONTINUATION,
-        show_progress=show_progress,
-    )
-    learner.train_from_iterator(corpus(), trainer)
-    model = models.WordPiece(
-        learner.get_vocab(),
-        unk_token=UNK,
-        max_input_chars_per_word=_LONGEST_WORDPIECE_WORD,
-        continuing_subword_prefix=_CONTINUATION,
-    )
-    backend = backend_of(model)
-    backend.add_special_tokens(special_tokens)
-    return backend
-
-
-_TRAINERS = {"bpe": _train_bpe, "wordpiece": _train_wordpiece}
-
-
-def _require_room(vocab_size: int, num_special: int, num_others: int, others: str) -> None:
-    if vocab_size < num_special + num_others:
-        raise ValueError(
-            f"`vocab_size`={vocab_size} is too small: {others} and the {num_special} special tokens need "
-            f"at least {num_special + num_others}"
-        )
-
-
 def _corpus(
     files: str | Path | Iterable[str | Path] | None, texts: Iterable[str] | None, model: str, text_format: TextFormat
-) -> _Corpus:
+) -> TrainingText:
     if (files is None) == (texts is None):
         raise ValueError("give the training text either as `files` or as `texts`, and not both")
     if files is not None:
@@ -318,7 +211,7 @@ def _corpus(
     if isinstance(texts, str):
         raise TypeError("`texts` is one string; give a list or an iterator of strings")
     # Only WordPiece reads its text twice, and an iterator can be read once.
-    return partial(_strings, list(texts) if model == "wordpiece" else texts)
+    return partial(checked_strings, list(texts) if model == "wordpiece" else texts)
 
 
 def usable_paths(files: str | Path | Iterable[str | Path]) -> list[Path]:
@@ -370,7 +263,19 @@ def _lines(paths: list[Path], text_format: TextFormat) -> Iterator[tuple[str, bo
             raise ValueError(f"{path}: all of its {count} lines are blank" if count else f"{path}: the file is empty")
 
 
-def _strings(texts: Iterable[str]) -> Iterator[str]:
+def checked_strings(texts: Iterable[str]) -> Iterator[str]:
+    """Yields texts to learn from, and makes sure that they are texts.
+
+    Args:
+        texts: strings.
+
+    Yields:
+        The same.
+
+    Raises:
+        TypeError: one is not a string; the message says which.
+        ValueError: one is not valid Unicode, or all are blank.
+    """
     count, has_text = 0, False
     for count, text in enumerate(texts, start=1):
         if not isinstance(text, str):
@@ -390,6 +295,7 @@ def _strings(texts: Iterable[str]) -> Iterator[str]:
 __all__ = [
     "SPECIAL_TOKENS",
     "TokenizerStatistics",
+    "checked_strings",
     "save_tokenizer",
     "sentinel_ids",
     "tokenizer_statistics",

@@ -74,9 +74,12 @@ def check_units(args: Any) -> None:
     if set(units.values()) == {"bpe"}:
         return
     said = ", ".join(f"{name}={value}" for name, value in units.items())
-    if "bpe" in units.values():
+    is_bpe = units == {"source_units": "lowercase_bpe", "target_units": "bpe"}
+    if "lowercase_bpe" in units.values() and not is_bpe:
+        raise ValueError(f"{said}: lowercase_bpe is for sources, and goes with target_units=bpe")
+    if "bpe" in units.values() and not is_bpe:
         raise ValueError(f"{said}: bpe is one vocabulary for both sides; give both, or neither")
-    if args.bpe_dropout:
+    if args.bpe_dropout and not is_bpe:
         raise ValueError(f"bpe_dropout={args.bpe_dropout} is for bpe, and not for {said}")
     if args.objective == "span_corruption" and len(set(units.values())) > 1:
         raise ValueError(f"{said}: span_corruption has one text, which is cut in one way; give one value for both")

@@ -16,7 +16,7 @@ from .validation_metrics import DEFAULT, check_validation_metrics, is_better_hig
 
 Objective = Literal["translation", "span_corruption"]
 FinalWeights = Literal["last", "best", "average", "ema"]
-Units = Literal["bpe", "characters", "nfd_characters", "words"]
+Units = Literal["bpe", "lowercase_bpe", "characters", "nfd_characters", "words"]
 
 
 def _loader_workers() -> int:
@@ -117,13 +117,15 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
     source_units: Units = field(
         default="bpe",
         metadata={
-            "help": "What a tokenizer that is trained cuts sources into: bpe (byte-level), characters, nfd_characters "
-            "(letters and their marks apart, Korean as jamo; decoding composes them), or words: units that the text "
-            "gives, separated by spaces, such as phones."
+            "help": "What a tokenizer that is trained cuts sources into: bpe (byte-level), lowercase_bpe (likewise, in "
+            "lower case, with targets as they are), characters, nfd_characters (letters and their marks apart, Korean "
+            "as jamo; decoding composes them), or words: units that the text gives, separated by spaces, such as "
+            "phones."
         },
     )
     target_units: Units = field(
-        default="bpe", metadata={"help": "Likewise for targets; bpe is one vocabulary for both sides (§5.1)."}
+        default="bpe",
+        metadata={"help": "Likewise for targets; bpe, of either kind, is one vocabulary for both sides (§5.1)."},
     )
     num_sentinels: int = field(
         default=0, metadata={"help": "Sentinel tokens of a tokenizer that is trained; span_corruption needs some."}

@@ -37,7 +37,7 @@ OPTION_GROUPS: dict[str, dict[str, str | None]] = {
     "tokenizer and batches": {
         "tokenizer_name_or_path": None,
         "vocab_size": "Tokens, or the most of them, of a vocabulary that is trained.",
-        "source_units": "Of such a vocabulary: bpe, characters, nfd_characters, words.",
+        "source_units": "Of such a vocabulary: bpe, lowercase_bpe, characters, nfd_characters, words.",
         "target_units": "Likewise for targets; bpe is for both sides.",
         "num_sentinels": None,
         "max_tokens": None,

@@ -17,6 +17,7 @@ from transformers.utils import logging
 
 from ..data.added_tokens import add_tokens_to
 from ..data.corpora import Corpus, Share, TextFormat, read_corpora
+from ..data.lowercase_bpe import train_lowercase_bpe
 from ..data.rows import Row
 from ..data.streaming import corpus_shares
 from ..data.tokenization import save_tokenizer, train_tokenizer
@@ -175,6 +176,8 @@ def _trained_tokenizer(
     if args.source_units == "bpe":
         texts = (row[side] for row in rows for side in ("source", "target") if side in row)
         tokenizer = train_tokenizer(texts=texts, show_progress=show_progress, **options)
+    elif args.source_units == "lowercase_bpe":
+        tokenizer = train_lowercase_bpe(rows, show_progress=show_progress, **options)
     else:
         units = (args.source_units, args.target_units)
         tokenizer = train_unit_tokenizer(rows, source_units=units[0], target_units=units[1], **options)
