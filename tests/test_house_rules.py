@@ -24,6 +24,7 @@ SCRIPTS = sorted((PROJECT / "scripts").glob("*.py"))
 LAYERS = [
     {"configuration_variants"},
     {"configuration_vanilla_transformer", "modeling_compatibility", "decoding_config"},
+    {"configuration_encoder_only"},
     {"embeddings", "attention", "dropout", "norms", "positions", "loss", "decoding_rules", "tokenization_ids"},
     {
         "positions_relative",
@@ -36,13 +37,14 @@ LAYERS = [
     {"attention_relative", "translation_pieces", "tokenization_vanilla_transformer"},
     {"decoding_cache", "modeling_views", "decoding_projection", "decoding_self_check", "decoding_steps"},
     {"feed_forward", "decoding_sampling", "translation_scoring"},
-    {"encoder"},
+    {"encoder", "modeling_loss"},
+    {"encoder_heads"},
     {"decoder"},
     {"decoding_incremental"},
     {"decoding"},
     {"translation_batches"},
     {"translation_pipeline"},
-    {"modeling_vanilla_transformer"},
+    {"modeling_vanilla_transformer", "modeling_encoder_only"},
 ]
 
 
