@@ -336,12 +336,11 @@ class VanillaTransformerForTokenClassification(_Classifier):
             return_dict=True,
             **kwargs,
         )
-        logits = self.classifier(self.dropout(outputs.last_hidden_state))
+        hidden_states = self.dropout(outputs.last_hidden_state)
+        logits = self.classifier(hidden_states)
         loss = None
         if labels is not None:
-            loss, _ = mean_token_loss(
-                self.classifier, outputs.last_hidden_state, labels, logits, 0.0, num_items_in_batch
-            )
+            loss, _ = mean_token_loss(self.classifier, hidden_states, labels, logits, 0.0, num_items_in_batch)
         return TokenClassifierOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )

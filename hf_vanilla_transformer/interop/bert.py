@@ -16,7 +16,7 @@ from ..modeling_encoder_only import (
     VanillaTransformerForSequenceClassification,
     VanillaTransformerForTokenClassification,
 )
-from .checkpoints import build, errors_name, find, read_folder, read_json, reason_of
+from .checkpoints import PROJECTION, PROJECTION_BIAS, build, errors_name, find, read_folder, read_json, reason_of
 
 logger = logging.get_logger(__name__)
 
@@ -143,11 +143,14 @@ def _load(folder: str | Path) -> VanillaTransformerEncoderPreTrainedModel:
     fields: dict[str, Any] = {ours: getattr(config, theirs) for ours, theirs in BERT_FIELDS.items()}
     places = {}
     if model_class is VanillaTransformerForMaskedLM:
-        words, projection = "bert.embeddings.word_embeddings.weight", "cls.predictions.decoder.weight"
-        places["lm_head.weight"] = words if config.tie_word_embeddings else projection
-        places["lm_head.bias"] = find(
-            tensors, "bias of the pre-softmax projection", "cls.predictions.bias", "cls.predictions.decoder.bias"
-        )
+        # Of the two biases, BERT adds the second; where its embeddings are tied, it is the first.
+        biases = ["cls.predictions.bias", "cls.predictions.decoder.bias"]
+        if config.tie_word_embeddings:
+            places[PROJECTION] = "bert.embeddings.word_embeddings.weight"
+        else:
+            places[PROJECTION] = "cls.predictions.decoder.weight"
+            biases.reverse()
+        places[PROJECTION_BIAS] = find(tensors, "bias of the pre-softmax projection", *biases)
         fields |= {"masked_lm_head": "transform", "final_logits_bias": True}
     return build(
         {
