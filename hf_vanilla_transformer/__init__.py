@@ -10,6 +10,7 @@ groups, each to be read in this order:
   `attention_patterns`;
 - the whole model: `configuration_vanilla_transformer`, `modeling_vanilla_transformer`, and what that stands on,
   `modeling_*`;
+- its left half alone, as BERT is: `configuration_encoder_only`, `modeling_encoder_only`, `encoder_heads`;
 - text as tokens (§5.1): `tokenization_*`;
 - from logits to tokens (§6.1): `decoding`, which is behind `generate()`, and `decoding_*`: the search, its rules, its
   steps, the decoder position by position, the cache;
@@ -19,9 +20,25 @@ Everything else lives in sub-packages: `data`, `training`, `inference`, `evaluat
 and `commands`, which are the verbs of `vanilla-transformer`.
 """
 
-from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoTokenizer, pipelines
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+    pipelines,
+)
 
+from .configuration_encoder_only import VanillaTransformerEncoderConfig
 from .configuration_vanilla_transformer import PRESETS, VanillaTransformerConfig
+from .modeling_encoder_only import (
+    VanillaTransformerEncoderModel,
+    VanillaTransformerForMaskedLM,
+    VanillaTransformerForSequenceClassification,
+    VanillaTransformerForTokenClassification,
+)
 from .modeling_vanilla_transformer import (
     VanillaTransformerForConditionalGeneration,
     VanillaTransformerModel,
@@ -37,6 +54,15 @@ AutoConfig.register(VanillaTransformerConfig.model_type, VanillaTransformerConfi
 AutoModel.register(VanillaTransformerConfig, VanillaTransformerModel, exist_ok=True)
 AutoModelForSeq2SeqLM.register(VanillaTransformerConfig, VanillaTransformerForConditionalGeneration, exist_ok=True)
 AutoTokenizer.register(VanillaTransformerConfig, fast_tokenizer_class=VanillaTransformerTokenizer, exist_ok=True)
+AutoConfig.register(VanillaTransformerEncoderConfig.model_type, VanillaTransformerEncoderConfig, exist_ok=True)
+for _auto_class, _model_class in (
+    (AutoModel, VanillaTransformerEncoderModel),
+    (AutoModelForMaskedLM, VanillaTransformerForMaskedLM),
+    (AutoModelForSequenceClassification, VanillaTransformerForSequenceClassification),
+    (AutoModelForTokenClassification, VanillaTransformerForTokenClassification),
+):
+    _auto_class.register(VanillaTransformerEncoderConfig, _model_class, exist_ok=True)
+AutoTokenizer.register(VanillaTransformerEncoderConfig, fast_tokenizer_class=VanillaTransformerTokenizer, exist_ok=True)
 pipelines.PIPELINE_REGISTRY.register_pipeline("translation", TranslationPipeline, AutoModelForSeq2SeqLM, type="text")
 # What is in here is refused, whatever is registered. It is no part of transformers' interface, and may go.
 getattr(pipelines, "REMOVED_TASKS", {}).pop("translation", None)
@@ -48,7 +74,12 @@ __all__ = [
     "PRESETS",
     "TranslationPipeline",
     "VanillaTransformerConfig",
+    "VanillaTransformerEncoderConfig",
+    "VanillaTransformerEncoderModel",
     "VanillaTransformerForConditionalGeneration",
+    "VanillaTransformerForMaskedLM",
+    "VanillaTransformerForSequenceClassification",
+    "VanillaTransformerForTokenClassification",
     "VanillaTransformerModel",
     "VanillaTransformerPreTrainedModel",
     "VanillaTransformerTokenizer",

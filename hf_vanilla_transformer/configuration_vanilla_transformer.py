@@ -114,6 +114,8 @@ class VanillaTransformerConfig(PreTrainedConfig):
         max_relative_distance: "t5_relative": distances from here on share a bucket, None means 128. "shaw_relative": k,
             beyond which distances are clipped, None means 16. Refused with other positions.
         num_relative_buckets: buckets of "t5_relative"; None means 32. Refused with other positions.
+        embedding_norm: whether a norm follows the sums of embeddings and positions, as in BERT and BART. The paper has
+            none.
         attention_pattern: which keys self-attention sees, by position: "full" (§3.2.3); "local" (§4, "restricted"),
             those at most `attention_window` away; "strided" (Child et al., 2019), also those a multiple of
             `attention_stride` away; "local_global" (Beltagy et al., 2020), also every `attention_stride`-th, which
@@ -168,6 +170,9 @@ class VanillaTransformerConfig(PreTrainedConfig):
         "decoder_ffn_dim": "d_ff",
     }
 
+    # Fields that every model of this kind has the same value of: a kind without a part has none of its fields.
+    fixed_fields: ClassVar[dict[str, Any]] = {"is_encoder_decoder": True}
+
     vocab_size: int = 37000
     source_vocab_size: int | None = None
     d_model: int = 512
@@ -192,6 +197,7 @@ class VanillaTransformerConfig(PreTrainedConfig):
     position_offset: int = 0
     scale_embeddings: bool = True
     num_learned_positions: int | None = None
+    embedding_norm: bool = False
     attention_pattern: AttentionPattern = "full"
     attention_window: int | None = None
     attention_stride: int | None = None
@@ -272,7 +278,8 @@ class VanillaTransformerConfig(PreTrainedConfig):
                 f"there is no preset {name!r};{_did_you_mean(name, PRESETS)} allowed: {', '.join(PRESETS)}"
             )
         overrides = {cls.attribute_map.get(field, field): value for field, value in overrides.items()}
-        return cls(**{**PRESETS[name], **overrides})
+        preset = {field: value for field, value in PRESETS[name].items() if field not in cls.fixed_fields}
+        return cls(**{**preset, **overrides})
 
     def validate_architecture(self) -> None:
         """Refuses values that no model can have, and values that contradict each other.
@@ -285,7 +292,7 @@ class VanillaTransformerConfig(PreTrainedConfig):
 
     def _check_sizes(self) -> None:
         for field in ("vocab_size", "d_model", "num_encoder_layers", "num_decoder_layers", "num_heads", "d_ff"):
-            self._require(field, getattr(self, field) >= 1, "an integer of at least 1")
+            self._require(field, field in self.fixed_fields or getattr(self, field) >= 1, "an integer of at least 1")
         if self.d_k is None or self.d_v is None:
             raise ValueError(
                 f"`d_model`={self.d_model} cannot be divided among `num_heads`={self.num_heads} heads; "
@@ -316,7 +323,8 @@ class VanillaTransformerConfig(PreTrainedConfig):
                     )
 
     def _check_choices(self) -> None:
-        self._require("is_encoder_decoder", self.is_encoder_decoder, "True")
+        for field, value in self.fixed_fields.items():
+            self._require(field, getattr(self, field) == value, f"{value} in a {type(self).__name__}")
         if self.activation_function not in ACT2FN:
             names = ", ".join(sorted(ACT2FN))
             hint = _did_you_mean(self.activation_function, ACT2FN)

@@ -22,7 +22,7 @@ from .encoder import final_norm, refuse_other_shape
 from .feed_forward import FEED_FORWARDS
 from .modeling_compatibility import CACHE, AnswersToBothCacheNames, recorder, strict_forward
 from .modeling_pretrained import VanillaTransformerPreTrainedModel
-from .norms import norm
+from .norms import embedding_norm, norm
 from .positions import added_positions, position_ids_from_mask, refuse_unlearned_positions
 from .positions_relative import RELATIONS
 
@@ -134,6 +134,7 @@ class Decoder(VanillaTransformerPreTrainedModel):
         super().__init__(config)
         self.embed_tokens = token_embedding(config, config.vocab_size)
         self.embed_positions = added_positions(config)
+        self.embedding_norm = embedding_norm(config)
         self.relate_positions = RELATIONS[config.position_encoding](config, is_causal=True)
         self.restrict_attention = PATTERNS[config.attention_pattern](config)
         self.reads_key_positions = self.relate_positions.reads_keys or self.restrict_attention.reads_keys
@@ -282,7 +283,7 @@ class Decoder(VanillaTransformerPreTrainedModel):
         Returns:
             (B, T, D), the input of the pre-softmax projection.
         """
-        hidden_states = self.dropout(self.embed_positions(inputs_embeds, position_ids))
+        hidden_states = self.dropout(self.embedding_norm(self.embed_positions(inputs_embeds, position_ids)))
         attention_mask = self.restrict_attention(attention_mask, position_ids, key_positions, hidden_states.dtype)
         attention_mask, positions = self.relate_positions(
             attention_mask, position_ids, key_positions, hidden_states.dtype
