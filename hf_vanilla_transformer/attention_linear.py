@@ -18,8 +18,8 @@ from .decoding_cache import RunningSums
 
 # Causal sums are kept for every so many positions: each needs as much memory as F positions' keys.
 _CHUNK = 64
-# No key weighs more than e to this number, so that sums over any length stay finite in float32.
-_HIGHEST_EXPONENT = 60.0
+# Keys weigh at least e^-60 and at most e^60, so that sums over any length are finite and above 0 in float32.
+_LARGEST_EXPONENT = 60.0
 
 
 class EluFeatures(nn.Module):
@@ -28,6 +28,9 @@ class EluFeatures(nn.Module):
     Args:
         config: the model's config.
     """
+
+    # The least denominator: a query that attends to nothing, such as padding, divides 0 by it. Gradients are finite.
+    least = 1e-30
 
     def __init__(self, config: VanillaTransformerConfig) -> None:
         super().__init__()
@@ -81,7 +84,7 @@ class RandomFeatures(EluFeatures):
         states, products = self._projected(states)
         if are_keys:
             exponents = products - states.square().sum(-1, keepdim=True) / 2
-            return exponents.clamp(max=_HIGHEST_EXPONENT).exp() * self.shape[0] ** -0.5
+            return exponents.clamp(-_LARGEST_EXPONENT, _LARGEST_EXPONENT).exp() * self.shape[0] ** -0.5
         return (products - products.detach().amax(-1, keepdim=True)).exp()
 
     def _projected(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -94,8 +97,13 @@ class CosineSineFeatures(RandomFeatures):
 
     phi(x) = (cos(w_1 . x), ..., sin(w_1 . x), ...) / sqrt(m) has the expectation phi(q) . phi(k) = exp(-|q - k|^2 / 2),
     so that keys weighted by exp(|k|^2 / 2) give softmax's attention. Estimates may be negative, and a sum of them near
-    zero, which is why Performers have positive features.
+    zero, which is why Performers have positive features: here a sum below the noise of one estimate, 1 / sqrt(m),
+    counts as that.
     """
+
+    def __init__(self, config: VanillaTransformerConfig) -> None:
+        super().__init__(config)
+        self.least = self.shape[0] ** -0.5
 
     def forward(self, states: torch.Tensor, are_keys: bool) -> torch.Tensor:
         """Maps queries or keys (..., L, d_k) to features (..., L, 2m)."""
@@ -104,7 +112,7 @@ class CosineSineFeatures(RandomFeatures):
         if not are_keys:
             return waves
         exponents = states.square().sum(-1, keepdim=True) / 2
-        return waves * exponents.clamp(max=_HIGHEST_EXPONENT).exp()
+        return waves * exponents.clamp(max=_LARGEST_EXPONENT).exp()
 
 
 FEATURE_MAPS: dict[str, type[EluFeatures]] = {
@@ -125,6 +133,7 @@ class LinearAttention(MultiHeadAttention):
         super().__init__(config, layer_idx, is_causal)
         assert config.feature_map is not None  # the config resolves it
         self.feature_map = FEATURE_MAPS[config.feature_map](config)
+        self.least = self.feature_map.least  # here too, because step-by-step decoding makes a function of the module
 
     def forward(
         self,
@@ -171,7 +180,7 @@ class LinearAttention(MultiHeadAttention):
             if attention_mask is not None:
                 keys = keys.masked_fill(~attention_mask[:, None, :, None], 0)
             sums = self._sums(queries, keys, value.to(precision), cache, has_weights)
-            heads = (sums[0] / _off_zero(sums[1])).flatten(1, 2).to(value.dtype)  # (B, H, T, d_v)
+            heads = (sums[0] / sums[1].clamp(min=self.least)).flatten(1, 2).to(value.dtype)  # (B, H, T, d_v)
             weights = self._weights(queries, keys).to(value.dtype) if has_weights else None
         return self.out_proj(heads.transpose(1, 2).flatten(2)), weights
 
@@ -202,7 +211,7 @@ class LinearAttention(MultiHeadAttention):
         products = torch.matmul(queries, keys.unsqueeze(2).transpose(-2, -1))  # (B, G, R, T, T)
         if self.is_causal:
             products = products.tril()
-        return (products / _off_zero(products.sum(-1, keepdim=True))).flatten(1, 2)
+        return (products / products.sum(-1, keepdim=True).clamp(min=self.least)).flatten(1, 2)
 
 
 def causal_sums(
@@ -226,16 +235,17 @@ def causal_sums(
         sum_j phi(q_i) . phi(k_j) v_j, (B, G, R, T, d_v), and sum_j phi(q_i) . phi(k_j), (B, G, R, T, 1).
     """
     length = queries.shape[-2]
-    # A graph for any length has chunks of one size.
-    size = _CHUNK if torch.compiler.is_compiling() else min(_CHUNK, length)
-    padding = (0, 0, 0, -length % size)
+    # A graph for any length cannot cut it into chunks, and takes time and memory quadratic in it.
+    is_one = torch.compiler.is_exporting() or length <= _CHUNK
+    size, chunks = (length, 1) if is_one else (_CHUNK, -(-length // _CHUNK))
+    padding = (0, 0, 0, chunks * size - length)
     queries, keys, values = (
-        nn.functional.pad(each, padding).unflatten(-2, (-1, size))
+        nn.functional.pad(each, padding).unflatten(-2, (chunks, size))
         for each in (queries, keys[:, :, None], values[:, :, None])
     )  # (B, G, R or 1, chunks, size, ...)
     products = torch.matmul(queries, keys.transpose(-2, -1)).tril()
     numerators, denominators = torch.matmul(products, values), products.sum(-1, keepdim=True)
-    if length > size or earlier is not None or torch.compiler.is_compiling():
+    if chunks > 1 or earlier is not None:
         sums = keys.sum(-2), torch.matmul(keys.transpose(-2, -1), values)  # (B, G, 1, chunks, F), (..., F, d_v)
         before = _read(
             queries, *(_before_each(each, None if earlier is None else earlier[i]) for i, each in enumerate(sums))
@@ -330,12 +340,6 @@ def _before_each(sums: torch.Tensor, earlier: torch.Tensor | None) -> torch.Tens
     """Sums over all chunks (B, G, 1, chunks, ...) before each, and over `earlier` (B, G, ...)."""
     first = torch.zeros_like(sums[:, :, :, 0]) if earlier is None else earlier.unsqueeze(2)
     return torch.cat([first.unsqueeze(3), sums[:, :, :, :-1]], dim=3).cumsum(3)
-
-
-def _off_zero(denominators: torch.Tensor) -> torch.Tensor:
-    """A query that attends to nothing, such as padding, divides 0 by this."""
-    tiny = torch.finfo(denominators.dtype).tiny
-    return torch.where(denominators.abs() < tiny, tiny, denominators)
 
 
 def _without_autocast(device_type: str) -> contextlib.AbstractContextManager[Any]:

@@ -155,6 +155,7 @@ class RunningSums(DynamicLayer):
         Args:
             parents: (B, K), beams of the previous position.
         """
+        parents = parents.clamp(max=self.keys.shape[1] - 1)  # one beam, the prefix, is everybody's parent
         rows = torch.arange(len(parents), device=parents.device).unsqueeze(1)
         self.keys, self.values = self.keys[rows, parents], self.values[rows, parents]
 
