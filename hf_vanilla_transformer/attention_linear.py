@@ -17,7 +17,7 @@ from .configuration_vanilla_transformer import VanillaTransformerConfig
 from .decoding_cache import RunningSums
 
 # Causal sums are kept for every so many positions: each needs as much memory as F positions' keys.
-_CHUNK = 64
+CHUNK = 64
 # Keys weigh at least e^-60 and at most e^60, so that sums over any length are finite and above 0 in float32.
 _LARGEST_EXPONENT = 60.0
 
@@ -121,6 +121,17 @@ FEATURE_MAPS: dict[str, type[EluFeatures]] = {
     "random": RandomFeatures,
     "cosine_sine": CosineSineFeatures,
 }
+
+
+def num_features(config: VanillaTransformerConfig) -> int:
+    """F, the number of features of a query or key.
+
+    Args:
+        config: of a model with linear attention.
+    """
+    assert config.d_k is not None  # the config resolves it
+    directions = config.num_random_features or config.d_k
+    return 2 * directions if config.feature_map == "cosine_sine" else directions
 
 
 class LinearAttention(MultiHeadAttention):
@@ -236,8 +247,8 @@ def causal_sums(
     """
     length = queries.shape[-2]
     # A graph for any length cannot cut it into chunks, and takes time and memory quadratic in it.
-    is_one = torch.compiler.is_exporting() or length <= _CHUNK
-    size, chunks = (length, 1) if is_one else (_CHUNK, -(-length // _CHUNK))
+    is_one = torch.compiler.is_exporting() or length <= CHUNK
+    size, chunks = (length, 1) if is_one else (CHUNK, -(-length // CHUNK))
     padding = (0, 0, 0, chunks * size - length)
     queries, keys, values = (
         nn.functional.pad(each, padding).unflatten(-2, (chunks, size))
