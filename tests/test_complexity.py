@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from hf_vanilla_transformer.lab import complexity
+from hf_vanilla_transformer.lab import complexity, complexity_layers
 from hf_vanilla_transformer.lab.complexity import (
     LENGTHS,
     MODES,
@@ -69,7 +69,7 @@ def test_every_cell_is_measured_in_its_order(monkeypatch):
 
 def test_compiled_layers_are_measured_forward_and_without_memory(monkeypatch):
     monkeypatch.setattr(complexity, "_in_a_fresh_process", lambda name, mode, length, *_: 1)
-    monkeypatch.setattr(torch, "compile", lambda function: function)
+    monkeypatch.setattr(complexity_layers._Windowed, "forward", lambda self, states: states)
     steps = []
     layers = [WINDOWED, LINEAR, CAUSAL]
     measured = measure_complexity(8, 2, [2, 3, 5], repeats=1, layers=layers, step=lambda: steps.append(1))

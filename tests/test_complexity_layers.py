@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.nn.attention.flex_attention import flex_attention
 from torch.utils.flop_counter import FlopCounterMode
 
 from hf_vanilla_transformer.lab.complexity_layers import (
@@ -35,10 +36,11 @@ def test_both_attentions_are_one_layer():
     torch.testing.assert_close(eager(states), fused(states))
 
 
-def test_the_window_is_attention_with_a_mask(monkeypatch):
-    monkeypatch.setattr(torch, "compile", lambda function: function)
+@pytest.mark.slow  # some seconds: even uncompiled, flex attention is traced
+def test_the_window_is_attention_with_a_mask():
     length = 200
     windowed, full = (LAYER_TYPES[name].make(16, 4).eval() for name in (WINDOWED, SDPA))
+    windowed.compiled = flex_attention
     full.load_state_dict(windowed.state_dict())
     states, places = torch.randn(1, length, 16), torch.arange(length)
     mask = ((places[:, None] - places[None]).abs() <= WINDOW)[None, None]

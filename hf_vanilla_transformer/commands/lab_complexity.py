@@ -14,7 +14,7 @@ from ..lab.charts import new_chart
 from ..lab.complexity import LENGTHS, measure_complexity, measured_steps
 from ..lab.complexity_layers import LAYER_TYPES, TABLE_1
 from ..lab.complexity_report import complexity_summary, write_complexity_report
-from ..lab.feature_errors import measure_feature_errors, write_feature_report
+from ..lab.feature_errors import check_numbers, measure_feature_errors, write_feature_report
 
 EXAMPLES = """
 examples:
@@ -46,6 +46,8 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
 
     def work() -> None:
         new_chart(1, 1)  # what is not installed is to be said before the long work
+        if args.random_features:
+            check_numbers(args.random_features)
         with output_folder(args.output_dir, args.overwrite) as folder:
             layers = [name for name, layer in LAYER_TYPES.items() if layer.option in args.layers]
             with tqdm(total=measured_steps(args.lengths, args.memory, layers), unit=" cells", disable=None) as bar:

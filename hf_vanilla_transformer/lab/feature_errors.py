@@ -84,11 +84,28 @@ class FeatureErrors:
         return statistics.linear_regression(*logarithms).slope
 
 
+def check_numbers(numbers: Sequence[int]) -> None:
+    """Refuses numbers of directions to which no exponent can be fitted.
+
+    Args:
+        numbers: m, ascending; at least two.
+
+    Raises:
+        ValueError: a number is not allowed.
+    """
+    if len(numbers) < 2 or numbers[0] < 1 or list(numbers) != sorted(set(numbers)):
+        given = " ".join(map(str, numbers))
+        raise ValueError(f"`random_features` {given} are not allowed; allowed: two or more, ascending, of at least 1")
+
+
 @torch.no_grad()
 def measure_feature_errors(
     numbers: Sequence[int], length: int = LENGTH, width: int = WIDTH, samples: int = SAMPLES
 ) -> FeatureErrors:
-    """Compares attention by random features with softmax attention, on queries, keys and values from N(0, 1).
+    """Compares attention by random features with softmax attention, on random queries, keys and values.
+
+    Values are from N(0, 1), queries and keys from N(0, d_k^(-1/2)), so that what random projections are taken of has a
+    mean square length of 1: the variance of an estimate grows exponentially with it.
 
     Args:
         numbers: m, ascending; at least two.
@@ -102,15 +119,13 @@ def measure_feature_errors(
     Raises:
         ValueError: a number is not allowed.
     """
-    numbers = list(numbers)
-    if len(numbers) < 2 or numbers[0] < 1 or numbers != sorted(set(numbers)):
-        given = " ".join(map(str, numbers))
-        raise ValueError(f"`random_features` {given} are not allowed; allowed: two or more, ascending, of at least 1")
+    check_numbers(numbers)
     errors: dict[tuple[str, int], list[float]] = {(kind, m): [] for kind in KINDS for m in numbers}
     sizes = []
     for seed in range(samples):
         generator = torch.Generator().manual_seed(seed)
-        query, key, value = (torch.randn(length, width, generator=generator) for _ in range(3))
+        scales = (width**-0.25, width**-0.25, 1)
+        query, key, value = (torch.randn(length, width, generator=generator) * scale for scale in scales)
         exact = torch.nn.functional.scaled_dot_product_attention(query[None], key[None], value[None])[0]
         sizes.append(float(exact.square().mean()))
         for kind, m in errors:
@@ -128,7 +143,7 @@ def _features(kind: str, count: int, width: int, seed: int, generator: torch.Gen
     name, is_orthogonal = KINDS[kind]
     config = VanillaTransformerConfig(
         vocab_size=4, d_model=width, num_heads=1, d_ff=1, attention="linear", feature_map=name,
-        num_random_features=count, feature_seed=seed,
+        num_random_features=count, feature_seed=seed, position_encoding="none",
     )  # fmt: skip
     features = FEATURE_MAPS[name](config)
     assert isinstance(features, RandomFeatures)
@@ -176,8 +191,8 @@ def feature_lines(measured: FeatureErrors) -> list[str]:
         "# Random features beside softmax attention",
         "",
         f"Mean squared error of the output, mean ± standard deviation over {samples} samples of {measured.length} "
-        f"positions of width {measured.width}, queries, keys and values from N(0, 1). The mean square of softmax "
-        f"attention's outputs is {measured.size:.2e}. The predicted exponent of m is -1.",
+        f"positions of width d = {measured.width}, values from N(0, 1), queries and keys from N(0, d^-0.5). The mean "
+        f"square of softmax attention's outputs is {measured.size:.2e}. The predicted exponent of m is -1.",
         "",
         "| features | exponent of m | " + " | ".join(f"m = {number}" for number in numbers) + " |",
         "|---|---|" + "---|" * len(numbers),
