@@ -333,12 +333,15 @@ def orthogonal_directions(count: int, width: int, seed: int) -> torch.Tensor:
         (m, d_k) in float32.
     """
     generator = torch.Generator().manual_seed(seed)
-    gaussian = {"generator": generator, "dtype": torch.float64, "device": "cpu"}
+
+    def gaussian(rows: int) -> torch.Tensor:
+        return torch.randn(rows, width, generator=generator, dtype=torch.float64, device="cpu")
+
     blocks = []
     for _ in range(-(-count // width)):
-        rotation, triangle = torch.linalg.qr(torch.randn(width, width, **gaussian))
+        rotation, triangle = torch.linalg.qr(gaussian(width))
         blocks.append(rotation * triangle.diagonal().sign())  # uniform among all rotations
-    lengths = torch.randn(count, width, **gaussian).norm(dim=1, keepdim=True)
+    lengths = gaussian(count).norm(dim=1, keepdim=True)
     return (torch.cat(blocks)[:count] * lengths).float()
 
 

@@ -88,6 +88,8 @@ class RunningSums(DynamicLayer):
     the sum of their products with the values, of G heads; K is 1 until beams are selected.
     """
 
+    keys: torch.Tensor
+    values: torch.Tensor
     is_shared_by_beams = False
 
     def __init__(self) -> None:
@@ -155,6 +157,8 @@ class RunningSums(DynamicLayer):
         Args:
             parents: (B, K), beams of the previous position.
         """
+        if not self.length:  # the decoder has lost this layer
+            return
         parents = parents.clamp(max=self.keys.shape[1] - 1)  # one beam, the prefix, is everybody's parent
         rows = torch.arange(len(parents), device=parents.device).unsqueeze(1)
         self.keys, self.values = self.keys[rows, parents], self.values[rows, parents]
@@ -196,8 +200,10 @@ class RunningSums(DynamicLayer):
                 "reads them"
             )
         if count:
-            states = (torch.cat(each, dim=2)[:, :, : recorded - count] for each in zip(*self._recorded, strict=True))
-            keys, values = _sums(*states, one_each=False)
+            keys, values = (
+                torch.cat(each, dim=2)[:, :, : recorded - count] for each in zip(*self._recorded, strict=True)
+            )
+            keys, values = _sums(keys, values, one_each=False)
             earlier = self._before
             self.keys, self.values = (keys, values) if earlier is None else (earlier[0] + keys, earlier[1] + values)
             self.length -= count

@@ -1,5 +1,6 @@
 """The layers of the paper's Table 1 and efficient attention, of equal width: what they are, and their operations."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -7,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from ..attention import MultiHeadAttention
 from ..attention_linear import CHUNK, LinearAttention
@@ -68,24 +70,30 @@ class _Windowed(_Attention):
     """Flex attention over a window, compiled: its kernel leaves out the blocks that no query of it sees."""
 
     def __init__(self, d_model: int, num_heads: int) -> None:
-        from torch.nn.attention.flex_attention import flex_attention
-
         super().__init__("flex_attention", d_model, num_heads)
-        self.compiled, self.masks = torch.compile(flex_attention), {}
+        self.compiled: Callable[..., Any] = torch.compile(flex_attention)
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
-        length = states.shape[1]
-        if length not in self.masks:
-            from torch.nn.attention.flex_attention import create_block_mask
-
-            self.masks[length] = create_block_mask(_is_near, None, None, length, length, device="cpu")
-        return self.attention(states, implementation=partial(self._attend, self.masks[length]))[0]
+        return self.attention(states, implementation=partial(self._attend, _near_blocks(states.shape[1])))[0]
 
     def _attend(
         self, blocks: Any, module: nn.Module, query: Any, key: Any, value: Any, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, None]:
         heads = self.compiled(query, key, value, block_mask=blocks, scale=kwargs["scaling"])
         return heads.transpose(1, 2), None
+
+
+@functools.cache
+def _near_blocks(length: int) -> BlockMask:
+    """Each block of queries sees itself and its neighbours, which hold the window; made without n² booleans."""
+    count = -(-length // _FLEX_BLOCK)
+    blocks = torch.arange(count)
+    first, last = (blocks - 1).clamp(min=0), (blocks + 1).clamp(max=count - 1)
+    seen = (first[:, None] + blocks).clamp(max=count - 1)  # of which the first `last - first + 1` count
+    numbers = (last - first + 1)[None, None].int()
+    return BlockMask.from_kv_blocks(
+        numbers, seen[None, None].int(), BLOCK_SIZE=_FLEX_BLOCK, mask_mod=_is_near, seq_lengths=(length, length)
+    )
 
 
 def _is_near(batch: Any, head: Any, query: Any, key: Any) -> Any:
