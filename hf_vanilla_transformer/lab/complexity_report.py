@@ -53,7 +53,8 @@ def complexity_lines(measured: ComplexityMeasurement, settings: dict[str, Any]) 
     """
     shape = f"d = {measured.d_model}, {measured.num_heads} heads, {measured.threads} threads"
     lines = ["# Table 1, measured", "", ", ".join([shape, *(f"{name} {value}" for name, value in settings.items())])]
-    lines += ["", *claim_lines(measured)]
+    if claims := claim_lines(measured):
+        lines += ["", *claims]
     for mode in MODES:
         lines += ["", f"## {mode.capitalize()}", "", *_exponent_lines(measured, mode)]
         lines += ["", *_cell_lines(measured, mode, "milliseconds", lambda cell: f"{cell.median * 1e3:,.2f}")]
