@@ -6,13 +6,14 @@ from typing import Any
 import torch
 from torch import nn
 from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
-from transformers.masking_utils import create_bidirectional_mask, create_causal_mask
+from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .attention import MultiHeadAttention, config_of_call, config_of_masks, passed_to_attention
+from .attention_linear import DECODER_MASKS
 from .attention_patterns import PATTERNS
 from .attention_relative import self_attention
 from .configuration_vanilla_transformer import VanillaTransformerConfig
@@ -138,6 +139,7 @@ class Decoder(VanillaTransformerPreTrainedModel):
         self.relate_positions = RELATIONS[config.position_encoding](config, is_causal=True)
         self.restrict_attention = PATTERNS[config.attention_pattern](config)
         self.reads_key_positions = self.relate_positions.reads_keys or self.restrict_attention.reads_keys
+        self.make_mask = DECODER_MASKS[config.attention]
         self.dropout = Dropout(config.dropout)
         layer = DECODER_LAYERS[config.norm_position]
         self._no_split_modules = [layer.__name__]  # only this class: FSDP refuses names of absent ones
@@ -233,7 +235,7 @@ class Decoder(VanillaTransformerPreTrainedModel):
             )
         # By position, because the cache's name depends on transformers' version.
         masks = config_of_masks(config, self.reads_key_positions)
-        attention_mask = create_causal_mask(masks, inputs_embeds, attention_mask, self_attention_cache)
+        attention_mask = self.make_mask(masks, inputs_embeds, attention_mask, self_attention_cache)
         encoder_attention_mask = create_bidirectional_mask(
             config, inputs_embeds, encoder_attention_mask, encoder_hidden_states=encoder_hidden_states
         )

@@ -11,7 +11,7 @@ from transformers.generation.logits_process import LogitsProcessorList
 from transformers.generation.utils import GenerateBeamEncoderDecoderOutput, GenerateEncoderDecoderOutput
 
 from .decoding_beam_search import BeamSearch, Ranking, Steps, stack_hypotheses
-from .decoding_cache import GrowingLayer
+from .decoding_cache import DECODING_STATES
 from .decoding_config import OUTRANKED_BY, PaperGenerationConfig, check_own_fields, chosen_values, settled
 from .decoding_incremental import IncrementalDecoder, can_share_rows
 from .decoding_rules import DecodingRules
@@ -154,11 +154,16 @@ class PaperGenerationMixin(GenerationMixin):
         cache = cache_of_generation(model_kwargs)
         if is_given or not isinstance(cache, EncoderDecoderCache):
             return
-        layers = cache.self_attention_cache.layers
-        if generation_config.cache_implementation in (None, "dynamic") and {type(layer) for layer in layers} == {
-            DynamicLayer
-        }:
-            cache.self_attention_cache.layers = [GrowingLayer() for _ in layers]
+        layers, asked = cache.self_attention_cache.layers, generation_config.cache_implementation
+        if self.config.attention != "softmax" and asked not in (None, "dynamic"):
+            raise ValueError(
+                f"`cache_implementation`={asked!r} is for keys and values, and `attention`={self.config.attention!r} "
+                "keeps sums of constant size instead; leave it out"
+            )
+        if asked in (None, "dynamic") and {type(layer) for layer in layers} == {DynamicLayer}:
+            cache.self_attention_cache.layers = [DECODING_STATES[self.config.attention]() for _ in layers]
+            if generation_config.is_assistant:
+                cache.activate_past_recording()
 
     def _beam_search(
         self,
@@ -303,7 +308,7 @@ class PaperGenerationMixin(GenerationMixin):
         if (
             not asked <= _SERVED
             or not isinstance(cache, EncoderDecoderCache)
-            or {type(layer) for layer in cache.self_attention_cache.layers} != {GrowingLayer}
+            or {type(layer) for layer in cache.self_attention_cache.layers} != {DECODING_STATES[self.config.attention]}
             or cache.get_seq_length()
             or config.output_attentions
             or config.output_hidden_states

@@ -8,9 +8,11 @@ from transformers.cache_utils import EncoderDecoderCache
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from .attention import MultiHeadAttention, attention_function, scaled_dot_product_attention
+from .attention_linear import FEATURE_MAPS
 from .attention_patterns import PATTERNS
-from .attention_relative import SELF_ATTENTIONS
+from .attention_relative import PLAIN_SELF_ATTENTIONS, SELF_ATTENTIONS
 from .decoder import DECODER_LAYERS, Decoder
+from .decoding_cache import DECODING_STATES
 from .decoding_projection import SlicedProjection
 from .feed_forward import FEED_FORWARDS
 from .modeling_views import ModuleView, as_function, has_global_hook, is_changed
@@ -28,7 +30,8 @@ class IncrementalDecoder:
 
     The beams share the keys and values of their source, which are projected once. They also share those of the target:
     each position appends the keys and values of its K beams, nothing is reordered, and a mask marks each beam's
-    ancestors. So a key's place is not its position. The computation is `Decoder.through_layers`, as in `forward`.
+    ancestors. So a key's place is not its position. Linear attention keeps sums for each beam instead, which follow the
+    beams' parents. The computation is `Decoder.through_layers`, as in `forward`.
 
     Args:
         decoder: a decoder that passes `can_share_rows`.
@@ -65,6 +68,7 @@ class IncrementalDecoder:
         if view.embed_positions is not decoder.embed_positions:
             view.embed_positions = _EncodedAhead(decoder.embed_positions)
         self.embed_tokens, self.through_layers = view.embed_tokens, view.through_layers
+        self.shares_keys = DECODING_STATES[decoder.config.attention].is_shared_by_beams
         self.length = 0
         self.key_positions: torch.Tensor | None = None  # (B or 1, keys), if the decoder reads them
         self.ancestors: torch.Tensor | None = None  # (B, K, keys), 0 for a beam's ancestors, else the lowest number
@@ -73,7 +77,9 @@ class IncrementalDecoder:
     def start(self, prefix: torch.Tensor) -> torch.Tensor:
         """Reads the prefix (B, P) that all beams of a sentence share; returns the logits (B, 1, V) after it."""
         length = prefix.shape[1]
-        mask = self._zeros(length, length).fill_(self.lowest).triu_(1)[None, None] if length > 1 else None
+        mask = None
+        if length > 1 and self.shares_keys:
+            mask = self._zeros(length, length).fill_(self.lowest).triu_(1)[None, None]
         positions = torch.arange(length, device=self.device)[None]
         return self.lm_head(self._forward(prefix, positions, mask, length)[:, -1:])
 
@@ -88,14 +94,20 @@ class IncrementalDecoder:
             The logits (B, K, V) of the next token.
         """
         positions = torch.full((1, tokens.shape[1]), self.length, device=self.device)
-        mask = None if parents is None else self._ancestry(parents)
+        mask = None
+        if parents is not None:
+            for state in self.cache.self_attention_cache.layers:
+                state.select(parents)
+            mask = self._ancestry(parents) if self.shares_keys else None
         return self.lm_head(self._forward(tokens, positions, mask, 1))
 
     can_drop_rows = True
 
     def keep(self, rows: torch.Tensor) -> None:
         """Drops all sentences but those at `rows`, 1-dimensional indices."""
-        self.cache.batch_select_indices(rows)
+        for state in self.cache.self_attention_cache.layers:
+            state.keep(rows)
+        self.cache.cross_attention_cache.batch_select_indices(rows)
         self.encoder_hidden_states = self.encoder_hidden_states[rows]
         if self.encoder_mask is not None:
             self.encoder_mask = self.encoder_mask[rows]
@@ -182,7 +194,7 @@ class _EncodedAhead:
 
 
 # Classes that see masks, positions and whole rows; others that can have a view; their own `forward`.
-_ATTENTIONS: tuple[Any, ...] = (MultiHeadAttention, *SELF_ATTENTIONS.values())
+_ATTENTIONS: tuple[Any, ...] = (*PLAIN_SELF_ATTENTIONS.values(), *SELF_ATTENTIONS.values())
 _SEE_ROWS: tuple[Any, ...] = (Decoder, *_ATTENTIONS, *DECODER_LAYERS.values())
 _OTHERS: tuple[Any, ...] = (
     *FEED_FORWARDS.values(),
@@ -190,6 +202,7 @@ _OTHERS: tuple[Any, ...] = (
     NoPositions,
     *RELATIONS.values(),
     *PATTERNS.values(),
+    *FEATURE_MAPS.values(),
 )
 _TAKE_ANY_MASK = (scaled_dot_product_attention, sdpa_attention_forward)
 _AS_WRITTEN = {each: each.forward for each in (*_SEE_ROWS, *_OTHERS)}
