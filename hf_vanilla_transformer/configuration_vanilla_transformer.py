@@ -19,6 +19,7 @@ PositionEncoding = Literal["sinusoidal", "learned", "none", "rotary", "alibi", "
 AttentionPattern = Literal["full", "local", "strided", "local_global", "random"]
 Norm = Literal["layer_norm", "rms_norm", "scale_norm"]
 FeedForwardKind = Literal["plain", "gated"]
+SourceKind = Literal["tokens", "frames", "patches"]
 SinusoidLayout = Literal["interleaved", "concatenated", "concatenated_tensor2tensor"]
 
 _BIG = {"d_model": 1024, "d_ff": 4096, "num_heads": 16, "dropout": 0.3}
@@ -69,6 +70,11 @@ class VanillaTransformerConfig(PreTrainedConfig):
         vocab_size: V, size of the vocabulary shared by source and target (§5.1: about 37,000 for English-German).
         source_vocab_size: size of the source's vocabulary if it is separate; `vocab_size` is then the target's, and ids
             such as `pad_token_id` mean the same in both. None is the paper's one vocabulary for both (§5.1).
+        source_kind: what the encoder reads: "tokens" (§5.1); "frames", vectors of numbers as of a time series or a
+            spectrogram, called `input_features`; or "patches" of images, called `pixel_values`. Targets are tokens.
+        source_width: features of a frame, or channels of an image; required for them and refused with tokens.
+        source_stride: of "frames": how many of them make one position of the encoder, None means 1; of "patches": the
+            side of a patch in pixels, required. Refused with tokens.
         d_model: D, width of every layer's output, of the embeddings and of the residual stream (§3.1). Even, if
             positions are sinusoids, which come in pairs of sine and cosine.
         num_encoder_layers: N of the encoder, identical layers of self-attention and feed-forward (§3.1).
@@ -132,7 +138,8 @@ class VanillaTransformerConfig(PreTrainedConfig):
         eos_token_id: `</s>`, which ends source and target.
         decoder_start_token_id: the first token of the decoder's input; the "shifted right" of Figure 1.
         tie_word_embeddings: whether both embeddings and the pre-softmax projection share one matrix (§3.4). With a
-            `source_vocab_size`, the encoder's embedding always has its own matrix, and only the other two share one.
+            `source_vocab_size`, the encoder's embedding always has its own matrix, and only the other two share one;
+            likewise where the encoder reads no tokens.
         use_cache: whether the decoder uses a key/value cache in generation.
         is_encoder_decoder: always True; transformers requires it.
 
@@ -170,6 +177,9 @@ class VanillaTransformerConfig(PreTrainedConfig):
 
     vocab_size: int = 37000
     source_vocab_size: int | None = None
+    source_kind: SourceKind = "tokens"
+    source_width: int | None = None
+    source_stride: int | None = None
     d_model: int = 512
     num_encoder_layers: int = 6
     num_decoder_layers: int = 6

@@ -13,6 +13,8 @@ OWN_FIELDS: dict[tuple[str, str], dict[str, int | None]] = {
     ("attention_pattern", "strided"): {"attention_window": None, "attention_stride": None},
     ("attention_pattern", "local_global"): {"attention_window": None, "attention_stride": None},
     ("attention_pattern", "random"): {"attention_window": None, "num_random_keys": 3, "attention_seed": 0},
+    ("source_kind", "frames"): {"source_width": None, "source_stride": 1},
+    ("source_kind", "patches"): {"source_width": None, "source_stride": None},
 }
 
 # The least value of each, and in words.
@@ -24,6 +26,8 @@ _LEAST: dict[str, tuple[float, str]] = {
     "attention_stride": (1, "an integer of at least 1"),
     "num_random_keys": (1, "an integer of at least 1"),
     "attention_seed": (0, "an integer of at least 0"),
+    "source_width": (1, "an integer of at least 1, features of a frame or channels of an image"),
+    "source_stride": (1, "an integer of at least 1, frames of a position or the side of a patch"),
 }
 
 
@@ -69,10 +73,30 @@ def check_variants(config: Any) -> None:
             f"`sinusoid_layout`={config.sinusoid_layout!r} orders nothing with `position_encoding`="
             f"{config.position_encoding!r}; allowed: 'interleaved', or `position_encoding`='sinusoidal' or 'rotary'"
         )
+    if config.source_kind != "tokens" and config.source_vocab_size is not None:
+        raise ValueError(
+            f"`source_vocab_size`={config.source_vocab_size} counts nothing with `source_kind`={config.source_kind!r}, "
+            "which has no tokens; allowed: None, or `source_kind`='tokens'"
+        )
     if config.position_encoding == "rotary":
         _check_rotary(config)
     if config.position_encoding == "t5_relative":
         _check_buckets(config)
+
+
+def require_tokens(config: Any, what: str) -> None:
+    """Refuses a model whose source is not text.
+
+    Args:
+        config: of any model.
+        what: that which needs text, for the message.
+
+    Raises:
+        ValueError: the model reads frames or patches.
+    """
+    kind = getattr(config, "source_kind", "tokens")
+    if kind != "tokens":
+        raise ValueError(f"{what} needs a model that reads text, and this one has `source_kind`={kind!r}")
 
 
 def _check_rotary(config: Any) -> None:

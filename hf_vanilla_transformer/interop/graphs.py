@@ -11,6 +11,7 @@ from torch import nn
 from transformers.cache_utils import EncoderDecoderCache
 
 from ..attention import additive_mask
+from ..configuration_variants import require_tokens
 from ..modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
 from ..positions import position_ids_from_mask
 
@@ -127,7 +128,11 @@ def inference_graphs(model: VanillaTransformerForConditionalGeneration) -> dict[
 
     Returns:
         The graphs "encoder" and "decoder".
+
+    Raises:
+        ValueError: the model does not read text.
     """
+    require_tokens(model.config, "the export as two graphs")
     model = copy.deepcopy(model).eval().requires_grad_(False)
     model.set_attn_implementation("eager")
     config = model.config
