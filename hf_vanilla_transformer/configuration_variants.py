@@ -96,7 +96,9 @@ def require_tokens(config: Any, what: str) -> None:
     """
     kind = getattr(config, "source_kind", "tokens")
     if kind != "tokens":
-        raise ValueError(f"{what} needs a model that reads text, and this one has `source_kind`={kind!r}")
+        raise ValueError(
+            f"{what} needs a model that reads text, and this one has `source_kind`={kind!r}; allowed: 'tokens'"
+        )
 
 
 def _check_rotary(config: Any) -> None:

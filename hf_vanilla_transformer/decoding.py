@@ -26,7 +26,7 @@ from .modeling_compatibility import (
     with_cache_named,
 )
 from .modeling_views import is_changed
-from .source_inputs import encoded_source, source_length
+from .source_inputs import source_length
 from .translation_pieces import max_source_length
 
 # The loop arguments that `IncrementalDecoder` handles. With any other, the model's own forward() is called.
@@ -335,8 +335,9 @@ class PaperGenerationMixin(GenerationMixin):
 
 
 def _source_mask(model_kwargs: dict[str, Any]) -> torch.Tensor | None:
-    """The mask (rows, S) of the encoder's output."""
-    return encoded_source(model_kwargs["encoder_outputs"], model_kwargs.get("attention_mask"))[1]
+    """The mask (rows, S) of the encoder's output: its own, or that of the tokens which it has read."""
+    own = getattr(model_kwargs["encoder_outputs"], "attention_mask", None)
+    return model_kwargs.get("attention_mask") if own is None else own
 
 
 def _with_both_cache_names(output: Any) -> Any:

@@ -15,7 +15,14 @@ from parity import randomise
 from test_remote_code import PACKAGE_IS_MISSING
 from torch.export import Dim, export
 from torch.nn import functional as F
-from transformers import AutoModel, AutoModelForSeq2SeqLM, Seq2SeqTrainer, Seq2SeqTrainingArguments
+from transformers import (
+    AutomaticSpeechRecognitionPipeline,
+    AutoModel,
+    AutoModelForSeq2SeqLM,
+    Seq2SeqTrainer,
+    Seq2SeqTrainingArguments,
+    Speech2TextFeatureExtractor,
+)
 
 from hf_vanilla_transformer import (
     TranslationPipeline,
@@ -328,6 +335,21 @@ def test_the_trainer_trains_and_predicts(kind, tmp_path):
     inputs = {name: each for name, each in examples.inputs.items() if name != "labels"}
     expected = model.generate(**inputs, max_length=6)
     assert torch.equal(predicted[:, : expected.shape[1]], expected)
+
+
+def test_the_pipeline_of_speech_decodes_what_the_model_hears():
+    """transformers' own, with the features that it makes; it knows models with a decoder by a closed list of names."""
+    model = build({"source_kind": "frames", "source_width": 80, "source_stride": 4}, vocab_size=262)
+    tokenizer = train_tokenizer(texts=["a b c"], vocab_size=262)
+    extractor = Speech2TextFeatureExtractor()
+    hear = AutomaticSpeechRecognitionPipeline(model=model, tokenizer=tokenizer, feature_extractor=extractor)
+    hear.type = "seq2seq"
+    sounds = [torch.randn(length, generator=torch.Generator().manual_seed(length)).numpy() for length in (6400, 3200)]
+    features = extractor(sounds, sampling_rate=16000, return_tensors="pt", padding=True)
+    assert 0 in features["attention_mask"]
+    expected = [tokenizer.decode(row, skip_special_tokens=True) for row in model.generate(**features, max_length=9)]
+    heard = hear(sounds, batch_size=2, generate_kwargs={"max_length": 9})
+    assert [each["text"] for each in heard] == expected
 
 
 @pytest.mark.slow  # 3 seconds each
