@@ -216,9 +216,9 @@ class VanillaTransformerPreTrainedModel(PreTrainedModel):
     @property
     def dummy_inputs(self) -> dict[str, Any]:
         """A batch of two short sources, the second padded, and targets, for tools that trace the model."""
-        source = getattr(self.base_model, "encoder", self).dummy_source
+        encoder: Any = getattr(self.base_model, "encoder", self)
         target = torch.full((2, 4), self.config.vocab_size - 1, device=self.device)
-        return {**source, "decoder_input_ids": target}
+        return {**encoder.dummy_source, "decoder_input_ids": target}
 
     @property
     def dummy_source(self) -> dict[str, Any]:

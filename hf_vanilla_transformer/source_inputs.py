@@ -44,7 +44,8 @@ class FrameEncoder(Encoder):
 
     def add_embedding(self, config: VanillaTransformerConfig) -> None:
         """Adds the projection of frames in place of an embedding of tokens."""
-        self.embed_frames = _projection(config, int(config.source_stride or 1))
+        width, stride = source_sizes(config)
+        self.embed_frames = nn.Linear(stride * width, config.d_model)
 
     @strict_forward
     @merge_with_config_defaults
@@ -76,7 +77,8 @@ class FrameEncoder(Encoder):
             TypeError: an argument is unknown.
         """
         _require_one(self.main_input_name, input_features, inputs_embeds)
-        if input_features is not None:
+        if inputs_embeds is None:
+            assert input_features is not None
             frames, attention_mask = stacked_frames(self.config, input_features, attention_mask)
             inputs_embeds = self.embed_frames(frames.to(self.dtype))
         states = self.encode(inputs_embeds, attention_mask, **kwargs)
@@ -85,7 +87,7 @@ class FrameEncoder(Encoder):
     @property
     def dummy_source(self) -> dict[str, Any]:
         """Frames of four positions, of which the second row fills two."""
-        stride, width = int(self.config.source_stride or 1), self.config.source_width
+        width, stride = source_sizes(self.config)
         mask = torch.ones(2, 4 * stride, dtype=torch.long, device=self.device)
         mask[1, 2 * stride :] = 0
         features = torch.linspace(-1, 1, mask.numel() * width, device=self.device)
@@ -103,7 +105,8 @@ class PatchEncoder(Encoder):
 
     def add_embedding(self, config: VanillaTransformerConfig) -> None:
         """Adds the projection of patches in place of an embedding of tokens."""
-        self.embed_patches = _projection(config, int(config.source_stride or 1) ** 2)
+        channels, side = source_sizes(config)
+        self.embed_patches = nn.Linear(channels * side**2, config.d_model)
 
     @strict_forward
     @merge_with_config_defaults
@@ -133,7 +136,8 @@ class PatchEncoder(Encoder):
             TypeError: an argument is unknown.
         """
         _require_one(self.main_input_name, pixel_values, inputs_embeds)
-        if pixel_values is not None:
+        if inputs_embeds is None:
+            assert pixel_values is not None
             inputs_embeds = self.embed_patches(cut_patches(self.config, pixel_values).to(self.dtype))
         states = self.encode(inputs_embeds, attention_mask, **kwargs)
         return EncodedSource(last_hidden_state=states, attention_mask=attention_mask)
@@ -141,13 +145,20 @@ class PatchEncoder(Encoder):
     @property
     def dummy_source(self) -> dict[str, Any]:
         """Two images of two by two patches."""
-        side, channels = 2 * int(self.config.source_stride or 1), self.config.source_width
-        pixels = torch.linspace(-1, 1, 2 * channels * side**2, device=self.device)
-        return {self.main_input_name: pixels.view(2, channels, side, side)}
+        channels, side = source_sizes(self.config)
+        pixels = torch.linspace(-1, 1, 8 * channels * side**2, device=self.device)
+        return {self.main_input_name: pixels.view(2, channels, 2 * side, 2 * side)}
 
 
 # By `source_kind`.
 ENCODERS: dict[str, type[Encoder]] = {"tokens": Encoder, "frames": FrameEncoder, "patches": PatchEncoder}
+
+
+def source_sizes(config: VanillaTransformerConfig) -> tuple[int, int]:
+    """`source_width` and `source_stride` of a config that says frames or patches, which refuses to have neither."""
+    assert config.source_width is not None
+    assert config.source_stride is not None
+    return config.source_width, config.source_stride
 
 
 def stacked_frames(
@@ -166,14 +177,14 @@ def stacked_frames(
     Raises:
         ValueError: frames or mask have another shape, or a frame follows on padding.
     """
-    width, stride = config.source_width, int(config.source_stride or 1)
+    width, stride = source_sizes(config)
     if frames.dim() != 3 or frames.shape[2] != width:
         raise ValueError(
             f"`input_features` has the shape {tuple(frames.shape)}; expected (batch, frames, {width}), with "
             f"`source_width`={width} features last"
         )
     if attention_mask is not None:
-        refuse_other_shape("attention_mask", attention_mask, tuple(frames.shape[:2]), "the source")
+        refuse_other_shape("attention_mask", attention_mask, (frames.shape[0], frames.shape[1]), "the source")
         _refuse_frames_after_padding(attention_mask)
         frames = frames.masked_fill(attention_mask.unsqueeze(-1) == 0, 0)
         attention_mask = attention_mask[:, ::stride]  # where the first frame is padding, so are those after it
@@ -194,7 +205,7 @@ def cut_patches(config: VanillaTransformerConfig, pixels: torch.Tensor) -> torch
     Raises:
         ValueError: the images have other channels, or a size that is no multiple of k.
     """
-    channels, side = config.source_width, int(config.source_stride or 1)
+    channels, side = source_sizes(config)
     if pixels.dim() != 4 or pixels.shape[1] != channels:
         raise ValueError(
             f"`pixel_values` has the shape {tuple(pixels.shape)}; expected (batch, {channels}, height, width), with "
@@ -262,10 +273,6 @@ def source_length(source: torch.Tensor, stride: int | None) -> int:
     if source.dim() < 4:
         return source.shape[1]
     return (source.shape[2] // (stride or 1)) * (source.shape[3] // (stride or 1))
-
-
-def _projection(config: VanillaTransformerConfig, vectors: int) -> nn.Linear:
-    return nn.Linear(vectors * int(config.source_width or 1), config.d_model)
 
 
 def _require_one(name: str, source: torch.Tensor | None, inputs_embeds: torch.Tensor | None) -> None:
