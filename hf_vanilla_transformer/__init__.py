@@ -7,7 +7,7 @@ groups, each to be read in this order:
 
 - Figure 1, a box a file: `embeddings`, `positions`, `attention`, `feed_forward`, `norms`, `dropout`, `encoder`,
   `decoder`, `loss`, `loss_r_drop`; and variants inside attention, `positions_relative`, `attention_linear`,
-  `attention_relative`, `attention_patterns`;
+  `attention_relative`, `attention_patterns`; and sources that are not tokens, `source_inputs`;
 - the whole model: `configuration_vanilla_transformer`, `modeling_vanilla_transformer`, and what that stands on,
   `modeling_*`;
 - its left half alone, as BERT is: `configuration_encoder_only`, `modeling_encoder_only`, `encoder_heads`;

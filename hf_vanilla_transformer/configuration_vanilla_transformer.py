@@ -10,6 +10,7 @@ from transformers import PreTrainedConfig
 from transformers.activations import ACT2FN
 from transformers.utils import logging
 
+from .configuration_presets import PRESETS
 from .configuration_variants import check_variants, fill_in
 
 logger = logging.get_logger(__name__)
@@ -21,43 +22,8 @@ FeatureMap = Literal["elu", "relu", "random", "cosine_sine"]
 AttentionPattern = Literal["full", "local", "strided", "local_global", "random"]
 Norm = Literal["layer_norm", "rms_norm", "scale_norm"]
 FeedForwardKind = Literal["plain", "gated"]
+SourceKind = Literal["tokens", "frames", "patches"]
 SinusoidLayout = Literal["interleaved", "concatenated", "concatenated_tensor2tensor"]
-
-_BIG = {"d_model": 1024, "d_ff": 4096, "num_heads": 16, "dropout": 0.3}
-_TINY = {
-    "d_model": 128,
-    "d_ff": 256,
-    "num_heads": 4,
-    "num_encoder_layers": 4,
-    "num_decoder_layers": 4,
-    "dropout": 0.3,
-}
-
-PRESETS: dict[str, dict[str, Any]] = {
-    # The changes of each preset to the defaults, which are the base model of Table 3. Keys are fields of the config.
-    "base": {},
-    "big": _BIG,
-    "tiny": _TINY,  # not in the paper: the smallest model that learns a small corpus on a laptop
-    "table3_A_h1": {"num_heads": 1, "d_k": 512, "d_v": 512},
-    "table3_A_h4": {"num_heads": 4, "d_k": 128, "d_v": 128},
-    "table3_A_h16": {"num_heads": 16, "d_k": 32, "d_v": 32},
-    "table3_A_h32": {"num_heads": 32, "d_k": 16, "d_v": 16},
-    "table3_B_dk16": {"d_k": 16},
-    "table3_B_dk32": {"d_k": 32},
-    "table3_C_N2": {"num_encoder_layers": 2, "num_decoder_layers": 2},
-    "table3_C_N4": {"num_encoder_layers": 4, "num_decoder_layers": 4},
-    "table3_C_N8": {"num_encoder_layers": 8, "num_decoder_layers": 8},
-    "table3_C_dmodel256": {"d_model": 256, "d_k": 32, "d_v": 32},
-    "table3_C_dmodel1024": {"d_model": 1024, "d_k": 128, "d_v": 128},
-    "table3_C_dff1024": {"d_ff": 1024},
-    "table3_C_dff4096": {"d_ff": 4096},
-    "table3_D_dropout0.0": {"dropout": 0.0},
-    "table3_D_dropout0.2": {"dropout": 0.2},
-    "table3_D_smoothing0.0": {"label_smoothing": 0.0},
-    "table3_D_smoothing0.2": {"label_smoothing": 0.2},
-    "table3_E_learned": {"position_encoding": "learned", "num_learned_positions": 1024},
-}
-
 
 # Keywords of old configs that resemble fields but are not fields.
 _OF_TRANSFORMERS = {"cls_token_id", "mask_token_id", "sep_token_id", "unk_token_id", "tie_encoder_decoder"}
@@ -71,6 +37,11 @@ class VanillaTransformerConfig(PreTrainedConfig):
         vocab_size: V, size of the vocabulary shared by source and target (§5.1: about 37,000 for English-German).
         source_vocab_size: size of the source's vocabulary if it is separate; `vocab_size` is then the target's, and ids
             such as `pad_token_id` mean the same in both. None is the paper's one vocabulary for both (§5.1).
+        source_kind: what the encoder reads: "tokens" (§5.1); "frames", vectors of numbers as of a time series or a
+            spectrogram, called `input_features`; or "patches" of images, called `pixel_values`. Targets are tokens.
+        source_width: features of a frame, or channels of an image; required for them and refused with tokens.
+        source_stride: of "frames": how many of them make one position of the encoder, None means 1; of "patches": the
+            side of a patch in pixels, required. Refused with tokens.
         d_model: D, width of every layer's output, of the embeddings and of the residual stream (§3.1). Even, if
             positions are sinusoids, which come in pairs of sine and cosine.
         num_encoder_layers: N of the encoder, identical layers of self-attention and feed-forward (§3.1).
@@ -144,7 +115,8 @@ class VanillaTransformerConfig(PreTrainedConfig):
         eos_token_id: `</s>`, which ends source and target.
         decoder_start_token_id: the first token of the decoder's input; the "shifted right" of Figure 1.
         tie_word_embeddings: whether both embeddings and the pre-softmax projection share one matrix (§3.4). With a
-            `source_vocab_size`, the encoder's embedding always has its own matrix, and only the other two share one.
+            `source_vocab_size`, the encoder's embedding always has its own matrix, and only the other two share one;
+            likewise where the encoder reads no tokens.
         use_cache: whether the decoder uses a key/value cache in generation.
         is_encoder_decoder: always True; transformers requires it.
 
@@ -185,6 +157,9 @@ class VanillaTransformerConfig(PreTrainedConfig):
 
     vocab_size: int = 37000
     source_vocab_size: int | None = None
+    source_kind: SourceKind = "tokens"
+    source_width: int | None = None
+    source_stride: int | None = None
     d_model: int = 512
     num_encoder_layers: int = 6
     num_decoder_layers: int = 6

@@ -16,6 +16,8 @@ OWN_FIELDS: dict[tuple[str, str], dict[str, Any]] = {
     ("feature_map", "random"): {"num_random_features": 128, "feature_seed": 0},
     ("feature_map", "cosine_sine"): {"num_random_features": 128, "feature_seed": 0},
     ("attention_pattern", "random"): {"attention_window": None, "num_random_keys": 3, "attention_seed": 0},
+    ("source_kind", "frames"): {"source_width": None, "source_stride": 1},
+    ("source_kind", "patches"): {"source_width": None, "source_stride": None},
 }
 
 # The least value of each, and in words.
@@ -29,6 +31,8 @@ _LEAST: dict[str, tuple[float, str]] = {
     "attention_seed": (0, "an integer of at least 0"),
     "num_random_features": (1, "an integer of at least 1"),
     "feature_seed": (0, "an integer of at least 0"),
+    "source_width": (1, "an integer of at least 1, features of a frame or channels of an image"),
+    "source_stride": (1, "an integer of at least 1, frames of a position or the side of a patch"),
 }
 
 
@@ -74,6 +78,11 @@ def check_variants(config: Any) -> None:
             f"`sinusoid_layout`={config.sinusoid_layout!r} orders nothing with `position_encoding`="
             f"{config.position_encoding!r}; allowed: 'interleaved', or `position_encoding`='sinusoidal' or 'rotary'"
         )
+    if config.source_kind != "tokens" and config.source_vocab_size is not None:
+        raise ValueError(
+            f"`source_vocab_size`={config.source_vocab_size} counts nothing with `source_kind`={config.source_kind!r}, "
+            "which has no tokens; allowed: None, or `source_kind`='tokens'"
+        )
     if config.attention == "linear":
         _check_linear(config)
     elif config.feature_map is not None:
@@ -105,6 +114,23 @@ def _check_linear(config: Any) -> None:
             f"`position_encoding`='rotary' turns queries and keys so that their products depend on distances, and "
             f"`feature_map`={config.feature_map!r} of `attention`='linear' does not estimate products; allowed: "
             "`feature_map`='random' or 'cosine_sine'"
+        )
+
+
+def require_tokens(config: Any, what: str) -> None:
+    """Refuses a model whose source is not text.
+
+    Args:
+        config: of any model.
+        what: that which needs text, for the message.
+
+    Raises:
+        ValueError: the model reads frames or patches.
+    """
+    kind = getattr(config, "source_kind", "tokens")
+    if kind != "tokens":
+        raise ValueError(
+            f"{what} needs a model that reads text, and this one has `source_kind`={kind!r}; allowed: 'tokens'"
         )
 
 

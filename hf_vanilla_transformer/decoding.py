@@ -26,6 +26,7 @@ from .modeling_compatibility import (
     with_cache_named,
 )
 from .modeling_views import is_changed
+from .source_inputs import source_length
 from .translation_pieces import max_source_length
 
 # The loop arguments that `IncrementalDecoder` handles. With any other, the model's own forward() is called.
@@ -130,7 +131,8 @@ class PaperGenerationMixin(GenerationMixin):
     ) -> GenerationConfig:
         # Without a limit, transformers would stop after 20 tokens. This is the limit of the longest sentence.
         if generation_config.max_extra_tokens is not None and not generation_config._chosen_limits:
-            limit = inputs_tensor.shape[1] + generation_config.max_extra_tokens
+            length = source_length(inputs_tensor, getattr(self.config, "source_stride", None))
+            limit = length + generation_config.max_extra_tokens
             positions = max_source_length(self)
             if positions is not None:
                 limit = max(1, min(limit, positions - input_ids_length))
@@ -295,7 +297,7 @@ class PaperGenerationMixin(GenerationMixin):
         limit = config.max_length - prefix_length
         if config.max_extra_tokens is None:
             return torch.full((rows,), limit, device=device)
-        mask = model_kwargs.get("attention_mask")
+        mask = _source_mask(model_kwargs)
         lengths = torch.full((rows,), source_length, device=device) if mask is None else mask.ne(0).sum(1)
         return (lengths + config.max_extra_tokens).clamp(min=1, max=limit)
 
@@ -316,7 +318,7 @@ class PaperGenerationMixin(GenerationMixin):
             or not self._can_share_rows()
         ):
             return None
-        mask = model_kwargs.get("attention_mask")
+        mask = _source_mask(model_kwargs)
         return self._make_steps(
             model_kwargs["encoder_outputs"][0][::num_beams], None if mask is None else mask[::num_beams], cache
         )
@@ -335,6 +337,12 @@ class PaperGenerationMixin(GenerationMixin):
         return IncrementalDecoder(
             self.get_decoder(), self.get_output_embeddings(), encoder_hidden_states, attention_mask, cache
         )
+
+
+def _source_mask(model_kwargs: dict[str, Any]) -> torch.Tensor | None:
+    """The mask (rows, S) of the encoder's output: its own, or that of the tokens which it has read."""
+    own = getattr(model_kwargs["encoder_outputs"], "attention_mask", None)
+    return model_kwargs.get("attention_mask") if own is None else own
 
 
 def _with_both_cache_names(output: Any) -> Any:

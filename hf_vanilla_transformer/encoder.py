@@ -15,6 +15,7 @@ from .attention_linear import ENCODER_MASKS
 from .attention_patterns import PATTERNS
 from .attention_relative import self_attention
 from .configuration_vanilla_transformer import VanillaTransformerConfig
+from .configuration_variants import require_tokens
 from .dropout import Dropout
 from .embeddings import token_embedding
 from .feed_forward import FEED_FORWARDS
@@ -80,7 +81,7 @@ class Encoder(VanillaTransformerPreTrainedModel):
 
     def __init__(self, config: VanillaTransformerConfig) -> None:
         super().__init__(config)
-        self.embed_tokens = token_embedding(config, config.source_vocab_size or config.vocab_size)
+        self.add_embedding(config)
         self.embed_positions = added_positions(config)
         self.embedding_norm = embedding_norm(config)
         self.relate_positions = RELATIONS[config.position_encoding](config, is_causal=False)
@@ -94,6 +95,18 @@ class Encoder(VanillaTransformerPreTrainedModel):
         self.final_norm = final_norm(config)
         self.gradient_checkpointing = False
         self.post_init()
+
+    def add_embedding(self, config: VanillaTransformerConfig) -> None:
+        """Adds what makes vectors of the source, the box "Input Embedding"; encoders of other sources override it.
+
+        Args:
+            config: the model's config.
+
+        Raises:
+            ValueError: the config describes an encoder of another class.
+        """
+        require_tokens(config, type(self).__name__)
+        self.embed_tokens = token_embedding(config, config.source_vocab_size or config.vocab_size)
 
     @strict_forward
     @merge_with_config_defaults
@@ -127,7 +140,24 @@ class Encoder(VanillaTransformerPreTrainedModel):
         if inputs_embeds is None:
             attention_mask = derive_attention_mask(input_ids, attention_mask, self.config.pad_token_id)
             inputs_embeds = self.embed_tokens(input_ids)
+        return BaseModelOutput(last_hidden_state=self.encode(inputs_embeds, attention_mask, **kwargs))
 
+    def encode(
+        self, inputs_embeds: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs: Any
+    ) -> torch.Tensor:
+        """Encodes vectors, whatever they were made of: `forward` after the box "Input Embedding".
+
+        Args:
+            inputs_embeds: (B, S, D).
+            attention_mask: (B, S), 0 for padding, on either side; None if there is none.
+            **kwargs: as in `forward`.
+
+        Returns:
+            (B, S, D).
+
+        Raises:
+            ValueError: the mask has another length, or a position was never learned.
+        """
         batch_size, length, _ = inputs_embeds.shape
         if attention_mask is not None and attention_mask.dim() == 2:
             refuse_other_shape("attention_mask", attention_mask, (batch_size, length), "the source")
@@ -139,14 +169,13 @@ class Encoder(VanillaTransformerPreTrainedModel):
         attention_mask = self.make_mask(
             config_of_masks(config, self.reads_key_positions), inputs_embeds, attention_mask
         )
-        hidden_states = self.through_layers(
+        return self.through_layers(
             inputs_embeds,
             position_ids,
             attention_mask,
             implementation=config._attn_implementation,
             **passed_to_attention(kwargs),
         )
-        return BaseModelOutput(last_hidden_state=hidden_states)
 
     def through_layers(
         self, inputs_embeds: torch.Tensor, position_ids: torch.Tensor, attention_mask: Any, **kwargs: Any

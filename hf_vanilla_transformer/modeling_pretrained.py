@@ -228,13 +228,20 @@ class VanillaTransformerPreTrainedModel(PreTrainedModel):
 
     @property
     def dummy_inputs(self) -> dict[str, Any]:
-        """A batch of two short sentences, the second padded, for tools that trace the model."""
+        """A batch of two short sources, the second padded, and targets, for tools that trace the model."""
+        encoder: Any = getattr(self.base_model, "encoder", self)
+        target = torch.full((2, 4), self.config.vocab_size - 1, device=self.device)
+        return {**encoder.dummy_source, "decoder_input_ids": target}
+
+    @property
+    def dummy_source(self) -> dict[str, Any]:
+        """What of `dummy_inputs` the encoder reads."""
         pad = self.config.pad_token_id or 0
         eos = self.config.eos_token_id if isinstance(self.config.eos_token_id, int) else 2
         top = min(self.config.vocab_size, self.config.source_vocab_size or self.config.vocab_size) - 1
         ids = torch.tensor([[top, top, top, eos], [top, eos, pad, pad]], device=self.device)
         mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]], device=self.device)
-        return {"input_ids": ids, "attention_mask": mask, "decoder_input_ids": ids}
+        return {"input_ids": ids, "attention_mask": mask}
 
 
 def _differ(first: torch.Tensor | None, second: torch.Tensor | None) -> bool:

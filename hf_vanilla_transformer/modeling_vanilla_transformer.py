@@ -1,13 +1,12 @@
 """Figure 1 as a whole: the encoder-decoder model, and the model with its head for training and generation."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import GenerationConfig
 from transformers.cache_utils import Cache
-from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput, Seq2SeqModelOutput
+from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_vanilla_transformer import VanillaTransformerConfig
@@ -15,45 +14,22 @@ from .decoder import Decoder
 from .decoding import PaperGenerationMixin
 from .decoding_config import PAPER_DECODING
 from .decoding_self_check import check_untested_transformers
-from .encoder import Encoder, derive_attention_mask
-from .modeling_compatibility import CACHE, AnswersToBothCacheNames, strict_forward, with_cache_named
+from .encoder import derive_attention_mask
+from .modeling_compatibility import CACHE, strict_forward, with_cache_named
 from .modeling_loss import mean_token_loss
+from .modeling_outputs import VanillaTransformerSeq2SeqLMOutput, VanillaTransformerSeq2SeqModelOutput
 from .modeling_pretrained import VanillaTransformerPreTrainedModel
 from .positions import position_ids_from_mask
+from .source_inputs import ENCODERS, encoded_source, source_of
 from .translation_pipeline import TranslationPipeline  # so that its code is copied with the model's
 from .translation_scoring import shifted_labels
-
-
-@dataclass
-class VanillaTransformerSeq2SeqModelOutput(AnswersToBothCacheNames, Seq2SeqModelOutput):
-    """Output of `VanillaTransformerModel`: transformers' output, with two names for the cache."""
-
-
-@dataclass
-class VanillaTransformerSeq2SeqLMOutput(AnswersToBothCacheNames, Seq2SeqLMOutput):
-    """Output of `VanillaTransformerForConditionalGeneration`: transformers' output and `nll_loss`.
-
-    `logits` is None, and not an item, if the model was called in train mode with labels and without
-    `return_logits=True`. The loss is then computed without ever holding the (B, T, V) logits.
-
-    Args:
-        nll_loss: scalar, the loss without label smoothing (§5.4), detached; exp(nll_loss) is the perplexity. None
-            without labels; divided like `loss`. In eval mode `loss` is the same number.
-    """
-
-    nll_loss: torch.Tensor | None = None
-
-    def __getitem__(self, key: Any) -> Any:
-        if key == "logits" and key not in self:
-            raise KeyError("logits were not computed, as in training on labels; call the model with return_logits=True")
-        return super().__getitem__(key)
 
 
 class VanillaTransformerModel(VanillaTransformerPreTrainedModel):
     """§3, Figure 1 without the pre-softmax projection: an encoder, and a decoder that attends over its output.
 
     With `tie_word_embeddings` (§3.4), both stacks share one embedding matrix, which is stored once, as the encoder's.
-    Two vocabularies have two matrices.
+    Two vocabularies have two matrices. An encoder of frames or patches has none; see `source_inputs`.
 
     Args:
         config: the model's config.
@@ -63,23 +39,31 @@ class VanillaTransformerModel(VanillaTransformerPreTrainedModel):
 
     def __init__(self, config: VanillaTransformerConfig) -> None:
         super().__init__(config)
-        if config.source_vocab_size is not None:
+        if config.source_vocab_size is not None or config.source_kind != "tokens":
             self._tied_weights_keys = {}
-        self.encoder = Encoder(config)
+        self.encoder = ENCODERS[config.source_kind](config)
+        self.main_input_name = self.encoder.main_input_name
         self.decoder = Decoder(config)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
-        """Returns the encoder's token embedding; if embeddings are tied, all parts share its matrix."""
-        return self.encoder.embed_tokens
+        """Returns the encoder's token embedding, or the decoder's where the encoder reads no tokens.
+
+        If embeddings are tied, all parts share its matrix.
+        """
+        return self._first_of_tokens.embed_tokens
+
+    @property
+    def _first_of_tokens(self) -> Any:
+        return self.encoder if self.config.source_kind == "tokens" else self.decoder
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        """Replaces the encoder's token embedding; `tie_weights()` then gives its matrix to the decoder.
+        """Replaces what `get_input_embeddings` returns; `tie_weights()` then gives its matrix to the decoder.
 
         Args:
             value: as in `VanillaTransformerPreTrainedModel.set_input_embeddings`.
         """
-        self.encoder.set_input_embeddings(value)
+        self._first_of_tokens.set_input_embeddings(value)
 
     @strict_forward
     @can_return_tuple
@@ -95,6 +79,8 @@ class VanillaTransformerModel(VanillaTransformerPreTrainedModel):
         decoder_inputs_embeds: torch.Tensor | None = None,
         decoder_position_ids: torch.Tensor | None = None,
         use_cache: bool | None = None,
+        input_features: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> VanillaTransformerSeq2SeqModelOutput:
         """Encodes the source and decodes the target.
@@ -114,6 +100,9 @@ class VanillaTransformerModel(VanillaTransformerPreTrainedModel):
             decoder_inputs_embeds: (B, T, D), likewise.
             decoder_position_ids: (B, T); by default, positions count the preceding tokens.
             use_cache: whether to return a cache; None leaves it to the config.
+            input_features: (B, N, W) frames in place of `input_ids`, if the model reads them; with an `attention_mask`
+                (B, N) where there is padding. `FrameEncoder` says more.
+            pixel_values: (B, C, height, width) images, likewise. `PatchEncoder` says more.
             **kwargs: `output_hidden_states`, `output_attentions`, `return_dict`; `kernel_options` of flex attention.
                 Others are refused, except `token_type_ids`, which are ignored with one warning.
 
@@ -121,20 +110,19 @@ class VanillaTransformerModel(VanillaTransformerPreTrainedModel):
             `last_hidden_state` (B, T, D) of the decoder, `encoder_last_hidden_state` (B, S, D), and requested outputs.
 
         Raises:
-            ValueError: source or target is missing, or given twice.
+            ValueError: source or target is missing, given twice, or of another kind than this model reads.
             TypeError: an argument is unknown.
         """
+        source = source_of(
+            self.main_input_name,
+            {"input_ids": input_ids, "input_features": input_features, "pixel_values": pixel_values},
+        )
         attention_mask = derive_attention_mask(input_ids, attention_mask, self.config.pad_token_id)
         if encoder_outputs is None:
             encoder_outputs = self.encoder(
-                input_ids=input_ids,
-                attention_mask=attention_mask,
-                inputs_embeds=inputs_embeds,
-                return_dict=True,
-                **kwargs,
+                **source, attention_mask=attention_mask, inputs_embeds=inputs_embeds, return_dict=True, **kwargs
             )
-        if not isinstance(encoder_outputs, BaseModelOutput):
-            encoder_outputs = BaseModelOutput(*encoder_outputs[:3])
+        encoder_outputs, attention_mask = encoded_source(encoder_outputs, attention_mask)
         decoder_outputs = self.decoder(
             input_ids=decoder_input_ids,
             attention_mask=decoder_attention_mask,
@@ -185,9 +173,10 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
 
     def __init__(self, config: VanillaTransformerConfig) -> None:
         super().__init__(config)
-        if config.source_vocab_size is not None:
+        if config.source_vocab_size is not None or config.source_kind != "tokens":
             self._tied_weights_keys = {"lm_head.weight": "model.decoder.embed_tokens.weight"}
         self.model = VanillaTransformerModel(config)
+        self.main_input_name = self.model.main_input_name
         self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=config.final_logits_bias)
         # transformers would not load our own fields into a generation_config that it takes for a copy of the config.
         self.generation_config._from_model_config = False
@@ -196,11 +185,11 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
-        """Returns the encoder's token embedding; if embeddings are tied, all parts share its matrix."""
+        """Returns the encoder's token embedding, or the decoder's where the encoder reads no tokens."""
         return self.model.get_input_embeddings()
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        """Replaces the encoder's token embedding; `tie_weights()` then gives its matrix to decoder and projection.
+        """Replaces what `get_input_embeddings` returns; `tie_weights()` then gives its matrix to the others.
 
         Args:
             value: as in `VanillaTransformerPreTrainedModel.set_input_embeddings`.
@@ -226,6 +215,8 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
         num_items_in_batch: torch.Tensor | int | None = None,
         return_logits: bool | None = None,
         r_drop: float = 0.0,
+        input_features: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> VanillaTransformerSeq2SeqLMOutput:
         """Predicts each next target token, and computes the loss if there are labels.
@@ -254,6 +245,8 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
             r_drop: alpha of R-Drop (Liang et al. 2021). Unless it is 0, the second half of the batch repeats the first
                 and is its second pass, with another dropout mask; and alpha times the divergence of the two passes'
                 predictions is added to their mean loss.
+            input_features: (B, N, W).
+            pixel_values: (B, C, height, width).
             **kwargs: as in `VanillaTransformerModel`.
 
         Returns:
@@ -281,6 +274,8 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
             decoder_inputs_embeds=decoder_inputs_embeds,
             decoder_position_ids=decoder_position_ids,
             use_cache=use_cache,
+            input_features=input_features,
+            pixel_values=pixel_values,
             return_dict=True,
             **kwargs,
         )

@@ -6,6 +6,7 @@ from typing import Any
 from torch.utils.data import Dataset
 from transformers import Pipeline, PreTrainedModel, PreTrainedTokenizerBase
 
+from .configuration_variants import require_tokens
 from .translation_batches import Translation, translate_pieces
 from .translation_pieces import max_source_length, source_pieces
 
@@ -32,7 +33,7 @@ class TranslationPipeline(Pipeline):
 
     Raises:
         TypeError: the model is a name, or there is no tokenizer.
-        ValueError: the model is not a sequence-to-sequence model.
+        ValueError: the model is not a sequence-to-sequence model, or does not read text.
 
     Example:
         >>> translator = TranslationPipeline(model=model, tokenizer=tokenizer)
@@ -56,6 +57,7 @@ class TranslationPipeline(Pipeline):
             raise TypeError("tokenizer=None, but sentences have to be tokenised; give the tokenizer of the model")
         if not model.config.is_encoder_decoder:
             raise ValueError(f"a {type(model).__name__} is no sequence-to-sequence model, so it cannot translate")
+        require_tokens(model.config, "translation")
         kwargs["task"] = kwargs.get("task") or "translation"
         super().__init__(model=model.eval(), tokenizer=tokenizer, **kwargs)
         # pipeline() leaves classes in here, and the config could then not be saved or printed.

@@ -20,7 +20,7 @@ def forced_log_probs(
 
     Args:
         model: a sequence-to-sequence model, or an ensemble.
-        input_ids: (B, S) source tokens.
+        input_ids: (B, S) source tokens; or frames or images, if the model reads them.
         attention_mask: (B, S), non-zero for tokens; None lets the model derive it.
         labels: (B, T) target tokens, with `</s>` but without the start token; -100 as padding.
 
@@ -45,7 +45,7 @@ def forced_pass(
 
     Args:
         model: a sequence-to-sequence model, or an ensemble; run in its current mode.
-        input_ids: (B, S) source tokens.
+        input_ids: (B, S) source tokens; or frames or images, if the model reads them.
         attention_mask: (B, S), non-zero for tokens, or None.
         decoder_input_ids: (B, T) decoder input, with any token as padding on the right.
         labels: (B, T) tokens to predict; -100 as padding.
@@ -61,10 +61,11 @@ def forced_pass(
     vocab_size = int(model.config.vocab_size)
     rows = max(1, _MAX_LOGITS // max(1, labels.shape[1] * vocab_size))
     parts: list[tuple[torch.Tensor, torch.Tensor | None]] = []
+    source = getattr(model, "main_input_name", "input_ids")
     for start in range(0, len(labels), rows):
         part = slice(start, start + rows)
         outputs = model(
-            input_ids=input_ids[part],
+            **{source: input_ids[part]},
             attention_mask=None if attention_mask is None else attention_mask[part],
             decoder_input_ids=decoder_input_ids[part],
             use_cache=False,

@@ -24,7 +24,7 @@ def imported_by(path):
 def declared(requirements):
     """Names of modules, for names of projects that are the same or known to differ."""
     names = {each.partition(">")[0].partition("<")[0].strip() for each in requirements}
-    return {{"pyyaml": "yaml", "protobuf": "google"}.get(name, name) for name in names}
+    return {{"pyyaml": "yaml", "protobuf": "google", "scikit-learn": "sklearn"}.get(name, name) for name in names}
 
 
 def test_all_that_is_imported_is_declared():

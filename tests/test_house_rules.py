@@ -27,7 +27,7 @@ SCRIPTS = sorted((PROJECT / "scripts").glob("*.py"))
 
 # Who may import whom in the root: a module only those that stand before it.
 LAYERS = [
-    {"configuration_variants"},
+    {"configuration_presets", "configuration_variants"},
     {"configuration_vanilla_transformer", "modeling_compatibility", "decoding_config", "decoding_cache"},
     {"configuration_encoder_only"},
     {"embeddings", "attention", "dropout", "norms", "positions", "loss", "decoding_rules", "tokenization_ids"},
@@ -38,13 +38,14 @@ LAYERS = [
         "tokenization_tags",
         "loss_r_drop",
         "decoding_beam_search",
+        "modeling_outputs",
     },
     {"attention_relative", "modeling_pretrained", "translation_pieces", "tokenization_vanilla_transformer"},
     {"modeling_views", "decoding_projection", "decoding_self_check", "decoding_steps"},
     {"feed_forward", "decoding_sampling", "translation_scoring"},
     {"encoder", "modeling_loss"},
     {"encoder_heads"},
-    {"decoder"},
+    {"decoder", "source_inputs"},
     {"decoding_incremental"},
     {"decoding"},
     {"translation_batches"},

@@ -35,6 +35,7 @@ VERBS = {
     "lab-ablations": ("lab_ablations", "repeat the paper's Table 3 at a small size: what is each part for?"),
     "lab-heads": ("lab_heads", "show what each attention head looks at, and what is lost without it"),
     "lab-complexity": ("lab_complexity", "measure time and memory of layers over the length: Table 1 of the paper"),
+    "lab-inputs": ("lab_inputs", "forecast series, and read handwritten digits as words: sources without tokens"),
     "lab-scan": ("lab_scan", "length generalisation on SCAN: split it, and see which lengths a model has right"),
 }
 

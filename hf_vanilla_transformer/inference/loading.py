@@ -21,6 +21,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from ..configuration_variants import require_tokens
 from ..data.seals import SEAL, find_damage
 from ..modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
 from .devices import choose_device
@@ -63,6 +64,7 @@ def load_translator(
     models, tokenizers = [], []
     for folder in folders:
         model, tokenizer = load_model(folder, dtype), load_tokenizer(folder)
+        require_tokens(model.config, f"{folder}: translating")
         rows = model.get_input_embeddings().weight.shape[0]
         if len(tokenizer) > rows:
             raise ValueError(

@@ -139,6 +139,7 @@ def _require_support(config: VanillaTransformerConfig) -> None:
         "attention_pattern": ("full",),
         "embedding_norm": (False,),
         "attention": ("softmax",),
+        "source_kind": ("tokens",),
     }
     for field, allowed in fits.items():
         if getattr(config, field) not in allowed:

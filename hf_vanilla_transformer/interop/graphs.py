@@ -11,6 +11,7 @@ from torch import nn
 from transformers.cache_utils import EncoderDecoderCache
 
 from ..attention import additive_mask
+from ..configuration_variants import require_tokens
 from ..modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
 from ..positions import position_ids_from_mask
 
@@ -129,8 +130,9 @@ def inference_graphs(model: VanillaTransformerForConditionalGeneration) -> dict[
         The graphs "encoder" and "decoder".
 
     Raises:
-        ValueError: the model's attention is not softmax's.
+        ValueError: the model does not read text, or its attention is not softmax's.
     """
+    require_tokens(model.config, "the export as two graphs")
     if model.config.attention != "softmax":
         raise ValueError(
             f"the exported graphs pass keys and values from step to step, and `attention`={model.config.attention!r} "

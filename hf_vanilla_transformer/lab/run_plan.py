@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from ..configuration_vanilla_transformer import VanillaTransformerConfig
+from ..configuration_variants import require_tokens
 from ..training import VanillaTransformerTrainingArguments, read_recipe
 from ..training.config_overrides import parse_overrides
 from ..training.model_setup import model_class
@@ -83,9 +84,11 @@ def plan_run(recipe: str | None, given: Mapping[str, Any]) -> RunPlan:
     if not issubclass(config_class, VanillaTransformerConfig):
         raise ValueError(f"model_class={values['model_class']} is no Transformer, and only their work can be planned")
     overrides = {"vocab_size": values["vocab_size"], **parse_overrides(values["config_overrides"], config_class)}
+    config = config_class.from_preset(values["preset"], **overrides)
+    require_tokens(config, "planning a run on text")
     return RunPlan(
         recipe or values["preset"],
-        config_class.from_preset(values["preset"], **overrides),
+        config,
         values["max_tokens"],
         values["gradient_accumulation_steps"],
         values["max_steps"] if values["max_steps"] > 0 else None,

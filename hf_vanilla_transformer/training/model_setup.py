@@ -11,6 +11,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils import logging
 from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME
 
+from ..configuration_variants import require_tokens
 from ..inference import load_config, load_model
 from ..modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
 from .adapters import add_adapters
@@ -74,6 +75,7 @@ def build_model(args: VanillaTransformerTrainingArguments, tokenizer: PreTrained
             )
         model = kind(config)
         model.generation_config.num_beams = args.generation_num_beams or 1
+    require_tokens(model.config, "training on text")
     if args.gnmt_length_penalty is not None:
         model.generation_config.gnmt_length_penalty = args.gnmt_length_penalty
         model.generation_config.length_penalty = None  # of the base, which would outrank it
