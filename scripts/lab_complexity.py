@@ -1,4 +1,4 @@
-"""Measure Table 1 of the paper: time and memory of self-attention, a GRU and a convolution over the length."""
+"""Measure Table 1 of the paper, and efficient attention: time and memory of layers over the length."""
 
 import sys
 

@@ -33,6 +33,7 @@ VERBS = {
     "lab-recurrent": ("lab_recurrent", "compare recurrent models with the Transformer: BLEU by length, speed"),
     "lab-gradients": ("lab_gradients", "measure the gradient that reaches the first position, by length"),
     "lab-ablations": ("lab_ablations", "repeat the paper's Table 3 at a small size: what is each part for?"),
+    "lab-variants": ("lab_variants", "put trained variants side by side: scores, speed, what decoding keeps"),
     "lab-heads": ("lab_heads", "show what each attention head looks at, and what is lost without it"),
     "lab-complexity": ("lab_complexity", "measure time and memory of layers over the length: Table 1 of the paper"),
     "lab-inputs": ("lab_inputs", "forecast series, and read handwritten digits as words: sources without tokens"),

@@ -1,0 +1,138 @@
+"""The family side by side: variants trained alike, with their scores, their speed, and what decoding has to keep."""
+
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..inference import load_translator, translate
+from .planning import format_table
+from .queue_results import finished_results
+from .run_list import QueuedRun, RunList
+
+# Positions at which what a decoder has stored is measured; two, to tell what grows from what does not.
+_SHORT, _LONG = 8, 24
+
+
+@dataclass(frozen=True)
+class DecodingState:
+    """What decoding one sentence keeps of its own earlier positions, greedily.
+
+    Args:
+        bytes_per_token: by which it grows with each token.
+        constant_bytes: of any length.
+    """
+
+    bytes_per_token: float
+    constant_bytes: float
+
+    def __str__(self) -> str:
+        grows = f"{self.bytes_per_token:,.0f} a token" if self.bytes_per_token else ""
+        return " + ".join(filter(None, [f"{self.constant_bytes:,.0f}" if self.constant_bytes else "", grows]))
+
+
+@torch.no_grad()
+def decoding_state(model: PreTrainedModel) -> DecodingState:
+    """Measures the self-attention cache of a model by decoding two prefixes.
+
+    Args:
+        model: of this package, in eval mode.
+
+    Returns:
+        How large it is. Keys and values of the source, which do not grow, are not in it.
+    """
+    config = model.config
+    source = torch.full((1, 4), config.eos_token_id, device=model.device)
+
+    def stored(length: int) -> int:
+        prefix = torch.full((1, length), config.decoder_start_token_id, device=model.device)
+        output = model(input_ids=source, decoder_input_ids=prefix, use_cache=True)
+        layers = output.past_key_values.self_attention_cache.layers
+        return sum(each.nbytes for layer in layers for each in (layer.keys, layer.values))
+
+    short, long = stored(_SHORT), stored(_LONG)
+    per_token = (long - short) / (_LONG - _SHORT)
+    return DecodingState(per_token, short - _SHORT * per_token)
+
+
+def decoding_rates(
+    models: Mapping[str, tuple[PreTrainedModel, PreTrainedTokenizerBase]],
+    sentences: Sequence[str],
+    turns: int = 3,
+    batch_size: int = 32,
+    **options: Any,
+) -> dict[str, float]:
+    """Measures how fast models translate, in turns, so that other work on the machine hits all of them alike.
+
+    Args:
+        models: model and tokenizer, by name.
+        sentences: what to translate.
+        turns: of each model; the first sentences are translated once more before, to warm up.
+        batch_size: sentences decoded together.
+        **options: for `generate()`, such as `num_beams`.
+
+    Returns:
+        Sentences a second, the median over the turns.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in models}
+    for model, tokenizer in models.values():
+        list(translate(model, tokenizer, sentences[:batch_size], batch_size, **options))
+    for _ in range(turns):
+        for name, (model, tokenizer) in models.items():
+            started = time.perf_counter()
+            list(translate(model, tokenizer, sentences, batch_size, **options))
+            seconds[name].append(time.perf_counter() - started)
+    return {name: len(sentences) / statistics.median(each) for name, each in seconds.items()}
+
+
+def family_table(runs: RunList, sentences: Sequence[str], turns: int = 3, device: str = "auto") -> str:
+    """Puts the variants of a list side by side.
+
+    Args:
+        runs: the list, whose entries are variants with one or several seeds each; runs that have not ended are left
+            out.
+        sentences: what to translate for the speed of decoding.
+        turns: as of `decoding_rates`.
+        device: where to translate.
+
+    Returns:
+        A table of Markdown: a line for each variant, means over its seeds.
+
+    Raises:
+        ValueError: no run has ended.
+    """
+    ended: dict[str, list[tuple[QueuedRun, dict[str, Any]]]] = {}
+    for run in runs.runs:
+        if (results := finished_results(run)) is not None:
+            ended.setdefault(run.entry, []).append((run, results))
+    if not ended:
+        raise ValueError(f"no run of {runs.path} has ended; train them with `vanilla-transformer queue {runs.path}`")
+    models = {}
+    for name, seeds in ended.items():
+        models[name] = load_translator([str(seeds[0][0].output_dir)], device)
+    rates = decoding_rates(models, sentences, turns)
+    rows = []
+    for name, seeds in ended.items():
+        metrics = [results["metrics"] for _, results in seeds]
+        scores = [_mean(metrics, f"final_{score}", digits) for score, digits in (("loss", 3), ("bleu", 2))]
+        speed = statistics.mean(each.get("tokens_per_second", 0.0) for each in metrics)
+        parameters, state = f"{metrics[0]['parameters']:,}", str(decoding_state(models[name][0]))
+        rows.append([name, parameters, str(len(seeds)), *scores, f"{speed:,.0f}", f"{rates[name]:.0f}", state])
+    header = ["", "parameters", "seeds", "nats per token", "BLEU", "target tokens/s", "sentences/s", "bytes kept"]
+    return "\n".join(format_table(header, *rows))
+
+
+def _mean(metrics: Sequence[Mapping[str, float]], name: str, digits: int) -> str:
+    """The mean over seeds, and half of what lies between the extremes where there are several."""
+    values = [each[name] for each in metrics if name in each]
+    if not values:
+        return "-"
+    spread = f" ± {(max(values) - min(values)) / 2:.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.{digits}f}{spread}"
+
+
+__all__ = ["DecodingState", "decoding_rates", "decoding_state", "family_table"]

@@ -1,0 +1,85 @@
+"""Variants side by side: what decoding keeps is counted by hand, rates are in turns, and the list is what it says."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from commanding import run
+from queue_lists import pretend_to_train, write_list
+
+from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
+from hf_vanilla_transformer.commands import lab_variants
+from hf_vanilla_transformer.data import train_tokenizer
+from hf_vanilla_transformer.lab import family
+from hf_vanilla_transformer.lab.family import DecodingState, decoding_rates, decoding_state
+from hf_vanilla_transformer.lab.planning import count_parameters
+from hf_vanilla_transformer.lab.run_list import read_run_list
+from hf_vanilla_transformer.training.config_overrides import parse_overrides
+
+PROJECT = Path(__file__).resolve().parents[1]
+ENTRIES = yaml.safe_load((PROJECT / lab_variants.LIST).read_text())
+SHAPE = {"d_model": 16, "num_heads": 4, "d_ff": 16, "num_encoder_layers": 1, "num_decoder_layers": 3, "vocab_size": 300}
+
+
+def model_of(**fields):
+    return VanillaTransformerForConditionalGeneration(VanillaTransformerConfig(**SHAPE, **fields)).eval()
+
+
+@pytest.mark.parametrize(
+    ("fields", "per_token", "constant"),
+    [
+        ({}, 3 * 4 * (4 + 4) * 4, 0),  # layers, heads, widths of a key and a value, bytes of a number
+        ({"d_v": 6}, 3 * 4 * (4 + 6) * 4, 0),
+        ({"num_key_value_heads": 1}, 3 * 1 * (4 + 4) * 4, 0),
+        ({"attention": "linear", "feature_map": "elu"}, 0, 3 * 4 * (4 + 4 * 4) * 4),  # a sum of keys, and of products
+    ],
+)
+def test_what_decoding_keeps_is_what_counting_gives(fields, per_token, constant):
+    assert decoding_state(model_of(**fields)) == DecodingState(per_token, constant)
+
+
+def test_rates_are_of_all_models_in_turns(monkeypatch):
+    clock, order = iter(range(100)), []
+    monkeypatch.setattr(family.time, "perf_counter", lambda: float(next(clock)))
+    monkeypatch.setattr(family, "translate", lambda model, *args, **options: order.append(model) or [])
+    rates = decoding_rates({"a": ("A", None), "b": ("B", None)}, ["x"] * 7, turns=2)
+    assert order == ["A", "B", "A", "B", "A", "B"]  # warmed up first
+    assert rates == {"a": 7, "b": 7}
+
+
+def test_the_variants_of_the_list_have_equally_many_parameters():
+    """Within 3 %, but for learned positions and the directions of random features, which are more of nothing else."""
+    default = ENTRIES["defaults"]["config_overrides"]
+    sizes = {}
+    for entry in ENTRIES["runs"]:
+        fields = {**parse_overrides(entry.get("config_overrides", default)), "vocab_size": 4000}
+        sizes[entry["name"]] = count_parameters(VanillaTransformerConfig.from_preset("tiny", **fields))
+    assert len(sizes) == len(ENTRIES["runs"])
+    for name, size in sizes.items():
+        assert abs(size / sizes["base"] - 1) < (0.04 if name in ("learned", "shaw_relative") else 0.01), name
+
+
+def test_the_verb_shows_means_of_seeds_and_leaves_out_what_has_not_ended(tmp_path):
+    path = write_list(tmp_path, [{"name": "plain"}, {"name": "shared"}, {"name": "never"}], text=tmp_path)
+    list_ = yaml.safe_load(path.read_text())
+    for entry in list_["runs"]:
+        del entry["output_dir"]
+        entry["seeds"] = [1, 2]
+    path.write_text(yaml.safe_dump({**list_, "folder": str(tmp_path)}, sort_keys=False))
+    tokenizer = train_tokenizer(texts=["a dog runs"] * 9, vocab_size=265)
+    for number, queued in enumerate(read_run_list(path).runs):
+        if queued.entry != "never":
+            pretend_to_train(queued, loss=2.0 + number, bleu=30.0 + number)
+            fields = {"num_key_value_heads": 2} if queued.entry == "shared" else {}
+            model_of(**fields).save_pretrained(queued.output_dir)
+            tokenizer.save_pretrained(queued.output_dir)
+    (tmp_path / "x.en").write_text("a dog\nruns\n")
+    (tmp_path / "x.de").write_text("a dog\nruns\n")
+    test_set = f"source={tmp_path / 'x.en'},target={tmp_path / 'x.de'}"
+    done = run(lab_variants.main, str(path), "--test_set", test_set, "--turns", "1")
+    assert done.returncode == 0, done.stderr
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in done.stdout.splitlines()]
+    assert [row[0] for row in table[2:]] == ["plain", "shared"]
+    assert table[2][3:5] == ["2.500 ± 0.500", "30.50 ± 0.50"]
+    assert (table[2][-1], table[3][-1]) == ("384 a token", "192 a token")
+    assert run(lab_variants.main, str(path), "--test_set", test_set, "--turns", "0").returncode == 2
