@@ -6,10 +6,12 @@ The files of this folder are the model, and go to the Hub with it. Its code scan
 groups, each to be read in this order:
 
 - Figure 1, a box a file: `embeddings`, `positions`, `attention`, `feed_forward`, `norms`, `dropout`, `encoder`,
-  `decoder`, `loss`, `loss_r_drop`; and variants inside attention, `positions_relative`, `attention_relative`,
-  `attention_patterns`;
+  `decoder_stack`, `decoder`, `loss`, `loss_r_drop`; and variants inside attention, `positions_relative`,
+  `attention_relative`, `attention_patterns`;
 - the whole model: `configuration_vanilla_transformer`, `modeling_vanilla_transformer`, and what that stands on,
   `modeling_*`;
+- the decoder alone, a language model: `configuration_decoder_only`, `decoder_only`, `modeling_decoder_only`,
+  `decoding_prompts`;
 - text as tokens (§5.1): `tokenization_*`;
 - from logits to tokens (§6.1): `decoding`, which is behind `generate()`, and `decoding_*`: the search, its rules, its
   steps, the decoder position by position, the cache;
@@ -19,9 +21,11 @@ Everything else lives in sub-packages: `data`, `training`, `inference`, `evaluat
 and `commands`, which are the verbs of `vanilla-transformer`.
 """
 
-from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoTokenizer, pipelines
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, pipelines
 
+from .configuration_decoder_only import VanillaTransformerDecoderConfig
 from .configuration_vanilla_transformer import PRESETS, VanillaTransformerConfig
+from .modeling_decoder_only import VanillaTransformerDecoderModel, VanillaTransformerForCausalLM
 from .modeling_vanilla_transformer import (
     VanillaTransformerForConditionalGeneration,
     VanillaTransformerModel,
@@ -36,6 +40,9 @@ __version__ = "0.1.0"
 AutoConfig.register(VanillaTransformerConfig.model_type, VanillaTransformerConfig, exist_ok=True)
 AutoModel.register(VanillaTransformerConfig, VanillaTransformerModel, exist_ok=True)
 AutoModelForSeq2SeqLM.register(VanillaTransformerConfig, VanillaTransformerForConditionalGeneration, exist_ok=True)
+AutoConfig.register(VanillaTransformerDecoderConfig.model_type, VanillaTransformerDecoderConfig, exist_ok=True)
+AutoModel.register(VanillaTransformerDecoderConfig, VanillaTransformerDecoderModel, exist_ok=True)
+AutoModelForCausalLM.register(VanillaTransformerDecoderConfig, VanillaTransformerForCausalLM, exist_ok=True)
 AutoTokenizer.register(VanillaTransformerConfig, fast_tokenizer_class=VanillaTransformerTokenizer, exist_ok=True)
 pipelines.PIPELINE_REGISTRY.register_pipeline("translation", TranslationPipeline, AutoModelForSeq2SeqLM, type="text")
 # What is in here is refused, whatever is registered. It is no part of transformers' interface, and may go.
@@ -48,6 +55,9 @@ __all__ = [
     "PRESETS",
     "TranslationPipeline",
     "VanillaTransformerConfig",
+    "VanillaTransformerDecoderConfig",
+    "VanillaTransformerDecoderModel",
+    "VanillaTransformerForCausalLM",
     "VanillaTransformerForConditionalGeneration",
     "VanillaTransformerModel",
     "VanillaTransformerPreTrainedModel",

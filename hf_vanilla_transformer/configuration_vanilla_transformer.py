@@ -168,6 +168,9 @@ class VanillaTransformerConfig(PreTrainedConfig):
         "decoder_ffn_dim": "d_ff",
     }
 
+    # Fields that every model of this kind has the same value of: a kind without a part has none of its fields.
+    fixed_fields: ClassVar[dict[str, Any]] = {"is_encoder_decoder": True}
+
     vocab_size: int = 37000
     source_vocab_size: int | None = None
     d_model: int = 512
@@ -272,7 +275,8 @@ class VanillaTransformerConfig(PreTrainedConfig):
                 f"there is no preset {name!r};{_did_you_mean(name, PRESETS)} allowed: {', '.join(PRESETS)}"
             )
         overrides = {cls.attribute_map.get(field, field): value for field, value in overrides.items()}
-        return cls(**{**PRESETS[name], **overrides})
+        preset = {field: value for field, value in PRESETS[name].items() if field not in cls.fixed_fields}
+        return cls(**{**preset, **overrides})
 
     def validate_architecture(self) -> None:
         """Refuses values that no model can have, and values that contradict each other.
@@ -285,7 +289,7 @@ class VanillaTransformerConfig(PreTrainedConfig):
 
     def _check_sizes(self) -> None:
         for field in ("vocab_size", "d_model", "num_encoder_layers", "num_decoder_layers", "num_heads", "d_ff"):
-            self._require(field, getattr(self, field) >= 1, "an integer of at least 1")
+            self._require(field, field in self.fixed_fields or getattr(self, field) >= 1, "an integer of at least 1")
         if self.d_k is None or self.d_v is None:
             raise ValueError(
                 f"`d_model`={self.d_model} cannot be divided among `num_heads`={self.num_heads} heads; "
@@ -316,7 +320,8 @@ class VanillaTransformerConfig(PreTrainedConfig):
                     )
 
     def _check_choices(self) -> None:
-        self._require("is_encoder_decoder", self.is_encoder_decoder, "True")
+        for field, value in self.fixed_fields.items():
+            self._require(field, getattr(self, field) == value, f"{value} in a {type(self).__name__}")
         if self.activation_function not in ACT2FN:
             names = ", ".join(sorted(ACT2FN))
             hint = _did_you_mean(self.activation_function, ACT2FN)

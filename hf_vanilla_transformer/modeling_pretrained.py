@@ -1,7 +1,7 @@
 """The base class of encoder, decoder and whole model: flags for transformers, initial weights and embeddings."""
 
 import copy
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -54,6 +54,9 @@ class VanillaTransformerPreTrainedModel(PreTrainedModel):
     _supports_flash_attn = True
     _supports_flex_attn = True
     _can_compile_fullgraph = True
+    # What a folder with the code of such a model says about it, for the Auto classes and for `pipeline()`.
+    auto_map_with_code: ClassVar[dict[str, str]] = AUTO_MAP
+    pipelines_with_code: ClassVar[dict[str, Any]] = CUSTOM_PIPELINES
 
     def __init__(self, config: VanillaTransformerConfig, *args: Any, **kwargs: Any) -> None:
         config.validate_architecture()  # again, because setting a field checks only its type
@@ -130,6 +133,8 @@ class VanillaTransformerPreTrainedModel(PreTrainedModel):
         if new_num_position_embeddings < 1:
             raise ValueError(f"`new_num_position_embeddings`={new_num_position_embeddings}; allowed: at least 1")
         tables = self.get_position_embeddings()
+        if not isinstance(tables, tuple) and not self.config.is_encoder_decoder:
+            tables = (tables,)
         if not isinstance(tables, tuple):
             raise ValueError(
                 f"the {type(self).__name__} has one of the two tables of a model, whose config is for both; call "
@@ -154,6 +159,8 @@ class VanillaTransformerPreTrainedModel(PreTrainedModel):
                 "resizing needs a model with one"
             )
         embeddings = super()._resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
+        if not self.config.is_encoder_decoder:
+            return embeddings
         decoder, size = self.get_decoder(), embeddings.weight.shape[0]
         # transformers resizes the encoder's embedding and the projection, and ties the weights afterwards.
         if decoder is not self and self.config.tie_word_embeddings:
@@ -205,8 +212,9 @@ class VanillaTransformerPreTrainedModel(PreTrainedModel):
             logger.warning("not all embeddings are tied any more, so they are saved with tie_word_embeddings=False")
             self.untie_embeddings()
         if self._auto_class is not None:
-            self.config.auto_map = {**AUTO_MAP, **(getattr(self.config, "auto_map", None) or {})}
-            self.config.custom_pipelines = copy.deepcopy(CUSTOM_PIPELINES)  # transformers changes it
+            self.config.auto_map = {**self.auto_map_with_code, **(getattr(self.config, "auto_map", None) or {})}
+            if self.pipelines_with_code:
+                self.config.custom_pipelines = copy.deepcopy(self.pipelines_with_code)  # transformers changes it
         else:  # these may come from the loaded folder, and would name code that is not saved now
             for name in ("auto_map", "custom_pipelines"):
                 if hasattr(self.config, name):

@@ -12,15 +12,14 @@ from transformers.utils.generic import can_return_tuple
 
 from .configuration_vanilla_transformer import VanillaTransformerConfig
 from .decoder import Decoder
+from .decoder_stack import kept_positions
 from .decoding import PaperGenerationMixin
 from .decoding_config import PAPER_DECODING
 from .decoding_self_check import check_untested_transformers
 from .encoder import Encoder, derive_attention_mask
-from .loss import IGNORED_LABEL, label_smoothed_cross_entropy, projected_label_smoothed_cross_entropy
-from .loss_r_drop import r_drop_divergence
 from .modeling_compatibility import CACHE, AnswersToBothCacheNames, strict_forward, with_cache_named
+from .modeling_loss import mean_token_loss
 from .modeling_pretrained import VanillaTransformerPreTrainedModel
-from .modeling_views import is_plain_product
 from .positions import position_ids_from_mask
 from .translation_pipeline import TranslationPipeline  # so that its code is copied with the model's
 from .translation_scoring import shifted_labels
@@ -289,15 +288,16 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
         hidden_states = outputs.last_hidden_state
         if return_logits is None:
             return_logits = labels is None or not self.training
-        logits = self.lm_head(_kept_positions(hidden_states, logits_to_keep)) if return_logits else None
+        logits = self.lm_head(kept_positions(hidden_states, logits_to_keep)) if return_logits else None
 
         loss = nll_loss = None
         if labels is not None:
             has_all_logits = logits is not None and isinstance(logits_to_keep, int) and logits_to_keep == 0
-            loss, nll_loss = self._loss(hidden_states, labels, logits if has_all_logits else None, r_drop)
-            divisor = labels.ne(IGNORED_LABEL).sum() if num_items_in_batch is None else num_items_in_batch
-            divisor = torch.as_tensor(divisor, device=loss.device).clamp(min=1)
-            loss, nll_loss = loss / divisor, nll_loss / divisor
+            epsilon = self.config.label_smoothing if self.training else 0.0
+            all_logits = logits if has_all_logits else None
+            loss, nll_loss = mean_token_loss(
+                self.lm_head, hidden_states, labels, all_logits, epsilon, num_items_in_batch, r_drop
+            )
         return VanillaTransformerSeq2SeqLMOutput(
             loss=loss,
             logits=logits,
@@ -310,24 +310,6 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
             encoder_attentions=outputs.encoder_attentions,
             nll_loss=nll_loss,
         )
-
-    def _loss(
-        self, hidden_states: torch.Tensor, labels: torch.Tensor, logits: torch.Tensor | None, r_drop: float
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        epsilon = self.config.label_smoothing if self.training else 0.0
-        head = self.lm_head
-        # If the logits exist already, the loss reuses them.
-        if logits is None and is_plain_product(head):
-            return projected_label_smoothed_cross_entropy(
-                hidden_states, head.weight, labels.to(hidden_states.device), epsilon, r_drop
-            )
-        logits = head(hidden_states) if logits is None else logits
-        labels = labels.to(logits.device)
-        loss, nll_loss = label_smoothed_cross_entropy(logits, labels, epsilon)
-        if r_drop:
-            (first, second), (labels, _) = logits.chunk(2), labels.chunk(2)
-            loss = loss + 2 * r_drop * r_drop_divergence(first, second, labels)
-        return loss, nll_loss
 
     def prepare_decoder_input_ids_from_labels(self, labels: torch.Tensor) -> torch.Tensor:
         """Figure 1 "Outputs (shifted right)": the decoder's input while it learns to predict `labels`.
@@ -373,17 +355,6 @@ def _what_steps_leave_out(model: type, base: type) -> tuple[Any, ...]:
 
 
 _AS_WRITTEN = _what_steps_leave_out(VanillaTransformerForConditionalGeneration, VanillaTransformerModel)
-
-
-def _kept_positions(hidden_states: torch.Tensor, logits_to_keep: int | torch.Tensor) -> torch.Tensor:
-    """Selects the hidden states (B, T, D) that get logits: the last ones (0: all), or those at positions."""
-    if isinstance(logits_to_keep, int):
-        return hidden_states[:, -logits_to_keep:]
-    if logits_to_keep.dim() == 1:
-        return hidden_states[:, logits_to_keep]
-    if logits_to_keep.dtype == torch.bool:
-        return hidden_states[logits_to_keep]
-    return hidden_states.take_along_dim(logits_to_keep.unsqueeze(-1), dim=1)
 
 
 __all__ = [

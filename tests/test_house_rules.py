@@ -24,6 +24,7 @@ SCRIPTS = sorted((PROJECT / "scripts").glob("*.py"))
 LAYERS = [
     {"configuration_variants"},
     {"configuration_vanilla_transformer", "modeling_compatibility", "decoding_config"},
+    {"configuration_decoder_only"},
     {"embeddings", "attention", "dropout", "norms", "positions", "loss", "decoding_rules", "tokenization_ids"},
     {
         "positions_relative",
@@ -35,14 +36,16 @@ LAYERS = [
     },
     {"attention_relative", "translation_pieces", "tokenization_vanilla_transformer"},
     {"decoding_cache", "modeling_views", "decoding_projection", "decoding_self_check", "decoding_steps"},
-    {"feed_forward", "decoding_sampling", "translation_scoring"},
+    {"feed_forward", "decoding_sampling", "translation_scoring", "modeling_loss"},
     {"encoder"},
-    {"decoder"},
+    {"decoder_stack"},
+    {"decoder", "decoder_only"},
     {"decoding_incremental"},
     {"decoding"},
     {"translation_batches"},
     {"translation_pipeline"},
-    {"modeling_vanilla_transformer"},
+    {"decoding_prompts"},
+    {"modeling_vanilla_transformer", "modeling_decoder_only"},
 ]
 
 
