@@ -58,6 +58,8 @@ class VanillaTransformerForCausalLM(VanillaTransformerDecoderPreTrainedModel, Pr
         super().__init__(config)
         self.model = VanillaTransformerDecoderModel(config)
         self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=config.final_logits_bias)
+        # transformers would not load our own fields into a generation_config that it takes for a copy of the config.
+        self.generation_config._from_model_config = False
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
