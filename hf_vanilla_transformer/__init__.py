@@ -12,6 +12,7 @@ groups, each to be read in this order:
   `modeling_*`;
 - the decoder alone, a language model: `configuration_decoder_only`, `decoder_only`, `modeling_decoder_only`,
   `decoding_prompts`;
+- its left half alone, as BERT is: `configuration_encoder_only`, `modeling_encoder_only`, `encoder_heads`;
 - text as tokens (§5.1): `tokenization_*`;
 - from logits to tokens (§6.1): `decoding`, which is behind `generate()`, and `decoding_*`: the search, its rules, its
   steps, the decoder position by position, the cache;
@@ -21,11 +22,28 @@ Everything else lives in sub-packages: `data`, `training`, `inference`, `evaluat
 and `commands`, which are the verbs of `vanilla-transformer`.
 """
 
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, pipelines
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+    pipelines,
+)
 
 from .configuration_decoder_only import VanillaTransformerDecoderConfig
+from .configuration_encoder_only import VanillaTransformerEncoderConfig
 from .configuration_vanilla_transformer import PRESETS, VanillaTransformerConfig
 from .modeling_decoder_only import VanillaTransformerDecoderModel, VanillaTransformerForCausalLM
+from .modeling_encoder_only import (
+    VanillaTransformerEncoderModel,
+    VanillaTransformerForMaskedLM,
+    VanillaTransformerForSequenceClassification,
+    VanillaTransformerForTokenClassification,
+)
 from .modeling_vanilla_transformer import (
     VanillaTransformerForConditionalGeneration,
     VanillaTransformerModel,
@@ -44,6 +62,15 @@ AutoConfig.register(VanillaTransformerDecoderConfig.model_type, VanillaTransform
 AutoModel.register(VanillaTransformerDecoderConfig, VanillaTransformerDecoderModel, exist_ok=True)
 AutoModelForCausalLM.register(VanillaTransformerDecoderConfig, VanillaTransformerForCausalLM, exist_ok=True)
 AutoTokenizer.register(VanillaTransformerConfig, fast_tokenizer_class=VanillaTransformerTokenizer, exist_ok=True)
+AutoConfig.register(VanillaTransformerEncoderConfig.model_type, VanillaTransformerEncoderConfig, exist_ok=True)
+for _auto_class, _model_class in (
+    (AutoModel, VanillaTransformerEncoderModel),
+    (AutoModelForMaskedLM, VanillaTransformerForMaskedLM),
+    (AutoModelForSequenceClassification, VanillaTransformerForSequenceClassification),
+    (AutoModelForTokenClassification, VanillaTransformerForTokenClassification),
+):
+    _auto_class.register(VanillaTransformerEncoderConfig, _model_class, exist_ok=True)
+AutoTokenizer.register(VanillaTransformerEncoderConfig, fast_tokenizer_class=VanillaTransformerTokenizer, exist_ok=True)
 pipelines.PIPELINE_REGISTRY.register_pipeline("translation", TranslationPipeline, AutoModelForSeq2SeqLM, type="text")
 # What is in here is refused, whatever is registered. It is no part of transformers' interface, and may go.
 getattr(pipelines, "REMOVED_TASKS", {}).pop("translation", None)
@@ -57,8 +84,13 @@ __all__ = [
     "VanillaTransformerConfig",
     "VanillaTransformerDecoderConfig",
     "VanillaTransformerDecoderModel",
+    "VanillaTransformerEncoderConfig",
+    "VanillaTransformerEncoderModel",
     "VanillaTransformerForCausalLM",
     "VanillaTransformerForConditionalGeneration",
+    "VanillaTransformerForMaskedLM",
+    "VanillaTransformerForSequenceClassification",
+    "VanillaTransformerForTokenClassification",
     "VanillaTransformerModel",
     "VanillaTransformerPreTrainedModel",
     "VanillaTransformerTokenizer",

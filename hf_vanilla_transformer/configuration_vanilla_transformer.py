@@ -114,6 +114,8 @@ class VanillaTransformerConfig(PreTrainedConfig):
         max_relative_distance: "t5_relative": distances from here on share a bucket, None means 128. "shaw_relative": k,
             beyond which distances are clipped, None means 16. Refused with other positions.
         num_relative_buckets: buckets of "t5_relative"; None means 32. Refused with other positions.
+        embedding_norm: whether a norm follows the sums of embeddings and positions, as in BERT and BART. The paper has
+            none.
         attention_pattern: which keys self-attention sees, by position: "full" (§3.2.3); "local" (§4, "restricted"),
             those at most `attention_window` away; "strided" (Child et al., 2019), also those a multiple of
             `attention_stride` away; "local_global" (Beltagy et al., 2020), also every `attention_stride`-th, which
@@ -195,6 +197,7 @@ class VanillaTransformerConfig(PreTrainedConfig):
     position_offset: int = 0
     scale_embeddings: bool = True
     num_learned_positions: int | None = None
+    embedding_norm: bool = False
     attention_pattern: AttentionPattern = "full"
     attention_window: int | None = None
     attention_stride: int | None = None

@@ -14,6 +14,7 @@ from .dropout import Dropout
 from .embeddings import token_embedding
 from .encoder import final_norm, refuse_other_shape
 from .modeling_pretrained import VanillaTransformerPreTrainedModel
+from .norms import embedding_norm
 from .positions import added_positions, position_ids_from_mask, refuse_unlearned_positions
 from .positions_relative import RELATIONS
 
@@ -41,6 +42,7 @@ class TargetStack(VanillaTransformerPreTrainedModel):
         super().__init__(config)
         self.embed_tokens = token_embedding(config, config.vocab_size)
         self.embed_positions = added_positions(config)
+        self.embedding_norm = embedding_norm(config)
         self.relate_positions = RELATIONS[config.position_encoding](config, is_causal=not sees_later)
         self.restrict_attention = PATTERNS[config.attention_pattern](config)
         self.reads_key_positions = self.relate_positions.reads_keys or self.restrict_attention.reads_keys

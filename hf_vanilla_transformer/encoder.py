@@ -20,7 +20,7 @@ from .embeddings import token_embedding
 from .feed_forward import FEED_FORWARDS
 from .modeling_compatibility import recorder, strict_forward
 from .modeling_pretrained import VanillaTransformerPreTrainedModel
-from .norms import norm
+from .norms import embedding_norm, norm
 from .positions import added_positions, position_ids_from_mask, refuse_unlearned_positions
 from .positions_relative import RELATIONS
 
@@ -90,6 +90,7 @@ class Encoder(VanillaTransformerPreTrainedModel):
         super().__init__(config)
         self.embed_tokens = token_embedding(config, config.source_vocab_size or config.vocab_size)
         self.embed_positions = added_positions(config)
+        self.embedding_norm = embedding_norm(config)
         self.relate_positions = RELATIONS[config.position_encoding](config, is_causal=False)
         self.restrict_attention = PATTERNS[config.attention_pattern](config)
         self.reads_key_positions = self.relate_positions.reads_keys or self.restrict_attention.reads_keys
@@ -194,7 +195,7 @@ def through_stack(
     Returns:
         (B, L, D).
     """
-    hidden_states = stack.dropout(stack.embed_positions(inputs_embeds, position_ids))
+    hidden_states = stack.dropout(stack.embedding_norm(stack.embed_positions(inputs_embeds, position_ids)))
     attention_mask = stack.restrict_attention(attention_mask, position_ids, key_positions, hidden_states.dtype)
     attention_mask, positions = stack.relate_positions(attention_mask, position_ids, key_positions, hidden_states.dtype)
     for layer in stack.layers:

@@ -140,11 +140,13 @@ def strict_forward(forward: Callable[..., Any]) -> Callable[..., Any]:
         forward: names each argument that it uses; its `**kwargs` get only those of `PASSED_ON`.
 
     Returns:
-        A function that takes the same, the `PASSED_ON`, and `token_type_ids`, which it ignores with one warning.
+        A function that takes the same, the `PASSED_ON`, and `token_type_ids`, which it ignores with one warning unless
+        `forward` names them.
     """
     named = [each for each in inspect.signature(forward).parameters.values() if each.kind is not each.VAR_KEYWORD]
     has_cache = any(each.name == "cache" for each in named)
     known = {each.name for each in named}
+    has_types = "token_type_ids" in known
     others = [*PASSED_ON, "token_type_ids", *(["past_key_values"] if has_cache else [])]
     others = [name for name in others if name not in known]
     known.update(others)
@@ -156,7 +158,7 @@ def strict_forward(forward: Callable[..., Any]) -> Callable[..., Any]:
             kwargs = with_cache_named("cache", kwargs, f"{type(self).__name__}.forward()")
         if not known.issuperset(kwargs):
             kwargs = _without_empty(kwargs, known, type(self).__name__)
-        if "token_type_ids" in kwargs:
+        if not has_types and "token_type_ids" in kwargs:
             kwargs = {name: value for name, value in kwargs.items() if name != "token_type_ids"}
             warn_about_token_types()
         return forward(self, *args, **kwargs)

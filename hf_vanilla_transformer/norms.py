@@ -40,4 +40,16 @@ def norm(config: VanillaTransformerConfig) -> nn.Module:
     return NORMS[config.norm](config.d_model, eps=config.layer_norm_eps)
 
 
+def embedding_norm(config: VanillaTransformerConfig) -> nn.Module:
+    """§3.4, §3.5: what follows the sums of embeddings and positions: a norm as in BERT and BART, in the paper nothing.
+
+    Args:
+        config: says whether, and gives what `norm` reads.
+
+    Returns:
+        A module from (B, L, D) to (B, L, D).
+    """
+    return norm(config) if config.embedding_norm else nn.Identity()
+
+
 NORMS: dict[str, type[nn.Module]] = {"layer_norm": nn.LayerNorm, "rms_norm": nn.RMSNorm, "scale_norm": ScaleNorm}

@@ -768,7 +768,7 @@ def test_a_value_that_was_set_later_is_refused_when_a_model_is_built_of_it():
 def test_the_default_of_every_foreign_shape_is_the_papers():
     config = VanillaTransformerConfig()
     foreign = ("source_vocab_size", "final_norm", "position_offset", "scale_embeddings", "final_logits_bias")
-    assert [getattr(config, name) for name in foreign] == [None, None, 0, True, False]
+    assert [getattr(config, name) for name in (*foreign, "embedding_norm")] == [None, None, 0, True, False, False]
 
 
 @pytest.mark.parametrize(

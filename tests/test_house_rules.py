@@ -24,7 +24,7 @@ SCRIPTS = sorted((PROJECT / "scripts").glob("*.py"))
 LAYERS = [
     {"configuration_variants"},
     {"configuration_vanilla_transformer", "modeling_compatibility", "decoding_config"},
-    {"configuration_decoder_only"},
+    {"configuration_decoder_only", "configuration_encoder_only"},
     {"embeddings", "attention", "dropout", "norms", "positions", "loss", "decoding_rules", "tokenization_ids"},
     {
         "positions_relative",
@@ -36,16 +36,16 @@ LAYERS = [
     },
     {"attention_relative", "translation_pieces", "tokenization_vanilla_transformer"},
     {"decoding_cache", "modeling_views", "decoding_projection", "decoding_self_check", "decoding_steps"},
-    {"feed_forward", "decoding_sampling", "translation_scoring", "modeling_loss"},
-    {"encoder"},
-    {"decoder_stack"},
+    {"feed_forward", "decoding_sampling", "translation_scoring"},
+    {"encoder", "modeling_loss"},
+    {"encoder_heads", "decoder_stack"},
     {"decoder", "decoder_only"},
     {"decoding_incremental"},
     {"decoding"},
     {"translation_batches"},
     {"translation_pipeline"},
     {"decoding_prompts"},
-    {"modeling_vanilla_transformer", "modeling_decoder_only"},
+    {"modeling_vanilla_transformer", "modeling_encoder_only", "modeling_decoder_only"},
 ]
 
 

@@ -11,6 +11,7 @@ VARIANTS = {
     "alibi": {"position_encoding": "alibi"},
     "t5_relative": {"position_encoding": "t5_relative", "num_relative_buckets": 8, "max_relative_distance": 12},
     "shaw_relative": {"position_encoding": "shaw_relative", "max_relative_distance": 3},
+    "embedding_norm": {"embedding_norm": True},
     "local": {"attention_pattern": "local", "attention_window": 2},
     "strided": {"attention_pattern": "strided", "attention_window": 1, "attention_stride": 3},
     "local_global": {"attention_pattern": "local_global", "attention_window": 1, "attention_stride": 4},

@@ -5,12 +5,19 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..inference.one_line_parser import OneLineParser
-from ..interop import convert_fairseq, convert_marian, convert_sentencepiece, convert_torch_transformer
+from ..interop import (
+    convert_bert,
+    convert_fairseq,
+    convert_marian,
+    convert_sentencepiece,
+    convert_torch_transformer,
+)
 from ..training.config_overrides import parse_overrides
 
 EXAMPLES = """
 examples:
   vanilla-transformer convert marian opus-mt-en-de --output_dir runs/opus-en-de
+  vanilla-transformer convert bert bert-base-uncased --output_dir runs/bert
   vanilla-transformer convert fairseq best.pt --source_dictionary dict.en.txt --target_dictionary dict.de.txt \\
       --sentencepiece_model spm.model --output_dir runs/fairseq-en-de
   vanilla-transformer convert torch state.pt --num_heads 8 --source_embedding src_embed.weight \\
@@ -40,6 +47,9 @@ def make_parser(prog: str | None = None) -> OneLineParser:
 
     marian = systems.add_parser("marian", parents=[output], help="a folder of Marian or OPUS-MT")
     marian.add_argument("checkpoint", metavar="FOLDER", help="has config.json, weights, vocab.json and *.spm in it")
+
+    bert = systems.add_parser("bert", parents=[output], help="a folder of BERT, with or without a head")
+    bert.add_argument("checkpoint", metavar="FOLDER", help="has config.json and weights in it, and maybe a tokenizer")
 
     fairseq = systems.add_parser("fairseq", parents=[output, fields], help="a .pt file of fairseq")
     fairseq.add_argument("checkpoint", metavar="FILE", help="the checkpoint")
@@ -76,7 +86,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     options = vars(parser.parse_args(argv))
     system = options.pop("system")
     converters: dict[str, Callable[..., Any]] = {
-        "marian": convert_marian, "fairseq": convert_fairseq, "torch": convert_torch_transformer,
+        "marian": convert_marian, "bert": convert_bert, "fairseq": convert_fairseq, "torch": convert_torch_transformer,
         "sentencepiece": convert_sentencepiece,
     }  # fmt: skip
     try:

@@ -1,6 +1,13 @@
 """Checkpoints of other systems in, and ours out to them; one module and one table of names a system."""
 
-from .convert import convert_fairseq, convert_marian, convert_sentencepiece, convert_torch_transformer
+from .bert import load_bert, load_bert_tokenizer
+from .convert import (
+    convert_bert,
+    convert_fairseq,
+    convert_marian,
+    convert_sentencepiece,
+    convert_torch_transformer,
+)
 from .ctranslate2 import export_ctranslate2
 from .fairseq import load_fairseq, load_fairseq_tokenizer
 from .marian import load_marian, load_marian_tokenizers
@@ -12,6 +19,7 @@ from .torch_transformer import load_torch_transformer
 
 __all__ = [
     "TARGET_TOKENIZER",
+    "convert_bert",
     "convert_fairseq",
     "convert_marian",
     "convert_sentencepiece",
@@ -20,6 +28,8 @@ __all__ = [
     "export_onnx",
     "export_torch",
     "exported_programs",
+    "load_bert",
+    "load_bert_tokenizer",
     "load_fairseq",
     "load_fairseq_tokenizer",
     "load_marian",

@@ -7,7 +7,7 @@ from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -15,11 +15,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from ..configuration_vanilla_transformer import VanillaTransformerConfig
+from ..modeling_pretrained import VanillaTransformerPreTrainedModel
 from ..modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
 
 # A table maps patterns of our parameter names to theirs, applied in order. Where they stack the projections of queries,
 # keys and values in one matrix, their name ends in the part that is meant: `in_proj_weight[q]`.
 Names = Mapping[str, str]
+
+# A model of this package, whose class says which.
+Built = TypeVar("Built", bound=VanillaTransformerPreTrainedModel)
 
 _STACKED = re.compile(r"(.*)\[([qkv])\]")
 
@@ -279,11 +283,14 @@ def reason_of(error: StrictDataclassError) -> str:
     return re.sub(r"^.*?alidation error for \w+ '\w+': \w+: ", "", " ".join(str(error).split()))
 
 
-def make_config(fields: Mapping[str, Any]) -> VanillaTransformerConfig:
+def make_config(
+    fields: Mapping[str, Any], config_class: type[VanillaTransformerConfig] = VanillaTransformerConfig
+) -> VanillaTransformerConfig:
     """Builds our config, or says in one line which field is impossible.
 
     Args:
         fields: of our config.
+        config_class: its class.
 
     Returns:
         The config.
@@ -292,7 +299,7 @@ def make_config(fields: Mapping[str, Any]) -> VanillaTransformerConfig:
         ValueError: a value has the wrong type, or does not go together with another.
     """
     try:
-        return VanillaTransformerConfig(**fields)
+        return config_class(**fields)
     except StrictDataclassError as error:
         raise ValueError(f"impossible configuration: {reason_of(error)}") from error
 
@@ -303,7 +310,8 @@ def build(
     names: Names,
     places: Mapping[str, str],
     ignored: str = r"(?!)",
-) -> VanillaTransformerForConditionalGeneration:
+    model_class: type[Built] = VanillaTransformerForConditionalGeneration,  # type: ignore[assignment]
+) -> Built:
     """Builds a model from foreign weights; every tensor must be used, and every parameter filled.
 
     Args:
@@ -312,6 +320,7 @@ def build(
         names: the table.
         places: exceptions to the table: the whole name of a parameter of ours, and theirs.
         ignored: pattern of those of their names that hold no weights.
+        model_class: what to build.
 
     Returns:
         The model in float32 and in eval mode.
@@ -320,7 +329,7 @@ def build(
         ValueError: a field is impossible, or a tensor does not fit; the message has the first names and shapes that
             differ, and how many there are.
     """
-    model = VanillaTransformerForConditionalGeneration(make_config(fields))
+    model = model_class(make_config(fields, model_class.config_class))
     state, problems, used = {}, [], set()
     for our_name, parameter in model.named_parameters():
         name = places.get(our_name) or their_name(our_name, names)

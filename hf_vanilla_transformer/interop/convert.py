@@ -6,7 +6,9 @@ from typing import Any
 from transformers import PreTrainedTokenizerFast
 
 from ..data.tokenization import save_tokenizer
+from ..modeling_encoder_only import VanillaTransformerEncoderPreTrainedModel
 from ..modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
+from .bert import load_bert, load_bert_tokenizer
 from .checkpoints import errors_name, read_pickle, require_tensors
 from .fairseq import load_fairseq, load_fairseq_tokenizer
 from .marian import load_marian, load_marian_tokenizers
@@ -39,6 +41,32 @@ def convert_marian(
         model = load_marian(checkpoint)
         source, target = load_marian_tokenizers(checkpoint)
         _save(model, source, target, written)
+    return model
+
+
+def convert_bert(
+    checkpoint: str | Path, output_dir: str | Path, overwrite: bool = False
+) -> VanillaTransformerEncoderPreTrainedModel:
+    """Converts a BERT folder to one of this package, with its tokenizer if it has one.
+
+    Args:
+        checkpoint: a folder, as `load_bert` wants it.
+        output_dir: written when all else is done; must be free or empty.
+        overwrite: whether files in `output_dir` may be replaced.
+
+    Returns:
+        The model that was saved.
+
+    Raises:
+        OSError: a file is missing, or `output_dir` has files in it or is the checkpoint.
+        ValueError: it does not fit.
+    """
+    with output_folder(output_dir, overwrite, source=checkpoint) as written:
+        model = load_bert(checkpoint)
+        model.save_pretrained(written)
+        tokenizer = load_bert_tokenizer(checkpoint)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(written)
     return model
 
 

@@ -137,6 +137,7 @@ def _require_support(config: VanillaTransformerConfig) -> None:
         "num_key_value_heads": (config.num_heads,),
         "position_encoding": ("sinusoidal", "learned", "none"),
         "attention_pattern": ("full",),
+        "embedding_norm": (False,),
     }
     for field, allowed in fits.items():
         if getattr(config, field) not in allowed:

@@ -9,8 +9,15 @@ from typing import Any
 from huggingface_hub import ModelCard
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from ..configuration_encoder_only import VanillaTransformerEncoderConfig
 from ..configuration_vanilla_transformer import VanillaTransformerConfig
 from ..data.tokenization import save_tokenizer
+from ..modeling_encoder_only import (
+    VanillaTransformerEncoderModel,
+    VanillaTransformerForMaskedLM,
+    VanillaTransformerForSequenceClassification,
+    VanillaTransformerForTokenClassification,
+)
 from ..modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration, VanillaTransformerModel
 from ..tokenization_vanilla_transformer import VanillaTransformerTokenizer
 from .uploading import upload_folder
@@ -18,9 +25,14 @@ from .uploading import upload_folder
 _MODEL_CLASSES: dict[Any, str] = {
     VanillaTransformerModel: "AutoModel",
     VanillaTransformerForConditionalGeneration: "AutoModelForSeq2SeqLM",
+    VanillaTransformerEncoderModel: "AutoModel",
+    VanillaTransformerForMaskedLM: "AutoModelForMaskedLM",
+    VanillaTransformerForSequenceClassification: "AutoModelForSequenceClassification",
+    VanillaTransformerForTokenClassification: "AutoModelForTokenClassification",
 }
 _AUTO_CLASSES = {
     VanillaTransformerConfig: "AutoConfig",
+    VanillaTransformerEncoderConfig: "AutoConfig",
     **_MODEL_CLASSES,
     VanillaTransformerTokenizer: "AutoTokenizer",
 }
@@ -35,8 +47,9 @@ def save_self_contained(
 ) -> None:
     """Saves a model so that `trust_remote_code=True` loads it where this package is not installed.
 
-    The folder works with `AutoConfig`, `AutoModel`, `AutoModelForSeq2SeqLM` and `pipeline("translation")`. Classes and
-    model are left as they were: a later `save_pretrained` writes no code.
+    The folder of a whole Transformer works with `AutoConfig`, `AutoModel`, `AutoModelForSeq2SeqLM` and
+    `pipeline("translation")`; that of an encoder with `AutoModel`, `AutoModelForMaskedLM` and the Auto classes that
+    classify. Classes and model are left as they were: a later `save_pretrained` writes no code.
 
     Args:
         model: a model of this package.
