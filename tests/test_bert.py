@@ -212,10 +212,8 @@ def test_the_command_converts_a_folder_with_its_tokenizer(tmp_path, capsys):
     save_tokenizer(tmp_path / "bert")
     assert main(["bert", str(tmp_path / "bert"), "--output_dir", str(tmp_path / "ours")]) == 0
     assert "Converted:" in capsys.readouterr().out
-    tokenizer, expected = (
-        AutoTokenizer.from_pretrained(tmp_path / "ours"),
-        BertTokenizer.from_pretrained(tmp_path / "bert"),
-    )
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "ours")
+    expected = BertTokenizer.from_pretrained(tmp_path / "bert")
     inputs = tokenizer("a dog [MASK]", "dogs", return_tensors="pt")
     assert inputs["input_ids"].tolist() == expected("a dog [MASK]", "dogs", return_tensors="pt").input_ids.tolist()
     assert inputs["token_type_ids"].any()

@@ -10,7 +10,12 @@ import pytest
 from transformers.dynamic_module_utils import get_relative_import_files, get_relative_imports
 
 import hf_vanilla_transformer
-from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
+from hf_vanilla_transformer import (
+    VanillaTransformerConfig,
+    VanillaTransformerEncoderConfig,
+    VanillaTransformerForConditionalGeneration,
+    VanillaTransformerForMaskedLM,
+)
 from hf_vanilla_transformer.data import train_tokenizer
 from hf_vanilla_transformer.publishing import save_self_contained
 
@@ -91,16 +96,28 @@ def test_arrows_run_down():
             assert rank[name] < rank[path.stem], f"{path.name} imports {name}"
 
 
-def test_exported_files_are_exactly_those_of_the_root(tmp_path):
+def with_its_imports(name):
+    """The names of the file of a module, and of those that transformers copies with it."""
+    return {f"{name}.py", *(Path(path).name for path in get_relative_import_files(PACKAGE / f"{name}.py"))}
+
+
+def test_exported_files_are_those_that_the_model_needs_and_together_those_of_the_root(tmp_path):
     config = VanillaTransformerConfig(vocab_size=9, d_model=4, num_heads=1, d_ff=4)
-    model, names = VanillaTransformerForConditionalGeneration(config), {path.name for path in ROOT_FILES}
-    save_self_contained(model, tmp_path / "tagged", train_tokenizer(texts=["a"], vocab_size=261, tags=["<2de>"]))
-    assert {path.name for path in (tmp_path / "tagged").glob("*.py")} == names
-    save_self_contained(model, tmp_path / "plain", train_tokenizer(texts=["a"], vocab_size=260))
-    without = names - {"tokenization_vanilla_transformer.py"}
-    assert {path.name for path in (tmp_path / "plain").glob("*.py")} == without
-    scanned = get_relative_import_files(PACKAGE / "modeling_vanilla_transformer.py")
-    assert {Path(path).name for path in scanned} | {"modeling_vanilla_transformer.py"} == without
+    encoder_config = VanillaTransformerEncoderConfig(vocab_size=9, d_model=4, num_heads=1, d_ff=4)
+    families = {
+        "modeling_vanilla_transformer": VanillaTransformerForConditionalGeneration(config),
+        "modeling_encoder_only": VanillaTransformerForMaskedLM(encoder_config),
+    }
+    tagged, together = train_tokenizer(texts=["a"], vocab_size=261, tags=["<2de>"]), set()
+    for name, model in families.items():
+        needed = with_its_imports(name)
+        save_self_contained(model, tmp_path / "plain" / name, train_tokenizer(texts=["a"], vocab_size=260))
+        assert {path.name for path in (tmp_path / "plain" / name).glob("*.py")} == needed
+        save_self_contained(model, tmp_path / "tagged" / name, tagged)
+        needed |= with_its_imports("tokenization_vanilla_transformer")
+        assert {path.name for path in (tmp_path / "tagged" / name).glob("*.py")} == needed
+        together |= needed
+    assert together == {path.name for path in ROOT_FILES}
 
 
 def public_definitions(path):

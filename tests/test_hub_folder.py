@@ -14,7 +14,10 @@ from transformers import AutoTokenizer, MarianConfig, MarianMTModel
 
 from hf_vanilla_transformer import (
     VanillaTransformerConfig,
+    VanillaTransformerEncoderConfig,
     VanillaTransformerForConditionalGeneration,
+    VanillaTransformerForMaskedLM,
+    VanillaTransformerForSequenceClassification,
     VanillaTransformerModel,
     VanillaTransformerTokenizer,
 )
@@ -40,6 +43,19 @@ def test_code_weights_config_and_tokenizer_are_all_there(tmp_path):
     )
 
 
+def test_a_folder_of_an_encoder_names_its_own_classes_and_no_translation(tmp_path):
+    config = VanillaTransformerEncoderConfig(**{**SMALL, "num_decoder_layers": 0})
+    save_self_contained(VanillaTransformerForSequenceClassification(config), tmp_path)
+    written = json.loads((tmp_path / "config.json").read_text())
+    assert "custom_pipelines" not in written
+    assert len(written["auto_map"]) == 5
+    assert "AutoModelForSeq2SeqLM" not in written["auto_map"]
+    for reference in written["auto_map"].values():
+        module, name = reference.split(".")
+        assert f"class {name}(" in (tmp_path / f"{module}.py").read_text()
+    assert not (tmp_path / "modeling_vanilla_transformer.py").exists()
+
+
 @pytest.mark.parametrize("is_offline", [True, False])
 def test_a_tokenizer_is_saved_alike_wherever_it_was_loaded(tmp_path, is_offline):
     """So that uploading it again does not change the repository."""
@@ -51,9 +67,14 @@ def test_a_tokenizer_is_saved_alike_wherever_it_was_loaded(tmp_path, is_offline)
         assert (tmp_path / "second" / name).read_bytes() == (tmp_path / "first" / name).read_bytes()
 
 
-@pytest.mark.parametrize("model_class", [VanillaTransformerModel, VanillaTransformerForConditionalGeneration])
+@pytest.mark.parametrize(
+    "model_class",
+    [VanillaTransformerModel, VanillaTransformerForConditionalGeneration, VanillaTransformerForMaskedLM],
+)
 def test_classes_and_config_are_left_as_they_were(tmp_path, model_class):
-    model = model_class(VanillaTransformerConfig(**SMALL))
+    is_encoder = model_class is VanillaTransformerForMaskedLM
+    shape = {**SMALL, "num_decoder_layers": 0} if is_encoder else SMALL
+    model = model_class(model_class.config_class(**shape))
     save_self_contained(model, tmp_path / "with")
     assert model._auto_class is None
     assert model.config._auto_class is None

@@ -10,7 +10,9 @@ from transformers import AutoModelForSeq2SeqLM
 
 from hf_vanilla_transformer import (
     VanillaTransformerConfig,
+    VanillaTransformerEncoderConfig,
     VanillaTransformerForConditionalGeneration,
+    VanillaTransformerForMaskedLM,
     VanillaTransformerModel,
 )
 from hf_vanilla_transformer.data import train_tokenizer
@@ -143,6 +145,48 @@ def test_so_does_what_save_pretrained_writes_after_registering(model, tokenizer,
     tokenizer.save_pretrained(tmp_path / "model")
     del model.config.auto_map
     done = load_without_the_package(model, tokenizer, tmp_path / "model", tmp_path)
+    assert (done.returncode, done.stdout.strip()) == (0, "equal"), done.stderr
+
+
+ENCODER_LOADER = (
+    PACKAGE_IS_MISSING
+    + """
+import torch
+import transformers
+
+folder, again, reference = sys.argv[1:]
+expected = torch.load(reference, weights_only=True)
+for place in (folder, again):
+    for auto_class in ("AutoModel", "AutoModelForMaskedLM", "AutoModelForSequenceClassification",
+                       "AutoModelForTokenClassification"):
+        model = getattr(transformers, auto_class).from_pretrained(place, trust_remote_code=True).eval()
+        assert type(model).__module__.startswith("transformers_modules."), type(model)
+        assert type(model.config).__name__ == "VanillaTransformerEncoderConfig"
+        states = model.base_model(input_ids=expected["input_ids"]).last_hidden_state
+        assert torch.equal(states, expected["hidden"])
+        if auto_class == "AutoModelForMaskedLM":
+            assert torch.equal(model(input_ids=expected["input_ids"]).logits, expected["logits"])
+            if place == folder:
+                model.save_pretrained(again)
+print("equal")
+"""
+)
+
+
+@pytest.mark.slow  # 4 seconds: another interpreter
+def test_so_does_an_encoder_with_each_of_its_auto_classes(tmp_path):
+    shape = {"vocab_size": 30, "d_model": 16, "num_heads": 2, "d_ff": 32, "num_encoder_layers": 1}
+    model = VanillaTransformerForMaskedLM(VanillaTransformerEncoderConfig(**shape, masked_lm_head="transform")).eval()
+    ids = torch.tensor([[5, 6, 7, 8, 2]])
+    with torch.no_grad():
+        reference = {"input_ids": ids, "hidden": model.model(ids).last_hidden_state, "logits": model(ids).logits}
+    torch.save(reference, tmp_path / "reference.pt")
+    save_self_contained(model, tmp_path / "model")
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(tmp_path / "modules")}
+    done = subprocess.run(
+        [sys.executable, "-c", ENCODER_LOADER, *(str(tmp_path / name) for name in ("model", "again", "reference.pt"))],
+        env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
     assert (done.returncode, done.stdout.strip()) == (0, "equal"), done.stderr
 
 
