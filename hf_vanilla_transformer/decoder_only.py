@@ -98,7 +98,9 @@ class VanillaTransformerDecoderModel(VanillaTransformerDecoderPreTrainedModel, T
             attention_mask: (B, cached + T), non-zero for tokens and 0 for padding, on either side; or an already
                 expanded (B, 1, T, cached + T) mask, which must then be causal itself. By default it is derived from the
                 `<pad>` tokens in `input_ids`, if nothing is cached and `<pad>` is not also `</s>`.
-            position_ids: (B, T); by default, positions continue those of the cache and skip padding.
+            position_ids: (B, T); by default, positions continue those of the cache and skip padding. Without mask and
+                cache, a position that is not the one before it plus 1 begins another text, which sees nothing of those
+                before: transformers' collators without padding pack texts so.
             cache: key/value cache of earlier positions; extended in place and returned. `past_key_values`, its name
                 in older versions of transformers, works as well.
             inputs_embeds: (B, T, D) in place of `input_ids`, as `get_input_embeddings()(input_ids)` returns them.
@@ -133,6 +135,7 @@ class VanillaTransformerDecoderModel(VanillaTransformerDecoderPreTrainedModel, T
             use_cache,
             kwargs.get("output_attentions"),
             blocks,
+            may_be_packed=True,
         )
         hidden_states = self.through_layers(
             target.inputs_embeds,

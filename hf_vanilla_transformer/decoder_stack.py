@@ -69,10 +69,12 @@ class TargetStack(VanillaTransformerPreTrainedModel):
         use_cache: bool | None,
         output_attentions: bool | None,
         block_sequence_ids: torch.Tensor | None = None,
+        may_be_packed: bool = False,
     ) -> TargetInputs:
         """Embeds the target and makes mask, positions and cache; the arguments are those of `forward`.
 
-        `block_sequence_ids` (B, T) are transformers': tokens of one block, from 0, see each other.
+        `block_sequence_ids` (B, T) are transformers': tokens of one block, from 0, see each other. `may_be_packed` says
+        whether `position_ids` that do not count on begin another text, which sees nothing of those before.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give the decoder either `input_ids` or `inputs_embeds`, and not both")
@@ -86,6 +88,7 @@ class TargetStack(VanillaTransformerPreTrainedModel):
                     "call `gradient_checkpointing_disable()`"
                 )
             use_cache = False
+        cache_of_mask = cache
         if use_cache and cache is None:
             cache = self._make_cache()
 
@@ -107,9 +110,8 @@ class TargetStack(VanillaTransformerPreTrainedModel):
             position_ids = (torch.arange(length, device=inputs_embeds.device) + past_length).unsqueeze(0)
         refuse_unlearned_positions(self.config, position_ids, end_of_positions)
 
-        self_attention_cache = cache
-        if isinstance(cache, EncoderDecoderCache):
-            self_attention_cache = cache.self_attention_cache
+        if isinstance(cache_of_mask, EncoderDecoderCache):
+            cache_of_mask = cache_of_mask.self_attention_cache
         config = config_of_call(self.config, output_attentions)
         if config is not self.config and not isinstance(attention_mask, torch.Tensor | None):
             raise ValueError(
@@ -119,7 +121,12 @@ class TargetStack(VanillaTransformerPreTrainedModel):
         # By position, because the cache's name depends on transformers' version.
         masks = config_of_masks(config, self.reads_key_positions)
         attention_mask = create_causal_mask(
-            masks, inputs_embeds, attention_mask, self_attention_cache, block_sequence_ids=block_sequence_ids
+            masks,
+            inputs_embeds,
+            attention_mask,
+            cache_of_mask,
+            position_ids=given_positions if may_be_packed else None,
+            block_sequence_ids=block_sequence_ids,
         )
         key_positions = None
         if self.reads_key_positions:

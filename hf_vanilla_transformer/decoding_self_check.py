@@ -69,7 +69,7 @@ def _fault(model_class: type[PreTrainedModel]) -> str:
 
 def _small_model(model_class: type[PreTrainedModel]) -> PreTrainedModel:
     """A model with random weights; leaves the global random state untouched."""
-    kind: type[VanillaTransformerConfig] = model_class.config_class  # type: ignore[attr-defined]
+    kind: type[VanillaTransformerConfig] = model_class.config_class
     shape = {"vocab_size": 13, "d_model": 8, "num_heads": 2, "d_ff": 16, "num_decoder_layers": 2}
     config = kind(**shape, **({} if "num_encoder_layers" in kind.fixed_fields else {"num_encoder_layers": 1}))
     with torch.device("meta"):

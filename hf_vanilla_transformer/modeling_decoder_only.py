@@ -85,6 +85,7 @@ class VanillaTransformerForCausalLM(VanillaTransformerDecoderPreTrainedModel, Pr
         inputs_embeds: torch.Tensor | None = None,
         prefix_length: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
+        shift_labels: torch.Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         num_items_in_batch: torch.Tensor | int | None = None,
@@ -103,6 +104,8 @@ class VanillaTransformerForCausalLM(VanillaTransformerDecoderPreTrainedModel, Pr
             labels: (B, T) the tokens themselves, which are shifted here: the label at each position is what the
                 position before it has to predict. -100 where nothing is to be predicted, such as at padding, and in a
                 prefix whose tokens see each other.
+            shift_labels: (B, T) labels that are shifted already: at each position what it has to predict. The loss is
+                then theirs, and `labels` are not read.
             use_cache: whether to return a cache; None means False with labels, and otherwise what the config says.
             logits_to_keep: the number of last positions to compute logits for (0: all), or the positions: (N,) for all
                 rows, (B, N) for each, or a boolean mask (B, T), which gives (N, V) logits. Affects only the returned
@@ -124,10 +127,13 @@ class VanillaTransformerForCausalLM(VanillaTransformerDecoderPreTrainedModel, Pr
                 other.
             TypeError: an argument is unknown.
         """
-        if labels is not None:
+        targets = shift_labels
+        if targets is None and labels is not None:
+            targets = nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED_LABEL)
+        if targets is not None:
             use_cache = bool(use_cache)
             if prefix_length is not None:
-                _refuse_labels_in_prefix(labels, prefix_length, attention_mask)
+                _refuse_labels_in_prefix(targets, prefix_length, attention_mask)
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -141,17 +147,17 @@ class VanillaTransformerForCausalLM(VanillaTransformerDecoderPreTrainedModel, Pr
         )
         hidden_states = outputs.last_hidden_state
         if return_logits is None:
-            return_logits = labels is None or not self.training
+            return_logits = targets is None or not self.training
         logits = self.lm_head(kept_positions(hidden_states, logits_to_keep)) if return_logits else None
 
         loss = nll_loss = None
-        if labels is not None:
-            has_all_logits = logits is not None and isinstance(logits_to_keep, int) and logits_to_keep == 0
+        if targets is not None:
+            has_all_logits = isinstance(logits_to_keep, int) and logits_to_keep == 0
             loss, nll_loss = mean_token_loss(
                 self.lm_head,
-                hidden_states[:, :-1],
-                labels[:, 1:],
-                logits[:, :-1] if logits is not None and has_all_logits else None,
+                hidden_states,
+                targets,
+                logits if has_all_logits else None,
                 self.config.label_smoothing if self.training else 0.0,
                 num_items_in_batch,
             )
@@ -211,13 +217,14 @@ _AS_WRITTEN = _what_steps_leave_out(VanillaTransformerForCausalLM)
 
 
 def _refuse_labels_in_prefix(
-    labels: torch.Tensor, prefix_length: torch.Tensor, attention_mask: torch.Tensor | None
+    targets: torch.Tensor, prefix_length: torch.Tensor, attention_mask: torch.Tensor | None
 ) -> None:
     if torch.compiler.is_compiling():
         return
-    is_token = torch.ones_like(labels, dtype=torch.bool) if attention_mask is None else attention_mask.ne(0)
-    in_prefix = is_token & (position_ids_from_mask(is_token) < prefix_length.to(labels.device).unsqueeze(1))
-    if bool((labels.ne(IGNORED_LABEL) & in_prefix.to(labels.device)).any()):
+    is_token = torch.ones_like(targets, dtype=torch.bool) if attention_mask is None else attention_mask.ne(0)
+    in_prefix = is_token & (position_ids_from_mask(is_token) < prefix_length.to(is_token.device).unsqueeze(1))
+    predicted = in_prefix[:, 1:].to(targets.device)
+    if bool((targets[:, :-1].ne(IGNORED_LABEL) & predicted).any()):
         raise ValueError(
             "there are `labels` in a prefix, whose tokens see each other and would be copied rather than predicted; "
             f"give the labels of the first `prefix_length` tokens the value {IGNORED_LABEL}"

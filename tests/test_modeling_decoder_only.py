@@ -152,6 +152,15 @@ def test_any_split_of_a_text_gives_the_logits_of_the_whole(fields):
         torch.testing.assert_close(torch.cat(parts, 1)[is_token], whole[is_token], rtol=0, atol=1e-5)
 
 
+@every_variant
+@torch.no_grad()
+def test_texts_that_are_packed_do_not_see_each_other(fields):
+    model, ids = tiny_model(**fields), batch()["input_ids"][:1]
+    packed = model(ids, position_ids=torch.tensor([[0, 1, 2, 3, 0, 1]])).logits
+    alone = torch.cat([model(ids[:, :4]).logits, model(ids[:, 4:]).logits], dim=1)
+    torch.testing.assert_close(packed, alone, rtol=0, atol=1e-5)
+
+
 def test_a_prefix_is_refused_where_it_has_no_effect_or_does_not_fit():
     ids = batch()["input_ids"][:1]
     with pytest.raises(ValueError, match="`prefix_length` changes nothing with `prefix_visibility`='causal'"):
@@ -193,6 +202,9 @@ def test_the_loss_is_the_formula_on_shifted_labels(training, return_logits):
     summed = model(**inputs, labels=labels, num_items_in_batch=2 * len(losses)).loss
     torch.testing.assert_close(summed * 2, out.loss, rtol=1e-6, atol=0)
     assert model(**inputs, labels=torch.full_like(labels, -100)).loss.item() == 0
+    shifted = torch.cat([labels[:, 1:], torch.full((B, 1), -100)], dim=1)
+    given = model(**inputs, labels=labels * 0, shift_labels=shifted, return_logits=return_logits)
+    torch.testing.assert_close(given.loss, out.loss)
 
 
 def test_labels_in_a_prefix_that_sees_itself_are_refused():
