@@ -10,6 +10,7 @@ import checkpointing
 import pytest
 import torch
 from safetensors.torch import load_file
+from test_attention import flex_attention_runs_here
 from test_remote_code import PACKAGE_IS_MISSING
 from torch import nn
 from transformers import (
@@ -133,6 +134,22 @@ def test_padding_on_either_side_and_company_change_nothing(attention, prefix):
             one = {name: value[row : row + 1] for name, value in lengths.items()}
             alone = model(inputs["input_ids"][row : row + 1, is_token], **one).logits[0]
             torch.testing.assert_close(together[row, is_token], alone, rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("prefix", [{}, PREFIX])
+@torch.no_grad()
+def test_flex_attention_agrees_with_eager(prefix):
+    """Compiles a kernel, half a minute on a quiet machine."""
+    if reason := flex_attention_runs_here():
+        pytest.skip(reason)
+    lengths = {"prefix_length": torch.tensor([3, 2, 1])} if prefix else {}
+    eager, flex = (
+        tiny_model(attention=name, d_model=64, **prefix)(**batch("left"), **lengths).logits
+        for name in ("eager", "flex_attention")
+    )
+    is_token = batch("left")["attention_mask"].bool()
+    torch.testing.assert_close(flex[is_token], eager[is_token], rtol=0, atol=1e-5)
 
 
 @every_variant
