@@ -20,9 +20,7 @@ class TokenTypes(nn.Embedding):
     def __init__(self, config: VanillaTransformerEncoderConfig) -> None:
         super().__init__(config.type_vocab_size, config.d_model)
 
-    def forward(  # type: ignore[override]
-        self, embeddings: torch.Tensor, token_type_ids: torch.Tensor | None = None
-    ) -> torch.Tensor:
+    def forward(self, embeddings: torch.Tensor, token_type_ids: torch.Tensor | None = None) -> torch.Tensor:
         """Adds the vector of its type to each embedding.
 
         Args:

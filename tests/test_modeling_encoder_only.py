@@ -483,7 +483,7 @@ def padded(rows):
 def test_a_classifier_learns_by_the_trainer_whether_a_token_is_there(tmp_path):
     generator = torch.Generator().manual_seed(3)
     model = tiny_model(VanillaTransformerForSequenceClassification, num_labels=2, num_encoder_layers=1, dropout=0.0)
-    options = {"max_steps": 30, "per_device_train_batch_size": 32, "learning_rate": 1e-2}
+    options = {"max_steps": 12, "per_device_train_batch_size": 32, "learning_rate": 2e-2}
     trainer = Trainer(
         model,
         arguments(tmp_path, **options),

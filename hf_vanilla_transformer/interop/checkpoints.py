@@ -310,7 +310,7 @@ def build(
     names: Names,
     places: Mapping[str, str],
     ignored: str = r"(?!)",
-    model_class: type[Built] = VanillaTransformerForConditionalGeneration,  # type: ignore[assignment]
+    model_class: type[Built] = VanillaTransformerForConditionalGeneration,
 ) -> Built:
     """Builds a model from foreign weights; every tensor must be used, and every parameter filled.
 

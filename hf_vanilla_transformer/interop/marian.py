@@ -114,7 +114,7 @@ def _load(folder: str | Path) -> VanillaTransformerForConditionalGeneration:
         places[PROJECTION_BIAS] = _LOGITS_BIAS
     else:
         ignored += f"|^{_LOGITS_BIAS}$"
-    model = build(
+    model: VanillaTransformerForConditionalGeneration = build(
         {
             **fields,
             "sinusoid_layout": "concatenated",
