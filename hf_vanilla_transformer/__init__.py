@@ -7,7 +7,7 @@ groups, each to be read in this order:
 
 - Figure 1, a box a file: `embeddings`, `positions`, `attention`, `feed_forward`, `norms`, `dropout`, `encoder`,
   `decoder_stack`, `decoder`, `loss`, `loss_r_drop`; and variants inside attention, `positions_relative`,
-  `attention_relative`, `attention_patterns`;
+  `attention_linear`, `attention_relative`, `attention_patterns`;
 - the whole model: `configuration_vanilla_transformer`, `modeling_vanilla_transformer`, and what that stands on,
   `modeling_*`;
 - the decoder alone, a language model: `configuration_decoder_only`, `decoder_only`, `modeling_decoder_only`,

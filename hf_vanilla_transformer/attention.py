@@ -135,7 +135,7 @@ class MultiHeadAttention(nn.Module):
         """
         implementation = implementation or self.config._attn_implementation
         if kwargs:
-            _refuse_without_effect(kwargs, implementation)
+            refuse_without_effect(kwargs, implementation)
         hidden_states = _autocast(hidden_states)
         query = split_heads(self.q_proj(hidden_states), self.d_k)  # (B, H, T, d_k)
         if key_value_states is None:
@@ -259,7 +259,16 @@ def _in_float32(
         return attention(module, query.float(), key.float(), value.float(), *args, **kwargs)
 
 
-def _refuse_without_effect(arguments: dict[str, Any], implementation: str | AttentionFunction) -> None:
+def refuse_without_effect(arguments: dict[str, Any], implementation: str | AttentionFunction) -> None:
+    """Refuses arguments of an attention that it does not know, or that do nothing.
+
+    Args:
+        arguments: the keyword arguments.
+        implementation: that of the attention.
+
+    Raises:
+        TypeError: there is one; the message names it.
+    """
     unknown = [name for name in arguments if name not in PASSED_ON]
     if unknown:
         raise TypeError(f"MultiHeadAttention.forward() does not know {', '.join(f'`{name}`' for name in unknown)}")

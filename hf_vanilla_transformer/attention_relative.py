@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from .attention import MultiHeadAttention, add_bias
+from .attention_linear import LinearAttention
 from .configuration_vanilla_transformer import VanillaTransformerConfig
 
 
@@ -69,17 +70,32 @@ def _vectors(table: nn.Module, like: torch.Tensor) -> torch.Tensor:
     return table(torch.arange(count, device=like.device)).to(like.dtype)
 
 
-SELF_ATTENTIONS: dict[str, type[MultiHeadAttention]] = {"rotary": RotaryAttention, "shaw_relative": ShawAttention}
+class LinearRotaryAttention(LinearAttention, RotaryAttention):
+    """Linear attention whose features estimate a product of queries and keys: these are rotated before.
+
+    The estimate then depends on the distance only, as the product does. Features that estimate none would make absolute
+    positions of it, and are refused by the config.
+    """
+
+
+# By the config's `attention` and `position_encoding`; with other positions, the second.
+SELF_ATTENTIONS: dict[tuple[str, str], type[MultiHeadAttention]] = {
+    ("softmax", "rotary"): RotaryAttention,
+    ("softmax", "shaw_relative"): ShawAttention,
+    ("linear", "rotary"): LinearRotaryAttention,
+}
+PLAIN_SELF_ATTENTIONS: dict[str, type[MultiHeadAttention]] = {"softmax": MultiHeadAttention, "linear": LinearAttention}
 
 
 def self_attention(
     config: VanillaTransformerConfig, layer_idx: int | None = None, is_causal: bool = False
 ) -> MultiHeadAttention:
-    """§3.2.3: the self-attention of a layer, of the kind that the position encoding needs.
+    """§3.2.3: the self-attention of a layer, of the kind that the config and its position encoding need.
 
     Args:
-        config: gives `position_encoding`.
+        config: gives `attention` and `position_encoding`.
         layer_idx: as in `MultiHeadAttention`.
         is_causal: likewise.
     """
-    return SELF_ATTENTIONS.get(config.position_encoding, MultiHeadAttention)(config, layer_idx, is_causal)
+    kind = SELF_ATTENTIONS.get((config.attention, config.position_encoding), PLAIN_SELF_ATTENTIONS[config.attention])
+    return kind(config, layer_idx, is_causal)

@@ -59,5 +59,18 @@ class VanillaTransformerDecoderConfig(VanillaTransformerConfig):
             raise ValueError(f"`{of_encoder[0]}`={kwargs[of_encoder[0]]!r}: a {type(self).__name__} has no encoder")
         super().__post_init__(**kwargs)
 
+    def validate_architecture(self) -> None:
+        """Refuses what `VanillaTransformerConfig` refuses, and prefixes that attention cannot tell from the rest.
+
+        Raises:
+            ValueError: a value is refused; the message names the field, the value and what is allowed.
+        """
+        super().validate_architecture()
+        if self.prefix_visibility == "bidirectional" and self.attention == "linear":
+            raise ValueError(
+                "`prefix_visibility`='bidirectional' lets some queries see later keys, and `attention`='linear' has "
+                "one sum for all; allowed: 'causal', or `attention`='softmax'"
+            )
+
 
 __all__ = ["VanillaTransformerDecoderConfig"]

@@ -16,6 +16,8 @@ logger = logging.get_logger(__name__)
 
 NormPosition = Literal["post", "pre"]
 PositionEncoding = Literal["sinusoidal", "learned", "none", "rotary", "alibi", "t5_relative", "shaw_relative"]
+Attention = Literal["softmax", "linear"]
+FeatureMap = Literal["elu", "relu", "random", "cosine_sine"]
 AttentionPattern = Literal["full", "local", "strided", "local_global", "random"]
 Norm = Literal["layer_norm", "rms_norm", "scale_norm"]
 FeedForwardKind = Literal["plain", "gated"]
@@ -124,6 +126,14 @@ class VanillaTransformerConfig(PreTrainedConfig):
         attention_stride: of "strided" and "local_global"; required there and refused elsewhere.
         num_random_keys: of "random": with how many earlier positions each is linked; None means 3.
         attention_seed: of the random graph; None means 0.
+        attention: of self-attentions: "softmax" is Equation 1 (§3.2.1); "linear" has features of queries and keys in
+            its place, and takes time linear in the length. Attention over the encoder's output is always the former.
+        feature_map: of "linear"; None means "elu", elu(x) + 1 (Katharopoulos et al., 2020). "relu" is max(0, x).
+            "random" estimates the softmax by positive orthogonal random features (FAVOR+, Choromanski et al., 2021),
+            "cosine_sine" by random Fourier features (Rahimi and Recht, 2007). Refused with "softmax".
+        num_random_features: directions of the last two, the more the better the estimate; None means 128. Each gives
+            one feature, or a cosine and a sine. Refused with other maps.
+        feature_seed: of these directions, which are saved with the weights; None means 0.
         attention_bias: whether the four attention projections have biases. The paper's have none (§3.2.2).
         final_logits_bias: whether the pre-softmax projection has a bias. The paper's has none (§3.4).
         layer_norm_eps: added to the variance in layer normalisation (to the mean square in `rms_norm`; least length in
@@ -198,6 +208,10 @@ class VanillaTransformerConfig(PreTrainedConfig):
     scale_embeddings: bool = True
     num_learned_positions: int | None = None
     embedding_norm: bool = False
+    attention: Attention = "softmax"
+    feature_map: FeatureMap | None = None
+    num_random_features: int | None = None
+    feature_seed: int | None = None
     attention_pattern: AttentionPattern = "full"
     attention_window: int | None = None
     attention_stride: int | None = None

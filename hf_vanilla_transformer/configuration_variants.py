@@ -5,13 +5,16 @@ from typing import Any
 
 # For each choice, by the field and value that make it, the fields that it has besides, and what None means for them;
 # None again where a value is required.
-OWN_FIELDS: dict[tuple[str, str], dict[str, int | None]] = {
+OWN_FIELDS: dict[tuple[str, str], dict[str, Any]] = {
     ("position_encoding", "rotary"): {"rotary_base": 10000},
     ("position_encoding", "t5_relative"): {"max_relative_distance": 128, "num_relative_buckets": 32},
     ("position_encoding", "shaw_relative"): {"max_relative_distance": 16},
     ("attention_pattern", "local"): {"attention_window": None},
     ("attention_pattern", "strided"): {"attention_window": None, "attention_stride": None},
     ("attention_pattern", "local_global"): {"attention_window": None, "attention_stride": None},
+    ("attention", "linear"): {"feature_map": "elu"},
+    ("feature_map", "random"): {"num_random_features": 128, "feature_seed": 0},
+    ("feature_map", "cosine_sine"): {"num_random_features": 128, "feature_seed": 0},
     ("attention_pattern", "random"): {"attention_window": None, "num_random_keys": 3, "attention_seed": 0},
 }
 
@@ -24,6 +27,8 @@ _LEAST: dict[str, tuple[float, str]] = {
     "attention_stride": (1, "an integer of at least 1"),
     "num_random_keys": (1, "an integer of at least 1"),
     "attention_seed": (0, "an integer of at least 0"),
+    "num_random_features": (1, "an integer of at least 1"),
+    "feature_seed": (0, "an integer of at least 0"),
 }
 
 
@@ -69,10 +74,38 @@ def check_variants(config: Any) -> None:
             f"`sinusoid_layout`={config.sinusoid_layout!r} orders nothing with `position_encoding`="
             f"{config.position_encoding!r}; allowed: 'interleaved', or `position_encoding`='sinusoidal' or 'rotary'"
         )
+    if config.attention == "linear":
+        _check_linear(config)
+    elif config.feature_map is not None:
+        raise ValueError(
+            f"`feature_map`={config.feature_map!r} changes nothing with `attention`={config.attention!r}; allowed: "
+            "None, or `attention`='linear'"
+        )
     if config.position_encoding == "rotary":
         _check_rotary(config)
     if config.position_encoding == "t5_relative":
         _check_buckets(config)
+
+
+def _check_linear(config: Any) -> None:
+    """Refuses what acts on single scores, of which linear attention has none."""
+    for field, plain in (("attention_pattern", "full"), ("attention_dropout", 0)):
+        if getattr(config, field) != plain:
+            raise ValueError(
+                f"`{field}`={getattr(config, field)!r} acts on single scores, which `attention`='linear' does not "
+                f"compute; allowed: {plain!r}, or `attention`='softmax'"
+            )
+    if config.position_encoding in ("alibi", "t5_relative", "shaw_relative"):
+        raise ValueError(
+            f"`position_encoding`={config.position_encoding!r} acts on single scores, which `attention`='linear' does "
+            "not compute; allowed: positions that are added to embeddings, 'none', or 'rotary' with some feature maps"
+        )
+    if config.position_encoding == "rotary" and config.feature_map not in ("random", "cosine_sine"):
+        raise ValueError(
+            f"`position_encoding`='rotary' turns queries and keys so that their products depend on distances, and "
+            f"`feature_map`={config.feature_map!r} of `attention`='linear' does not estimate products; allowed: "
+            "`feature_map`='random' or 'cosine_sine'"
+        )
 
 
 def _check_rotary(config: Any) -> None:

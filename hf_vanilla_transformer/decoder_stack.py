@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 from transformers.cache_utils import Cache, EncoderDecoderCache
-from transformers.masking_utils import create_causal_mask
 
 from .attention import MultiHeadAttention, config_of_call, config_of_masks
+from .attention_linear import DECODER_MASKS
 from .attention_patterns import PATTERNS
 from .configuration_vanilla_transformer import VanillaTransformerConfig
 from .dropout import Dropout
@@ -46,6 +46,7 @@ class TargetStack(VanillaTransformerPreTrainedModel):
         self.relate_positions = RELATIONS[config.position_encoding](config, is_causal=not sees_later)
         self.restrict_attention = PATTERNS[config.attention_pattern](config)
         self.reads_key_positions = self.relate_positions.reads_keys or self.restrict_attention.reads_keys
+        self.make_mask = DECODER_MASKS[config.attention]
         self.dropout = Dropout(config.dropout)
         self.layers = nn.ModuleList([self._make_layer(config, index) for index in range(config.num_decoder_layers)])
         self._no_split_modules = [type(self.layers[0]).__name__]  # only this class: FSDP refuses names of absent ones
@@ -120,7 +121,7 @@ class TargetStack(VanillaTransformerPreTrainedModel):
             )
         # By position, because the cache's name depends on transformers' version.
         masks = config_of_masks(config, self.reads_key_positions)
-        attention_mask = create_causal_mask(
+        attention_mask = self.make_mask(
             masks,
             inputs_embeds,
             attention_mask,

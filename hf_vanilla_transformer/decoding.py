@@ -5,13 +5,13 @@ from typing import Any, ClassVar
 
 import torch
 from transformers import GenerationConfig, GenerationMixin
-from transformers.cache_utils import DynamicLayer, EncoderDecoderCache
+from transformers.cache_utils import DynamicCache, DynamicLayer, EncoderDecoderCache
 from transformers.generation import StoppingCriteria, StoppingCriteriaList
 from transformers.generation.logits_process import LogitsProcessorList
 from transformers.generation.utils import GenerateBeamEncoderDecoderOutput, GenerateEncoderDecoderOutput
 
 from .decoding_beam_search import BeamSearch, Ranking, Steps, stack_hypotheses
-from .decoding_cache import GrowingLayer
+from .decoding_cache import DECODING_STATES
 from .decoding_config import OUTRANKED_BY, PaperGenerationConfig, check_own_fields, chosen_values, settled
 from .decoding_incremental import IncrementalDecoder, can_share_rows
 from .decoding_rules import DecodingRules
@@ -157,8 +157,16 @@ class PaperGenerationMixin(GenerationMixin):
         if is_given or cache is None:
             return
         own: Any = getattr(cache, "self_attention_cache", cache)
-        if generation_config.cache_implementation in (None, "dynamic") and _layer_types(own) == {DynamicLayer}:
-            own.layers = [GrowingLayer() for _ in own.layers]
+        asked, attention = generation_config.cache_implementation, self.config.attention
+        if attention != "softmax" and asked not in (None, "dynamic"):
+            raise ValueError(
+                f"`cache_implementation`={asked!r} is for keys and values, and `attention`={attention!r} keeps sums of "
+                "constant size instead; leave it out"
+            )
+        if asked in (None, "dynamic") and _layer_types(own) == {DynamicLayer}:
+            own.layers = [DECODING_STATES[attention]() for _ in own.layers]
+            if generation_config.is_assistant:
+                cache.activate_past_recording()
 
     def _beam_search(
         self,
@@ -307,12 +315,13 @@ class PaperGenerationMixin(GenerationMixin):
         self, config: GenerationConfig, model_kwargs: dict[str, Any], num_beams: int
     ) -> Steps | None:
         """The fast source of logits, or None if something is requested that only forward() gives."""
-        cache = cache_of_generation(model_kwargs)
+        cache: Any = cache_of_generation(model_kwargs)
+        own = getattr(cache, "self_attention_cache", cache)
         asked = {name for name, value in model_kwargs.items() if value is not None}
         if (
             not asked <= self._served
-            or cache is None
-            or _layer_types(getattr(cache, "self_attention_cache", cache)) != {GrowingLayer}
+            or not isinstance(own, DynamicCache)
+            or _layer_types(own) != {DECODING_STATES[self.config.attention]}
             or cache.get_seq_length()
             or config.output_attentions
             or config.output_hidden_states
@@ -349,5 +358,5 @@ class PaperGenerationMixin(GenerationMixin):
         return self._outputs[1](**{field.name: getattr(output, field.name) for field in fields(output)})
 
 
-def _layer_types(cache: Any) -> set[type]:
-    return {type(layer) for layer in getattr(cache, "layers", ())}
+def _layer_types(cache: DynamicCache) -> set[type]:
+    return {type(layer) for layer in cache.layers}

@@ -1,7 +1,11 @@
-"""§3.2.3 masked self-attention, step by step: a key/value cache that grows without copying."""
+"""§3.2.3 masked self-attention, step by step: what each kind of attention keeps of earlier positions.
+
+It is one object per layer, which appends new positions (`update`, as transformers calls it), lets beams follow their
+parents (`select`), and drops rows of the batch (`keep`).
+"""
 
 import torch
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import Cache, DynamicLayer, EncoderDecoderCache
 
 # Initial capacity in positions; it doubles when it is full.
 _ROOM = 32
@@ -15,6 +19,8 @@ class GrowingLayer(DynamicLayer):
 
     keys: torch.Tensor
     values: torch.Tensor
+    # The K beams of a sentence are K queries of one row, and a mask tells each which keys are its ancestors'.
+    is_shared_by_beams = True
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         """Starts empty, with the dtype and device of the first states."""
@@ -62,6 +68,163 @@ class GrowingLayer(DynamicLayer):
         values.narrow(2, length, new_length).copy_(value_states)
         self.keys, self.values = self._views = keys.narrow(2, 0, end), values.narrow(2, 0, end)
         return self._views
+
+    def select(self, parents: torch.Tensor) -> None:
+        """Does nothing: beams share keys, and need another mask when their parents change, not other keys.
+
+        Args:
+            parents: (B, K), beams of the previous position.
+        """
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """Drops all rows of the batch but those at `rows`, 1-dimensional indices."""
+        self.batch_select_indices(rows)
+
+
+class RunningSums(DynamicLayer):
+    """What linear self-attention keeps: sums of constant size, whatever the length (Katharopoulos et al., 2020).
+
+    For each of K beams, `keys` (B, K, G, F) is the sum of the F features of all keys, and `values` (B, K, G, F, d_v)
+    the sum of their products with the values, of G heads; K is 1 until beams are selected.
+    """
+
+    keys: torch.Tensor
+    values: torch.Tensor
+    is_shared_by_beams = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.length = 0
+        self.is_recording = False
+        self._forget()
+
+    @classmethod
+    def of_layer(cls, cache: Cache, layer_idx: int) -> "RunningSums":
+        """The sums of one layer of a cache, where they replace keys and values that are not there yet.
+
+        Args:
+            cache: a dynamic cache, which may be that of an encoder-decoder model; changed.
+            layer_idx: index of the layer.
+
+        Raises:
+            ValueError: the layer of the cache has keys already, or is of a kind that is made for keys, such as a
+                static one.
+        """
+        layers = (cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache).layers
+        while len(layers) <= layer_idx:
+            layers.append(cls())
+        found = layers[layer_idx]
+        if type(found) in (DynamicLayer, GrowingLayer) and found.get_seq_length() == 0:
+            found = layers[layer_idx] = cls()
+        if not isinstance(found, cls):
+            raise ValueError(
+                f"`attention`='linear' keeps sums of earlier positions, and layer {layer_idx} of the cache is a "
+                f"{type(found).__name__} for keys and values, with {found.get_seq_length()} positions; give an empty "
+                "DynamicCache, a cache that this model has returned, or none"
+            )
+        return found
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Adds T new positions of one sequence, or one new position of each of T = K beams.
+
+        Args:
+            key_states: (B, G, T, F), the features of the new keys, 0 for padding.
+            value_states: (B, G, T, d_v), the new values.
+            *args: arguments of other layers, unused.
+            **kwargs: likewise.
+
+        Returns:
+            `keys` and `values`, the sums with the new positions.
+        """
+        beams = self.keys.shape[1] if self.length else 1
+        new = key_states.shape[2]
+        assert beams in (1, new), "a key for each beam"
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        if self.is_recording:
+            self._recorded.append((key_states, value_states))
+        keys, values = _sums(key_states, value_states, one_each=beams == new)
+        self.keys, self.values = (self.keys + keys, self.values + values) if self.length else (keys, values)
+        self.length += 1 if beams > 1 else new
+        self._latest = self.keys
+        return self.keys, self.values
+
+    def select(self, parents: torch.Tensor) -> None:
+        """Gives each beam the sums of the beam that it continues.
+
+        Args:
+            parents: (B, K), beams of the previous position.
+        """
+        if not self.length:  # the decoder has lost this layer
+            return
+        parents = parents.clamp(max=self.keys.shape[1] - 1)  # one beam, the prefix, is everybody's parent
+        rows = torch.arange(len(parents), device=parents.device).unsqueeze(1)
+        self.keys, self.values = self.keys[rows, parents], self.values[rows, parents]
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """Drops all rows but those at `rows`, 1-dimensional indices."""
+        self.batch_select_indices(rows)
+
+    def get_seq_length(self) -> int:
+        """The number of positions in the sums, padding included."""
+        return self.length
+
+    def reset(self) -> None:
+        """Starts anew."""
+        super().reset()
+        self.length = 0
+        self._forget()
+
+    def activate_past_recording(self) -> None:
+        """Keeps the new positions too from now on, so that `crop` can take them back; for assisted decoding."""
+        self.is_recording = True
+        self._forget()
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Takes back the last positions, if they were recorded; forgets the other recorded ones.
+
+        Args:
+            tokens_to_remove: their number, negative.
+
+        Raises:
+            ValueError: fewer were recorded, or rows were reordered since.
+        """
+        count = abs(tokens_to_remove)
+        recorded = sum(keys.shape[2] for keys, _ in self._recorded)
+        if count and (count > recorded or self.keys is not self._latest):
+            raise ValueError(
+                f"{count} positions cannot be taken out of the sums that `attention`='linear' keeps, of which "
+                f"{recorded} were recorded in this order; call `activate_past_recording()` of the cache before it "
+                "reads them"
+            )
+        if count:
+            keys, values = (
+                torch.cat(each, dim=2)[:, :, : recorded - count] for each in zip(*self._recorded, strict=True)
+            )
+            keys, values = _sums(keys, values, one_each=False)
+            earlier = self._before
+            self.keys, self.values = (keys, values) if earlier is None else (earlier[0] + keys, earlier[1] + values)
+            self.length -= count
+        self._forget()
+
+    def _forget(self) -> None:
+        self._recorded: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._before = (self.keys, self.values) if self.length else None
+        self._latest = self.keys
+
+
+# What a decoder's self-attention keeps, by the config's `attention`.
+DECODING_STATES: dict[str, type[GrowingLayer] | type[RunningSums]] = {"softmax": GrowingLayer, "linear": RunningSums}
+
+
+def _sums(keys: torch.Tensor, values: torch.Tensor, one_each: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sums over all positions, (B, 1, G, F) and (B, 1, G, F, d_v), or of each alone, with T in place of 1."""
+    if one_each:
+        keys, values = keys.transpose(1, 2), values.transpose(1, 2)
+        return keys, keys.unsqueeze(-1) * values.unsqueeze(-2)
+    return keys.sum(2).unsqueeze(1), torch.matmul(keys.transpose(2, 3), values).unsqueeze(1)
 
 
 def _with_room(states: torch.Tensor, length: int, new: torch.Tensor, end: int) -> torch.Tensor:

@@ -7,10 +7,12 @@ from torch import nn
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from .attention import MultiHeadAttention, attention_function, scaled_dot_product_attention
+from .attention_linear import FEATURE_MAPS
 from .attention_patterns import PATTERNS
-from .attention_relative import SELF_ATTENTIONS
+from .attention_relative import PLAIN_SELF_ATTENTIONS, SELF_ATTENTIONS
 from .decoder import DECODER_LAYERS, Decoder
 from .decoder_only import VanillaTransformerDecoderModel
+from .decoding_cache import DECODING_STATES
 from .decoding_projection import SlicedProjection
 from .encoder import ENCODER_LAYERS
 from .feed_forward import FEED_FORWARDS
@@ -29,7 +31,8 @@ class IncrementalDecoder:
 
     The beams share the keys and values of their source, which are projected once. They also share those of the target:
     each position appends the keys and values of its K beams, nothing is reordered, and a mask marks each beam's
-    ancestors. So a key's place is not its position. The computation is `Decoder.through_layers`, as in `forward`.
+    ancestors. So a key's place is not its position. Linear attention keeps sums for each beam instead, which follow the
+    beams' parents. The computation is `Decoder.through_layers`, as in `forward`.
 
     Args:
         decoder: a decoder that passes `can_share_rows`.
@@ -49,6 +52,7 @@ class IncrementalDecoder:
         cache: Any,
         is_in_step: bool = True,
     ) -> None:
+        self.states = getattr(cache, "self_attention_cache", cache).layers
         self.decoder, self.cache, self.encoder_hidden_states = decoder, cache, encoder_hidden_states
         self.lm_head: nn.Module | SlicedProjection = lm_head
         is_called = as_function(lm_head, _AS_WRITTEN) is lm_head
@@ -68,6 +72,7 @@ class IncrementalDecoder:
         if is_in_step and view.embed_positions is not decoder.embed_positions:
             view.embed_positions = _EncodedAhead(decoder.embed_positions)
         self.embed_tokens, self.through_layers = view.embed_tokens, view.through_layers
+        self.shares_keys = DECODING_STATES[decoder.config.attention].is_shared_by_beams
         self.length = 0
         self.key_positions: torch.Tensor | None = None  # (B or 1, keys), if the decoder reads them
         self.ancestors: torch.Tensor | None = None  # (B, K, keys), 0 for a beam's ancestors, else the lowest number
@@ -76,7 +81,9 @@ class IncrementalDecoder:
     def start(self, prefix: torch.Tensor) -> torch.Tensor:
         """Reads the prefix (B, P) that all beams of a sentence share; returns the logits (B, 1, V) after it."""
         length = prefix.shape[1]
-        mask = self._zeros(length, length).fill_(self.lowest).triu_(1)[None, None] if length > 1 else None
+        mask = None
+        if length > 1 and self.shares_keys:
+            mask = self._zeros(length, length).fill_(self.lowest).triu_(1)[None, None]
         positions = torch.arange(length, device=self.device)[None]
         return self.lm_head(self._forward(prefix, positions, mask, length)[:, -1:])
 
@@ -91,17 +98,31 @@ class IncrementalDecoder:
             The logits (B, K, V) of the next token.
         """
         positions = torch.full((1, tokens.shape[1]), self.length, device=self.device)
-        mask = None if parents is None else self._ancestry(parents)
+        return self._advance(tokens, positions, parents, None)
+
+    def _advance(
+        self, tokens: torch.Tensor, positions: torch.Tensor, parents: torch.Tensor | None, mask: torch.Tensor | None
+    ) -> torch.Tensor:
+        """`advance` at positions (B or 1, K), with the mask of a single beam."""
+        if parents is not None:
+            for state in self.states:
+                state.select(parents)
+            mask = self._ancestry(parents) if self.shares_keys else None
         return self.lm_head(self._forward(tokens, positions, mask, 1))
 
     can_drop_rows = True
 
     def keep(self, rows: torch.Tensor) -> None:
         """Drops all sentences but those at `rows`, 1-dimensional indices."""
-        self.cache.batch_select_indices(rows)
+        for state in self.states:
+            state.keep(rows)
+        self.cache.cross_attention_cache.batch_select_indices(rows)
         self.encoder_hidden_states = self.encoder_hidden_states[rows]
         if self.encoder_mask is not None:
             self.encoder_mask = self.encoder_mask[rows]
+        self._keep_masks(rows)
+
+    def _keep_masks(self, rows: torch.Tensor) -> None:
         if self.ancestors is not None:
             self.ancestors = self.ancestors[rows]
         if self.key_positions is not None and len(self.key_positions) > 1:
@@ -158,7 +179,7 @@ class IncrementalDecoder:
             return ancestors
         # Needed keys first, in order; a sentence with fewer of them keeps some others, which stay masked.
         kept = is_needed.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :count]
-        for layer in getattr(self.cache, "self_attention_cache", self.cache).layers:
+        for layer in self.states:
             if not layer.is_initialized:  # the decoder has lost a layer
                 continue
             for name in ("keys", "values"):
@@ -193,7 +214,7 @@ class _EncodedAhead:
 
 
 # Classes that see masks, positions and whole rows; others that can have a view; their own `forward`.
-_ATTENTIONS: tuple[Any, ...] = (MultiHeadAttention, *SELF_ATTENTIONS.values())
+_ATTENTIONS: tuple[Any, ...] = (*PLAIN_SELF_ATTENTIONS.values(), *SELF_ATTENTIONS.values())
 # With an encoder and without, the layers of a decoder, and the class of their cross-attention.
 _STACKS: dict[Any, tuple[Any, type]] = {
     Decoder: (DECODER_LAYERS, MultiHeadAttention),
@@ -206,6 +227,7 @@ _OTHERS: tuple[Any, ...] = (
     NoPositions,
     *RELATIONS.values(),
     *PATTERNS.values(),
+    *FEATURE_MAPS.values(),
 )
 _TAKE_ANY_MASK = (scaled_dot_product_attention, sdpa_attention_forward)
 _AS_WRITTEN = {each: each.forward for each in (*_SEE_ROWS, *_OTHERS)}

@@ -64,7 +64,7 @@ class PromptDecoder(IncrementalDecoder):
         if self.prefix_length is not None:
             in_prefix = is_token & (positions < self.prefix_length.unsqueeze(1))
             sees = sees | (in_prefix.unsqueeze(1) & in_prefix.unsqueeze(2))
-        mask = additive_mask(sees & is_token.unsqueeze(1), self.dtype).unsqueeze(1)  # (B, 1, P, P)
+        mask = additive_mask(sees & is_token.unsqueeze(1), self.dtype).unsqueeze(1) if self.shares_keys else is_token
         if self.is_token is None:
             positions = positions[:1]
         else:
@@ -75,20 +75,19 @@ class PromptDecoder(IncrementalDecoder):
         """Reads one more token (B, K) of each beam; as in `IncrementalDecoder`."""
         if self.prompt_mask is None or self.num_tokens is None:
             return super().advance(tokens, parents)
-        positions = self.num_tokens.unsqueeze(1).expand_as(tokens)
-        if parents is not None:
-            mask = self._ancestry(parents)
-        else:
+        positions, mask = self.num_tokens.unsqueeze(1).expand_as(tokens), None
+        if parents is None and self.shares_keys:
             batch_size, length = self.prompt_mask.shape
             since = self._zeros(batch_size, self.length + 1 - length)
             mask = torch.cat([self.prompt_mask, since], dim=1)[:, None, None]  # (B, 1, 1, keys)
         self.num_tokens = self.num_tokens + 1
-        return self.lm_head(self._forward(tokens, positions, mask, 1))
+        return self._advance(tokens, positions, parents, mask)
 
     def keep(self, rows: torch.Tensor) -> None:
         """Drops all prompts but those at `rows`, 1-dimensional indices."""
-        self.encoder_hidden_states = self.encoder_hidden_states.new_empty(len(self.cache.layers[0].keys), 0, 0)
-        super().keep(rows)
+        for state in self.states:
+            state.keep(rows)
+        self._keep_masks(rows)
         if self.prompt_mask is not None and self.num_tokens is not None:
             self.prompt_mask, self.num_tokens = self.prompt_mask[rows], self.num_tokens[rows]
 

@@ -4,7 +4,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils import logging
@@ -12,6 +11,7 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .attention import MultiHeadAttention, config_of_call, config_of_masks, passed_to_attention
+from .attention_linear import ENCODER_MASKS
 from .attention_patterns import PATTERNS
 from .attention_relative import self_attention
 from .configuration_vanilla_transformer import VanillaTransformerConfig
@@ -94,6 +94,7 @@ class Encoder(VanillaTransformerPreTrainedModel):
         self.relate_positions = RELATIONS[config.position_encoding](config, is_causal=False)
         self.restrict_attention = PATTERNS[config.attention_pattern](config)
         self.reads_key_positions = self.relate_positions.reads_keys or self.restrict_attention.reads_keys
+        self.make_mask = ENCODER_MASKS[config.attention]
         self.dropout = Dropout(config.dropout)
         layer = ENCODER_LAYERS[config.norm_position]
         self._no_split_modules = [layer.__name__]  # only this class: FSDP refuses names of absent ones
@@ -143,7 +144,7 @@ class Encoder(VanillaTransformerPreTrainedModel):
             position_ids = torch.arange(length, device=inputs_embeds.device).unsqueeze(0)
         refuse_unlearned_positions(self.config, position_ids, end=length)
         config = config_of_call(self.config, kwargs.get("output_attentions"))
-        attention_mask = create_bidirectional_mask(
+        attention_mask = self.make_mask(
             config_of_masks(config, self.reads_key_positions), inputs_embeds, attention_mask
         )
         hidden_states = self.through_layers(

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import logging
 
+from .attention_linear import RandomFeatures
 from .configuration_vanilla_transformer import VanillaTransformerConfig
 from .embeddings import with_scale
 from .norms import ScaleNorm
@@ -34,7 +35,7 @@ def _attentions(config: VanillaTransformerConfig) -> tuple[str, ...] | None:
     if config.position_encoding == "shaw_relative":
         return ("eager",)
     has_bias = config.position_encoding in ("alibi", "t5_relative") or config.attention_pattern != "full"
-    return ("eager", "sdpa") if has_bias else None
+    return ("eager", "sdpa") if has_bias or config.attention == "linear" else None
 
 
 class VanillaTransformerPreTrainedModel(PreTrainedModel):
@@ -72,6 +73,8 @@ class VanillaTransformerPreTrainedModel(PreTrainedModel):
             has_pattern = len(allowed) == 2 and self.config.attention_pattern != "full"
             field = "attention_pattern" if has_pattern else "position_encoding"
             why = "its value term needs the attention weights" if len(allowed) == 1 else "it needs an additive mask"
+            if self.config.attention == "linear":
+                field, why = "attention", "its sums are not computed by an attention kernel"
             raise ValueError(
                 f"`attn_implementation`={attn_implementation!r} does not work with `{field}`="
                 f"{getattr(self.config, field)!r}: {why}; allowed: {' or '.join(map(repr, allowed))}"
@@ -94,6 +97,8 @@ class VanillaTransformerPreTrainedModel(PreTrainedModel):
             init.ones_(module.weight)
         elif isinstance(module, ScaleNorm):
             init.constant_(module.length, module.initial_length)
+        elif isinstance(module, RandomFeatures):
+            init.copy_(module.directions, module.drawn())
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         """Replaces the token embedding; the new one multiplies by sqrt(d_model) (§3.4) as the old one does.

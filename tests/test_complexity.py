@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from hf_vanilla_transformer.lab import complexity
+from hf_vanilla_transformer.lab import complexity, complexity_layers
 from hf_vanilla_transformer.lab.complexity import (
     LENGTHS,
     MODES,
@@ -15,7 +15,17 @@ from hf_vanilla_transformer.lab.complexity import (
     measure_complexity,
     measured_steps,
 )
-from hf_vanilla_transformer.lab.complexity_layers import CONVOLUTION, EAGER, GRU, LAYER_TYPES, SDPA
+from hf_vanilla_transformer.lab.complexity_layers import (
+    CAUSAL,
+    CONVOLUTION,
+    EAGER,
+    GRU,
+    LAYER_TYPES,
+    LINEAR,
+    SDPA,
+    TABLE_1,
+    WINDOWED,
+)
 
 
 @pytest.mark.parametrize("exponent", [0.0, 1.0, 1.37, 2.0])
@@ -39,7 +49,7 @@ def test_two_lengths_are_no_upper_half():
 
 
 def test_a_training_step_gives_gradients_to_all_weights():
-    for name in LAYER_TYPES:
+    for name in LAYER_TYPES.keys() - {WINDOWED}:
         layer = complexity._layer(name, 8, 2)
         complexity._step(layer, torch.randn(1, 5, 8), TRAINING)
         assert all(parameter.grad is not None for parameter in layer.parameters())
@@ -50,20 +60,36 @@ def test_every_cell_is_measured_in_its_order(monkeypatch):
     steps = []
     measured = measure_complexity(8, 2, [2, 3, 5], repeats=2, step=lambda: steps.append(1))
     assert len(steps) == measured_steps([2, 3, 5], memory=True)
-    expected = [(mode, length, name) for mode in MODES for length in (2, 3, 5) for name in LAYER_TYPES]
+    expected = [(mode, length, name) for mode in MODES for length in (2, 3, 5) for name in TABLE_1]
     assert [(cell.mode, cell.length, cell.layer) for cell in measured.cells] == expected
     assert all(len(cell.seconds) == 2 and min(cell.seconds) > 0 for cell in measured.cells)
     assert all(cell.peak_bytes == 100 * cell.length for cell in measured.cells)
     assert all(each.memory == pytest.approx(1) for each in measured.exponents())
 
 
-def synthetic(lengths=LENGTHS, peak=lambda length: 1000 * length):
+def test_compiled_layers_are_measured_forward_and_without_memory(monkeypatch):
+    monkeypatch.setattr(complexity, "_in_a_fresh_process", lambda name, mode, length, *_: 1)
+    monkeypatch.setattr(complexity_layers._Windowed, "forward", lambda self, states: states)
+    steps = []
+    layers = [WINDOWED, LINEAR, CAUSAL]
+    measured = measure_complexity(8, 2, [2, 3, 5], repeats=1, layers=layers, step=lambda: steps.append(1))
+    assert len(steps) == measured_steps([2, 3, 5], True, layers)
+    assert measured.layers() == layers
+    assert measured.layers(TRAINING) == [LINEAR, CAUSAL]
+    assert {cell.layer: cell.peak_bytes for cell in measured.cells} == {WINDOWED: None, LINEAR: 1, CAUSAL: 1}
+    assert [(each.layer, each.mode) for each in measured.exponents()] == [
+        (name, mode) for mode in MODES for name in measured.layers(mode)
+    ]
+
+
+def synthetic(lengths=LENGTHS, peak=lambda length: 1000 * length, layers=TABLE_1):
     """Layers that take exactly the time of Table 1, attention twice as long with its backward pass."""
     cells = [
         Cell(name, mode, length, [1e-6 * length**layer.exponent * factor for factor in (9, 1, 0.5)], peak(length))
         for mode in MODES
         for length in lengths
         for name, layer in LAYER_TYPES.items()
+        if name in layers
     ]
     return ComplexityMeasurement(512, 8, list(lengths), 2, cells)
 

@@ -6,7 +6,7 @@ import matplotlib.image
 from test_complexity import synthetic
 
 from hf_vanilla_transformer.lab.complexity import MODES
-from hf_vanilla_transformer.lab.complexity_layers import ABSENT, EAGER, LAYER_TYPES
+from hf_vanilla_transformer.lab.complexity_layers import ABSENT, EAGER, LAYER_TYPES, LINEAR, SDPA, TABLE_1, WINDOWED
 from hf_vanilla_transformer.lab.complexity_report import (
     claim_lines,
     complexity_lines,
@@ -52,9 +52,20 @@ def test_claims_are_of_lengths_below_the_width():
 
 def test_the_summary_has_an_exponent_for_each_layer():
     line = complexity_summary(synthetic())
-    for name, layer in LAYER_TYPES.items():
+    for name in TABLE_1:
+        layer = LAYER_TYPES[name]
         assert f"{name} {layer.exponent:.2f} (stated {layer.exponent})" in line
 
 
 def test_without_memory_there_is_a_dash():
     assert f"| {EAGER} |{' - |' * 7}" in complexity_lines(synthetic(peak=lambda length: None), {})
+
+
+def test_other_layers_have_rows_and_no_claims_of_those_that_are_missing(tmp_path):
+    measured = synthetic(layers=(SDPA, WINDOWED, LINEAR))
+    write_complexity_report(measured, {}, tmp_path)
+    lines = (tmp_path / "complexity.md").read_text().splitlines()
+    assert not any("claimed" in line or ABSENT[3] in line for line in lines)
+    rows = [line for line in lines if line.startswith((f"| {LINEAR} |", f"| {WINDOWED} |"))]
+    assert len(rows) == 2 * 3 * len(MODES)
+    assert "absent" not in json.loads((tmp_path / "complexity.json").read_text())

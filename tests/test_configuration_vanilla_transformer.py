@@ -294,6 +294,7 @@ CHOICES = {
     "position_encoding": ("sinusoidal", "learned", "none", "rotary", "alibi", "t5_relative", "shaw_relative"),
     "norm": ("layer_norm", "rms_norm", "scale_norm"),
     "attention_pattern": ("full", "local", "strided", "local_global", "random"),
+    "attention": ("softmax", "linear"),
     "feed_forward": ("plain", "gated"),
     "sinusoid_layout": ("interleaved", "concatenated", "concatenated_tensor2tensor"),
 }
@@ -341,6 +342,23 @@ REFUSALS = [
         ["`attention_seed`=1", "'local'", "'random'"],
     ),
     ({"attention_pattern": "random", "attention_window": 1, "num_random_keys": 0}, ["num_random_keys", "at least 1"]),
+    ({"attention": "linear", "feature_map": "tanh"}, ["feature_map", "tanh", "elu", "relu", "random", "cosine_sine"]),
+    ({"feature_map": "elu"}, ["`feature_map`='elu'", "`attention`='softmax'", "None", "`attention`='linear'"]),
+    ({"num_random_features": 9}, ["`num_random_features`=9", "`feature_map`=None", "'random' or 'cosine_sine'"]),
+    ({"attention": "linear", "feature_seed": 1}, ["`feature_seed`=1", "`feature_map`='elu'", "'random'"]),
+    (
+        {"attention": "linear", "feature_map": "random", "num_random_features": 0},
+        ["`num_random_features`=0", "at least 1"],
+    ),
+    (
+        {"attention": "linear", "attention_pattern": "local", "attention_window": 2},
+        ["`attention_pattern`='local'", "`attention`='linear'", "'full'"],
+    ),
+    ({"attention": "linear", "attention_dropout": 0.1}, ["`attention_dropout`=0.1", "`attention`='linear'", "0"]),
+    *[
+        ({"attention": "linear", "position_encoding": name}, [f"`position_encoding`='{name}'", "`attention`='linear'"])
+        for name in ("alibi", "t5_relative", "shaw_relative", "rotary")
+    ],
     ({"position_encoding": "rotary", "d_k": 3}, ["`d_k`=3", "odd", "'rotary'"]),
     *[
         ({"position_encoding": "rotary", "rotary_base": value}, ["rotary_base", "above 1"])

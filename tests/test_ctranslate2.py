@@ -142,6 +142,7 @@ def test_two_vocabularies(tokenizer, tmp_path):
         ({"position_encoding": "rotary"}, "`position_encoding`='rotary'"),
         ({"attention_pattern": "local", "attention_window": 4}, "`attention_pattern`='local'"),
         ({"embedding_norm": True}, "`embedding_norm`=True"),
+        ({"attention": "linear"}, "`attention`='linear'"),
     ],
 )
 def test_what_ctranslate2_has_not_is_refused(shape, message, tokenizer, tmp_path):

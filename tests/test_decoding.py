@@ -111,6 +111,8 @@ def test_a_beam_wide_enough_finds_the_best_with_every_variant(fields, tmp_path):
     loaded = VanillaTransformerForConditionalGeneration.from_pretrained(tmp_path)
     assert can_share_rows(loaded.get_decoder())
     for options in ({}, {"use_cache": False}, {"cache_implementation": "static"}):
+        if "attention" in fields and "cache_implementation" in options:
+            continue  # sums have a constant size by themselves
         output = loaded.generate(
             **inputs, **options, num_beams=50, gnmt_length_penalty=0.0, max_extra_tokens=2, return_dict_in_generate=True
         )

@@ -9,7 +9,7 @@ from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 from variants import VARIANTS
 
 from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
-from hf_vanilla_transformer.decoding_cache import GrowingLayer
+from hf_vanilla_transformer.decoding_cache import DECODING_STATES
 from hf_vanilla_transformer.decoding_incremental import IncrementalDecoder
 
 
@@ -42,7 +42,8 @@ def test_step_by_step_logits_are_those_of_the_whole_prefix(fields, dtype):
     with torch.no_grad():
         states = model.get_encoder()(**inputs).last_hidden_state
         cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
-        cache.self_attention_cache.layers = [GrowingLayer() for _ in model.get_decoder().layers]
+        state = DECODING_STATES[model.config.attention]
+        cache.self_attention_cache.layers = [state() for _ in model.get_decoder().layers]
         steps = model._make_steps(states, inputs["attention_mask"], cache)
         prefix = torch.tensor([[0, 7], [0, 9]])
         beams = prefix.unsqueeze(1).expand(-1, 3, -1)

@@ -9,11 +9,11 @@ from hf_vanilla_transformer.inference.ensemble import average_probabilities
 
 
 def members(vocab_size):
-    """Different in weights, width and depth."""
+    """Different in weights, width, depth and attention."""
     return [
         build(vocab_size, seed=5, sharpness=1.5),
         build(vocab_size, seed=25, sharpness=1.5, d_model=24, norm_position="pre"),
-        build(vocab_size, seed=45, sharpness=1.5, num_decoder_layers=1),
+        build(vocab_size, seed=45, sharpness=1.5, num_decoder_layers=1, attention="linear"),
     ]
 
 

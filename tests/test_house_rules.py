@@ -30,19 +30,19 @@ SCRIPTS = sorted((PROJECT / "scripts").glob("*.py"))
 # Who may import whom in the root: a module only those that stand before it.
 LAYERS = [
     {"configuration_variants"},
-    {"configuration_vanilla_transformer", "modeling_compatibility", "decoding_config"},
+    {"configuration_vanilla_transformer", "modeling_compatibility", "decoding_config", "decoding_cache"},
     {"configuration_decoder_only", "configuration_encoder_only"},
     {"embeddings", "attention", "dropout", "norms", "positions", "loss", "decoding_rules", "tokenization_ids"},
     {
         "positions_relative",
         "attention_patterns",
-        "modeling_pretrained",
+        "attention_linear",
         "tokenization_tags",
         "loss_r_drop",
         "decoding_beam_search",
     },
-    {"attention_relative", "translation_pieces", "tokenization_vanilla_transformer"},
-    {"decoding_cache", "modeling_views", "decoding_projection", "decoding_self_check", "decoding_steps"},
+    {"attention_relative", "modeling_pretrained", "translation_pieces", "tokenization_vanilla_transformer"},
+    {"modeling_views", "decoding_projection", "decoding_self_check", "decoding_steps"},
     {"feed_forward", "decoding_sampling", "translation_scoring"},
     {"encoder", "modeling_loss"},
     {"encoder_heads", "decoder_stack"},

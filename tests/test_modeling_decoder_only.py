@@ -9,6 +9,7 @@ import sys
 import checkpointing
 import pytest
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import load_file
 from test_attention import flex_attention_runs_here
 from test_remote_code import PACKAGE_IS_MISSING
@@ -50,11 +51,11 @@ def tiny_config(**fields):
     return VanillaTransformerDecoderConfig(**{**shape, **fields})
 
 
-def tiny_model(cls=HEAD, attention="sdpa", **fields):
+def tiny_model(cls=HEAD, implementation="sdpa", **fields):
     torch.manual_seed(0)
     if fields.get("position_encoding") == "shaw_relative":
-        attention = "eager"
-    model = cls._from_config(tiny_config(**fields), attn_implementation=attention).eval()
+        implementation = "eager"
+    model = cls._from_config(tiny_config(**fields), attn_implementation=implementation).eval()
     with torch.no_grad():
         for parameter in model.parameters():  # biases are zero at first
             parameter.add_(torch.randn_like(parameter) * 0.05)
@@ -74,7 +75,7 @@ def batch(side="right"):
 
 @torch.no_grad()
 def test_the_paper_s_layers_are_those_of_torch_with_a_causal_mask():
-    model = tiny_model(attention="eager", activation_function="relu", attention_bias=True)
+    model = tiny_model(implementation="eager", activation_function="relu", attention_bias=True)
     layers = nn.TransformerEncoder(
         nn.TransformerEncoderLayer(D, 4, 24, dropout=0.0, batch_first=True, layer_norm_eps=1e-6), 2
     ).eval()
@@ -109,6 +110,10 @@ def test_no_position_sees_a_later_one_and_a_whole_prefix_sees_itself(fields):
     same = (model(ids).logits - model(changed).logits).abs().amax(-1)[0]
     assert (same[:3] == 0).all()
     assert same[3] > 1e-4
+    if model.config.attention == "linear":
+        with pytest.raises(StrictDataclassError, match="`attention`='linear' has one sum for all"):
+            tiny_config(**{**fields, **PREFIX})
+        return
     model = tiny_model(**{**fields, **PREFIX})
     prefix = torch.tensor([4])
     seen = (model(ids, prefix_length=prefix).logits - model(changed, prefix_length=prefix).logits).abs().amax(-1)[0]
@@ -123,7 +128,7 @@ def test_no_position_sees_a_later_one_and_a_whole_prefix_sees_itself(fields):
 @pytest.mark.parametrize("prefix", [{}, PREFIX])
 @torch.no_grad()
 def test_padding_on_either_side_and_company_change_nothing(attention, prefix):
-    model = tiny_model(attention=attention, **prefix)
+    model = tiny_model(implementation=attention, **prefix)
     lengths = {"prefix_length": torch.tensor([3, 4, 1])} if prefix else {}
     for side in ("left", "right"):
         inputs = batch(side)
@@ -145,7 +150,7 @@ def test_flex_attention_agrees_with_eager(prefix):
         pytest.skip(reason)
     lengths = {"prefix_length": torch.tensor([3, 2, 1])} if prefix else {}
     eager, flex = (
-        tiny_model(attention=name, d_model=64, **prefix)(**batch("left"), **lengths).logits
+        tiny_model(implementation=name, d_model=64, **prefix)(**batch("left"), **lengths).logits
         for name in ("eager", "flex_attention")
     )
     is_token = batch("left")["attention_mask"].bool()
@@ -159,7 +164,8 @@ def test_any_split_of_a_text_gives_the_logits_of_the_whole(fields):
     ids, mask = inputs["input_ids"], inputs["attention_mask"]
     is_token = mask.bool()
     whole = model(**inputs).logits
-    for make in (lambda: None, lambda: StaticCache(config=model.config, max_cache_len=9)):
+    static = [lambda: StaticCache(config=model.config, max_cache_len=9)] if model.config.attention == "softmax" else []
+    for make in (lambda: None, *static):
         cache, parts = make(), []
         for start, end in ((0, 3), (3, 4), (4, 6)):
             output = model(ids[:, start:end], mask[:, :end], cache=cache, use_cache=True)
@@ -173,7 +179,12 @@ def test_any_split_of_a_text_gives_the_logits_of_the_whole(fields):
 @torch.no_grad()
 def test_texts_that_are_packed_do_not_see_each_other(fields):
     model, ids = tiny_model(**fields), batch()["input_ids"][:1]
-    packed = model(ids, position_ids=torch.tensor([[0, 1, 2, 3, 0, 1]])).logits
+    positions = torch.tensor([[0, 1, 2, 3, 0, 1]])
+    if model.config.attention == "linear":
+        with pytest.raises(ValueError, match="`position_ids` pack several texts in one row"):
+            model(ids, position_ids=positions)
+        return
+    packed = model(ids, position_ids=positions).logits
     alone = torch.cat([model(ids[:, :4]).logits, model(ids[:, 4:]).logits], dim=1)
     torch.testing.assert_close(packed, alone, rtol=0, atol=1e-5)
 

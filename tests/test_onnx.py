@@ -16,7 +16,7 @@ SHAPES = {
     "pre-norm, biases": {"norm_position": "pre", "attention_bias": True, "activation_function": "swish"},
     "two vocabularies": {"source_vocab_size": 30, "final_logits_bias": True, "sinusoid_layout": "concatenated"},
     "learned": {"position_encoding": "learned", "max_position_embeddings": 40, "final_norm": True},
-    **VARIANTS,
+    **{name: fields for name, fields in VARIANTS.items() if "attention" not in fields},
 }
 
 
@@ -128,6 +128,16 @@ def test_logits_of_any_sizes_and_greedy_search_are_ours(shape, runtime, tmp_path
         logits[..., EOS] = -torch.inf
         tokens = torch.cat([tokens, logits[:, -1].argmax(-1, keepdim=True)], dim=1)
     assert torch.equal(tokens, generated)
+
+
+@pytest.mark.parametrize("export", [export_torch, export_onnx])
+def test_sums_of_linear_attention_are_refused_by_name(export, tmp_path):
+    if export is export_onnx:
+        pytest.importorskip("onnxscript")
+    SHAPES["linear"] = VARIANTS["linear"]
+    with pytest.raises(ValueError, match="`attention`='linear'"):
+        export(random_model("linear"), tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_exporting_leaves_the_model_as_it_was():

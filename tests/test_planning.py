@@ -44,6 +44,7 @@ def batch():
         {"norm_position": "pre"},
         {"feed_forward": "gated"},
         {"num_key_value_heads": 2},
+        {"attention": "linear", "num_key_value_heads": 2},
     ],
     ids=str,
 )

@@ -251,6 +251,8 @@ def generation_batch(seed: int) -> tuple[list[torch.Tensor], list[torch.Tensor]]
 @pytest.mark.parametrize("cache", ["dynamic", "static"])
 @pytest.mark.parametrize("num_beams", [1, 3])
 def test_generation_from_left_padded_prompts_equals_each_sentence_alone(variant, cache, num_beams):
+    if cache == "static" and "attention" in variants.VARIANTS.get(variant[0], {}):
+        pytest.skip("sums have a constant size by themselves")
     model = build_model(*variant)
     sources, prompts = generation_batch(seed=VARIANTS.index(variant))
     options = {**WANDERING, "num_beams": num_beams}

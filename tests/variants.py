@@ -16,6 +16,18 @@ VARIANTS = {
     "strided": {"attention_pattern": "strided", "attention_window": 1, "attention_stride": 3},
     "local_global": {"attention_pattern": "local_global", "attention_window": 1, "attention_stride": 4},
     "random": {"attention_pattern": "random", "attention_window": 0, "num_random_keys": 1, "attention_seed": 7},
+    "linear": {"attention": "linear"},
+    "linear_relu": {"attention": "linear", "feature_map": "relu"},
+    "linear_random": {"attention": "linear", "feature_map": "random", "num_random_features": 9, "feature_seed": 5},
+    # In more dimensions sums of waves may be small differences of large numbers, and float32 leaves few digits of them.
+    "linear_waves": {"attention": "linear", "feature_map": "cosine_sine", "num_random_features": 64, "d_k": 2},
+    "linear_rotary": {
+        "attention": "linear",
+        "feature_map": "random",
+        "num_random_features": 8,
+        "position_encoding": "rotary",
+        "num_key_value_heads": 2,
+    },
     "many": {
         "position_encoding": "shaw_relative",
         "num_key_value_heads": 2,

@@ -13,7 +13,7 @@ from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
 from ..decoding import PaperGenerationMixin
 from ..decoding_beam_search import Steps
-from ..decoding_cache import GrowingLayer
+from ..decoding_cache import DECODING_STATES
 from ..decoding_self_check import check_untested_transformers
 from ..modeling_compatibility import strict_forward
 from ..modeling_pretrained import VanillaTransformerPreTrainedModel
@@ -143,7 +143,8 @@ class EnsembleForConditionalGeneration(VanillaTransformerPreTrainedModel, PaperG
         steps = []
         for model, states in self._by_model(encoder_hidden_states):
             own_cache = EncoderDecoderCache(DynamicCache(config=model.config), DynamicCache(config=model.config))
-            own_cache.self_attention_cache.layers = [GrowingLayer() for _ in range(model.config.num_decoder_layers)]
+            state = DECODING_STATES[model.config.attention]
+            own_cache.self_attention_cache.layers = [state() for _ in range(model.config.num_decoder_layers)]
             steps.append(model._make_steps(states, attention_mask, own_cache))
         return _EnsembleSteps(steps)
 

@@ -138,6 +138,7 @@ def _require_support(config: VanillaTransformerConfig) -> None:
         "position_encoding": ("sinusoidal", "learned", "none"),
         "attention_pattern": ("full",),
         "embedding_norm": (False,),
+        "attention": ("softmax",),
     }
     for field, allowed in fits.items():
         if getattr(config, field) not in allowed:

@@ -127,7 +127,16 @@ def inference_graphs(model: VanillaTransformerForConditionalGeneration) -> dict[
 
     Returns:
         The graphs "encoder" and "decoder".
+
+    Raises:
+        ValueError: the model's attention is not softmax's.
     """
+    if model.config.attention != "softmax":
+        raise ValueError(
+            f"the exported graphs pass keys and values from step to step, and `attention`={model.config.attention!r} "
+            "has sums instead; export a model with `attention`='softmax', or the model's own forward() by "
+            "`torch.export.export`"
+        )
     model = copy.deepcopy(model).eval().requires_grad_(False)
     model.set_attn_implementation("eager")
     config = model.config

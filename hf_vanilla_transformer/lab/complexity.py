@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from .benchmarks import forget_peak_memory, in_turns, peak_memory_of_this_process
-from .complexity_layers import ABSENT, KERNEL_SIZE, LAYER_TYPES
+from .complexity_layers import ABSENT, KERNEL_SIZE, LAYER_TYPES, TABLE_1, WINDOWED
 
 LENGTHS = (64, 128, 256, 512, 1024, 2048, 4096)
 FORWARD, TRAINING = MODES = ("forward", "forward and backward")
@@ -92,12 +92,20 @@ class ComplexityMeasurement:
         """
         return [cell for cell in self.cells if (cell.layer, cell.mode) == (layer, mode)]
 
+    def layers(self, mode: str = FORWARD) -> list[str]:
+        """Returns the layers that were measured, in their order.
+
+        Args:
+            mode: of `MODES`; not every layer has both.
+        """
+        return list(dict.fromkeys(cell.layer for cell in self.cells if cell.mode == mode))
+
     def exponents(self) -> list[Exponents]:
         """Fits the exponents of every layer in every mode."""
         found = []
         for mode in MODES:
-            for name, layer in LAYER_TYPES.items():
-                cells = self.of(name, mode)
+            for name in self.layers(mode):
+                cells, layer = self.of(name, mode), LAYER_TYPES[name]
                 peaks = [cell.peak_bytes or 0 for cell in cells]
                 is_positive = min(peaks[len(peaks) // 2 :]) > 0
                 found.append(
@@ -105,12 +113,15 @@ class ComplexityMeasurement:
                         name,
                         mode,
                         layer.exponent,
-                        fitted_exponent(self.lengths, [layer.operations(n, self.d_model) for n in self.lengths]),
+                        fitted_exponent(self.lengths, self._operations(name)),
                         fitted_exponent(self.lengths, [cell.median for cell in cells]),
                         fitted_exponent(self.lengths, peaks) if is_positive else None,
                     )
                 )
         return found
+
+    def _operations(self, name: str) -> list[float]:
+        return [LAYER_TYPES[name].operations(n, self.d_model, self.num_heads) for n in self.lengths]
 
     def as_dict(self) -> dict[str, Any]:
         """Returns everything in the form of JSON."""
@@ -118,7 +129,8 @@ class ComplexityMeasurement:
         absent = dict(zip(("layer", "complexity", "stated", "why"), ABSENT, strict=True))
         cells = [{**asdict(cell), "median": cell.median} for cell in self.cells]
         whole = {name: value for name, value in vars(self).items() if name != "cells"}
-        return {**whole, "kernel_size": KERNEL_SIZE, "exponents": exponents, "absent": absent, "cells": cells}
+        absents = {} if WINDOWED in self.layers() else {"absent": absent}
+        return {**whole, "kernel_size": KERNEL_SIZE, "exponents": exponents, **absents, "cells": cells}
 
 
 def fitted_exponent(lengths: Sequence[int], values: Sequence[float]) -> float:
@@ -149,6 +161,7 @@ def measure_complexity(
     lengths: Sequence[int] = LENGTHS,
     repeats: int = 7,
     memory: bool = True,
+    layers: Sequence[str] = TABLE_1,
     step: Callable[[], Any] = lambda: None,
 ) -> ComplexityMeasurement:
     """Measures every layer at every length, forward alone and with its backward pass, on one sequence in float32.
@@ -167,7 +180,8 @@ def measure_complexity(
         num_heads: of the attentions.
         lengths: n, ascending; at least three.
         repeats: measured steps of each layer; two more are not measured.
-        memory: whether to measure memory too.
+        memory: whether to measure memory too, except that of compiled layers.
+        layers: keys of `LAYER_TYPES`. Compiled ones are measured forward only.
         step: called when the times of a length or the memory of a cell are measured: `measured_steps` times.
 
     Returns:
@@ -185,33 +199,39 @@ def measure_complexity(
             raise ValueError(f"`{option}`={value} is not allowed; allowed: an integer of at least 1")
     if d_model % num_heads:
         raise ValueError(f"`d_model`={d_model} cannot be divided among `num_heads`={num_heads} heads")
-    layers = {name: _layer(name, d_model, num_heads) for name in LAYER_TYPES}
+    made = {name: _layer(name, d_model, num_heads) for name in LAYER_TYPES if name in layers}
     cells = []
     for mode in MODES:
         for length in lengths:
             states = _states(length, d_model)
             steps: dict[str, Callable[[], None]] = {
-                name: partial(_step, layer, states, mode) for name, layer in layers.items()
+                name: partial(_step, made[name], states, mode) for name in _measurable(layers, mode)
             }
             seconds = in_turns(steps, repeats)
             step()
-            for name in layers:
+            for name in steps:
                 peak = None
-                if memory:
+                if memory and not LAYER_TYPES[name].is_compiled:
                     peak = _in_a_fresh_process(name, mode, length, d_model, num_heads)
                     step()
                 cells.append(Cell(name, mode, length, seconds[name], peak))
     return ComplexityMeasurement(d_model, num_heads, lengths, torch.get_num_threads(), cells)
 
 
-def measured_steps(lengths: Sequence[int], memory: bool) -> int:
+def measured_steps(lengths: Sequence[int], memory: bool, layers: Sequence[str] = TABLE_1) -> int:
     """Returns how often `measure_complexity` calls `step`.
 
     Args:
         lengths: as there.
         memory: as there.
+        layers: as there.
     """
-    return len(MODES) * len(lengths) * (1 + (len(LAYER_TYPES) if memory else 0))
+    with_memory = sum(memory and not LAYER_TYPES[name].is_compiled for name in layers)
+    return len(MODES) * len(lengths) * (1 + with_memory)
+
+
+def _measurable(layers: Sequence[str], mode: str) -> list[str]:
+    return [name for name in LAYER_TYPES if name in layers and (mode == FORWARD or not LAYER_TYPES[name].is_compiled)]
 
 
 def _layer(name: str, d_model: int, num_heads: int) -> nn.Module:

@@ -1,13 +1,17 @@
-"""The layers of the paper's Table 1, of equal width: what they are, and how many operations they take."""
+"""The layers of the paper's Table 1 and efficient attention, of equal width: what they are, and their operations."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from ..attention import MultiHeadAttention
+from ..attention_linear import CHUNK, LinearAttention
 from ..configuration_vanilla_transformer import VanillaTransformerConfig
 
 KERNEL_SIZE = 3
@@ -15,21 +19,27 @@ KERNEL_SIZE = 3
 
 @dataclass(frozen=True)
 class LayerType:
-    """One row of Table 1.
+    """One row of Table 1, or a layer to set beside its rows.
 
     Args:
         name: what to call it.
+        option: a word for it.
         complexity: operations of a layer as the paper states them, of length n, width d and kernel width k.
         exponent: that of n in them.
         make: makes the layer, given the width and the number of heads; maps (B, n, d) to (B, n, d).
-        operations: multiplications and additions of all its matrix products for one sequence, given n and d.
+        operations: multiplications and additions of all its matrix products for one sequence, given n, d and the
+            number of heads.
+        is_compiled: whether it is compiled: it then has no backward pass on a CPU, and the compiler's memory would hide
+            its own.
     """
 
     name: str
+    option: str
     complexity: str
     exponent: int
     make: Callable[[int, int], nn.Module]
-    operations: Callable[[int, int], float]
+    operations: Callable[[int, int, int], float]
+    is_compiled: bool = False
 
 
 class _Attention(nn.Module):
@@ -42,6 +52,52 @@ class _Attention(nn.Module):
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         return self.attention(states, implementation=self.implementation)[0]
+
+
+class _Linear(nn.Module):
+    def __init__(self, is_causal: bool, d_model: int, num_heads: int) -> None:
+        super().__init__()
+        config = VanillaTransformerConfig(
+            vocab_size=4, d_model=d_model, num_heads=num_heads, d_ff=d_model, attention="linear"
+        )
+        self.attention = LinearAttention(config, is_causal=is_causal)
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        return self.attention(states)[0]
+
+
+class _Windowed(_Attention):
+    """Flex attention over a window, compiled: its kernel leaves out the blocks that no query of it sees."""
+
+    def __init__(self, d_model: int, num_heads: int) -> None:
+        super().__init__("flex_attention", d_model, num_heads)
+        self.compiled: Callable[..., Any] = torch.compile(flex_attention)
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        return self.attention(states, implementation=partial(self._attend, _near_blocks(states.shape[1])))[0]
+
+    def _attend(
+        self, blocks: Any, module: nn.Module, query: Any, key: Any, value: Any, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, None]:
+        heads = self.compiled(query, key, value, block_mask=blocks, scale=kwargs["scaling"])
+        return heads.transpose(1, 2), None
+
+
+@functools.cache
+def _near_blocks(length: int) -> BlockMask:
+    """Each block of queries sees itself and its neighbours, which hold the window; made without n² booleans."""
+    count = -(-length // _FLEX_BLOCK)
+    blocks = torch.arange(count)
+    first, last = (blocks - 1).clamp(min=0), (blocks + 1).clamp(max=count - 1)
+    seen = (first[:, None] + blocks).clamp(max=count - 1)  # of which the first `last - first + 1` count
+    numbers = (last - first + 1)[None, None].int()
+    return BlockMask.from_kv_blocks(
+        numbers, seen[None, None].int(), BLOCK_SIZE=_FLEX_BLOCK, mask_mod=_is_near, seq_lengths=(length, length)
+    )
+
+
+def _is_near(batch: Any, head: Any, query: Any, key: Any) -> Any:
+    return (query - key).abs() <= WINDOW
 
 
 class _Recurrent(nn.Module):
@@ -62,34 +118,61 @@ class _Convolution(nn.Module):
         return self.convolution(states.transpose(1, 2)).transpose(1, 2)
 
 
-def _attention_operations(length: int, d_model: int) -> float:
+def _attention_operations(length: int, d_model: int, num_heads: int) -> float:
     return 8 * length * d_model**2 + 4 * length**2 * d_model  # four projections; products with keys and values
 
 
+def _windowed_operations(length: int, d_model: int, num_heads: int) -> float:
+    blocks = -(-length // _FLEX_BLOCK)
+    seen = min(length**2, (3 * blocks - 2) * _FLEX_BLOCK**2)  # each block of queries and its neighbours
+    return 8 * length * d_model**2 + 4 * seen * d_model
+
+
+def _linear_operations(is_causal: bool, length: int, d_model: int, num_heads: int) -> float:
+    projections, width = 8 * length * d_model**2, d_model // num_heads
+    if is_causal and length <= CHUNK:
+        return projections + 4 * length**2 * d_model
+    whole = -(-length // CHUNK) * CHUNK if is_causal else length
+    sums = 2 * whole * d_model * (2 * width + 1)  # of keys times values; read by queries, with their denominators
+    return projections + sums + (4 * whole * CHUNK * d_model if is_causal else 0)
+
+
+WINDOW = 64  # positions to either side
+_FLEX_BLOCK = 128  # positions, flex attention's own default
+
 EAGER, SDPA = "self-attention, eager", "self-attention, sdpa"
 GRU, CONVOLUTION = "GRU", f"convolution, k = {KERNEL_SIZE}"
+WINDOWED = f"self-attention, restricted to r = {WINDOW} (flex)"
+LINEAR, CAUSAL = "linear attention", "linear attention, causal"
 
 LAYER_TYPES = {
     each.name: each
     for each in (
-        LayerType(EAGER, "n² · d", 2, partial(_Attention, "eager"), _attention_operations),
-        LayerType(SDPA, "n² · d", 2, partial(_Attention, "sdpa"), _attention_operations),
-        LayerType(GRU, "n · d²", 1, _Recurrent, lambda length, d_model: 12 * length * d_model**2),
+        LayerType(EAGER, "eager", "n² · d", 2, partial(_Attention, "eager"), _attention_operations),
+        LayerType(SDPA, "sdpa", "n² · d", 2, partial(_Attention, "sdpa"), _attention_operations),
+        LayerType(GRU, "gru", "n · d²", 1, _Recurrent, lambda length, d_model, _: 12 * length * d_model**2),
         LayerType(
             CONVOLUTION,
+            "convolution",
             "k · n · d²",
             1,
             _Convolution,
-            lambda length, d_model: 2 * KERNEL_SIZE * length * d_model**2,
+            lambda length, d_model, _: 2 * KERNEL_SIZE * length * d_model**2,
         ),
+        LayerType(WINDOWED, "windowed", "r · n · d", 1, _Windowed, _windowed_operations, is_compiled=True),
+        LayerType(LINEAR, "linear", "n · d²/h", 1, partial(_Linear, False), partial(_linear_operations, False)),
+        LayerType(CAUSAL, "causal", "n · d²/h", 1, partial(_Linear, True), partial(_linear_operations, True)),
     )
 }
 
-# The row of Table 1 that is not measured, and why.
+# What is measured unless layers are named: Table 1 as far as it needs no compiler.
+TABLE_1 = (EAGER, SDPA, GRU, CONVOLUTION)
+
+# The row of Table 1 that is missing there, and why.
 ABSENT = (
     "self-attention, restricted",
     "r · n · d",
     1,
-    "absent: without torch.compile, flex attention computes all n² scores on a CPU, and a mask over a window saves "
-    "nothing either",
+    "absent: a mask over a window saves nothing, and flex attention, which does, has to be compiled first: `--layers "
+    "windowed`",
 )

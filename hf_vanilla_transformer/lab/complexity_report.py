@@ -7,17 +7,20 @@ from typing import Any
 
 from .charts import DPI, new_chart
 from .complexity import FORWARD, MODES, Cell, ComplexityMeasurement
-from .complexity_layers import ABSENT, CONVOLUTION, GRU, KERNEL_SIZE, LAYER_TYPES, SDPA
+from .complexity_layers import ABSENT, CONVOLUTION, GRU, KERNEL_SIZE, LAYER_TYPES, SDPA, WINDOWED
 
-_COLOURS = ("#aa3377", "#4477aa", "#ccbb44", "#228833")
+_COLOURS = dict(
+    zip(LAYER_TYPES, ("#aa3377", "#4477aa", "#ccbb44", "#228833", "#ee6677", "#66ccee", "#000000"), strict=True)
+)
 
 _LEGEND = """\
 Exponents are of n, by least squares of logarithms over the upper half of the lengths. Those that the paper states count
 what grows fastest, and leave out the projections of attention, n · d² operations of its own; "expected" is fitted to
 all operations of the layer at the same lengths, and is what a machine would show whose every operation takes equally
-long. The paper states none for memory. Memory is by how much one step raises the highest resident memory of a fresh
-process that has the layer and its input; work space of libraries, such as that of a convolution, is in it and does not
-grow. One sequence, float32; times are medians of repetitions in turns."""
+long. What is stated of linear attention is of its sums (Katharopoulos et al., 2020). The paper states none for memory.
+Memory is by how much one step raises the highest resident memory of a fresh process that has the layer and its input;
+work space of libraries, such as that of a convolution, is in it and does not grow. One sequence, float32; times are
+medians of repetitions in turns."""
 
 
 def write_complexity_report(measured: ComplexityMeasurement, settings: dict[str, Any], folder: Path) -> None:
@@ -50,7 +53,8 @@ def complexity_lines(measured: ComplexityMeasurement, settings: dict[str, Any]) 
     """
     shape = f"d = {measured.d_model}, {measured.num_heads} heads, {measured.threads} threads"
     lines = ["# Table 1, measured", "", ", ".join([shape, *(f"{name} {value}" for name, value in settings.items())])]
-    lines += ["", *claim_lines(measured)]
+    if claims := claim_lines(measured):
+        lines += ["", *claims]
     for mode in MODES:
         lines += ["", f"## {mode.capitalize()}", "", *_exponent_lines(measured, mode)]
         lines += ["", *_cell_lines(measured, mode, "milliseconds", lambda cell: f"{cell.median * 1e3:,.2f}")]
@@ -65,15 +69,17 @@ def claim_lines(measured: ComplexityMeasurement) -> list[str]:
         measured: what was measured.
 
     Returns:
-        A Markdown table, a row for each claim.
+        A Markdown table, a row for each claim; nothing if a layer of them is missing.
     """
+    if not {SDPA, GRU, CONVOLUTION} <= set(measured.layers()):
+        return []
     ratios = _ratios(measured, GRU, SDPA)
     shorter = [f"{ratio:.2f} at {n}" for n, ratio in ratios.items() if n < measured.d_model]
     times = (
         f"time of the GRU over that of attention (sdpa): {', '.join(shorter)}" if shorter else "no length is below d"
     )
     length, ratio = list(_ratios(measured, CONVOLUTION, GRU).items())[-1]
-    operations = LAYER_TYPES[CONVOLUTION].operations(1, 1) / LAYER_TYPES[GRU].operations(1, 1)
+    operations = LAYER_TYPES[CONVOLUTION].operations(1, 1, 1) / LAYER_TYPES[GRU].operations(1, 1, 1)
     return [
         "| claimed in section 4 | measured here, forward |",
         "|---|---|",
@@ -109,6 +115,8 @@ def _exponent_lines(measured: ComplexityMeasurement, mode: str) -> list[str]:
             complexity = LAYER_TYPES[each.layer].complexity
             numbers = f"{each.stated} | {each.expected:.2f} | {each.time:.2f} | {memory}"
             lines.append(f"| {each.layer} | {complexity} | {numbers} |")
+    if WINDOWED in measured.layers():
+        return lines
     name, complexity, stated, why = ABSENT
     return [*lines, f"| {name} | {complexity} | {stated} | {why} | | |"]
 
@@ -116,7 +124,7 @@ def _exponent_lines(measured: ComplexityMeasurement, mode: str) -> list[str]:
 def _cell_lines(measured: ComplexityMeasurement, mode: str, unit: str, cell_text: Callable[[Cell], str]) -> list[str]:
     lengths = " | ".join(f"n = {length}" for length in measured.lengths)
     lines = [f"| {unit} | {lengths} |", "|---" * (1 + len(measured.lengths)) + "|"]
-    for name in LAYER_TYPES:
+    for name in measured.layers(mode):
         lines.append(f"| {name} | {' | '.join(cell_text(cell) for cell in measured.of(name, mode))} |")
     return lines
 
@@ -128,11 +136,11 @@ def _mebibytes(cell: Cell) -> str:
 def _draw(measured: ComplexityMeasurement, path: Path) -> None:
     figure = new_chart(10, 8)
     for mode, (times, peaks) in zip(MODES, figure.subplots(2, 2), strict=True):
-        for name, colour in zip(LAYER_TYPES, _COLOURS, strict=True):
+        for name in measured.layers(mode):
             cells = measured.of(name, mode)
             (exponents,) = (each for each in measured.exponents() if (each.layer, each.mode) == (name, mode))
             label = f"{name}: n^{exponents.time:.2f} (stated {exponents.stated})"
-            style = {"color": colour, "marker": "o", "markersize": 4}
+            style = {"color": _COLOURS[name], "marker": "o", "markersize": 4}
             times.plot(measured.lengths, [cell.median * 1e3 for cell in cells], label=label, **style)
             found = [(cell.length, cell.peak_bytes / 2**20) for cell in cells if cell.peak_bytes]
             label = name if exponents.memory is None else f"{name}: n^{exponents.memory:.2f}"

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForSeq2SeqLM, PreTrainedConfig
 
+from ..attention_linear import CHUNK, num_features
 from ..configuration_vanilla_transformer import VanillaTransformerConfig
 from .benchmarks import WORKLOADS
 
@@ -107,13 +108,30 @@ def training_flops(config: VanillaTransformerConfig, sentences: int, source_leng
         width * config.num_key_value_heads * head,
     )
     feed_forward = (3 if config.feed_forward == "gated" else 2) * width * inner
-    encoder = source * (queries_and_outputs + keys_and_values + source_length * one_pair + feed_forward)
-    self_attention = target * (queries_and_outputs + keys_and_values + target_length * one_pair)
+    encoder = source * (queries_and_outputs + keys_and_values + _of_pairs(config, source_length, False) + feed_forward)
+    self_attention = target * (queries_and_outputs + keys_and_values + _of_pairs(config, target_length, True))
     cross_attention = target * (queries_and_outputs + source_length * one_pair) + source * keys_and_values
     decoder = self_attention + cross_attention + target * feed_forward
     projection = target * width * config.vocab_size
     multiplications = config.num_encoder_layers * encoder + config.num_decoder_layers * decoder + projection
     return 3 * 2 * multiplications
+
+
+def _of_pairs(config: VanillaTransformerConfig, length: int, is_causal: bool) -> int:
+    """Multiplications per position that bring positions of a self-attention together, softmax's or linear."""
+    assert config.d_k is not None
+    assert config.d_v is not None
+    assert config.num_key_value_heads is not None
+    heads, groups = config.num_heads, config.num_key_value_heads
+    if config.attention == "softmax":
+        return length * heads * (config.d_k + config.d_v)
+    features = num_features(config)
+    making = (heads + groups) * config.d_k * (config.num_random_features or 0)
+    sums = groups * features * config.d_v + heads * features * (config.d_v + 1)
+    if not is_causal:
+        return making + sums
+    # Pairs within a chunk, and sums of those before.
+    return making + min(length, CHUNK) * heads * (features + config.d_v) + (sums if length > CHUNK else 0)
 
 
 def flops_of_tokens(config: VanillaTransformerConfig, tokens: int) -> float:
@@ -135,7 +153,8 @@ def activation_bytes(config: VanillaTransformerConfig, source_tokens: int, targe
     In fp32, a layer keeps the input of every product and of every normalisation, and of dropout one byte a number.
     With bf16 (autocast), inputs of products are kept in two bytes, once for W^Q, W^K and W^V together. Normalisations
     stay in fp32. Logits are never kept; see `loss_bytes`. The
-    activation is taken for a ReLU; biases of relative positions are not counted.
+    activation is taken for a ReLU; biases of relative positions, and features and sums of linear attention, are not
+    counted.
 
     Args:
         config: the shape.
