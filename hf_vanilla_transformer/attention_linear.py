@@ -330,8 +330,8 @@ def causal_key_mask(
     Raises:
         ValueError: as in `key_mask`; or `position_ids` begin a text after another, which it may not see.
     """
-    may_be_packed = position_ids is not None and attention_mask is None and cache is None
-    if may_be_packed and not torch.compiler.is_compiling() and bool((position_ids.diff(dim=1) != 1).any()):
+    is_looked_at = attention_mask is None and cache is None and not torch.compiler.is_compiling()
+    if is_looked_at and position_ids is not None and bool((position_ids.diff(dim=1) != 1).any()):
         raise ValueError(
             "`position_ids` pack several texts in one row, which `attention`='linear' cannot keep apart; give each "
             "text a row of its own"
