@@ -6,10 +6,12 @@ The files of this folder are the model, and go to the Hub with it. Its code scan
 groups, each to be read in this order:
 
 - Figure 1, a box a file: `embeddings`, `positions`, `attention`, `feed_forward`, `norms`, `dropout`, `encoder`,
-  `decoder`, `loss`, `loss_r_drop`; and variants inside attention, `positions_relative`, `attention_linear`,
-  `attention_relative`, `attention_patterns`; and sources that are not tokens, `source_inputs`;
+  `decoder_stack`, `decoder`, `loss`, `loss_r_drop`; and variants inside attention, `positions_relative`,
+  `attention_linear`, `attention_relative`, `attention_patterns`; and sources that are not tokens, `source_inputs`;
 - the whole model: `configuration_vanilla_transformer`, `modeling_vanilla_transformer`, and what that stands on,
   `modeling_*`;
+- the decoder alone, a language model: `configuration_decoder_only`, `decoder_only`, `modeling_decoder_only`,
+  `decoding_prompts`;
 - its left half alone, as BERT is: `configuration_encoder_only`, `modeling_encoder_only`, `encoder_heads`;
 - text as tokens (§5.1): `tokenization_*`;
 - from logits to tokens (§6.1): `decoding`, which is behind `generate()`, and `decoding_*`: the search, its rules, its
@@ -23,6 +25,7 @@ and `commands`, which are the verbs of `vanilla-transformer`.
 from transformers import (
     AutoConfig,
     AutoModel,
+    AutoModelForCausalLM,
     AutoModelForMaskedLM,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
@@ -31,8 +34,10 @@ from transformers import (
     pipelines,
 )
 
+from .configuration_decoder_only import VanillaTransformerDecoderConfig
 from .configuration_encoder_only import VanillaTransformerEncoderConfig
 from .configuration_vanilla_transformer import PRESETS, VanillaTransformerConfig
+from .modeling_decoder_only import VanillaTransformerDecoderModel, VanillaTransformerForCausalLM
 from .modeling_encoder_only import (
     VanillaTransformerEncoderModel,
     VanillaTransformerForMaskedLM,
@@ -53,6 +58,9 @@ __version__ = "0.1.0"
 AutoConfig.register(VanillaTransformerConfig.model_type, VanillaTransformerConfig, exist_ok=True)
 AutoModel.register(VanillaTransformerConfig, VanillaTransformerModel, exist_ok=True)
 AutoModelForSeq2SeqLM.register(VanillaTransformerConfig, VanillaTransformerForConditionalGeneration, exist_ok=True)
+AutoConfig.register(VanillaTransformerDecoderConfig.model_type, VanillaTransformerDecoderConfig, exist_ok=True)
+AutoModel.register(VanillaTransformerDecoderConfig, VanillaTransformerDecoderModel, exist_ok=True)
+AutoModelForCausalLM.register(VanillaTransformerDecoderConfig, VanillaTransformerForCausalLM, exist_ok=True)
 AutoTokenizer.register(VanillaTransformerConfig, fast_tokenizer_class=VanillaTransformerTokenizer, exist_ok=True)
 AutoConfig.register(VanillaTransformerEncoderConfig.model_type, VanillaTransformerEncoderConfig, exist_ok=True)
 for _auto_class, _model_class in (
@@ -74,8 +82,11 @@ __all__ = [
     "PRESETS",
     "TranslationPipeline",
     "VanillaTransformerConfig",
+    "VanillaTransformerDecoderConfig",
+    "VanillaTransformerDecoderModel",
     "VanillaTransformerEncoderConfig",
     "VanillaTransformerEncoderModel",
+    "VanillaTransformerForCausalLM",
     "VanillaTransformerForConditionalGeneration",
     "VanillaTransformerForMaskedLM",
     "VanillaTransformerForSequenceClassification",

@@ -27,6 +27,7 @@ class VanillaTransformerEncoderConfig(VanillaTransformerConfig):
         classifier_dropout: dropout before a classifier; None means `dropout`.
         num_decoder_layers: always 0.
         source_vocab_size: always None.
+        source_kind: always "tokens".
         decoder_start_token_id: always None.
         use_cache: always False.
         is_encoder_decoder: always False.
@@ -54,6 +55,7 @@ class VanillaTransformerEncoderConfig(VanillaTransformerConfig):
         "is_encoder_decoder": False,
         "num_decoder_layers": 0,
         "source_vocab_size": None,
+        "source_kind": "tokens",
         "decoder_start_token_id": None,
         "use_cache": False,
     }

@@ -12,20 +12,15 @@ from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttenti
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
-from .attention import MultiHeadAttention, config_of_call, config_of_masks, passed_to_attention
-from .attention_linear import DECODER_MASKS
-from .attention_patterns import PATTERNS
+from .attention import MultiHeadAttention, passed_to_attention
 from .attention_relative import self_attention
 from .configuration_vanilla_transformer import VanillaTransformerConfig
+from .decoder_stack import TargetStack
 from .dropout import Dropout
-from .embeddings import token_embedding
-from .encoder import final_norm, refuse_other_shape
+from .encoder import refuse_other_shape, through_stack
 from .feed_forward import FEED_FORWARDS
 from .modeling_compatibility import CACHE, AnswersToBothCacheNames, recorder, strict_forward
-from .modeling_pretrained import VanillaTransformerPreTrainedModel
-from .norms import embedding_norm, norm
-from .positions import added_positions, position_ids_from_mask, refuse_unlearned_positions
-from .positions_relative import RELATIONS
+from .norms import norm
 
 
 class DecoderLayer(GradientCheckpointingLayer):
@@ -118,7 +113,7 @@ class DecoderOutput(AnswersToBothCacheNames, BaseModelOutputWithPastAndCrossAtte
     """Output of the `Decoder`: transformers' output, with two names for the cache."""
 
 
-class Decoder(VanillaTransformerPreTrainedModel):
+class Decoder(TargetStack):
     """§3.1: embeds the target, adds positions and passes the sum through N identical layers.
 
     Args:
@@ -131,22 +126,11 @@ class Decoder(VanillaTransformerPreTrainedModel):
         "cross_attentions": recorder(MultiHeadAttention, index=1, name="cross_attention"),
     }
 
-    def __init__(self, config: VanillaTransformerConfig) -> None:
-        super().__init__(config)
-        self.embed_tokens = token_embedding(config, config.vocab_size)
-        self.embed_positions = added_positions(config)
-        self.embedding_norm = embedding_norm(config)
-        self.relate_positions = RELATIONS[config.position_encoding](config, is_causal=True)
-        self.restrict_attention = PATTERNS[config.attention_pattern](config)
-        self.reads_key_positions = self.relate_positions.reads_keys or self.restrict_attention.reads_keys
-        self.make_mask = DECODER_MASKS[config.attention]
-        self.dropout = Dropout(config.dropout)
-        layer = DECODER_LAYERS[config.norm_position]
-        self._no_split_modules = [layer.__name__]  # only this class: FSDP refuses names of absent ones
-        self.layers = nn.ModuleList([layer(config, index) for index in range(config.num_decoder_layers)])
-        self.final_norm = final_norm(config)
-        self.gradient_checkpointing = False  # transformers makes no cache if this is set
-        self.post_init()
+    def _make_layer(self, config: VanillaTransformerConfig, index: int) -> nn.Module:
+        return DECODER_LAYERS[config.norm_position](config, index)
+
+    def _make_cache(self) -> Cache:
+        return EncoderDecoderCache(DynamicCache(config=self.config), DynamicCache(config=self.config))
 
     @strict_forward
     @merge_with_config_defaults
@@ -186,77 +170,35 @@ class Decoder(VanillaTransformerPreTrainedModel):
                 or with a layer that is used twice.
             TypeError: an argument is unknown.
         """
-        if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("give the decoder either `input_ids` or `inputs_embeds`, and not both")
         if encoder_hidden_states is None:
             raise ValueError("the decoder attends over the encoder's output: give it `encoder_hidden_states` (B, S, D)")
-        if inputs_embeds is None:
-            inputs_embeds = self.embed_tokens(input_ids)
-        if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
-            # Each layer runs again in the backward pass and would extend the cache again.
-            if cache is not None:
-                raise ValueError(
-                    "gradient checkpointing cannot train with a cache of earlier positions; leave `cache` away, or "
-                    "call `gradient_checkpointing_disable()`"
-                )
-            use_cache = False
-        if use_cache and cache is None:
-            cache = EncoderDecoderCache(DynamicCache(config=self.config), DynamicCache(config=self.config))
-
-        if cache is not None:
-            _refuse_one_cache_for_two(self.layers)
-        batch_size, length, _ = inputs_embeds.shape
-        past_length = cache.get_seq_length() if cache is not None else 0
-        end = past_length + length
-        padding_mask = (
-            attention_mask if isinstance(attention_mask, torch.Tensor) and attention_mask.dim() == 2 else None
-        )
-        if padding_mask is not None:
-            refuse_other_shape("attention_mask", padding_mask, (batch_size, end), "the target with what is cached")
-        if encoder_attention_mask is not None and encoder_attention_mask.dim() == 2:
-            source_shape = (batch_size, encoder_hidden_states.shape[1])
-            refuse_other_shape("encoder_attention_mask", encoder_attention_mask, source_shape, "the source")
-        end_of_positions = end if position_ids is None else None  # shapes do not bound given positions
-        given_positions = position_ids
-        if position_ids is None and padding_mask is not None:
-            position_ids = position_ids_from_mask(padding_mask)[:, -length:]
-        elif position_ids is None:
-            position_ids = (torch.arange(length, device=inputs_embeds.device) + past_length).unsqueeze(0)
-        refuse_unlearned_positions(self.config, position_ids, end_of_positions)
-
-        self_attention_cache = cache
-        if isinstance(cache, EncoderDecoderCache):
-            self_attention_cache = cache.self_attention_cache
-        config = config_of_call(self.config, kwargs.get("output_attentions"))
-        if config is not self.config and not isinstance(attention_mask, torch.Tensor | None):
-            raise ValueError(
-                f"`output_attentions` cannot be had with a {type(attention_mask).__name__}, which generation with a "
-                f"static cache makes for {self.config._attn_implementation!r}; use a dynamic cache, or eager attention"
-            )
-        # By position, because the cache's name depends on transformers' version.
-        masks = config_of_masks(config, self.reads_key_positions)
-        attention_mask = self.make_mask(masks, inputs_embeds, attention_mask, self_attention_cache)
-        encoder_attention_mask = create_bidirectional_mask(
-            config, inputs_embeds, encoder_attention_mask, encoder_hidden_states=encoder_hidden_states
-        )
-        key_positions = None
-        if self.reads_key_positions:
-            num_keys = end if attention_mask is None else attention_mask.shape[-1]
-            key_positions = _positions_of_keys(
-                self.config, given_positions, attention_mask, end, num_keys, inputs_embeds.device
-            )
-        hidden_states = self.through_layers(
+        target = self._read_target(
+            input_ids,
+            attention_mask,
+            cache,
             inputs_embeds,
             position_ids,
-            attention_mask,
+            use_cache,
+            kwargs.get("output_attentions"),
+        )
+        if encoder_attention_mask is not None and encoder_attention_mask.dim() == 2:
+            source_shape = (target.inputs_embeds.shape[0], encoder_hidden_states.shape[1])
+            refuse_other_shape("encoder_attention_mask", encoder_attention_mask, source_shape, "the source")
+        encoder_attention_mask = create_bidirectional_mask(
+            target.config, target.inputs_embeds, encoder_attention_mask, encoder_hidden_states=encoder_hidden_states
+        )
+        hidden_states = self.through_layers(
+            target.inputs_embeds,
+            target.position_ids,
+            target.attention_mask,
             encoder_hidden_states,
             encoder_attention_mask,
-            cache,
-            key_positions,
-            implementation=config._attn_implementation,
+            target.cache,
+            target.key_positions,
+            implementation=target.config._attn_implementation,
             **passed_to_attention(kwargs),
         )
-        return DecoderOutput(last_hidden_state=hidden_states, **{CACHE: cache})
+        return DecoderOutput(last_hidden_state=hidden_states, **{CACHE: target.cache})
 
     def through_layers(
         self,
@@ -285,60 +227,14 @@ class Decoder(VanillaTransformerPreTrainedModel):
         Returns:
             (B, T, D), the input of the pre-softmax projection.
         """
-        hidden_states = self.dropout(self.embedding_norm(self.embed_positions(inputs_embeds, position_ids)))
-        attention_mask = self.restrict_attention(attention_mask, position_ids, key_positions, hidden_states.dtype)
-        attention_mask, positions = self.relate_positions(
-            attention_mask, position_ids, key_positions, hidden_states.dtype
-        )
-        for layer in self.layers:
-            hidden_states = layer(
-                hidden_states,
-                attention_mask,
-                encoder_hidden_states,
-                encoder_attention_mask=encoder_attention_mask,
-                cache=cache,
-                positions=positions,
-                **kwargs,
-            )
-        return self.final_norm(hidden_states)
-
-
-def _positions_of_keys(
-    config: VanillaTransformerConfig,
-    position_ids: torch.Tensor | None,
-    attention_mask: torch.Tensor | None,
-    end: int,
-    num_keys: int,
-    device: torch.device,
-) -> torch.Tensor:
-    """The positions (B or 1, L) of cached and new keys; those of keys that are masked have no meaning."""
-    if position_ids is None and attention_mask is None:
-        return torch.arange(num_keys, device=device).unsqueeze(0)
-    if position_ids is not None and position_ids.shape[1] == num_keys:  # nothing is cached
-        return position_ids
-    # The last new token sees all keys but padding. Static caches have room for more than there is yet.
-    is_seen = torch.ones(1, num_keys, dtype=torch.bool, device=device)
-    if attention_mask is not None:
-        last = attention_mask[:, 0, -1]
-        is_seen = last if last.dtype == torch.bool else last == 0
-    positions = position_ids_from_mask(is_seen)
-    if position_ids is not None and not torch.compiler.is_compiling():
-        new = slice(int(end) - position_ids.shape[1], int(end))
-        if bool(((positions[:, new] != position_ids) & is_seen[:, new]).any()):
-            raise ValueError(
-                f"`position_encoding`={config.position_encoding!r} with `attention_pattern`="
-                f"{config.attention_pattern!r} has to know the positions of all keys, and a cache does not hold them; "
-                "leave `position_ids` away, or use no cache"
-            )
-    return positions
-
-
-def _refuse_one_cache_for_two(layers: nn.ModuleList) -> None:
-    """Refuses a cache in which one layer would find the keys of another."""
-    attentions = [getattr(layer, "self_attention", None) for layer in layers]
-    places = [each.layer_idx for each in attentions if isinstance(each, MultiHeadAttention)]
-    if len(set(places)) < len(places):
-        raise ValueError(
-            f"layers of the decoder have the places {', '.join(map(str, places))} in the cache, of which one is there "
-            "twice; give each attention a `layer_idx` of its own, or pass use_cache=False"
+        return through_stack(
+            self,
+            inputs_embeds,
+            position_ids,
+            attention_mask,
+            key_positions,
+            encoder_hidden_states,
+            encoder_attention_mask=encoder_attention_mask,
+            cache=cache,
+            **kwargs,
         )

@@ -1,11 +1,11 @@
 """§6.1 decoding: beam search with the paper's length penalty and limits, behind transformers' `generate()`."""
 
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from transformers import GenerationConfig, GenerationMixin
-from transformers.cache_utils import DynamicLayer, EncoderDecoderCache
+from transformers.cache_utils import DynamicCache, DynamicLayer, EncoderDecoderCache
 from transformers.generation import StoppingCriteria, StoppingCriteriaList
 from transformers.generation.logits_process import LogitsProcessorList
 from transformers.generation.utils import GenerateBeamEncoderDecoderOutput, GenerateEncoderDecoderOutput
@@ -28,9 +28,6 @@ from .modeling_compatibility import (
 from .modeling_views import is_changed
 from .source_inputs import source_length
 from .translation_pieces import max_source_length
-
-# The loop arguments that `IncrementalDecoder` handles. With any other, the model's own forward() is called.
-_SERVED = {"encoder_outputs", "attention_mask", CACHE, "use_cache", "logits_to_keep"}
 
 
 @dataclass
@@ -78,6 +75,11 @@ class PaperGenerationMixin(GenerationMixin):
     keys and values, which cannot be separated. They always do, unless a hook, `output_attentions` or the like requires
     calls of `forward()`. Without beams the cache is returned, and can be passed on together with the whole prefix.
     """
+
+    # The loop arguments that fast steps handle. With any other, the model's own forward() is called.
+    _served: ClassVar[set[str]] = {"encoder_outputs", "attention_mask", CACHE, "use_cache", "logits_to_keep"}
+    # What beam search returns, and what other searches return.
+    _outputs: ClassVar[tuple[type, type]] = (BeamSearchOutput, DecodingOutput)
 
     @property
     def generation_config(self) -> Any:
@@ -154,16 +156,17 @@ class PaperGenerationMixin(GenerationMixin):
         is_given = cache_of_generation(model_kwargs) is not None
         super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
         cache = cache_of_generation(model_kwargs)
-        if is_given or not isinstance(cache, EncoderDecoderCache):
+        if is_given or cache is None:
             return
-        layers, asked = cache.self_attention_cache.layers, generation_config.cache_implementation
-        if self.config.attention != "softmax" and asked not in (None, "dynamic"):
+        own: Any = getattr(cache, "self_attention_cache", cache)
+        asked, attention = generation_config.cache_implementation, self.config.attention
+        if attention != "softmax" and asked not in (None, "dynamic"):
             raise ValueError(
-                f"`cache_implementation`={asked!r} is for keys and values, and `attention`={self.config.attention!r} "
-                "keeps sums of constant size instead; leave it out"
+                f"`cache_implementation`={asked!r} is for keys and values, and `attention`={attention!r} keeps sums of "
+                "constant size instead; leave it out"
             )
-        if asked in (None, "dynamic") and {type(layer) for layer in layers} == {DynamicLayer}:
-            cache.self_attention_cache.layers = [DECODING_STATES[self.config.attention]() for _ in layers]
+        if asked in (None, "dynamic") and _layer_types(own) == {DynamicLayer}:
+            own.layers = [DECODING_STATES[attention]() for _ in own.layers]
             if generation_config.is_assistant:
                 cache.activate_past_recording()
 
@@ -180,7 +183,7 @@ class PaperGenerationMixin(GenerationMixin):
         self._mask_prefix(input_ids, model_kwargs)
         if config.low_memory:
             raise NotImplementedError("beam search with `low_memory`=True is not supported; leave it off")
-        limits = self._limits(config, input_ids.shape[1], model_kwargs)
+        limits = self._limits(config, input_ids, model_kwargs)
         rules = DecodingRules(config, limits[::num_beams], logits_processor, stopping_criteria, log_softmax=True)
         steps = None if synced_gpus else self._incremental_steps(config, model_kwargs, num_beams)
         is_incremental, recorded = steps is not None, {}
@@ -208,16 +211,21 @@ class PaperGenerationMixin(GenerationMixin):
         best = stack_hypotheses(found, input_ids[::num_beams], config.num_return_sequences, rules.padding_id)
         if not config.return_dict_in_generate:
             return best["sequences"]
-        encoder_outputs = model_kwargs["encoder_outputs"]
-        return BeamSearchOutput(
+        return self._outputs[0](
             **best,
             **rules.recorded,
-            encoder_attentions=encoder_outputs.get("attentions") if config.output_attentions else None,
-            encoder_hidden_states=encoder_outputs.get("hidden_states") if config.output_hidden_states else None,
+            **self._recorded_of_source(config, model_kwargs),
             # A cache with shared rows is useless to callers.
             **{CACHE: None if is_incremental else cache_of_generation(model_kwargs)},
             **recorded,
         )
+
+    def _recorded_of_source(self, config: GenerationConfig, model_kwargs: dict[str, Any]) -> dict[str, Any]:
+        encoder_outputs = model_kwargs["encoder_outputs"]
+        return {
+            "encoder_attentions": encoder_outputs.get("attentions") if config.output_attentions else None,
+            "encoder_hidden_states": encoder_outputs.get("hidden_states") if config.output_hidden_states else None,
+        }
 
     def _sample(
         self,
@@ -231,7 +239,7 @@ class PaperGenerationMixin(GenerationMixin):
     ) -> DecodingOutput | torch.Tensor:
         config = generation_config
         self._mask_prefix(input_ids, model_kwargs)
-        limits = self._limits(config, input_ids.shape[1], model_kwargs)
+        limits = self._limits(config, input_ids, model_kwargs)
         steps = None
         if not synced_gpus and not config.is_assistant:
             steps = self._incremental_steps(config, model_kwargs, 1)
@@ -245,12 +253,12 @@ class PaperGenerationMixin(GenerationMixin):
                 streamer,
                 **model_kwargs,
             )
-            return _with_both_cache_names(output)
+            return self._with_both_cache_names(output)
         rules = DecodingRules(config, limits, logits_processor, stopping_criteria, log_softmax=False)
         ids = decode_without_beams(steps, input_ids, rules, streamer)
         if not config.return_dict_in_generate:
             return ids
-        return DecodingOutput(
+        return self._outputs[1](
             sequences=ids,
             **rules.recorded,
             **{CACHE: cache_of_generation(model_kwargs)},
@@ -266,12 +274,12 @@ class PaperGenerationMixin(GenerationMixin):
         **kwargs: Any,
     ) -> DecodingOutput | torch.Tensor:
         self._mask_prefix(input_ids, kwargs)
-        limits = self._limits(generation_config, input_ids.shape[1], kwargs)
+        limits = self._limits(generation_config, input_ids, kwargs)
         criteria = StoppingCriteriaList([*stopping_criteria, SourceLengthCriteria(limits, input_ids.shape[1])])
         output = super()._assisted_decoding(
             input_ids, logits_processor, criteria, generation_config, inputs_tensor=inputs_tensor, **kwargs
         )
-        return _with_both_cache_names(output)
+        return self._with_both_cache_names(output)
 
     def _mask_prefix(self, input_ids: torch.Tensor, model_kwargs: dict[str, Any]) -> None:
         """Adds a mask of ones for a prefix (rows, L) whose beginning is cached, so that it is not read twice.
@@ -290,27 +298,32 @@ class PaperGenerationMixin(GenerationMixin):
             )
         model_kwargs["decoder_attention_mask"] = torch.ones_like(input_ids)
 
-    def _limits(self, config: GenerationConfig, prefix_length: int, model_kwargs: dict[str, Any]) -> torch.Tensor:
+    def _limits(self, config: GenerationConfig, input_ids: torch.Tensor, model_kwargs: dict[str, Any]) -> torch.Tensor:
         """The maximum tokens (rows,) of each row after its prefix."""
-        rows, source_length = model_kwargs["encoder_outputs"][0].shape[:2]
-        device = model_kwargs["encoder_outputs"][0].device
-        limit = config.max_length - prefix_length
+        source = self._source(input_ids, model_kwargs)
+        limit = config.max_length - input_ids.shape[1]
         if config.max_extra_tokens is None:
-            return torch.full((rows,), limit, device=device)
+            return torch.full(source.shape[:1], limit, device=source.device)
         mask = _source_mask(model_kwargs)
-        lengths = torch.full((rows,), source_length, device=device) if mask is None else mask.ne(0).sum(1)
+        everything = torch.full(source.shape[:1], source.shape[1], device=source.device)
+        lengths = everything if mask is None else mask.ne(0).sum(1)
         return (lengths + config.max_extra_tokens).clamp(min=1, max=limit)
+
+    def _source(self, input_ids: torch.Tensor, model_kwargs: dict[str, Any]) -> torch.Tensor:
+        """A tensor (rows, L, ...) as long as what `max_extra_tokens` is counted from."""
+        return model_kwargs["encoder_outputs"][0]
 
     def _incremental_steps(
         self, config: GenerationConfig, model_kwargs: dict[str, Any], num_beams: int
     ) -> Steps | None:
         """The fast source of logits, or None if something is requested that only forward() gives."""
-        cache = cache_of_generation(model_kwargs)
+        cache: Any = cache_of_generation(model_kwargs)
+        own = getattr(cache, "self_attention_cache", cache)
         asked = {name for name, value in model_kwargs.items() if value is not None}
         if (
-            not asked <= _SERVED
-            or not isinstance(cache, EncoderDecoderCache)
-            or {type(layer) for layer in cache.self_attention_cache.layers} != {DECODING_STATES[self.config.attention]}
+            not asked <= self._served
+            or not isinstance(own, DynamicCache)
+            or _layer_types(own) != {DECODING_STATES[self.config.attention]}
             or cache.get_seq_length()
             or config.output_attentions
             or config.output_hidden_states
@@ -318,10 +331,7 @@ class PaperGenerationMixin(GenerationMixin):
             or not self._can_share_rows()
         ):
             return None
-        mask = _source_mask(model_kwargs)
-        return self._make_steps(
-            model_kwargs["encoder_outputs"][0][::num_beams], None if mask is None else mask[::num_beams], cache
-        )
+        return self._steps_of(model_kwargs, num_beams, cache)
 
     def _can_share_rows(self) -> bool:
         """Whether no code that sees whole rows is replaced or hooked, so that `IncrementalDecoder` can be used."""
@@ -331,6 +341,12 @@ class PaperGenerationMixin(GenerationMixin):
             and can_share_rows(self.get_decoder())
         )
 
+    def _steps_of(self, model_kwargs: dict[str, Any], num_beams: int, cache: Any) -> Steps:
+        mask = _source_mask(model_kwargs)
+        return self._make_steps(
+            model_kwargs["encoder_outputs"][0][::num_beams], None if mask is None else mask[::num_beams], cache
+        )
+
     def _make_steps(
         self, encoder_hidden_states: torch.Tensor, attention_mask: torch.Tensor | None, cache: EncoderDecoderCache
     ) -> Steps:
@@ -338,14 +354,17 @@ class PaperGenerationMixin(GenerationMixin):
             self.get_decoder(), self.get_output_embeddings(), encoder_hidden_states, attention_mask, cache
         )
 
+    def _with_both_cache_names(self, output: Any) -> Any:
+        if isinstance(output, torch.Tensor):
+            return output
+        return self._outputs[1](**{field.name: getattr(output, field.name) for field in fields(output)})
+
 
 def _source_mask(model_kwargs: dict[str, Any]) -> torch.Tensor | None:
     """The mask (rows, S) of the encoder's output: its own, or that of the tokens which it has read."""
-    own = getattr(model_kwargs["encoder_outputs"], "attention_mask", None)
+    own = getattr(model_kwargs.get("encoder_outputs"), "attention_mask", None)
     return model_kwargs.get("attention_mask") if own is None else own
 
 
-def _with_both_cache_names(output: Any) -> Any:
-    if isinstance(output, torch.Tensor):
-        return output
-    return DecodingOutput(**{field.name: getattr(output, field.name) for field in fields(output)})
+def _layer_types(cache: DynamicCache) -> set[type]:
+    return {type(layer) for layer in cache.layers}

@@ -4,7 +4,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers.cache_utils import EncoderDecoderCache
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from .attention import MultiHeadAttention, attention_function, scaled_dot_product_attention
@@ -12,8 +11,10 @@ from .attention_linear import FEATURE_MAPS
 from .attention_patterns import PATTERNS
 from .attention_relative import PLAIN_SELF_ATTENTIONS, SELF_ATTENTIONS
 from .decoder import DECODER_LAYERS, Decoder
+from .decoder_only import VanillaTransformerDecoderModel
 from .decoding_cache import DECODING_STATES
 from .decoding_projection import SlicedProjection
+from .encoder import ENCODER_LAYERS
 from .feed_forward import FEED_FORWARDS
 from .modeling_views import ModuleView, as_function, has_global_hook, is_changed
 from .positions import NoPositions, SinusoidalPositions, refuse_unlearned_positions
@@ -39,16 +40,19 @@ class IncrementalDecoder:
         encoder_hidden_states: (B, S, D), the encoder's output.
         attention_mask: (B, S), non-zero for source tokens; None if all are.
         cache: an empty cache to fill.
+        is_in_step: whether all rows are at the same position at the same time.
     """
 
     def __init__(
         self,
-        decoder: Decoder,
+        decoder: Any,
         lm_head: nn.Module,
         encoder_hidden_states: torch.Tensor,
         attention_mask: torch.Tensor | None,
-        cache: EncoderDecoderCache,
+        cache: Any,
+        is_in_step: bool = True,
     ) -> None:
+        self.states = getattr(cache, "self_attention_cache", cache).layers
         self.decoder, self.cache, self.encoder_hidden_states = decoder, cache, encoder_hidden_states
         self.lm_head: nn.Module | SlicedProjection = lm_head
         is_called = as_function(lm_head, _AS_WRITTEN) is lm_head
@@ -65,7 +69,7 @@ class IncrementalDecoder:
         name = decoder.config._attn_implementation
         self.attention = scaled_dot_product_attention if is_written_out else attention_function(name)
         view: Any = ModuleView(decoder, _AS_WRITTEN)
-        if view.embed_positions is not decoder.embed_positions:
+        if is_in_step and view.embed_positions is not decoder.embed_positions:
             view.embed_positions = _EncodedAhead(decoder.embed_positions)
         self.embed_tokens, self.through_layers = view.embed_tokens, view.through_layers
         self.shares_keys = DECODING_STATES[decoder.config.attention].is_shared_by_beams
@@ -94,9 +98,14 @@ class IncrementalDecoder:
             The logits (B, K, V) of the next token.
         """
         positions = torch.full((1, tokens.shape[1]), self.length, device=self.device)
-        mask = None
+        return self._advance(tokens, positions, parents, None)
+
+    def _advance(
+        self, tokens: torch.Tensor, positions: torch.Tensor, parents: torch.Tensor | None, mask: torch.Tensor | None
+    ) -> torch.Tensor:
+        """`advance` at positions (B or 1, K), with the mask of a single beam."""
         if parents is not None:
-            for state in self.cache.self_attention_cache.layers:
+            for state in self.states:
                 state.select(parents)
             mask = self._ancestry(parents) if self.shares_keys else None
         return self.lm_head(self._forward(tokens, positions, mask, 1))
@@ -105,12 +114,15 @@ class IncrementalDecoder:
 
     def keep(self, rows: torch.Tensor) -> None:
         """Drops all sentences but those at `rows`, 1-dimensional indices."""
-        for state in self.cache.self_attention_cache.layers:
+        for state in self.states:
             state.keep(rows)
         self.cache.cross_attention_cache.batch_select_indices(rows)
         self.encoder_hidden_states = self.encoder_hidden_states[rows]
         if self.encoder_mask is not None:
             self.encoder_mask = self.encoder_mask[rows]
+        self._keep_masks(rows)
+
+    def _keep_masks(self, rows: torch.Tensor) -> None:
         if self.ancestors is not None:
             self.ancestors = self.ancestors[rows]
         if self.key_positions is not None and len(self.key_positions) > 1:
@@ -125,8 +137,15 @@ class IncrementalDecoder:
             earlier = self.key_positions
             places = position_ids if earlier is None else position_ids.expand(len(earlier), -1)
             self.key_positions = places if earlier is None else torch.cat([earlier, places], dim=1)
-        states = self.through_layers(
-            self.embed_tokens(tokens),
+        states = self._through_layers(self.embed_tokens(tokens), position_ids, mask)
+        self.length = end
+        return states
+
+    def _through_layers(
+        self, embeddings: torch.Tensor, position_ids: torch.Tensor, mask: torch.Tensor | None
+    ) -> torch.Tensor:
+        return self.through_layers(
+            embeddings,
             position_ids,
             mask,
             self.encoder_hidden_states,
@@ -135,13 +154,11 @@ class IncrementalDecoder:
             self.key_positions,
             implementation=self.attention,
         )
-        self.length = end
-        return states
 
     def _ancestry(self, parents: torch.Tensor) -> torch.Tensor:
         batch_size, num_beams = parents.shape
         if self.ancestors is None:  # the prefix, which all beams share
-            ancestors = self._zeros(batch_size, num_beams, self.length)
+            ancestors = self._mask_of_prefix(batch_size, num_beams)
         else:
             ancestors = self.ancestors.gather(1, parents.unsqueeze(-1).expand(-1, -1, self.ancestors.shape[-1]))
         if self.length - self.cleared_at >= _POSITIONS_BETWEEN_CLEARINGS:
@@ -151,6 +168,9 @@ class IncrementalDecoder:
         self.ancestors = torch.cat([ancestors, itself.expand(batch_size, -1, -1)], dim=-1)
         return self.ancestors.unsqueeze(1)  # (B, 1, K, keys)
 
+    def _mask_of_prefix(self, batch_size: int, num_beams: int) -> torch.Tensor:
+        return self._zeros(batch_size, num_beams, self.length)
+
     def _without_the_childless(self, ancestors: torch.Tensor) -> torch.Tensor:
         """Drops keys that no beam descends from, if they are at least a quarter; maps (B, K, keys) to fewer."""
         is_needed = (ancestors == 0).any(1)  # (B, keys)
@@ -159,7 +179,7 @@ class IncrementalDecoder:
             return ancestors
         # Needed keys first, in order; a sentence with fewer of them keeps some others, which stay masked.
         kept = is_needed.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :count]
-        for layer in self.cache.self_attention_cache.layers:
+        for layer in self.states:
             if not layer.is_initialized:  # the decoder has lost a layer
                 continue
             for name in ("keys", "values"):
@@ -195,7 +215,12 @@ class _EncodedAhead:
 
 # Classes that see masks, positions and whole rows; others that can have a view; their own `forward`.
 _ATTENTIONS: tuple[Any, ...] = (*PLAIN_SELF_ATTENTIONS.values(), *SELF_ATTENTIONS.values())
-_SEE_ROWS: tuple[Any, ...] = (Decoder, *_ATTENTIONS, *DECODER_LAYERS.values())
+# With an encoder and without, the layers of a decoder, and the class of their cross-attention.
+_STACKS: dict[Any, tuple[Any, type]] = {
+    Decoder: (DECODER_LAYERS, MultiHeadAttention),
+    VanillaTransformerDecoderModel: (ENCODER_LAYERS, type(None)),
+}
+_SEE_ROWS: tuple[Any, ...] = (*_STACKS, *_ATTENTIONS, *DECODER_LAYERS.values(), *ENCODER_LAYERS.values())
 _OTHERS: tuple[Any, ...] = (
     *FEED_FORWARDS.values(),
     SinusoidalPositions,
@@ -208,7 +233,7 @@ _TAKE_ANY_MASK = (scaled_dot_product_attention, sdpa_attention_forward)
 _AS_WRITTEN = {each: each.forward for each in (*_SEE_ROWS, *_OTHERS)}
 
 
-def can_share_rows(decoder: Decoder) -> bool:
+def can_share_rows(decoder: Any) -> bool:
     """Whether the beams of a sentence can be queries of one row of `IncrementalDecoder`.
 
     All parts are called as modules, so any operation on single positions may be changed: adapters, quantised matrices,
@@ -222,17 +247,19 @@ def can_share_rows(decoder: Decoder) -> bool:
     Returns:
         False if there is such code; each beam then needs its own row.
     """
+    if type(decoder) not in _STACKS:
+        return False
     layers: Any = decoder.layers
+    kinds, cross_attention = _STACKS[type(decoder)]
     return (
-        type(decoder) is Decoder
-        and attention_function(decoder.config._attn_implementation) in _TAKE_ANY_MASK
+        attention_function(decoder.config._attn_implementation) in _TAKE_ANY_MASK
         and not has_global_hook()
         and all(each.forward is _AS_WRITTEN[each] for each in _SEE_ROWS)
         and not any(is_changed(part) for part in decoder.modules())
         and all(
-            type(layer) in _SEE_ROWS
+            type(layer) in kinds.values()
             and type(getattr(layer, "self_attention", None)) in _ATTENTIONS
-            and type(getattr(layer, "cross_attention", None)) is MultiHeadAttention
+            and type(getattr(layer, "cross_attention", None)) is cross_attention
             for layer in layers
         )
         and len({layer.self_attention.layer_idx for layer in layers}) == len(layers)

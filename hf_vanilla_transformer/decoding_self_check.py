@@ -21,8 +21,8 @@ logger = logging.get_logger(__name__)
 _STEPS = 5
 _lock = threading.Lock()
 _this_thread = threading.local()  # the check calls generate()
-# The result for the installed version: None before the check, "" for no fault, or the fault.
-_found: str | None = None
+# The result for the installed version, by model class: "" for no fault, or the fault.
+_found: dict[type, str] = {}
 
 
 def check_untested_transformers(model_class: type[PreTrainedModel]) -> None:
@@ -34,28 +34,27 @@ def check_untested_transformers(model_class: type[PreTrainedModel]) -> None:
     Raises:
         RuntimeError: they differ. The message names both versions.
     """
-    global _found
     is_tested = parsed_version(transformers.__version__) <= NEWEST_TESTED_TRANSFORMERS
-    if is_tested or _found == "" or getattr(_this_thread, "is_checking", False):
+    if is_tested or _found.get(model_class) == "" or getattr(_this_thread, "is_checking", False):
         return
     newest = ".".join(map(str, NEWEST_TESTED_TRANSFORMERS))
     with _lock:
-        if _found is None:
+        if model_class not in _found:
             _this_thread.is_checking = True
             try:
-                _found = _fault(model_class)
+                _found[model_class] = _fault(model_class)
             finally:
                 _this_thread.is_checking = False
-            if not _found:
+            if not _found[model_class]:
                 logger.warning(
                     f"this model's code was tested up to transformers {newest}, and {transformers.__version__} is "
                     "installed; a quick comparison of cached and uncached decoding found no difference"
                 )
-        if _found:
+        if _found[model_class]:
             raise RuntimeError(
                 f"this model's code was tested up to transformers {newest}, and with {transformers.__version__} it "
-                f"decodes wrongly: {_found}; install an older one (pip install 'transformers<={newest}.99') or a newer "
-                "version of this code"
+                f"decodes wrongly: {_found[model_class]}; install an older one "
+                f"(pip install 'transformers<={newest}.99') or a newer version of this code"
             )
 
 
@@ -70,9 +69,9 @@ def _fault(model_class: type[PreTrainedModel]) -> str:
 
 def _small_model(model_class: type[PreTrainedModel]) -> PreTrainedModel:
     """A model with random weights; leaves the global random state untouched."""
-    config = VanillaTransformerConfig(
-        vocab_size=13, d_model=8, num_heads=2, d_ff=16, num_encoder_layers=1, num_decoder_layers=2
-    )
+    kind: type[VanillaTransformerConfig] = model_class.config_class
+    shape = {"vocab_size": 13, "d_model": 8, "num_heads": 2, "d_ff": 16, "num_decoder_layers": 2}
+    config = kind(**shape, **({} if "num_encoder_layers" in kind.fixed_fields else {"num_encoder_layers": 1}))
     with torch.device("meta"):
         model = model_class(config)
     model = model.float().to_empty(device="cpu").eval()
@@ -85,7 +84,7 @@ def _small_model(model_class: type[PreTrainedModel]) -> PreTrainedModel:
 
 def _difference(model: PreTrainedModel) -> str:
     """How cached decoding differs from full passes, or an empty string."""
-    source = torch.tensor([[5, 6, 7, 8, 2], [9, 10, 2, 1, 1]], device="cpu")
+    source = torch.tensor([[5, 6, 7, 8, 2], [1, 1, 9, 10, 2]], device="cpu")
     inputs = {"input_ids": source, "attention_mask": source.ne(1).long()}
     options = {**inputs, "max_new_tokens": _STEPS, "eos_token_id": None, "synced_gpus": False}
     expected = _greedy(model, inputs)
@@ -102,15 +101,24 @@ def _difference(model: PreTrainedModel) -> str:
 
 
 def _greedy(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Greedy tokens (B, 1 + steps), each by a pass over the whole prefix."""
-    ids = torch.zeros_like(inputs["input_ids"][:, :1])
+    """Greedy tokens, after the start token or the prompts (B, L), each by a pass over the whole prefix."""
+    has_encoder = model.config.is_encoder_decoder
+    ids = torch.zeros_like(inputs["input_ids"][:, :1]) if has_encoder else inputs["input_ids"]
     for _ in range(_STEPS):
-        logits = model(**inputs, decoder_input_ids=ids, use_cache=False).logits[:, -1]
-        ids = torch.cat([ids, logits.argmax(-1, keepdim=True)], dim=1)
+        ids = torch.cat([ids, _logits(model, inputs, ids)[:, -1].argmax(-1, keepdim=True)], dim=1)
     return ids
 
 
+def _logits(model: PreTrainedModel, inputs: dict[str, torch.Tensor], ids: torch.Tensor) -> torch.Tensor:
+    """The logits (B, L, V) of one pass over targets, or over prompts with their continuations (B, L)."""
+    if model.config.is_encoder_decoder:
+        return model(**inputs, decoder_input_ids=ids, use_cache=False).logits
+    new = torch.ones_like(ids[:, inputs["input_ids"].shape[1] :])
+    mask = torch.cat([inputs["attention_mask"], new], dim=1)
+    return model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+
+
 def _log_probs(model: PreTrainedModel, inputs: dict[str, torch.Tensor], ids: torch.Tensor) -> torch.Tensor:
-    """The log-probability (B,) of each sequence (B, 1 + steps), by one pass."""
-    logits = model(**inputs, decoder_input_ids=ids[:, :-1], use_cache=False).logits
-    return logits.log_softmax(-1).gather(-1, ids[:, 1:, None]).squeeze(-1).sum(1)
+    """The log-probability (B,) of the steps at the end of each sequence (B, L), by one pass."""
+    log_probs = _logits(model, inputs, ids[:, :-1]).log_softmax(-1).gather(-1, ids[:, 1:, None])
+    return log_probs[:, -_STEPS:].squeeze(-1).sum(1)

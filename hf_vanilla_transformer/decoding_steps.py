@@ -21,8 +21,11 @@ class ForwardSteps:
     ) -> None:
         self.model, self.input_ids, self.config, self.model_kwargs = model, input_ids, config, model_kwargs
         self.num_beams = config.num_beams
-        names = ["decoder_attentions", "cross_attentions"] if config.output_attentions else []
-        names += ["decoder_hidden_states"] if config.output_hidden_states else []
+        self.has_encoder = bool(model.config.is_encoder_decoder)
+        own = "decoder_" if self.has_encoder else ""
+        names = [f"{own}attentions"] if config.output_attentions else []
+        names += ["cross_attentions"] if config.output_attentions and self.has_encoder else []
+        names += [f"{own}hidden_states"] if config.output_hidden_states else []
         self.recorded: dict[str, tuple[Any, ...]] = dict.fromkeys(names, ())
 
     def start(self, prefix: torch.Tensor) -> torch.Tensor:
@@ -52,6 +55,9 @@ class ForwardSteps:
 
     def take_part(self) -> None:
         """Runs a forward pass and discards its result, because other processes cannot run theirs without it."""
+        if not self.has_encoder:
+            self.model(input_ids=self.input_ids[:, :1], use_cache=False, return_dict=True)
+            return
         names = ("encoder_outputs", "attention_mask")
         inputs = {name: self.model_kwargs[name] for name in names if name in self.model_kwargs}
         cache = cache_of_generation(self.model_kwargs)
@@ -64,7 +70,9 @@ class ForwardSteps:
 
     def _taken(self, outputs: Any) -> torch.Tensor:
         self.model_kwargs.update(
-            self.model._update_model_kwargs_for_generation(outputs, self.model_kwargs, is_encoder_decoder=True)
+            self.model._update_model_kwargs_for_generation(
+                outputs, self.model_kwargs, is_encoder_decoder=self.has_encoder
+            )
         )
         for name in self.recorded:
             self.recorded[name] += (getattr(outputs, name),)

@@ -29,11 +29,19 @@ logger = logging.get_logger(__name__)
 
 
 class EncoderLayer(GradientCheckpointingLayer):
-    """§3.1: self-attention, then feed-forward, each with "Add & Norm": LayerNorm(x + Dropout(Sublayer(x)))."""
+    """§3.1: self-attention, then feed-forward, each with "Add & Norm": LayerNorm(x + Dropout(Sublayer(x))).
 
-    def __init__(self, config: VanillaTransformerConfig) -> None:
+    With a causal self-attention it is also the layer of a decoder without an encoder.
+
+    Args:
+        config: the model's config.
+        layer_idx: as in `MultiHeadAttention`.
+        is_causal: likewise.
+    """
+
+    def __init__(self, config: VanillaTransformerConfig, layer_idx: int | None = None, is_causal: bool = False) -> None:
         super().__init__()
-        self.self_attention = self_attention(config)
+        self.self_attention = self_attention(config, layer_idx, is_causal)
         self.self_attention_norm = norm(config)
         self.feed_forward = FEED_FORWARDS[config.feed_forward](config)
         self.feed_forward_norm = norm(config)
@@ -191,14 +199,38 @@ class Encoder(VanillaTransformerPreTrainedModel):
         Returns:
             (B, S, D).
         """
-        hidden_states = self.dropout(self.embedding_norm(self.embed_positions(inputs_embeds, position_ids)))
-        attention_mask = self.restrict_attention(attention_mask, position_ids, position_ids, hidden_states.dtype)
-        attention_mask, positions = self.relate_positions(
-            attention_mask, position_ids, position_ids, hidden_states.dtype
-        )
-        for layer in self.layers:
-            hidden_states = layer(hidden_states, attention_mask, positions=positions, **kwargs)
-        return self.final_norm(hidden_states)
+        return through_stack(self, inputs_embeds, position_ids, attention_mask, position_ids, **kwargs)
+
+
+def through_stack(
+    stack: Any,
+    inputs_embeds: torch.Tensor,
+    position_ids: torch.Tensor,
+    attention_mask: Any,
+    key_positions: torch.Tensor | None,
+    *source: Any,
+    **kwargs: Any,
+) -> torch.Tensor:
+    """§3.1: adds positions and passes the sum through the N layers of any stack.
+
+    Args:
+        stack: encoder or decoder.
+        inputs_embeds: (B, L, D), already multiplied by sqrt(d_model).
+        position_ids: (B, L) or (1, L).
+        attention_mask: of the self-attentions, as the attention implementation expects it.
+        key_positions: (B, K) or (1, K), the positions of all keys; may be None unless `reads_key_positions`.
+        *source: what the layers of a decoder get of the encoder.
+        **kwargs: of the layers.
+
+    Returns:
+        (B, L, D).
+    """
+    hidden_states = stack.dropout(stack.embedding_norm(stack.embed_positions(inputs_embeds, position_ids)))
+    attention_mask = stack.restrict_attention(attention_mask, position_ids, key_positions, hidden_states.dtype)
+    attention_mask, positions = stack.relate_positions(attention_mask, position_ids, key_positions, hidden_states.dtype)
+    for layer in stack.layers:
+        hidden_states = layer(hidden_states, attention_mask, *source, positions=positions, **kwargs)
+    return stack.final_norm(hidden_states)
 
 
 def final_norm(config: VanillaTransformerConfig) -> nn.Module:

@@ -11,6 +11,7 @@ from transformers.utils.generic import can_return_tuple
 
 from .configuration_vanilla_transformer import VanillaTransformerConfig
 from .decoder import Decoder
+from .decoder_stack import kept_positions
 from .decoding import PaperGenerationMixin
 from .decoding_config import PAPER_DECODING
 from .decoding_self_check import check_untested_transformers
@@ -282,7 +283,7 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
         hidden_states = outputs.last_hidden_state
         if return_logits is None:
             return_logits = labels is None or not self.training
-        logits = self.lm_head(_kept_positions(hidden_states, logits_to_keep)) if return_logits else None
+        logits = self.lm_head(kept_positions(hidden_states, logits_to_keep)) if return_logits else None
 
         loss = nll_loss = None
         if labels is not None:
@@ -349,17 +350,6 @@ def _what_steps_leave_out(model: type, base: type) -> tuple[Any, ...]:
 
 
 _AS_WRITTEN = _what_steps_leave_out(VanillaTransformerForConditionalGeneration, VanillaTransformerModel)
-
-
-def _kept_positions(hidden_states: torch.Tensor, logits_to_keep: int | torch.Tensor) -> torch.Tensor:
-    """Selects the hidden states (B, T, D) that get logits: the last ones (0: all), or those at positions."""
-    if isinstance(logits_to_keep, int):
-        return hidden_states[:, -logits_to_keep:]
-    if logits_to_keep.dim() == 1:
-        return hidden_states[:, logits_to_keep]
-    if logits_to_keep.dtype == torch.bool:
-        return hidden_states[logits_to_keep]
-    return hidden_states.take_along_dim(logits_to_keep.unsqueeze(-1), dim=1)
 
 
 __all__ = [

@@ -17,7 +17,7 @@ from hf_vanilla_transformer.inference import EnsembleForConditionalGeneration
 
 @pytest.fixture
 def model(monkeypatch):
-    monkeypatch.setattr(self_check, "_found", None)
+    monkeypatch.setattr(self_check, "_found", {})
     config = VanillaTransformerConfig(
         vocab_size=30, d_model=16, num_heads=2, d_ff=32, num_encoder_layers=1, num_decoder_layers=1
     )
@@ -114,9 +114,9 @@ def test_a_check_that_is_interrupted_has_found_nothing_out(model, monkeypatch):
         patch.setattr(self_check, "_fault", interrupted)
         with pytest.raises(KeyboardInterrupt):
             model.generate(SOURCE, max_new_tokens=2)
-    assert self_check._found is None
+    assert self_check._found == {}
     assert model.generate(SOURCE, max_new_tokens=2).shape[0] == 1
-    assert self_check._found == ""
+    assert self_check._found == {VanillaTransformerForConditionalGeneration: ""}
 
 
 def test_ensembles_are_checked_too(model, monkeypatch):

@@ -12,7 +12,9 @@ from transformers.dynamic_module_utils import get_relative_import_files, get_rel
 import hf_vanilla_transformer
 from hf_vanilla_transformer import (
     VanillaTransformerConfig,
+    VanillaTransformerDecoderConfig,
     VanillaTransformerEncoderConfig,
+    VanillaTransformerForCausalLM,
     VanillaTransformerForConditionalGeneration,
     VanillaTransformerForMaskedLM,
 )
@@ -29,7 +31,7 @@ SCRIPTS = sorted((PROJECT / "scripts").glob("*.py"))
 LAYERS = [
     {"configuration_presets", "configuration_variants"},
     {"configuration_vanilla_transformer", "modeling_compatibility", "decoding_config", "decoding_cache"},
-    {"configuration_encoder_only"},
+    {"configuration_decoder_only", "configuration_encoder_only"},
     {"embeddings", "attention", "dropout", "norms", "positions", "loss", "decoding_rules", "tokenization_ids"},
     {
         "positions_relative",
@@ -44,13 +46,14 @@ LAYERS = [
     {"modeling_views", "decoding_projection", "decoding_self_check", "decoding_steps"},
     {"feed_forward", "decoding_sampling", "translation_scoring"},
     {"encoder", "modeling_loss"},
-    {"encoder_heads"},
-    {"decoder", "source_inputs"},
+    {"encoder_heads", "decoder_stack"},
+    {"decoder", "decoder_only", "source_inputs"},
     {"decoding_incremental"},
     {"decoding"},
     {"translation_batches"},
     {"translation_pipeline"},
-    {"modeling_vanilla_transformer", "modeling_encoder_only"},
+    {"decoding_prompts"},
+    {"modeling_vanilla_transformer", "modeling_encoder_only", "modeling_decoder_only"},
 ]
 
 
@@ -104,9 +107,11 @@ def with_its_imports(name):
 def test_exported_files_are_those_that_the_model_needs_and_together_those_of_the_root(tmp_path):
     config = VanillaTransformerConfig(vocab_size=9, d_model=4, num_heads=1, d_ff=4)
     encoder_config = VanillaTransformerEncoderConfig(vocab_size=9, d_model=4, num_heads=1, d_ff=4)
+    decoder_config = VanillaTransformerDecoderConfig(vocab_size=9, d_model=4, num_heads=1, d_ff=4)
     families = {
         "modeling_vanilla_transformer": VanillaTransformerForConditionalGeneration(config),
         "modeling_encoder_only": VanillaTransformerForMaskedLM(encoder_config),
+        "modeling_decoder_only": VanillaTransformerForCausalLM(decoder_config),
     }
     tagged, together = train_tokenizer(texts=["a"], vocab_size=261, tags=["<2de>"]), set()
     for name, model in families.items():

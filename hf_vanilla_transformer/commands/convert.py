@@ -8,6 +8,8 @@ from ..inference.one_line_parser import OneLineParser
 from ..interop import (
     convert_bert,
     convert_fairseq,
+    convert_gpt2,
+    convert_llama,
     convert_marian,
     convert_sentencepiece,
     convert_torch_transformer,
@@ -18,6 +20,7 @@ EXAMPLES = """
 examples:
   vanilla-transformer convert marian opus-mt-en-de --output_dir runs/opus-en-de
   vanilla-transformer convert bert bert-base-uncased --output_dir runs/bert
+  vanilla-transformer convert gpt2 gpt2-medium --output_dir runs/gpt2
   vanilla-transformer convert fairseq best.pt --source_dictionary dict.en.txt --target_dictionary dict.de.txt \\
       --sentencepiece_model spm.model --output_dir runs/fairseq-en-de
   vanilla-transformer convert torch state.pt --num_heads 8 --source_embedding src_embed.weight \\
@@ -50,6 +53,12 @@ def make_parser(prog: str | None = None) -> OneLineParser:
 
     bert = systems.add_parser("bert", parents=[output], help="a folder of BERT, with or without a head")
     bert.add_argument("checkpoint", metavar="FOLDER", help="has config.json and weights in it, and maybe a tokenizer")
+
+    gpt2 = systems.add_parser("gpt2", parents=[output], help="a folder of GPT-2")
+    gpt2.add_argument("checkpoint", metavar="FOLDER", help="has config.json and weights in it, and maybe a tokenizer")
+
+    llama = systems.add_parser("llama", parents=[output], help="a folder of LLaMA, with unscaled rotary positions")
+    llama.add_argument("checkpoint", metavar="FOLDER", help="has config.json and weights in it, and maybe a tokenizer")
 
     fairseq = systems.add_parser("fairseq", parents=[output, fields], help="a .pt file of fairseq")
     fairseq.add_argument("checkpoint", metavar="FILE", help="the checkpoint")
@@ -86,8 +95,8 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     options = vars(parser.parse_args(argv))
     system = options.pop("system")
     converters: dict[str, Callable[..., Any]] = {
-        "marian": convert_marian, "bert": convert_bert, "fairseq": convert_fairseq, "torch": convert_torch_transformer,
-        "sentencepiece": convert_sentencepiece,
+        "marian": convert_marian, "bert": convert_bert, "gpt2": convert_gpt2, "llama": convert_llama,
+        "fairseq": convert_fairseq, "torch": convert_torch_transformer, "sentencepiece": convert_sentencepiece,
     }  # fmt: skip
     try:
         fields = parse_overrides(options.pop("set", []))

@@ -4,12 +4,16 @@ from .bert import load_bert, load_bert_tokenizer
 from .convert import (
     convert_bert,
     convert_fairseq,
+    convert_gpt2,
+    convert_llama,
     convert_marian,
     convert_sentencepiece,
     convert_torch_transformer,
 )
 from .ctranslate2 import export_ctranslate2
 from .fairseq import load_fairseq, load_fairseq_tokenizer
+from .gpt2 import load_gpt2, load_gpt2_tokenizer
+from .llama import load_llama, load_llama_tokenizer
 from .marian import load_marian, load_marian_tokenizers
 from .onnx import export_onnx
 from .output_folder import TARGET_TOKENIZER
@@ -21,6 +25,8 @@ __all__ = [
     "TARGET_TOKENIZER",
     "convert_bert",
     "convert_fairseq",
+    "convert_gpt2",
+    "convert_llama",
     "convert_marian",
     "convert_sentencepiece",
     "convert_torch_transformer",
@@ -32,6 +38,10 @@ __all__ = [
     "load_bert_tokenizer",
     "load_fairseq",
     "load_fairseq_tokenizer",
+    "load_gpt2",
+    "load_gpt2_tokenizer",
+    "load_llama",
+    "load_llama_tokenizer",
     "load_marian",
     "load_marian_tokenizers",
     "load_sentencepiece_tokenizer",

@@ -3,14 +3,17 @@
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ..data.tokenization import save_tokenizer
+from ..modeling_decoder_only import VanillaTransformerForCausalLM
 from ..modeling_encoder_only import VanillaTransformerEncoderPreTrainedModel
 from ..modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
 from .bert import load_bert, load_bert_tokenizer
 from .checkpoints import errors_name, read_pickle, require_tensors
 from .fairseq import load_fairseq, load_fairseq_tokenizer
+from .gpt2 import load_gpt2, load_gpt2_tokenizer
+from .llama import load_llama, load_llama_tokenizer
 from .marian import load_marian, load_marian_tokenizers
 from .output_folder import TARGET_TOKENIZER, output_folder
 from .sentencepiece import load_sentencepiece_tokenizer
@@ -63,10 +66,53 @@ def convert_bert(
     """
     with output_folder(output_dir, overwrite, source=checkpoint) as written:
         model = load_bert(checkpoint)
-        model.save_pretrained(written)
-        tokenizer = load_bert_tokenizer(checkpoint)
-        if tokenizer is not None:
-            tokenizer.save_pretrained(written)
+        _save_as_it_is(model, load_bert_tokenizer(checkpoint), written)
+    return model
+
+
+def convert_gpt2(
+    checkpoint: str | Path, output_dir: str | Path, overwrite: bool = False
+) -> VanillaTransformerForCausalLM:
+    """Converts a GPT-2 folder to one of this package, with its tokenizer if it has one.
+
+    Args:
+        checkpoint: a folder, as `load_gpt2` wants it.
+        output_dir: written when all else is done; must be free or empty.
+        overwrite: whether files in `output_dir` may be replaced.
+
+    Returns:
+        The model that was saved.
+
+    Raises:
+        OSError: a file is missing, or `output_dir` has files in it or is the checkpoint.
+        ValueError: it does not fit.
+    """
+    with output_folder(output_dir, overwrite, source=checkpoint) as written:
+        model = load_gpt2(checkpoint)
+        _save_as_it_is(model, load_gpt2_tokenizer(checkpoint), written)
+    return model
+
+
+def convert_llama(
+    checkpoint: str | Path, output_dir: str | Path, overwrite: bool = False
+) -> VanillaTransformerForCausalLM:
+    """Converts a LLaMA folder to one of this package, with its tokenizer if it has one.
+
+    Args:
+        checkpoint: a folder, as `load_llama` wants it.
+        output_dir: written when all else is done; must be free or empty.
+        overwrite: whether files in `output_dir` may be replaced.
+
+    Returns:
+        The model that was saved.
+
+    Raises:
+        OSError: a file is missing, or `output_dir` has files in it or is the checkpoint.
+        ValueError: it does not fit.
+    """
+    with output_folder(output_dir, overwrite, source=checkpoint) as written:
+        model = load_llama(checkpoint)
+        _save_as_it_is(model, load_llama_tokenizer(checkpoint), written)
     return model
 
 
@@ -155,6 +201,12 @@ def convert_sentencepiece(
         tokenizer = load_sentencepiece_tokenizer(checkpoint)
         save_tokenizer(tokenizer, written)
     return tokenizer
+
+
+def _save_as_it_is(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, folder: Path) -> None:
+    model.save_pretrained(folder)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
 
 
 def _save(

@@ -9,9 +9,11 @@ from typing import Any
 from huggingface_hub import ModelCard
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from ..configuration_decoder_only import VanillaTransformerDecoderConfig
 from ..configuration_encoder_only import VanillaTransformerEncoderConfig
 from ..configuration_vanilla_transformer import VanillaTransformerConfig
 from ..data.tokenization import save_tokenizer
+from ..modeling_decoder_only import VanillaTransformerDecoderModel, VanillaTransformerForCausalLM
 from ..modeling_encoder_only import (
     VanillaTransformerEncoderModel,
     VanillaTransformerForMaskedLM,
@@ -29,10 +31,13 @@ _MODEL_CLASSES: dict[Any, str] = {
     VanillaTransformerForMaskedLM: "AutoModelForMaskedLM",
     VanillaTransformerForSequenceClassification: "AutoModelForSequenceClassification",
     VanillaTransformerForTokenClassification: "AutoModelForTokenClassification",
+    VanillaTransformerDecoderModel: "AutoModel",
+    VanillaTransformerForCausalLM: "AutoModelForCausalLM",
 }
 _AUTO_CLASSES = {
     VanillaTransformerConfig: "AutoConfig",
     VanillaTransformerEncoderConfig: "AutoConfig",
+    VanillaTransformerDecoderConfig: "AutoConfig",
     **_MODEL_CLASSES,
     VanillaTransformerTokenizer: "AutoTokenizer",
 }
@@ -49,7 +54,8 @@ def save_self_contained(
 
     The folder of a whole Transformer works with `AutoConfig`, `AutoModel`, `AutoModelForSeq2SeqLM` and
     `pipeline("translation")`; that of an encoder with `AutoModel`, `AutoModelForMaskedLM` and the Auto classes that
-    classify. Classes and model are left as they were: a later `save_pretrained` writes no code.
+    classify; that of a decoder with `AutoModel` and `AutoModelForCausalLM`. Classes and model are left as they were: a
+    later `save_pretrained` writes no code.
 
     Args:
         model: a model of this package.
