@@ -37,6 +37,7 @@ VERBS = {
     "lab-heads": ("lab_heads", "show what each attention head looks at, and what is lost without it"),
     "lab-complexity": ("lab_complexity", "measure time and memory of layers over the length: Table 1 of the paper"),
     "lab-inputs": ("lab_inputs", "forecast series, and read handwritten digits as words: sources without tokens"),
+    "lab-speculative": ("lab_speculative", "measure speculative decoding: what a draft saves, or does not"),
     "lab-scan": ("lab_scan", "length generalisation on SCAN: split it, and see which lengths a model has right"),
 }
 

@@ -1,0 +1,140 @@
+"""Speculative decoding: a small draft proposes tokens, the model checks several at once (Leviathan et al., 2023)."""
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..tokenization_ids import text_to_ids
+from .planning import format_table
+
+
+@dataclass(frozen=True)
+class SpeculativeComparison:
+    """Greedy decoding of single sentences, with a draft and without.
+
+    Args:
+        draft_tokens: proposed before each check.
+        tokens: decoded in all, `</s>` included.
+        checks: passes of the model's decoder that they took with the draft; without, it is one for each token.
+        plain_seconds: of all sentences, in each turn, by the decoder of this package.
+        assisted_seconds: likewise with the draft.
+        equal: sentences whose tokens are the same both ways.
+        sentences: how many there are.
+    """
+
+    draft_tokens: int
+    tokens: int
+    checks: int
+    plain_seconds: list[float]
+    assisted_seconds: list[float]
+    equal: int
+    sentences: int
+
+    @property
+    def tokens_per_check(self) -> float:
+        """Tokens that a check yields: the drafts that it accepts, and one of the model's own."""
+        return self.tokens / self.checks
+
+    @property
+    def acceptance(self) -> float:
+        """The share of drafted tokens that are accepted, if each check has `draft_tokens` of them."""
+        return (self.tokens_per_check - 1) / self.draft_tokens
+
+    @property
+    def speedup(self) -> float:
+        """Seconds without the draft over seconds with it, medians over the turns."""
+        return statistics.median(self.plain_seconds) / statistics.median(self.assisted_seconds)
+
+
+@torch.no_grad()
+def compare_speculative(
+    model: PreTrainedModel,
+    draft: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    sentences: Sequence[str],
+    draft_tokens: int = 5,
+    turns: int = 3,
+) -> SpeculativeComparison:
+    """Decodes sentences one at a time, greedily, by the model alone and with a draft, in turns.
+
+    Args:
+        model: in eval mode.
+        draft: of the same vocabulary, in eval mode; its `generation_config` is changed.
+        tokenizer: of both.
+        sentences: what to translate.
+        draft_tokens: proposed before each check.
+        turns: measured, after one that is not, in which checks are counted.
+
+    Returns:
+        The comparison.
+
+    Raises:
+        ValueError: the vocabularies differ in size, or there are no sentences.
+    """
+    if model.config.vocab_size != draft.config.vocab_size:
+        raise ValueError(
+            f"the model has {model.config.vocab_size} tokens and the draft {draft.config.vocab_size}; a draft needs "
+            "the model's vocabulary: train it with tokenizer_name_or_path"
+        )
+    if not sentences:
+        raise ValueError("there are no sentences to decode")
+    draft.generation_config.update(
+        num_assistant_tokens=draft_tokens,
+        num_assistant_tokens_schedule="constant",
+        assistant_confidence_threshold=0.0,
+    )
+    sources = [torch.tensor([ids], device=model.device) for ids in text_to_ids(tokenizer, list(sentences))]
+    checks = 0
+
+    def count(*_: object) -> None:
+        nonlocal checks
+        checks += 1
+
+    plain = _decoded(model, sources)
+    hook = model.get_decoder().register_forward_hook(count)
+    try:
+        assisted = _decoded(model, sources, draft)
+    finally:
+        hook.remove()
+    seconds: dict[PreTrainedModel | None, list[float]] = {None: [], draft: []}
+    for _ in range(turns):
+        for helper, each in seconds.items():
+            started = time.perf_counter()
+            _decoded(model, sources, helper)
+            each.append(time.perf_counter() - started)
+    equal = sum(one == other for one, other in zip(plain, assisted, strict=True))
+    tokens = sum(len(each) - 1 for each in assisted)  # all begin with the start token
+    return SpeculativeComparison(draft_tokens, tokens, checks, seconds[None], seconds[draft], equal, len(sources))
+
+
+def speculative_table(comparisons: Sequence[SpeculativeComparison]) -> str:
+    """Makes a table of comparisons.
+
+    Args:
+        comparisons: of one model and draft, with different numbers of drafted tokens.
+
+    Returns:
+        Markdown.
+    """
+    header = ["drafted", "accepted", "tokens per check", "times as fast", "sentences/s", "alone", "equal"]
+    rows = []
+    for each in comparisons:
+        speeds = [each.sentences / statistics.median(s) for s in (each.assisted_seconds, each.plain_seconds)]
+        cells = [f"{each.acceptance:.0%}", f"{each.tokens_per_check:.2f}", f"{each.speedup:.2f}"]
+        equal = f"{each.equal} of {each.sentences}"
+        rows.append([str(each.draft_tokens), *cells, *(f"{speed:.1f}" for speed in speeds), equal])
+    return "\n".join(format_table(header, *rows))
+
+
+def _decoded(
+    model: PreTrainedModel, sources: Sequence[torch.Tensor], draft: PreTrainedModel | None = None
+) -> list[list[int]]:
+    options = {} if draft is None else {"assistant_model": draft}
+    return [model.generate(source, num_beams=1, **options)[0].tolist() for source in sources]
+
+
+__all__ = ["SpeculativeComparison", "compare_speculative", "speculative_table"]

@@ -1,0 +1,74 @@
+"""Speculative decoding: a perfect draft is accepted whole, a useless one never, and the tokens stay the model's."""
+
+import copy
+
+import pytest
+import torch
+from commanding import run, save_translator
+
+from hf_vanilla_transformer.commands import lab_speculative
+from hf_vanilla_transformer.lab.speculative import SpeculativeComparison, compare_speculative
+
+SENTENCES = ["a b c", "A B", "c"]
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    torch.manual_seed(1)
+    model, tokenizer = save_translator(tmp_path_factory.mktemp("model"))
+    model.generation_config.update(max_new_tokens=13, eos_token_id=None)  # random weights end by chance
+    return model, tokenizer
+
+
+def test_of_a_perfect_draft_all_is_accepted(pair):
+    model, tokenizer = pair
+    found = compare_speculative(model, copy.deepcopy(model), tokenizer, SENTENCES, draft_tokens=3, turns=1)
+    assert (found.equal, found.tokens) == (3, 3 * 13)
+    assert found.checks == 3 * 4  # of 4, 4, 4 and 1 tokens
+    assert found.tokens_per_check == 39 / 12
+
+
+def test_a_draft_that_is_always_wrong_costs_a_check_a_token_and_changes_nothing(pair):
+    model, tokenizer = pair
+    wrong = copy.deepcopy(model)
+    with torch.no_grad():
+        wrong.lm_head.weight = torch.nn.Parameter(-model.lm_head.weight)
+    found = compare_speculative(model, wrong, tokenizer, SENTENCES, draft_tokens=3, turns=1)
+    assert (found.equal, found.checks, found.acceptance) == (3, 39, 0)
+
+
+def test_acceptance_and_speed_follow_from_what_was_counted():
+    found = SpeculativeComparison(4, 300, 100, [2.0, 4.0, 3.0], [2.0, 2.0, 9.0], 10, 10)
+    assert (found.tokens_per_check, found.acceptance, found.speedup) == (3.0, 0.5, 1.5)
+
+
+def test_another_vocabulary_is_refused(pair):
+    model, tokenizer = pair
+    other = copy.deepcopy(model)
+    other.resize_token_embeddings(300)
+    with pytest.raises(ValueError, match="260 tokens and the draft 300"):
+        compare_speculative(model, other, tokenizer, SENTENCES)
+    with pytest.raises(ValueError, match="no sentences"):
+        compare_speculative(model, model, tokenizer, [])
+
+
+def test_the_verb_prints_a_line_for_each_number_of_drafted_tokens(tmp_path):
+    for name in ("model", "draft"):
+        save_translator(tmp_path / name)
+    (tmp_path / "x.en").write_text("a b\n\nA B C\n")
+    options = [
+        "--model",
+        tmp_path / "model",
+        "--draft",
+        tmp_path / "draft",
+        "--file",
+        tmp_path / "x.en",
+        "--turns",
+        "1",
+    ]
+    done = run(lab_speculative.main, *options, "--draft_tokens", "2", "4")
+    assert done.returncode == 0, done.stderr
+    rows = [line.split("|")[1:-1] for line in done.stdout.splitlines()[2:]]
+    assert [row[0].strip() for row in rows] == ["2", "4"]
+    assert {row[-1].strip() for row in rows} == {"2 of 2"}
+    assert run(lab_speculative.main, *options, "--draft_tokens", "0").returncode == 2
