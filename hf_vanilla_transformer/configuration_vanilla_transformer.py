@@ -15,7 +15,7 @@ from .configuration_variants import check_variants, fill_in
 
 logger = logging.get_logger(__name__)
 
-NormPosition = Literal["post", "pre"]
+NormPosition = Literal["post", "pre", "sandwich"]
 PositionEncoding = Literal["sinusoidal", "learned", "none", "rotary", "alibi", "t5_relative", "shaw_relative"]
 Attention = Literal["softmax", "linear"]
 FeatureMap = Literal["elu", "relu", "random", "cosine_sine"]
@@ -64,9 +64,9 @@ class VanillaTransformerConfig(PreTrainedConfig):
         activation_function: "relu" (max(0, x) of Equation 2) or any other name in `transformers.activations.ACT2FN`.
         norm: "layer_norm" (§3.1), "rms_norm" (without mean and bias), or "scale_norm" (one learned length).
         norm_position: "post" is the paper's LayerNorm(x + Sublayer(x)) (§3.1); "pre" is x + Sublayer(LayerNorm(x))
-            with one more norm at the end of each stack.
-        final_norm: whether each stack ends with one more norm. None means only after pre-norm layers;
-            True after post-norm layers matches `torch.nn.Transformer`.
+            with one more norm at the end of each stack; "sandwich" (Ding et al., 2021) also norms what is added.
+        final_norm: whether each stack ends with one more norm. None means all but post-norm ones; True after post-norm
+            layers matches `torch.nn.Transformer`.
         position_encoding: added to embeddings: "sinusoidal" (§3.5), "learned" (Table 3 row E), or "none". Inside
             self-attention: "rotary" turns queries and keys (Su et al., 2021), "alibi" lowers scores by distance (Press
             et al., 2022), "t5_relative" has a learned bias for each bucket of distances (Raffel et al., 2020), and

@@ -105,7 +105,49 @@ class PreNormDecoderLayer(DecoderLayer):
         return hidden_states + self.dropout(transformed)
 
 
-DECODER_LAYERS: dict[str, type[DecoderLayer]] = {"post": DecoderLayer, "pre": PreNormDecoderLayer}
+class SandwichDecoderLayer(DecoderLayer):
+    """The variant `norm_position="sandwich"` (Ding et al., 2021): x + Dropout(LayerNorm(Sublayer(LayerNorm(x))))."""
+
+    def __init__(self, config: VanillaTransformerConfig, layer_idx: int) -> None:
+        super().__init__(config, layer_idx)
+        self.self_attention_output_norm = norm(config)
+        self.cross_attention_output_norm = norm(config)
+        self.feed_forward_output_norm = norm(config)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        encoder_hidden_states: torch.Tensor,
+        encoder_attention_mask: torch.Tensor | None = None,
+        cache: Cache | None = None,
+        positions: Any = None,
+        **kwargs: Any,
+    ) -> torch.Tensor:
+        """Maps the target (B, T, D) and the encoder's output (B, S, D) to (B, T, D); see `DecoderLayer.forward`."""
+        attended, _ = self.self_attention(
+            self.self_attention_norm(hidden_states), attention_mask, cache=cache, positions=positions, **kwargs
+        )
+        hidden_states = hidden_states + self.dropout(self.self_attention_output_norm(attended))
+
+        attended, _ = self.cross_attention(
+            self.cross_attention_norm(hidden_states),
+            encoder_attention_mask,
+            encoder_hidden_states,
+            cache=cache,
+            **kwargs,
+        )
+        hidden_states = hidden_states + self.dropout(self.cross_attention_output_norm(attended))
+
+        transformed = self.feed_forward(self.feed_forward_norm(hidden_states))
+        return hidden_states + self.dropout(self.feed_forward_output_norm(transformed))
+
+
+DECODER_LAYERS: dict[str, type[DecoderLayer]] = {
+    "post": DecoderLayer,
+    "pre": PreNormDecoderLayer,
+    "sandwich": SandwichDecoderLayer,
+}
 
 
 @dataclass

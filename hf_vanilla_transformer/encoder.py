@@ -72,7 +72,30 @@ class PreNormEncoderLayer(EncoderLayer):
         return hidden_states + self.dropout(transformed)
 
 
-ENCODER_LAYERS: dict[str, type[EncoderLayer]] = {"post": EncoderLayer, "pre": PreNormEncoderLayer}
+class SandwichEncoderLayer(EncoderLayer):
+    """The variant `norm_position="sandwich"` (Ding et al., 2021): x + Dropout(LayerNorm(Sublayer(LayerNorm(x))))."""
+
+    def __init__(self, config: VanillaTransformerConfig, layer_idx: int | None = None, is_causal: bool = False) -> None:
+        super().__init__(config, layer_idx, is_causal)
+        self.self_attention_output_norm = norm(config)
+        self.feed_forward_output_norm = norm(config)
+
+    def forward(
+        self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs: Any
+    ) -> torch.Tensor:
+        """Maps (B, S, D) to (B, S, D); `attention_mask` hides padding, `kwargs` go to the attention."""
+        attended, _ = self.self_attention(self.self_attention_norm(hidden_states), attention_mask, **kwargs)
+        hidden_states = hidden_states + self.dropout(self.self_attention_output_norm(attended))
+
+        transformed = self.feed_forward(self.feed_forward_norm(hidden_states))
+        return hidden_states + self.dropout(self.feed_forward_output_norm(transformed))
+
+
+ENCODER_LAYERS: dict[str, type[EncoderLayer]] = {
+    "post": EncoderLayer,
+    "pre": PreNormEncoderLayer,
+    "sandwich": SandwichEncoderLayer,
+}
 
 
 class Encoder(VanillaTransformerPreTrainedModel):
@@ -235,7 +258,7 @@ def through_stack(
 
 def final_norm(config: VanillaTransformerConfig) -> nn.Module:
     """The end of a stack: a norm after pre-norm layers, nothing after post-norm layers, or as `final_norm` says."""
-    has_norm = config.norm_position == "pre" if config.final_norm is None else config.final_norm
+    has_norm = config.norm_position != "post" if config.final_norm is None else config.final_norm
     return norm(config) if has_norm else nn.Identity()
 
 

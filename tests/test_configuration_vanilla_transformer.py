@@ -455,7 +455,7 @@ def test_an_unknown_preset_is_refused_with_the_list_and_the_near_match():
         ("d_model", "8"),
         ("d_k", 1.5),
         ("dropout", "high"),
-        ("norm_position", "sandwich"),
+        ("norm_position", "both"),
         ("use_cache", 1),
         ("hidden_size", "8"),
         ("num_hidden_layers", 2.5),

@@ -137,6 +137,7 @@ def test_two_vocabularies(tokenizer, tmp_path):
         ({"activation_function": "mish"}, "`activation_function`='mish'"),
         ({"decoder_start_token_id": None}, "`decoder_start_token_id`"),
         ({"norm": "rms_norm"}, "`norm`='rms_norm'"),
+        ({"norm_position": "sandwich"}, "`norm_position`='sandwich'"),
         ({"feed_forward": "gated"}, "`feed_forward`='gated'"),
         ({"num_key_value_heads": 1}, "`num_key_value_heads`=1"),
         ({"position_encoding": "rotary"}, "`position_encoding`='rotary'"),

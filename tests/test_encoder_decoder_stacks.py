@@ -1,11 +1,12 @@
 """Encoder and decoder by themselves: inputs, masks, recorded outputs, saving."""
 
 import pytest
+import test_paper_conformance as naive
 import torch
 
 from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerModel
-from hf_vanilla_transformer.decoder import Decoder
-from hf_vanilla_transformer.encoder import Encoder
+from hf_vanilla_transformer.decoder import Decoder, SandwichDecoderLayer
+from hf_vanilla_transformer.encoder import Encoder, SandwichEncoderLayer
 
 
 def small(**fields):
@@ -13,7 +14,7 @@ def small(**fields):
     return VanillaTransformerConfig(**{**shape, "num_decoder_layers": 2, **fields})
 
 
-@pytest.fixture(params=["post", "pre"])
+@pytest.fixture(params=["post", "pre", "sandwich"])
 def model(request):
     model = VanillaTransformerModel(small(norm_position=request.param))
     model.set_attn_implementation("eager")
@@ -64,7 +65,7 @@ def test_recorded_outputs_of_stacks_of_unequal_depth(model):
 def test_the_final_norm_is_the_pre_norm_stacks_only(model):
     for stack in (model.encoder, model.decoder):
         is_norm = isinstance(stack.final_norm, torch.nn.LayerNorm)
-        assert is_norm == (model.config.norm_position == "pre")
+        assert is_norm == (model.config.norm_position != "post")
         assert [name for name, _ in stack.named_parameters() if "final_norm" in name] == (
             ["final_norm.weight", "final_norm.bias"] if is_norm else []
         )
@@ -138,3 +139,31 @@ def test_a_stack_saves_and_loads_alone(tmp_path, model, stack_class):
     loaded = stack_class.from_pretrained(tmp_path / "alone")
     for name, weight in stack.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], weight), name
+
+
+def sandwiched(layer, name, rows, sub_layer):
+    """Ding et al., 2021: x + LayerNorm(Sublayer(LayerNorm(x)))."""
+    inner = naive.layer_norm(getattr(layer, f"{name}_norm"), rows)
+    return naive.plus(rows, naive.layer_norm(getattr(layer, f"{name}_output_norm"), sub_layer(inner)))
+
+
+def test_sandwich_layers_norm_what_goes_into_a_sub_layer_and_what_comes_out():
+    encoder, decoder = naive.built_part(SandwichEncoderLayer), naive.built_part(SandwichDecoderLayer, 0)
+    x, memory = naive.random_rows(4), naive.random_rows(3)
+    everything, source, past = naive.everything(4, 4), naive.everything(4, 3), naive.leftward(4)
+    rows = sandwiched(
+        encoder, "self_attention", x.tolist(), lambda y: naive.multi_head(encoder.self_attention, y, y, y, everything)
+    )
+    rows = sandwiched(encoder, "feed_forward", rows, lambda y: naive.feed_forward(encoder.feed_forward, y))
+    naive.assert_equal_to_naive(encoder(x[None])[0], rows)
+
+    rows = sandwiched(
+        decoder, "self_attention", x.tolist(), lambda y: naive.multi_head(decoder.self_attention, y, y, y, past)
+    )
+    keys = memory.tolist()
+    rows = sandwiched(
+        decoder, "cross_attention", rows, lambda y: naive.multi_head(decoder.cross_attention, y, keys, keys, source)
+    )
+    rows = sandwiched(decoder, "feed_forward", rows, lambda y: naive.feed_forward(decoder.feed_forward, y))
+    mask = torch.full((4, 4), torch.finfo(torch.float64).min, dtype=torch.float64).triu(1)[None, None]
+    naive.assert_equal_to_naive(decoder(x[None], mask, memory[None])[0], rows)

@@ -3,6 +3,7 @@
 VARIANTS = {
     "rms_norm": {"norm": "rms_norm"},
     "scale_norm": {"norm": "scale_norm", "norm_position": "pre"},
+    "sandwich": {"norm_position": "sandwich", "norm": "rms_norm"},
     "swiglu": {"feed_forward": "gated", "activation_function": "silu"},
     "grouped_keys": {"num_key_value_heads": 2},
     "multi_query": {"num_key_value_heads": 1, "d_k": 6, "d_v": 10},

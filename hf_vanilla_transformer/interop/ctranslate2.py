@@ -133,6 +133,7 @@ def _require_support(config: VanillaTransformerConfig) -> None:
 
     fits = {
         "norm": ("layer_norm",),
+        "norm_position": ("post", "pre"),
         "feed_forward": ("plain",),
         "num_key_value_heads": (config.num_heads,),
         "position_encoding": ("sinusoidal", "learned", "none"),
