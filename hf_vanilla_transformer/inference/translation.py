@@ -83,8 +83,8 @@ def translate_with_details(
 ) -> Iterator[list[Translation]]:
     """Translates as `translate` does, and returns more: n-best lists, scores, tokens and their alignments.
 
-    With torch, scores and alignments take one more pass of the decoder over the translations. For an ensemble, probabilities and
-    attention are means over its members.
+    With torch, scores and alignments take one more pass of the decoder over the translations. For an ensemble,
+    probabilities and attention are means over its members.
 
     Args:
         model: as in `translate`, and so are the five that follow.
