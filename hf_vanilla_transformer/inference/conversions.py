@@ -81,7 +81,11 @@ def conversion_of(folder: str | Path, quantization: str, num_positions: int, is_
 def _places(folder: str | Path, is_ours: bool) -> Iterator[Path]:
     if is_ours:
         yield Path(folder) / CONVERSIONS
-    yield cached_assets_path("hf_vanilla_transformer", namespace="ctranslate2")
+    try:
+        cache = cached_assets_path("hf_vanilla_transformer", namespace="ctranslate2")
+    except (OSError, ValueError):  # it cannot be written either
+        return
+    yield cache
 
 
 def _is_there(folder: Path) -> bool:
