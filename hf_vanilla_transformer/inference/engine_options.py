@@ -16,8 +16,8 @@ from ..translation_batches import number_wanted
 # for 99.8 % with 1.4; n-best lists need more. It costs a tenth of the time of a search that ends at `num_beams`.
 _PATIENCE_FOR_ONE, _PATIENCE_FOR_SEVERAL = 2, 4
 
-# Scores are penalised here. With a length penalty of 0, CTranslate2 goes on until the best beam has ended, too. This one
-# changes no number in float32, and ends a search at the number of hypotheses, as `early_stopping` has it.
+# Scores are penalised here. With a length penalty of 0, CTranslate2 goes on until the best beam has ended, too. This
+# one changes no number in float32, and ends a search at the number of hypotheses, as `early_stopping` has it.
 _ENDS_AT_ONCE = 1e-12
 
 # Options that `plan_search` reads, and those that say nothing about which tokens are found.
