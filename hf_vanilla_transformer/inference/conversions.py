@@ -68,7 +68,7 @@ def conversion_of(folder: str | Path, quantization: str, num_positions: int, is_
     failure = None
     for place in _places(folder, is_ours):
         try:
-            export_ctranslate2(model, tokenizer, place / key, quantization, num_positions)  # type: ignore[arg-type]
+            export_ctranslate2(model, tokenizer, place / key, quantization, num_positions)
         except OSError as error:
             if not _is_there(place / key):  # else another process was faster
                 failure = error

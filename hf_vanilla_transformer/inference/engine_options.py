@@ -116,7 +116,7 @@ def plan_search(
     early, power = said("early_stopping") is True, said("length_penalty")
     alpha, _ = settled("gnmt_length_penalty", places)
     extra, chosen = settled("max_extra_tokens", places)
-    check_own_fields(SimpleNamespace(gnmt_length_penalty=alpha, max_extra_tokens=extra))  # type: ignore[arg-type]
+    check_own_fields(SimpleNamespace(gnmt_length_penalty=alpha, max_extra_tokens=extra))
     if num_beams > 1 and alpha is None and not early:
         obstacles.append(f"`length_penalty`={power!r} without `early_stopping`=True, whose end of search it has not")
     if num_beams == 1 and wanted > 1 and not obstacles:
