@@ -73,7 +73,7 @@ class RandomFeatures(EluFeatures):
             config.feature_seed,
             config.d_k**-0.25,
         )
-        self.register_buffer("directions", self.drawn())
+        self.register_buffer("directions", self.drawn().to(torch.get_default_device()))  # also where that is "meta"
 
     def drawn(self) -> torch.Tensor:
         """Draws the directions (m, d_k) anew, by the seed."""
