@@ -15,7 +15,7 @@ from .configuration_decoder_only import VanillaTransformerDecoderConfig
 from .decoder_stack import TargetStack
 from .encoder import ENCODER_LAYERS, EncoderLayer, derive_attention_mask, through_stack
 from .modeling_compatibility import CACHE, AnswersToBothCacheNames, recorder, strict_forward
-from .modeling_pretrained import VanillaTransformerPreTrainedModel
+from .modeling_pretrained import VanillaTransformerPreTrainedModel, require_kind
 from .positions import position_ids_from_mask
 
 # The class that each Auto class finds in a folder that contains the code, by file and name.
@@ -36,6 +36,10 @@ class VanillaTransformerDecoderPreTrainedModel(VanillaTransformerPreTrainedModel
     config_class = VanillaTransformerDecoderConfig
     auto_map_with_code: ClassVar[dict[str, str]] = DECODER_AUTO_MAP
     pipelines_with_code: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, config: VanillaTransformerDecoderConfig, *args: Any, **kwargs: Any) -> None:
+        require_kind(self, config)
+        super().__init__(config, *args, **kwargs)
 
     def _check_and_adjust_attn_implementation(self, attn_implementation: str | None, *args: Any, **kwargs: Any) -> str:
         is_prefix = self.config.prefix_visibility == "bidirectional"
@@ -72,6 +76,7 @@ class VanillaTransformerDecoderModel(VanillaTransformerDecoderPreTrainedModel, T
     }
 
     def __init__(self, config: VanillaTransformerDecoderConfig) -> None:
+        require_kind(self, config)  # here too, because a field of it is read
         super().__init__(config, sees_later=config.prefix_visibility == "bidirectional")
 
     def _make_layer(self, config: Any, index: int) -> nn.Module:

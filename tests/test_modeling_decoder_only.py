@@ -25,9 +25,15 @@ from transformers import (
 from variants import VARIANTS
 
 from hf_vanilla_transformer import (
+    VanillaTransformerConfig,
     VanillaTransformerDecoderConfig,
     VanillaTransformerDecoderModel,
+    VanillaTransformerEncoderConfig,
+    VanillaTransformerEncoderModel,
     VanillaTransformerForCausalLM,
+    VanillaTransformerForConditionalGeneration,
+    VanillaTransformerForSequenceClassification,
+    VanillaTransformerModel,
     encoder,
 )
 from hf_vanilla_transformer import modeling_compatibility as compatibility
@@ -375,6 +381,25 @@ def test_vocabulary_and_positions_can_be_resized(tmp_path):
         torch.testing.assert_close(model(**batch()).logits[..., :V], before)
         model.save_pretrained(tmp_path / str(tie))
         assert HEAD.from_pretrained(tmp_path / str(tie)).model.embed_positions.num_embeddings == 12
+
+
+KINDS = {
+    VanillaTransformerDecoderConfig: [BASE, HEAD],
+    VanillaTransformerEncoderConfig: [VanillaTransformerEncoderModel, VanillaTransformerForSequenceClassification],
+    VanillaTransformerConfig: [VanillaTransformerModel, VanillaTransformerForConditionalGeneration],
+}
+
+
+@pytest.mark.parametrize("other", KINDS)
+def test_no_model_is_built_from_the_config_of_another_kind(other):
+    config = other(vocab_size=9, d_model=8, num_heads=2, d_ff=8)
+    for kind, classes in KINDS.items():
+        for cls in classes:
+            if kind is not other:
+                with pytest.raises(
+                    ValueError, match=f"is built from a {kind.__name__}, and not from a {other.__name__}"
+                ):
+                    cls(config)
 
 
 def test_signatures_and_flags_that_transformers_reads():
