@@ -73,7 +73,7 @@ class RandomFeatures(EluFeatures):
             config.feature_seed,
             config.d_k**-0.25,
         )
-        self.register_buffer("directions", self.drawn())
+        self.register_buffer("directions", self.drawn().to(torch.get_default_device()))  # also where that is "meta"
 
     def drawn(self) -> torch.Tensor:
         """Draws the directions (m, d_k) anew, by the seed."""
@@ -324,18 +324,12 @@ def causal_key_mask(
         inputs_embeds: likewise.
         attention_mask: likewise.
         cache: likewise.
-        position_ids: (B, T), those of packed texts or of one; None for one.
+        position_ids: not read, because models refuse packed texts, which sums do not keep apart.
         block_sequence_ids: None, because sums leave out nothing for single queries.
 
     Raises:
-        ValueError: as in `key_mask`; or `position_ids` begin a text after another, which it may not see.
+        ValueError: as in `key_mask`.
     """
-    is_looked_at = attention_mask is None and cache is None and not torch.compiler.is_compiling()
-    if is_looked_at and position_ids is not None and bool((position_ids.diff(dim=1) != 1).any()):
-        raise ValueError(
-            "`position_ids` pack several texts in one row, which `attention`='linear' cannot keep apart; give each "
-            "text a row of its own"
-        )
     return key_mask(config, inputs_embeds, attention_mask, cache, is_causal=True)
 
 

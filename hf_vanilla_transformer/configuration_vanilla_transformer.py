@@ -353,8 +353,13 @@ class VanillaTransformerConfig(PreTrainedConfig):
     def _warn_about_misspelled_fields(self, unknown: dict[str, Any]) -> None:
         # transformers keeps any extra keyword as an attribute, so a misspelt field would silently do nothing.
         known = [field.name for field in fields(self) if not field.name.startswith("_")] + list(self.attribute_map)
+        others = {field.name: kind for kind in VanillaTransformerConfig.__subclasses__() for field in fields(kind)}
         for name in unknown:
-            if (
+            if name in others and name not in known:
+                logger.warning(
+                    f"`{name}` is a field of {others[name].__name__}, and changes nothing in a {type(self).__name__}"
+                )
+            elif (
                 not name.startswith("_")
                 and name not in _OF_TRANSFORMERS
                 and (match := _did_you_mean(name, known, cutoff=0.8))

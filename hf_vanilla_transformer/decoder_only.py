@@ -15,7 +15,7 @@ from .configuration_decoder_only import VanillaTransformerDecoderConfig
 from .decoder_stack import TargetStack
 from .encoder import ENCODER_LAYERS, EncoderLayer, derive_attention_mask, through_stack
 from .modeling_compatibility import CACHE, AnswersToBothCacheNames, recorder, strict_forward
-from .modeling_pretrained import VanillaTransformerPreTrainedModel
+from .modeling_pretrained import VanillaTransformerPreTrainedModel, require_kind
 from .positions import position_ids_from_mask
 
 # The class that each Auto class finds in a folder that contains the code, by file and name.
@@ -24,6 +24,9 @@ DECODER_AUTO_MAP = {
     "AutoModel": "decoder_only.VanillaTransformerDecoderModel",
     "AutoModelForCausalLM": "modeling_decoder_only.VanillaTransformerForCausalLM",
 }
+
+# Attention implementations that take a mask of who sees whom; the others know causal order and padding.
+_TAKE_MASKS = ("eager", "sdpa", "flex_attention")
 
 
 class VanillaTransformerDecoderPreTrainedModel(VanillaTransformerPreTrainedModel):
@@ -34,12 +37,16 @@ class VanillaTransformerDecoderPreTrainedModel(VanillaTransformerPreTrainedModel
     auto_map_with_code: ClassVar[dict[str, str]] = DECODER_AUTO_MAP
     pipelines_with_code: ClassVar[dict[str, Any]] = {}
 
+    def __init__(self, config: VanillaTransformerDecoderConfig, *args: Any, **kwargs: Any) -> None:
+        require_kind(self, config)
+        super().__init__(config, *args, **kwargs)
+
     def _check_and_adjust_attn_implementation(self, attn_implementation: str | None, *args: Any, **kwargs: Any) -> str:
-        allowed = (None, "eager", "sdpa", "flex_attention")
-        if self.config.prefix_visibility == "bidirectional" and attn_implementation not in allowed:
+        is_prefix = self.config.prefix_visibility == "bidirectional"
+        if is_prefix and attn_implementation is not None and attn_implementation not in _TAKE_MASKS:
             raise ValueError(
                 f"`attn_implementation`={attn_implementation!r} does not work with `prefix_visibility`="
-                f"'bidirectional', because it takes no mask; allowed: {' or '.join(map(repr, allowed[1:]))}"
+                f"'bidirectional', because it takes no mask; allowed: {' or '.join(map(repr, _TAKE_MASKS))}"
             )
         return super()._check_and_adjust_attn_implementation(attn_implementation, *args, **kwargs)
 
@@ -69,6 +76,7 @@ class VanillaTransformerDecoderModel(VanillaTransformerDecoderPreTrainedModel, T
     }
 
     def __init__(self, config: VanillaTransformerDecoderConfig) -> None:
+        require_kind(self, config)  # here too, because a field of it is read
         super().__init__(config, sees_later=config.prefix_visibility == "bidirectional")
 
     def _make_layer(self, config: Any, index: int) -> nn.Module:
@@ -97,10 +105,11 @@ class VanillaTransformerDecoderModel(VanillaTransformerDecoderPreTrainedModel, T
             input_ids: (B, T) tokens; or `inputs_embeds`. With a cache, only the new ones.
             attention_mask: (B, cached + T), non-zero for tokens and 0 for padding, on either side; or an already
                 expanded (B, 1, T, cached + T) mask, which must then be causal itself. By default it is derived from the
-                `<pad>` tokens in `input_ids`, if nothing is cached and `<pad>` is not also `</s>`.
+                `<pad>` tokens in `input_ids`, unless something is cached, `<pad>` is also `</s>`, or `position_ids` say
+                what belongs together.
             position_ids: (B, T); by default, positions continue those of the cache and skip padding. Without mask and
                 cache, a position that is not the one before it plus 1 begins another text, which sees nothing of those
-                before: transformers' collators without padding pack texts so.
+                before: transformers' collators without padding pack texts so. Flash and linear attention cannot.
             cache: key/value cache of earlier positions; extended in place and returned. `past_key_values`, its name
                 in older versions of transformers, works as well.
             inputs_embeds: (B, T, D) in place of `input_ids`, as `get_input_embeddings()(input_ids)` returns them.
@@ -115,12 +124,14 @@ class VanillaTransformerDecoderModel(VanillaTransformerDecoderPreTrainedModel, T
 
         Raises:
             ValueError: neither or both of `input_ids` and `inputs_embeds` were given; a mask has another length; a
-                position was never learned; a `prefix_length` has no effect, does not fit, or continues a cache; there
-                is a cache in training with gradient checkpointing.
+                position was never learned; a `prefix_length` has no effect, does not fit, or continues a cache; texts
+                are packed that attention cannot keep apart; there is a cache in training with gradient checkpointing.
             TypeError: an argument is unknown.
         """
         past_length = 0 if cache is None else cache.get_seq_length()
-        if not past_length:
+        if position_ids is not None and attention_mask is None and cache is None:
+            self._refuse_packed_texts(position_ids)  # and leave it to positions what belongs together
+        elif not past_length:
             attention_mask = derive_attention_mask(input_ids, attention_mask, padding_only(self.config))
         given = input_ids if inputs_embeds is None else inputs_embeds
         blocks = None
@@ -172,40 +183,71 @@ class VanillaTransformerDecoderModel(VanillaTransformerDecoderPreTrainedModel, T
         """
         return through_stack(self, inputs_embeds, position_ids, attention_mask, key_positions, cache=cache, **kwargs)
 
+    def _refuse_packed_texts(self, position_ids: torch.Tensor) -> None:
+        """Refuses several texts in a row where attention does not keep them apart: transformers' masks would."""
+        implementation = self.config._attn_implementation
+        if self.config.attention == "linear":
+            what = "`attention`='linear'"
+        elif implementation not in _TAKE_MASKS:
+            what = f"`attn_implementation`={implementation!r}"
+        else:
+            return
+        if not torch.compiler.is_compiling() and bool((position_ids.diff(dim=1) != 1).any()):
+            raise ValueError(
+                f"`position_ids` pack several texts in one row, which {what} cannot keep apart; give each text a row "
+                "of its own, with an `attention_mask` where there is padding"
+            )
+
     def _blocks(
         self, prefix_length: torch.Tensor, attention_mask: torch.Tensor | None, given: torch.Tensor, past_length: int
     ) -> torch.Tensor | None:
         """The tokens (B, T) that see each other, as transformers numbers them: 0 in a prefix, elsewhere -1."""
-        if self.config.prefix_visibility != "bidirectional":
-            raise ValueError(
-                f"`prefix_length` changes nothing with `prefix_visibility`={self.config.prefix_visibility!r}; leave it "
-                "away, or configure `prefix_visibility`='bidirectional'"
-            )
-        batch_size, length = given.shape[:2]
-        if tuple(prefix_length.shape) != (batch_size,):
-            raise ValueError(
-                f"`prefix_length` has the shape {tuple(prefix_length.shape)}; give it one number for each of the "
-                f"{batch_size} texts"
-            )
-        prefix_length = prefix_length.to(given.device)
-        is_token = torch.ones(batch_size, past_length + length, dtype=torch.bool, device=given.device)
+        is_token = torch.ones(*given.shape[:1], past_length + given.shape[1], dtype=torch.bool, device=given.device)
         if attention_mask is not None and attention_mask.dim() == 2:
             is_token = attention_mask.ne(0)
         elif attention_mask is not None:
             raise ValueError(
                 "`prefix_length` needs an `attention_mask` (B, L); an expanded one says itself who sees whom"
             )
-        is_read = is_token[:, :past_length] if past_length else is_token
-        if not torch.compiler.is_compiling() and bool((prefix_length > is_read.sum(1)).any()):
-            raise ValueError(
-                f"`prefix_length`={prefix_length.tolist()} is more than there is to see in the "
-                f"{'cache' if past_length else 'texts'}; one call has to read a whole prefix, because all of its "
-                "tokens see each other"
-            )
+        prefix_length = prefix_length.to(given.device)
+        check_prefix(self.config, prefix_length, is_token, past_length)
         if past_length:
             return None
         in_prefix = is_token & (position_ids_from_mask(is_token) < prefix_length.unsqueeze(1))
         return in_prefix.long() - 1
+
+
+def check_prefix(
+    config: VanillaTransformerDecoderConfig, prefix_length: torch.Tensor, is_token: torch.Tensor, past_length: int
+) -> None:
+    """§3.1: refuses a prefix that has no effect, or that no single call can read.
+
+    Args:
+        config: gives `prefix_visibility`.
+        prefix_length: (B,).
+        is_token: (B, cached + T) booleans, False for padding.
+        past_length: number of cached positions, in which the whole prefix has to be if there are any.
+
+    Raises:
+        ValueError: it is such a prefix, or not one number for each text.
+    """
+    if config.prefix_visibility != "bidirectional":
+        raise ValueError(
+            f"`prefix_length` changes nothing with `prefix_visibility`={config.prefix_visibility!r}; leave it "
+            "away, or configure `prefix_visibility`='bidirectional'"
+        )
+    if tuple(prefix_length.shape) != is_token.shape[:1]:
+        raise ValueError(
+            f"`prefix_length` has the shape {tuple(prefix_length.shape)}; give it one number for each of the "
+            f"{len(is_token)} texts"
+        )
+    is_read = is_token[:, :past_length] if past_length else is_token
+    if not torch.compiler.is_compiling() and bool((prefix_length > is_read.sum(1)).any()):
+        raise ValueError(
+            f"`prefix_length`={prefix_length.tolist()} is more than there is to see in the "
+            f"{'cache' if past_length else 'texts'}; one call has to read a whole prefix, because all of its "
+            "tokens see each other"
+        )
 
 
 def padding_only(config: VanillaTransformerDecoderConfig) -> int | None:

@@ -110,6 +110,17 @@ class PaperGenerationMixin(GenerationMixin):
             prepared.max_new_tokens = None  # set in a place that is overridden
         return prepared, model_kwargs
 
+    def _prepare_model_inputs(
+        self, inputs: torch.Tensor | None, bos_token_id: torch.Tensor | None, model_kwargs: dict[str, Any]
+    ) -> tuple[torch.Tensor, str | None, dict[str, Any]]:
+        # transformers looks for embeddings only where a model reads tokens.
+        name, embeddings = self.main_input_name, model_kwargs.get("inputs_embeds")
+        if name == "input_ids" or embeddings is None:
+            return super()._prepare_model_inputs(inputs, bos_token_id, model_kwargs)
+        if inputs is not None or model_kwargs.get(name) is not None:
+            raise ValueError(f"give generate() either `{name}` or `inputs_embeds`, and not both")
+        return model_kwargs.pop("inputs_embeds"), "inputs_embeds", model_kwargs
+
     def _prepare_text_encoder_decoder_kwargs_for_generation(
         self, inputs_tensor: torch.Tensor, model_kwargs: dict[str, Any], model_input_name: str | None, **kwargs: Any
     ) -> dict[str, Any]:

@@ -189,9 +189,11 @@ class RunningSums(DynamicLayer):
             tokens_to_remove: their number, negative.
 
         Raises:
-            ValueError: fewer were recorded, or rows were reordered since.
+            ValueError: the number is positive, fewer were recorded, or rows were reordered since.
         """
-        count = abs(tokens_to_remove)
+        if tokens_to_remove > 0:
+            raise ValueError(f"crop({tokens_to_remove}): give the number of positions to take back as a negative one")
+        count = -tokens_to_remove
         recorded = sum(keys.shape[2] for keys, _ in self._recorded)
         if count and (count > recorded or self.keys is not self._latest):
             raise ValueError(

@@ -9,7 +9,7 @@ from transformers import GenerationConfig
 from transformers.generation.utils import GenerateBeamDecoderOnlyOutput, GenerateDecoderOnlyOutput
 
 from .attention import additive_mask
-from .decoder_only import VanillaTransformerDecoderModel, padding_only
+from .decoder_only import VanillaTransformerDecoderModel, check_prefix, padding_only
 from .decoding import PaperGenerationMixin
 from .decoding_beam_search import Steps
 from .decoding_incremental import IncrementalDecoder
@@ -117,6 +117,17 @@ class PromptGenerationMixin(PaperGenerationMixin):
     _served: ClassVar[set[str]] = {"attention_mask", CACHE, "use_cache", "logits_to_keep", "prefix_length"}
     _outputs: ClassVar[tuple[type, type]] = (PromptBeamSearchOutput, PromptDecodingOutput)
 
+    def _prepare_generation_config(self, *args: Any, **kwargs: Any) -> tuple[GenerationConfig, dict[str, Any]]:
+        prepared, model_kwargs = super()._prepare_generation_config(*args, **kwargs)
+        # An assistant is handed the prefix of the model that it helps, and its own cache, out of which transformers
+        # takes the end of the prompt to read it again. It sees all of the prefix then as before: its keys are cached.
+        cache = cache_of_generation(model_kwargs)
+        if prepared.is_assistant and self.config.prefix_visibility == "causal":
+            model_kwargs.pop("prefix_length", None)
+        elif prepared.is_assistant and cache is not None and cache.get_seq_length():
+            model_kwargs["prefix_length"] = torch.zeros(1, dtype=torch.long)  # there is a single text
+        return prepared, model_kwargs
+
     def _prepare_model_inputs(
         self, inputs: torch.Tensor | None, bos_token_id: torch.Tensor | None, model_kwargs: dict[str, Any]
     ) -> tuple[torch.Tensor, str | None, dict[str, Any]]:
@@ -129,15 +140,18 @@ class PromptGenerationMixin(PaperGenerationMixin):
             _check_continuation(inputs.shape[1], past_length, mask)
         else:
             mask = derive_attention_mask(ids, mask, padding_only(self.config))
-        is_bidirectional = self.config.prefix_visibility == "bidirectional"
-        if is_bidirectional and model_kwargs.get("prefix_length") is None:
+        is_token = torch.ones(inputs.shape[:2], dtype=torch.bool, device=inputs.device) if mask is None else mask.ne(0)
+        prefix_length = model_kwargs.get("prefix_length")
+        if prefix_length is not None:
+            model_kwargs["prefix_length"] = prefix_length = prefix_length.to(inputs.device)
+            check_prefix(self.config, prefix_length, is_token, past_length)
+        elif self.config.prefix_visibility == "bidirectional":
             if past_length:
                 raise ValueError(
                     "a cache does not say how long its prefix is, which `prefix_visibility`='bidirectional' needs; "
                     "give `prefix_length` (B,)"
                 )
-            whole = torch.full(inputs.shape[:1], inputs.shape[1], device=inputs.device)
-            model_kwargs["prefix_length"] = whole if mask is None else mask.ne(0).sum(1)
+            model_kwargs["prefix_length"] = is_token.sum(1)
         if mask is None:
             return inputs, name, model_kwargs
         if not past_length:

@@ -101,8 +101,10 @@ class MeanPooling(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor, is_token: torch.Tensor) -> torch.Tensor:
         """Maps states (B, S, D) and a mask (B, S), True at tokens, to (B, D)."""
-        weights = is_token.to(hidden_states.dtype).unsqueeze(-1)
-        return (hidden_states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
+        # Divided first, and not in half precision, in which counts are rounded and sums may overflow.
+        tokens = is_token.to(torch.promote_types(hidden_states.dtype, torch.float32))
+        shares = tokens / tokens.sum(dim=1, keepdim=True).clamp(min=1)
+        return (hidden_states * shares.unsqueeze(-1)).sum(dim=1).to(hidden_states.dtype)
 
 
 class FirstToken(nn.Module):

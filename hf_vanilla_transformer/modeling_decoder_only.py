@@ -12,10 +12,15 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_decoder_only import VanillaTransformerDecoderConfig
-from .decoder_only import VanillaTransformerDecoderModel, VanillaTransformerDecoderPreTrainedModel
+from .decoder_only import (
+    VanillaTransformerDecoderModel,
+    VanillaTransformerDecoderPreTrainedModel,
+    padding_only,
+)
 from .decoder_stack import kept_positions
 from .decoding_prompts import PromptGenerationMixin
 from .decoding_self_check import check_untested_transformers
+from .encoder import derive_attention_mask
 from .loss import IGNORED_LABEL
 from .modeling_compatibility import CACHE, AnswersToBothCacheNames, strict_forward, with_cache_named
 from .modeling_loss import mean_token_loss
@@ -132,8 +137,11 @@ class VanillaTransformerForCausalLM(VanillaTransformerDecoderPreTrainedModel, Pr
             targets = nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED_LABEL)
         if targets is not None:
             use_cache = bool(use_cache)
-            if prefix_length is not None:
-                _refuse_labels_in_prefix(targets, prefix_length, attention_mask)
+            if prefix_length is not None and (cache is None or not cache.get_seq_length()):
+                mask = attention_mask
+                if position_ids is None:
+                    mask = derive_attention_mask(input_ids, mask, padding_only(self.config))
+                _refuse_labels_in_prefix(targets, prefix_length, mask)
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -219,8 +227,8 @@ _AS_WRITTEN = _what_steps_leave_out(VanillaTransformerForCausalLM)
 def _refuse_labels_in_prefix(
     targets: torch.Tensor, prefix_length: torch.Tensor, attention_mask: torch.Tensor | None
 ) -> None:
-    if torch.compiler.is_compiling():
-        return
+    if torch.compiler.is_compiling() or (attention_mask is not None and attention_mask.shape != targets.shape):
+        return  # the model refuses such a mask
     is_token = torch.ones_like(targets, dtype=torch.bool) if attention_mask is None else attention_mask.ne(0)
     in_prefix = is_token & (position_ids_from_mask(is_token) < prefix_length.to(is_token.device).unsqueeze(1))
     predicted = in_prefix[:, 1:].to(targets.device)

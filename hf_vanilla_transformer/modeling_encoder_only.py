@@ -19,7 +19,7 @@ from .encoder import Encoder, derive_attention_mask
 from .encoder_heads import POOLINGS, prediction_transform, token_types
 from .modeling_compatibility import strict_forward
 from .modeling_loss import mean_token_loss
-from .modeling_pretrained import VanillaTransformerPreTrainedModel
+from .modeling_pretrained import VanillaTransformerPreTrainedModel, require_kind
 
 # The class that each Auto class finds in a folder that contains the code, by file and name.
 ENCODER_AUTO_MAP = {
@@ -38,6 +38,10 @@ class VanillaTransformerEncoderPreTrainedModel(VanillaTransformerPreTrainedModel
     config_class = VanillaTransformerEncoderConfig
     auto_map_with_code: ClassVar[dict[str, str]] = ENCODER_AUTO_MAP
     pipelines_with_code: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, config: VanillaTransformerEncoderConfig, *args: Any, **kwargs: Any) -> None:
+        require_kind(self, config)
+        super().__init__(config, *args, **kwargs)
 
     def get_input_embeddings(self) -> nn.Module:
         """Returns the token embedding (§3.4)."""

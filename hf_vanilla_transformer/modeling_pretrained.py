@@ -1,6 +1,7 @@
 """The base class of encoder, decoder and whole model: flags for transformers, initial weights and embeddings."""
 
 import copy
+from dataclasses import fields
 from typing import Any, ClassVar
 
 import torch
@@ -36,6 +37,24 @@ def _attentions(config: VanillaTransformerConfig) -> tuple[str, ...] | None:
         return ("eager",)
     has_bias = config.position_encoding in ("alibi", "t5_relative") or config.attention_pattern != "full"
     return ("eager", "sdpa") if has_bias or config.attention == "linear" else None
+
+
+def require_kind(model: "VanillaTransformerPreTrainedModel", config: VanillaTransformerConfig) -> None:
+    """Refuses to build a model from the config of another kind of model.
+
+    Args:
+        model: of the kind that its `config_class` describes.
+        config: the config.
+
+    Raises:
+        ValueError: it has not all of that kind's fields, or another value of one that is always the same.
+    """
+    kind = model.config_class
+    has_other_value = any(getattr(config, name, None) != value for name, value in kind.fixed_fields.items())
+    if has_other_value or not all(hasattr(config, field.name) for field in fields(kind)):
+        raise ValueError(
+            f"a {type(model).__name__} is built from a {kind.__name__}, and not from a {type(config).__name__}"
+        )
 
 
 class VanillaTransformerPreTrainedModel(PreTrainedModel):

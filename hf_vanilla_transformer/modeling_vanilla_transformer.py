@@ -19,7 +19,7 @@ from .encoder import derive_attention_mask
 from .modeling_compatibility import CACHE, strict_forward, with_cache_named
 from .modeling_loss import mean_token_loss
 from .modeling_outputs import VanillaTransformerSeq2SeqLMOutput, VanillaTransformerSeq2SeqModelOutput
-from .modeling_pretrained import VanillaTransformerPreTrainedModel
+from .modeling_pretrained import VanillaTransformerPreTrainedModel, require_kind
 from .positions import position_ids_from_mask
 from .source_inputs import ENCODERS, encoded_source, source_of
 from .translation_pipeline import TranslationPipeline  # so that its code is copied with the model's
@@ -39,6 +39,7 @@ class VanillaTransformerModel(VanillaTransformerPreTrainedModel):
     _tied_weights_keys = {"decoder.embed_tokens.weight": "encoder.embed_tokens.weight"}
 
     def __init__(self, config: VanillaTransformerConfig) -> None:
+        require_kind(self, config)
         super().__init__(config)
         if config.source_vocab_size is not None or config.source_kind != "tokens":
             self._tied_weights_keys = {}

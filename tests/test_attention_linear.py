@@ -183,6 +183,14 @@ def test_directions_are_saved_and_a_model_from_meta_has_them(tmp_path):
     assert all(torch.equal(part.directions, expected) for part in empty.modules() if isinstance(part, RandomFeatures))
 
 
+def test_a_model_made_on_a_device_has_its_directions_there():
+    """Which "meta" stands for; an accelerator would not multiply by directions that are elsewhere."""
+    with torch.device("meta"):
+        model = VanillaTransformerForConditionalGeneration(config(feature_map="random", num_random_features=6))
+    ids = torch.zeros(2, 3, dtype=torch.long, device="meta")
+    assert model(input_ids=ids, decoder_input_ids=ids).logits.shape == (2, 3, 20)
+
+
 def test_rotation_before_random_features_estimates_rotary_attention():
     torch.manual_seed(0)
     fields = {"position_encoding": "rotary", "feature_map": "random", "num_random_features": 20000}

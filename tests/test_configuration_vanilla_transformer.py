@@ -19,6 +19,8 @@ from transformers.activations import ACT2FN
 from hf_vanilla_transformer import (
     PRESETS,
     VanillaTransformerConfig,
+    VanillaTransformerDecoderConfig,
+    VanillaTransformerEncoderConfig,
     VanillaTransformerForConditionalGeneration,
 )
 
@@ -528,6 +530,20 @@ def test_a_misspelled_field_is_warned_about_with_the_near_match(warnings_of, mis
         (warning,) = warnings_of(build)
         assert f"`{misspelled}`" in warning
         assert f"did you mean `{meant}`?" in warning
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "value", "other"),
+    [
+        (VanillaTransformerConfig, "prefix_visibility", "bidirectional", "VanillaTransformerDecoderConfig"),
+        (VanillaTransformerConfig, "pooling", "first", "VanillaTransformerEncoderConfig"),
+        (VanillaTransformerDecoderConfig, "type_vocab_size", 2, "VanillaTransformerEncoderConfig"),
+        (VanillaTransformerEncoderConfig, "prefix_visibility", "causal", "VanillaTransformerDecoderConfig"),
+    ],
+)
+def test_a_field_of_another_kind_of_model_is_warned_about(warnings_of, kind, field, value, other):
+    (warning,) = warnings_of(lambda: kind(vocab_size=9, **{field: value}))
+    assert warning == f"`{field}` is a field of {other}, and changes nothing in a {kind.__name__}"
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,8 @@ def test_recorded_positions_can_be_taken_out_of_the_sums_and_others_cannot():
     torch.testing.assert_close(layer.values, other.values)
     assert layer.get_seq_length() == 8
     layer.crop(0)
+    with pytest.raises(ValueError, match=r"crop\(1\): give the number of positions to take back as a negative one"):
+        layer.crop(1)  # to older versions of transformers, the length that is left
     with pytest.raises(ValueError, match="2 positions"):
         layer.crop(-2)
     layer.update(*pieces[1])

@@ -265,6 +265,30 @@ def test_a_cache_does_not_say_how_long_its_prefix_is():
     assert torch.equal(model.generate(first.sequences, prefix_length=torch.tensor([6]), **more), whole)
 
 
+def test_generate_refuses_the_prefixes_that_the_model_refuses():
+    ids = prompts(build(vocab_size=40), [6, 6])["input_ids"]
+    for fields, length, message in (
+        ({}, [2, 2], "`prefix_length` changes nothing with `prefix_visibility`='causal'"),
+        (PREFIX, [2], r"`prefix_length` has the shape \(1,\); give it one number for each of the 2 texts"),
+        (PREFIX, [6, 7], "is more than there is to see in the texts"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            build(vocab_size=40, **fields).generate(ids, prefix_length=torch.tensor(length), max_new_tokens=1)
+
+
+@pytest.mark.parametrize("fields", [{}, PREFIX], ids=["causal", "prefix"])
+@pytest.mark.parametrize("of_assistant", [{}, PREFIX], ids=["causal", "prefix"])
+def test_an_assistant_whose_drafts_are_wrong_changes_nothing(fields, of_assistant):
+    """It then loses the end of its own prefix, and reads it again."""
+    model, assistant = build(vocab_size=40, seed=3, **fields), build(vocab_size=40, seed=4, **of_assistant)
+    ids = prompts(model, [6])["input_ids"]
+    expected = model.generate(ids, max_new_tokens=6, eos_token_id=None)
+    draft = assistant.generate(ids, max_new_tokens=1)
+    assert draft[0, 6] != expected[0, 6]
+    helped = model.generate(ids, max_new_tokens=6, eos_token_id=None, assistant_model=assistant)
+    assert torch.equal(helped, expected)
+
+
 @pytest.mark.parametrize("num_beams", [1, 3])
 def test_what_sees_rows_gets_a_row_for_each_beam(num_beams):
     """A hook on a layer may not mistake beams for positions."""

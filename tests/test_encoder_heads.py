@@ -40,6 +40,13 @@ def test_what_is_in_padding_changes_nothing_and_a_row_of_padding_stays_finite(po
     assert module(hidden, torch.zeros_like(IS_TOKEN)).isfinite().all()
 
 
+def test_a_mean_of_many_states_in_half_precision_does_not_overflow():
+    """The sum of 4,001 numbers of about 20 is more than float16 holds."""
+    hidden = torch.randn(1, 4001, D, generator=torch.Generator().manual_seed(0)).add(20).half()
+    pooled = POOLINGS["mean"](config())(hidden, torch.ones(1, 4001, dtype=torch.bool))
+    assert torch.equal(pooled, hidden.double().mean(1).half())
+
+
 def test_each_token_gets_the_vector_of_its_type():
     module, embeddings = token_types(config(type_vocab_size=3)).double(), states()
     types = torch.tensor([[0, 0, 1, 2, 2], [2, 1, 0, 1, 0], [1, 1, 1, 1, 1]])

@@ -25,9 +25,16 @@ from transformers import (
 from variants import VARIANTS
 
 from hf_vanilla_transformer import (
+    VanillaTransformerConfig,
     VanillaTransformerDecoderConfig,
     VanillaTransformerDecoderModel,
+    VanillaTransformerEncoderConfig,
+    VanillaTransformerEncoderModel,
     VanillaTransformerForCausalLM,
+    VanillaTransformerForConditionalGeneration,
+    VanillaTransformerForSequenceClassification,
+    VanillaTransformerModel,
+    encoder,
 )
 from hf_vanilla_transformer import modeling_compatibility as compatibility
 from hf_vanilla_transformer.data import train_tokenizer
@@ -189,6 +196,35 @@ def test_texts_that_are_packed_do_not_see_each_other(fields):
     torch.testing.assert_close(packed, alone, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("place", ["with padding", "where padding is not looked for"])
+@torch.no_grad()
+def test_positions_alone_say_which_texts_are_packed(place, monkeypatch):
+    """Of padding, a mask would be derived, and on an accelerator of any row; and with a mask texts are not packed."""
+    model, ids = tiny_model(), batch()["input_ids"][:1]
+    alone = torch.cat([model(ids[:, :4]).logits, model(ids[:, 4:]).logits], dim=1)
+    positions = torch.tensor([[0, 1, 2, 3, 0, 1]])
+    if place == "with padding":
+        ids = torch.cat([ids, torch.full((1, 2), PAD)], dim=1)
+        positions = torch.cat([positions, torch.tensor([[0, 0]])], dim=1)
+    else:
+        monkeypatch.setattr(torch.jit, "is_tracing", lambda: True)
+        assert encoder.derive_attention_mask(ids, None, PAD).all()
+    torch.testing.assert_close(model(ids, position_ids=positions).logits[:, :6], alone, rtol=0, atol=1e-5)
+    left = torch.cat([torch.full((1, 2), PAD), batch()["input_ids"][:1, :4]], dim=1)
+    padded = model(left, position_ids=torch.tensor([[0, 0, 0, 1, 2, 3]])).logits[:, 2:]
+    torch.testing.assert_close(padded, alone[:, :4], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("implementation", ["sdpa", "flash_attention_2"])
+def test_packed_texts_are_refused_by_attention_that_cannot_keep_them_apart(implementation):
+    model = tiny_model(attention="linear") if implementation == "sdpa" else tiny_model()
+    model.config._attn_implementation = implementation  # of flash attention not even the package is needed
+    said = "`attention`='linear'" if implementation == "sdpa" else "`attn_implementation`='flash_attention_2'"
+    ids = torch.full((1, T), PAD)  # of which a mask would be derived
+    with pytest.raises(ValueError, match=f"`position_ids` pack several texts in one row, which {said} cannot"):
+        model(ids, position_ids=torch.tensor([[0, 1, 2, 3, 0, 1]]))
+
+
 def test_a_prefix_is_refused_where_it_has_no_effect_or_does_not_fit():
     ids = batch()["input_ids"][:1]
     with pytest.raises(ValueError, match="`prefix_length` changes nothing with `prefix_visibility`='causal'"):
@@ -243,7 +279,25 @@ def test_labels_in_a_prefix_that_sees_itself_are_refused():
         model(**inputs, labels=labels, prefix_length=prefix)
     for row, first in enumerate((0, 2, 4)):
         labels[row, : first + prefix[row]] = -100
-    assert model(**inputs, labels=labels, prefix_length=prefix).loss > 0
+    expected = model(**inputs, labels=labels, prefix_length=prefix).loss
+    assert expected > 0
+    # Without a mask, prefixes do not begin with padding either.
+    alone = {"input_ids": inputs["input_ids"], "prefix_length": prefix}
+    assert model(**alone, labels=labels).loss == expected
+    labels[1, 4] = inputs["input_ids"][1, 4]
+    with pytest.raises(ValueError, match="there are `labels` in a prefix"):
+        model(**alone, labels=labels)
+
+
+@pytest.mark.parametrize("mask", [torch.ones(1, T), None])
+def test_labels_after_a_prefix_that_is_cached_are_those_of_the_whole(mask):
+    model, ids, prefix = tiny_model(**PREFIX), batch()["input_ids"][:1], torch.tensor([2])
+    labels = ids.clone()
+    labels[:, :4] = -100
+    expected = model(ids, prefix_length=prefix, labels=labels).loss
+    cache = model(ids[:, :3], prefix_length=prefix, use_cache=True).cache
+    after = model(ids[:, 3:], mask, cache=cache, prefix_length=prefix, labels=ids[:, 3:]).loss
+    torch.testing.assert_close(after, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("fields", [{}, {"position_encoding": "t5_relative"}, PREFIX])
@@ -327,6 +381,25 @@ def test_vocabulary_and_positions_can_be_resized(tmp_path):
         torch.testing.assert_close(model(**batch()).logits[..., :V], before)
         model.save_pretrained(tmp_path / str(tie))
         assert HEAD.from_pretrained(tmp_path / str(tie)).model.embed_positions.num_embeddings == 12
+
+
+KINDS = {
+    VanillaTransformerDecoderConfig: [BASE, HEAD],
+    VanillaTransformerEncoderConfig: [VanillaTransformerEncoderModel, VanillaTransformerForSequenceClassification],
+    VanillaTransformerConfig: [VanillaTransformerModel, VanillaTransformerForConditionalGeneration],
+}
+
+
+@pytest.mark.parametrize("other", KINDS)
+def test_no_model_is_built_from_the_config_of_another_kind(other):
+    config = other(vocab_size=9, d_model=8, num_heads=2, d_ff=8)
+    for kind, classes in KINDS.items():
+        for cls in classes:
+            if kind is not other:
+                with pytest.raises(
+                    ValueError, match=f"is built from a {kind.__name__}, and not from a {other.__name__}"
+                ):
+                    cls(config)
 
 
 def test_signatures_and_flags_that_transformers_reads():

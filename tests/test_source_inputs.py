@@ -232,6 +232,22 @@ def test_greedy_search_is_the_loop_over_whole_prefixes(kind):
 
 @KINDS
 @torch.no_grad()
+def test_embeddings_stand_in_for_the_source_in_generate(kind):
+    model, inputs = build(kind), source(kind)
+    encoder = model.get_encoder()
+    if kind is FRAMES:
+        stacked, mask = stacked_frames(model.config, inputs["input_features"], inputs["attention_mask"])
+        given = {"inputs_embeds": encoder.embed_frames(stacked), "attention_mask": mask}
+    else:
+        given = {"inputs_embeds": encoder.embed_patches(cut_patches(model.config, inputs["pixel_values"]))}
+    for options in ({}, {"num_beams": 1}, {"max_extra_tokens": 2, "eos_token_id": None}):
+        assert torch.equal(model.generate(**given, **options), model.generate(**inputs, **options))
+    with pytest.raises(ValueError, match=f"either `{model.main_input_name}` or `inputs_embeds`, and not both"):
+        model.generate(**{**inputs, **given})
+
+
+@KINDS
+@torch.no_grad()
 def test_the_limit_counts_positions_of_the_encoder(kind):
     model, inputs = build(kind), source(kind)
     found = model.generate(**inputs, num_beams=1, max_extra_tokens=2, eos_token_id=None, pad_token_id=PAD)

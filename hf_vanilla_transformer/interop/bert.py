@@ -1,12 +1,10 @@
 """In: BERT folders, as transformers' BertModel and the models with its heads save them."""
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoTokenizer, BertConfig, PreTrainedTokenizerBase
+from transformers import BertConfig, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from ..modeling_encoder_only import (
@@ -16,7 +14,8 @@ from ..modeling_encoder_only import (
     VanillaTransformerForSequenceClassification,
     VanillaTransformerForTokenClassification,
 )
-from .checkpoints import PROJECTION, PROJECTION_BIAS, build, errors_name, find, read_folder, read_json, reason_of
+from .checkpoints import PROJECTION, PROJECTION_BIAS, build, errors_name, find, read_folder
+from .model_folder import load_tokenizer, read_config, refuse_other_values
 
 logger = logging.get_logger(__name__)
 
@@ -71,6 +70,8 @@ _CLASSES: dict[str, type[VanillaTransformerEncoderPreTrainedModel]] = {
     "BertForSequenceClassification": VanillaTransformerForSequenceClassification,
     "BertForTokenClassification": VanillaTransformerForTokenClassification,
 }
+# What no field of ours says, and the values with which BERT is the formula of ours.
+_ONLY = {"position_embedding_type": "absolute", "is_decoder": False, "add_cross_attention": False}
 _POOLER, _NEXT_SENTENCE = r"^bert\.pooler\.", r"^cls\.seq_relationship\."
 # Parts of theirs that ours of the class has no place for.
 _DROPPED = {
@@ -113,27 +114,15 @@ def load_bert_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase | None:
     Returns:
         The tokenizer; None where the folder has neither a `tokenizer.json` nor a `vocab.txt`.
     """
-    if not any((Path(folder) / name).is_file() for name in ("tokenizer.json", "vocab.txt")):
-        return None
-    return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    return load_tokenizer(folder, "tokenizer.json", "vocab.txt")
 
 
 def _load(folder: str | Path) -> VanillaTransformerEncoderPreTrainedModel:
-    path = Path(folder) / "config.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{folder}: has no config.json; name a folder that has a BERT model in it")
-    said = read_json(path)
-    if said.get("model_type") != "bert":
-        raise ValueError(f"{path}: describes a model of type {said.get('model_type')!r}; only 'bert' can be converted")
-    their_class = (said.get("architectures") or ["BertModel"])[0]
+    config = read_config(folder, BertConfig)
+    their_class = (config.architectures or ["BertModel"])[0]
     if their_class not in _CLASSES:
-        raise ValueError(f"{path}: describes a {their_class}; only {', '.join(_CLASSES)} can be converted")
-    _refuse_what_no_field_says(path, said)
-    try:
-        config = BertConfig.from_pretrained(folder)
-    except StrictDataclassError as error:
-        raise ValueError(f"{path}: {reason_of(error)}") from error
-
+        raise ValueError(f"{folder}: describes a {their_class}; only {', '.join(_CLASSES)} can be converted")
+    refuse_other_values(folder, config, _ONLY)
     tensors = {_today(name): tensor for name, tensor in read_folder(folder).items()}
     dropped = _DROPPED.get(their_class, {})
     gone = [part for pattern, part in dropped.items() if any(re.search(pattern, name) for name in tensors)]
@@ -168,14 +157,6 @@ def _load(folder: str | Path) -> VanillaTransformerEncoderPreTrainedModel:
         "|".join([_NO_WEIGHTS, *dropped]),
         model_class,
     )
-
-
-def _refuse_what_no_field_says(path: Path, said: Mapping[str, Any]) -> None:
-    """Refuses kinds of BERT that have other formulas, by the names in their config."""
-    only = {"position_embedding_type": ("absolute",), "is_decoder": (False,), "add_cross_attention": (False,)}
-    for name, allowed in only.items():
-        if said.get(name, allowed[0]) not in allowed:
-            raise ValueError(f"{path}: {name}={said[name]!r} has no counterpart here; allowed: {allowed[0]!r}")
 
 
 def _today(name: str) -> str:

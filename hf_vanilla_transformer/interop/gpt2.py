@@ -9,8 +9,8 @@ from transformers import GPT2Config, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from ..modeling_decoder_only import VanillaTransformerForCausalLM
-from .causal_folder import load_tokenizer, read_config, refuse_other_values
 from .checkpoints import PROJECTION, build, errors_name, read_folder
+from .model_folder import load_tokenizer, read_config, refuse_other_values
 
 logger = logging.get_logger(__name__)
 

@@ -5,8 +5,8 @@ from pathlib import Path
 from transformers import LlamaConfig, PreTrainedTokenizerBase
 
 from ..modeling_decoder_only import VanillaTransformerForCausalLM
-from .causal_folder import load_tokenizer, read_config, refuse_other_values
 from .checkpoints import PROJECTION, build, errors_name, read_folder
+from .model_folder import load_tokenizer, read_config, refuse_other_values
 
 LLAMA_NAMES = {
     r"^model\.final_norm\.": "model.norm.",

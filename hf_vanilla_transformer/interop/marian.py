@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from transformers import GenerationConfig, MarianConfig, PreTrainedTokenizerFast
 from transformers.utils import logging
 
@@ -20,8 +19,8 @@ from .checkpoints import (
     find,
     read_folder,
     read_json,
-    reason_of,
 )
+from .model_folder import read_config
 from .sentencepiece import TokenIds, fast_tokenizer, read_sentencepiece
 
 logger = logging.get_logger(__name__)
@@ -81,16 +80,7 @@ def load_marian(folder: str | Path) -> VanillaTransformerForConditionalGeneratio
 
 
 def _load(folder: str | Path) -> VanillaTransformerForConditionalGeneration:
-    path = Path(folder) / "config.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{folder}: has no config.json; name a folder that has a MarianMTModel in it")
-    model_type = read_json(path).get("model_type")
-    if model_type != "marian":
-        raise ValueError(f"{path}: describes a model of type {model_type!r}; only 'marian' can be converted")
-    try:
-        config = MarianConfig.from_pretrained(folder)
-    except StrictDataclassError as error:
-        raise ValueError(f"{path}: {reason_of(error)}") from error
+    config = read_config(folder, MarianConfig)
     for encoder, decoder in (
         ("encoder_attention_heads", "decoder_attention_heads"),
         ("encoder_ffn_dim", "decoder_ffn_dim"),

@@ -119,9 +119,10 @@ def family_table(runs: RunList, sentences: Sequence[str], turns: int = 3, device
     for name, seeds in ended.items():
         metrics = [results["metrics"] for _, results in seeds]
         scores = [_mean(metrics, f"final_{score}", digits) for score, digits in (("loss", 3), ("bleu", 2))]
-        speed = statistics.mean(each.get("tokens_per_second", 0.0) for each in metrics)
+        speeds = [each["tokens_per_second"] for each in metrics if "tokens_per_second" in each]
+        speed = f"{statistics.mean(speeds):,.0f}" if speeds else "-"
         parameters, state = f"{metrics[0]['parameters']:,}", str(decoding_state(models[name][0]))
-        rows.append([name, parameters, str(len(seeds)), *scores, f"{speed:,.0f}", f"{rates[name]:.0f}", state])
+        rows.append([name, parameters, str(len(seeds)), *scores, speed, f"{rates[name]:.0f}", state])
     header = ["", "parameters", "seeds", "nats per token", "BLEU", "target tokens/s", "sentences/s", "bytes kept"]
     return "\n".join(format_table(header, *rows))
 

@@ -1,4 +1,4 @@
-"""What the imports of language models share: their config, what it may not say, and their tokenizer."""
+"""What the imports of transformers' folders share: their config, what it may not say, and their tokenizer."""
 
 from collections.abc import Mapping
 from pathlib import Path
