@@ -1,0 +1,33 @@
+"""What Prometheus reads at /metrics."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_TEXTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+
+
+class Metrics:
+    """The figures of one service. Their labels are routes, statuses and models, all of which are few.
+
+    Attributes:
+        registry: what `prometheus_client.generate_latest` takes.
+    """
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        common = {"namespace": "vanilla_transformer", "registry": self.registry}
+        self.requests = Counter("requests", "Requests that were answered.", ["route", "status"], **common)
+        self.seconds = Histogram("request_seconds", "Time of requests.", ["route"], buckets=_SECONDS, **common)
+        self.queue = Gauge("queue_texts", "Texts that wait for the model.", ["model"], **common)
+        self.streams = Gauge("streams", "Translations that are being streamed.", **common)
+        self.texts = Counter("texts", "Texts that were decoded or scored.", ["model"], **common)
+        self.tokens = Counter("source_tokens", "Tokens of these texts.", ["model"], **common)
+        self.dropped = Counter("dropped_texts", "Texts not decoded because their client left.", ["model"], **common)
+        self.refused = Counter("refused_texts", "Texts that did not fit the queue.", ["model"], **common)
+        self.batch_texts = Histogram("batch_texts", "Texts of a batch.", ["model"], buckets=_TEXTS, **common)
+        self.batch_seconds = Histogram("batch_seconds", "Time of a batch.", ["model"], buckets=_SECONDS, **common)
+
+
+__all__ = ["Metrics"]
