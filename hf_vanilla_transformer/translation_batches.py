@@ -1,13 +1,14 @@
 """§6.1 in use: tokenised sentences in, translations out; with scores and token alignments (§3.2.3) on request."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from .decoding_config import MAX_EXTRA_TOKENS, chosen_values
 from .loss import IGNORED_LABEL
@@ -43,9 +44,94 @@ class Translation:
     alignment: tuple[tuple[int, int], ...] | None = None
 
 
+@runtime_checkable
+class Engine(Protocol):
+    """What translates batches of token ids. All around that, from reading text to joining pieces, is shared."""
+
+    @property
+    def name(self) -> str:
+        """What people call it, such as "torch"."""
+        ...
+
+    @property
+    def generation_config(self) -> GenerationConfig:
+        """The defaults of the options of a search."""
+        ...
+
+    @property
+    def max_source_length(self) -> int | None:
+        """Maximum tokens of a source; None for no limit."""
+        ...
+
+    def translate_batches(
+        self,
+        batches: Iterable[Sequence[Sequence[int]]],
+        options: dict[str, Any],
+        scores: bool = False,
+        alignments: bool = False,
+    ) -> Iterable[list[list[Translation]]]:
+        """Translates batches of sources.
+
+        Args:
+            batches: the token ids of each source, `</s>` included.
+            options: for `generate()`. If neither they nor `generation_config` limit the length of a translation, it may
+                have 50 tokens more than the longest source of its batch.
+            scores: whether translations get `score` and `log_prob`.
+            alignments: whether they get `source_tokens`, `tokens` and `alignment`.
+
+        Yields:
+            For each batch the n-best list of each source, the best first, with n = `num_return_sequences`. If a search
+            finds fewer, the last are empty and impossible (score minus infinity).
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class TorchEngine:
+    """Translates by `model.generate()`, with every option that it has. Threads that share an engine take turns.
+
+    Args:
+        model: a sequence-to-sequence model, or an ensemble; in eval mode.
+        tokenizer: its tokenizer.
+
+    Raises:
+        ValueError: the model is in training mode.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    name: str = field(default="torch", init=False)
+    _turn: Any = field(default_factory=Lock, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        refuse_training_mode(self.model)
+
+    @property
+    def generation_config(self) -> GenerationConfig:
+        """The model's."""
+        return self.model.generation_config
+
+    @property
+    def max_source_length(self) -> int | None:
+        """The learned positions of the model; None for any other kind."""
+        return max_source_length(self.model)
+
+    def translate_batches(
+        self,
+        batches: Iterable[Sequence[Sequence[int]]],
+        options: dict[str, Any],
+        scores: bool = False,
+        alignments: bool = False,
+    ) -> Iterator[list[list[Translation]]]:
+        """Translates one batch after the other; see `Engine`."""
+        for batch in batches:
+            with self._turn, torch.no_grad():
+                found = _translate_batch(self.model, self.tokenizer, batch, options, scores, alignments)
+            yield found
+
+
 def translate_pieces(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    engine: Engine,
     sentences: Sequence[Sequence[Sequence[int]]],
     make_batches: Callable[[Sequence[int]], Iterable[Sequence[int]]],
     options: dict[str, Any],
@@ -58,37 +144,42 @@ def translate_pieces(
     sums. Sentences without a piece skip the model: their translation is empty and certain (score 0).
 
     Args:
-        model: a sequence-to-sequence model, or an ensemble; in eval mode.
-        tokenizer: its tokenizer.
+        engine: what translates the pieces.
         sentences: the output of `source_pieces`.
         make_batches: groups pieces, given the length of each; returns indices.
-        options: for `generate()`. If neither they nor the model's `generation_config` limit the length of a
-            translation, it may have 50 tokens more than the longest source of its batch.
+        options: for `generate()`, as `Engine.translate_batches` takes them.
         scores: whether translations get `score` and `log_prob`.
         alignments: whether they get `source_tokens`, `tokens` and `alignment`.
 
     Returns:
-        For each sentence its n-best list, the best first, with n = `num_return_sequences`. If a search finds fewer, the
-        last are empty and impossible (score minus infinity).
-
-    Raises:
-        ValueError: the model is in training mode.
+        For each sentence its n-best list, the best first, as the engine returns it.
     """
     sources = [piece for pieces in sentences for piece in pieces]
     translated: list[list[Translation]] = [[] for _ in sources]
-    refuse_training_mode(model)
-    with torch.no_grad():
-        for indices in make_batches([len(source) for source in sources]):
-            batch = [sources[index] for index in indices]
-            found = _translate_batch(model, tokenizer, batch, options, scores, alignments)
-            for index, translations in zip(indices, found, strict=True):
-                translated[index] = translations
+    groups = [list(indices) for indices in make_batches([len(source) for source in sources])]
+    batches = ([sources[index] for index in indices] for indices in groups)
+    for indices, found in zip(groups, engine.translate_batches(batches, options, scores, alignments), strict=True):
+        for index, translations in zip(indices, found, strict=True):
+            translated[index] = translations
     in_order = iter(translated)
-    configs = (options.get("generation_config"), model.generation_config)
-    counts = [options.get("num_return_sequences"), *(getattr(each, "num_return_sequences", None) for each in configs)]
-    count = next((each for each in counts if each is not None), 1)
+    count = number_wanted(options, engine.generation_config)
     nothing = Translation("", *((0.0, 0.0) if scores else (None, None)), *(((), (), ()) if alignments else ()))
     return [_joined([next(in_order) for _ in pieces]) if pieces else [nothing] * count for pieces in sentences]
+
+
+def number_wanted(options: dict[str, Any], generation_config: GenerationConfig) -> int:
+    """How many translations of each source are asked for: `num_return_sequences` of a call, its config or the model's.
+
+    Args:
+        options: of the call.
+        generation_config: the model's.
+
+    Returns:
+        The number; 1 where nobody says.
+    """
+    configs = (options.get("generation_config"), generation_config)
+    counts = [options.get("num_return_sequences"), *(getattr(each, "num_return_sequences", None) for each in configs)]
+    return next((each for each in counts if each is not None), 1)
 
 
 def _joined(parts: list[list[Translation]]) -> list[Translation]:
@@ -171,20 +262,31 @@ def _with_details(
         total = totals[row] if ranked[row] != -torch.inf else -torch.inf
         fields: list[Any] = [ranked[row], total] if scores else [None, None]
         if attention is not None:
-            fields += _aligned(
-                tokenizer, inputs["input_ids"][row, : lengths[row]], labels[row], attention[row], special
-            )
+            source = inputs["input_ids"][row, : lengths[row]]
+            fields += alignment_fields(tokenizer, source, labels[row], attention[row], special)
         detailed.append(Translation(translation.text, *fields))
     return detailed
 
 
-def _aligned(
+def alignment_fields(
     tokenizer: PreTrainedTokenizerBase,
     source: torch.Tensor,
     target: torch.Tensor,
     attention: torch.Tensor,
-    special: set[int],
+    special: Container[int],
 ) -> list[Any]:
+    """§3.2.3: `source_tokens`, `tokens` and `alignment` of a `Translation`.
+
+    Args:
+        tokenizer: of both sides.
+        source: (S,) token ids.
+        target: (T,) token ids; -100 as padding.
+        attention: (T, S or more) of each target token to the source, by `translation_scoring.alignment_attention`.
+        special: ids that are left out.
+
+    Returns:
+        The three.
+    """
     sources = [place for place, token in enumerate(source.tolist()) if token not in special]
     targets = [place for place, token in enumerate(target.tolist()) if token not in special and token != IGNORED_LABEL]
     pairs: tuple[tuple[int, int], ...] = ()

@@ -7,7 +7,7 @@ from torch.utils.data import Dataset
 from transformers import Pipeline, PreTrainedModel, PreTrainedTokenizerBase
 
 from .configuration_variants import require_tokens
-from .translation_batches import Translation, translate_pieces
+from .translation_batches import TorchEngine, Translation, translate_pieces
 from .translation_pieces import max_source_length, source_pieces
 
 _ASKED = ("return_scores", "return_tokens", "return_alignments")
@@ -127,8 +127,7 @@ class TranslationPipeline(Pipeline):
         is_batch = isinstance(model_inputs["sentence"], list)
         sentences = model_inputs["pieces"] if is_batch else [model_inputs["pieces"]]
         translations = translate_pieces(
-            self.model,
-            self.tokenizer,
+            TorchEngine(self.model, self.tokenizer),
             sentences,
             lambda lengths: _batches_in_order(len(lengths), len(sentences)),
             options,

@@ -263,7 +263,7 @@ def test_what_a_search_does_not_find_is_empty_and_impossible(tokenizer):
     config = VanillaTransformerConfig(vocab_size=4, d_model=8, num_heads=1, d_ff=8, num_encoder_layers=1)
     model = VanillaTransformerForConditionalGeneration(config).eval()
     found = translation_module.translate_pieces(
-        model, tokenizer, [[[3, 2]]], lambda lengths: [range(len(lengths))],
+        translation_module.TorchEngine(model, tokenizer), [[[3, 2]]], lambda lengths: [range(len(lengths))],
         {"num_beams": 6, "num_return_sequences": 6, "max_new_tokens": 1}, scores=True,
     )  # fmt: skip
     scores = [translation.score for translation in found[0]]

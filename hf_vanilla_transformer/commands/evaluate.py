@@ -33,7 +33,9 @@ from ..inference.one_line_parser import OneLineParser
 from .shared_options import (
     add_batch_tokens_option,
     add_device_options,
+    add_engine_options,
     add_text_options,
+    check_engine_options,
     check_text_options,
     first_repeat,
 )
@@ -181,7 +183,9 @@ def make_systems(
         OSError: a model cannot be read.
         ValueError: an option is out of its range.
     """
-    options = {name: getattr(args, name) for name in ("device", "dtype", "batch_tokens", "tag")}
+    options = {
+        name: getattr(args, name) for name in ("device", "dtype", "batch_tokens", "tag", "engine", "quantization")
+    }
     if args.num_beams is not None:
         options["num_beams"] = args.num_beams
     folders = [[name] for name in args.model] + ([args.ensemble] if args.ensemble else [])
@@ -265,6 +269,7 @@ def parse_arguments(argv: Sequence[str] | None, prog: str | None) -> argparse.Na
     parser.add_argument("--num_beams", type=int, help="beams of the search (default: the model's own)")
     add_batch_tokens_option(parser)
     add_device_options(parser)
+    add_engine_options(parser)
     parser.add_argument("--output", metavar="FILE", help="where to write all results as JSON")
     parser.add_argument("--save_translations", metavar="FILE", nargs="+", default=[], help="where to write the "
         "translations, a file for each system")  # fmt: skip
@@ -273,6 +278,7 @@ def parse_arguments(argv: Sequence[str] | None, prog: str | None) -> argparse.Na
     _check_by_length(parser, args)
     _check_files(parser, args)
     _check_systems(parser, args)
+    check_engine_options(parser, args)
     return args
 
 
@@ -345,6 +351,6 @@ def _check_systems(parser: OneLineParser, args: argparse.Namespace) -> None:
         parser.error(
             f"{models[0]} is not a file of translations, and a model needs --source or --test_set to translate"
         )
-    for option in () if models else ("tag", "num_beams", "batch_tokens", "device", "dtype"):
+    for option in () if models else ("tag", "num_beams", "batch_tokens", "device", "dtype", "engine", "quantization"):
         if getattr(args, option) != parser.get_default(option):
             parser.error(f"--{option} has no effect without a model")

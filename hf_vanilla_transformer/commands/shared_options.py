@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..inference.one_line_parser import OneLineParser
+from ..inference.translator import ENGINES
+from ..interop.ctranslate2 import QUANTIZATIONS
 
 
 def add_device_options(parser: OneLineParser, dtype: bool = True) -> None:
@@ -18,6 +20,30 @@ def add_device_options(parser: OneLineParser, dtype: bool = True) -> None:
     if dtype:
         choices = ["auto", "float32", "bfloat16", "float16"]
         parser.add_argument("--dtype", default="auto", choices=choices, help="of the weights (default: as saved)")
+
+
+def add_engine_options(parser: OneLineParser) -> None:
+    """Adds `--engine` and `--quantization`.
+
+    Args:
+        parser: of a verb that translates.
+    """
+    parser.add_argument("--engine", choices=ENGINES, default="torch", help="ctranslate2 translates several times as "
+        "fast on a CPU (extra ctranslate2), now and then with another translation of almost the same score; auto takes "
+        "it where it can do what is asked (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--quantization", choices=QUANTIZATIONS, default=QUANTIZATIONS[0], help="of --engine "
+        "ctranslate2; int8 is faster still, and changes some translations (default: %(default)s)")  # fmt: skip
+
+
+def check_engine_options(parser: OneLineParser, args: argparse.Namespace) -> None:
+    """Refuses options of `add_engine_options` that do not go together; exits with the parser's error.
+
+    Args:
+        parser: it.
+        args: the options.
+    """
+    if args.quantization != QUANTIZATIONS[0] and args.engine != "ctranslate2":
+        parser.error(f"--quantization {args.quantization} is for --engine ctranslate2, and not for {args.engine}")
 
 
 def add_batch_tokens_option(parser: OneLineParser) -> None:

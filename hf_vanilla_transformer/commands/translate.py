@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 
 from ..data.text_files import count_lines, decode_lines, read_lines
-from ..inference import BadLines, default_translator, load_translator, open_output, translated_lines, write_lines
+from ..inference import BadLines, Translator, default_translator, open_output, translated_lines, write_lines
 from ..inference.one_line_parser import OneLineParser
 from ..inference.shipped import DEFAULT_TRANSLATOR
-from .shared_options import add_device_options
+from .shared_options import add_device_options, add_engine_options, check_engine_options
 
 EXAMPLES = """
 examples:
@@ -22,6 +22,7 @@ examples:
   vanilla-transformer translate --ensemble runs/en-de-1 runs/en-de-2 -- "A dog runs."
   vanilla-transformer translate --model runs/many --tag 2de "A dog runs."
   vanilla-transformer translate --model runs/de-en --do_sample --seed 1 --file mono.de > synthetic.en
+  vanilla-transformer translate --model runs/en-de --engine ctranslate2 --quantization int8 --file test.en > test.de
 
 input: lines of UTF-8 text of any length; only a line feed ends a line. Empty lines stay empty. A line is never cut: a
 model with sinusoids decodes it whole. If it has more tokens than a model has learned positions, it is translated in
@@ -37,6 +38,9 @@ line may also bring its own: "<2de> A dog runs."
 
 --do_sample draws translations at random, as for back-translation, by itself from all that the model finds possible. The
 same --seed and the same batches (--batch_size, --batch_tokens, --read_ahead) give the same translations.
+
+--engine ctranslate2 converts the model once, into the folder .ctranslate2 beside it (which may be removed at any time),
+and says so if it cannot do what is asked: ensembles, adapters, sampling, some variants of the model, a GPU.
 
 output: for each line its translation, in one line; line breaks in it become spaces. With --nbest above 1, --scores or
 --alignments, lines have columns separated by tabs. Those that were requested are, in this order:
@@ -95,6 +99,7 @@ def parse_arguments(argv: Sequence[str] | None, prog: str | None) -> argparse.Na
     add("--top_p", type=float, help="draw among the most probable tokens that make up this much (default: 1, all)")
     add("--seed", type=int, help="of --do_sample (default: 0)")
     add_device_options(parser)
+    add_engine_options(parser)
     add(
         "--on_error",
         default="stop",
@@ -111,6 +116,7 @@ def parse_arguments(argv: Sequence[str] | None, prog: str | None) -> argparse.Na
         parser.error(f"--top_p {args.top_p:g} is not a number above 0 and up to 1")
     if args.do_sample and args.num_beams is None:
         args.num_beams = 1
+    check_engine_options(parser, args)
     for name in () if args.do_sample else ("temperature", "top_k", "top_p", "seed"):
         if getattr(args, name) is not None:
             parser.error(f"--{name} has no effect without --do_sample")
@@ -132,19 +138,20 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     options = {
         name: getattr(args, name) for name in ("nbest", "scores", "alignments", "batch_size", "batch_tokens", "tag")
     }
-    if args.num_beams is not None:
-        options["num_beams"] = args.num_beams
+    search = {} if args.num_beams is None else {"num_beams": args.num_beams}
     if args.do_sample:
         # transformers' own default draws among 50 tokens.
-        options |= {"do_sample": True, "top_k": args.top_k or 0, "temperature": args.temperature, "top_p": args.top_p}
-        options = {name: value for name, value in options.items() if value is not None}
+        search |= {"do_sample": True, "top_k": args.top_k or 0, "temperature": args.temperature, "top_p": args.top_p}
+        search = {name: value for name, value in search.items() if value is not None}
         torch.manual_seed(args.seed or 0)
     try:
         models = args.ensemble or [args.model or default_translator()]
         lines, total = read_input(args, bad_lines)
-        model, tokenizer = load_translator(models, args.device, args.dtype)
+        translator = Translator(models, args.engine, args.device, args.dtype, args.quantization, search)
+        if args.engine == "auto" and not args.quiet:
+            print(f"engine {translator.reason}", file=sys.stderr)
         with open_output(args.output) as output:
-            translations = translated_lines(model, tokenizer, lines, read_ahead=args.read_ahead, **options)
+            translations = translated_lines(translator, lines, read_ahead=args.read_ahead, **options, **search)
             status = write_lines(translations, output, total, args.quiet)
         bad_lines.report()
         return status

@@ -7,7 +7,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from ..inference import load_translator, translate
+from ..inference import Translator
 from ..tokenization_tags import known_tag_tokens
 from .pair_scores import ScoreTotals, score_pairs
 from .test_sets import EvaluationSet
@@ -37,6 +37,8 @@ def system_of_model(
     dtype: str = "auto",
     batch_tokens: int = 4096,
     tag: str | None = None,
+    engine: str = "torch",
+    quantization: str = "float32",
     **translation_options: Any,
 ) -> System:
     """Translates test sets with a model, and scores their references by it.
@@ -49,6 +51,8 @@ def system_of_model(
         dtype: of the weights; "auto" for the one in which they are saved.
         batch_tokens: tokens of a side that are translated or scored at a time, padding included.
         tag: what to put in front of each source, such as "2de" for the token `<2de>`.
+        engine: what translates, as `Translator` takes it. Likelihoods are always torch's.
+        quantization: of CTranslate2.
         **translation_options: for `translate()` and so for `generate()`, such as `num_beams`.
 
     Returns:
@@ -60,19 +64,21 @@ def system_of_model(
         ValueError: an option is out of its range; the tokenizer does not know a tag; or a test set is reversed, and the
             tokenizer cuts source and target differently.
     """
-    model, tokenizer = load_translator(folders, device, dtype)
+    translator = Translator(folders, engine, device, dtype, quantization, translation_options)
+    tokenizer = translator.tokenizer
+    logger.info(f"engine of {' + '.join(folders)}: {translator.reason}")
     name, translations = " + ".join(folders), []
     likelihoods: list[ScoreTotals | None] = []
     for data in test_sets:  # before the first is translated
         check_translatable(tokenizer, data)
     for data in test_sets:
         options = {"batch_tokens": batch_tokens, "tag": tag, **translation_options}
-        translations.append(list(translate(model, tokenizer, data.sources, **options)))
+        translations.append(list(translator.translate(data.sources, **options)))
         totals = ScoreTotals()
         try:
             for text in data.references:
                 pairs = zip(data.sources, text, strict=True)
-                for score in score_pairs(model, tokenizer, pairs, batch_tokens, tag=tag):
+                for score in score_pairs(translator.model, tokenizer, pairs, batch_tokens, tag=tag):
                     totals.add(score)
         except ValueError as error:  # the translations are still of use
             logger.warning(f"no perplexity of {name}: {error}")

@@ -1,8 +1,9 @@
 """Translating sentences, files and streams with a trained model or an ensemble."""
 
-from ..translation_batches import Translation
+from ..translation_batches import Engine, TorchEngine, Translation
 from .bad_lines import BadLines
 from .devices import choose_device
+from .engine_ctranslate2 import CTranslate2Engine
 from .ensemble import EnsembleForConditionalGeneration
 from .files import translated_lines, write_lines
 from .loading import load_config, load_model, load_tokenizer, load_translator
@@ -10,11 +11,16 @@ from .outputs import open_output
 from .pipes import run_as_filter
 from .shipped import default_translator, shipped_checkpoints
 from .translation import translate, translate_with_details
+from .translator import Translator
 
 __all__ = [
     "BadLines",
+    "CTranslate2Engine",
+    "Engine",
     "EnsembleForConditionalGeneration",
+    "TorchEngine",
     "Translation",
+    "Translator",
     "choose_device",
     "default_translator",
     "load_config",

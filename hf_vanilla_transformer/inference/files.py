@@ -6,16 +6,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TextIO
 
 from tqdm import tqdm
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..translation_batches import Translation
 from .pipes import INTERRUPTED, PIPE_CLOSED, send_to_nobody
-from .translation import translate_with_details
+from .translator import Translator
 
 
 def translated_lines(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    translator: Translator,
     lines: Iterable[str],
     nbest: int = 1,
     scores: bool = False,
@@ -30,13 +28,12 @@ def translated_lines(
     token, counted from 0 ("Pharaoh" format), the source tokens, and the target tokens, each separated by spaces.
 
     Args:
-        model: as in `translate_with_details`, and so are the next five.
-        tokenizer: its tokenizer.
+        translator: what translates them.
         lines: text.
         nbest: translations of each line.
         scores: whether to write scores.
         alignments: whether to write alignments.
-        **options: `batch_size`, `batch_tokens`, `read_ahead`, and arguments of `generate()`.
+        **options: of `translate_with_details`: `batch_size`, `batch_tokens`, `read_ahead`, and those of `generate()`.
 
     Yields:
         For each input line its `nbest` output lines, without line ends.
@@ -45,9 +42,7 @@ def translated_lines(
         TypeError: as in `translate_with_details`.
         ValueError: likewise.
     """
-    found = translate_with_details(
-        model, tokenizer, lines, nbest=nbest, scores=scores, alignments=alignments, **options
-    )
+    found = translator.translate_with_details(lines, nbest=nbest, scores=scores, alignments=alignments, **options)
     for index, translations in enumerate(found):
         prefix = [str(index)] if nbest > 1 else []
         yield [_line(prefix, translation) for translation in translations]

@@ -30,13 +30,15 @@ from .shipped import place_of_model
 
 logger = logging.get_logger(__name__)
 
-_CONFIG, _ADAPTER_CONFIG = "config.json", "adapter_config.json"
+_CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"
 # Modules of the lab that register models of their own with the Auto classes, by model_type. They are imported when
 # there is such a folder, because the lab builds on this module and not the other way round.
 _LAB_MODULES = {"recurrent_seq2seq": "..lab.recurrent", "ablated_transformer": "..lab.ablations"}
 _TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "*.model", "*.spm", "*.tiktoken")
+# What a model and its tokenizer are made of.
+MODEL_FILES = (_CONFIG, "*model*.safetensors*", "*model*.bin*", *_TOKENIZER_FILES)
 # What is loaded here. The rest of a checkpoint, such as the optimizer's state, may be damaged or gone.
-_SEALED_FILES = (_CONFIG, _ADAPTER_CONFIG, "generation_config.json", "*model*.safetensors*", *_TOKENIZER_FILES)
+_SEALED_FILES = (ADAPTER_CONFIG, "generation_config.json", *MODEL_FILES)
 
 
 def load_translator(
@@ -131,7 +133,7 @@ def load_model(folder: str | Path, dtype: str = "auto", **overrides: Any) -> Pre
     """
     folder = place_of_model(folder)
     _check_place(folder)
-    adapter = Path(folder) / _ADAPTER_CONFIG
+    adapter = Path(folder) / ADAPTER_CONFIG
     if not adapter.exists():
         load_config(folder, **overrides)
     options = {"dtype": dtype, "trust_remote_code": False, "output_loading_info": True, "ignore_mismatched_sizes": True}
@@ -205,7 +207,7 @@ def _check_place(folder: str | Path) -> None:
                 f"there is no folder {folder}, and it is not the name of a model on the Hub, such as OWNER/NAME"
             ) from error
         return
-    if not (path / _CONFIG).exists() and not (path / _ADAPTER_CONFIG).exists():
+    if not (path / _CONFIG).exists() and not (path / ADAPTER_CONFIG).exists():
         checkpoints = sorted(path.glob("checkpoint-*"), key=lambda each: each.stat().st_mtime)
         hint = f"; it has checkpoints: give one, such as {checkpoints[-1]}" if checkpoints else ""
         raise FileNotFoundError(f"the folder {folder} has no model: no {_CONFIG}{hint}")

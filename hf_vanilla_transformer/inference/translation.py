@@ -6,12 +6,12 @@ from numbers import Integral
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from ..data.batching import sorted_batches, token_batches
-from ..translation_batches import Translation, refuse_training_mode, translate_pieces
-from ..translation_pieces import max_source_length, source_pieces
+from ..translation_batches import Engine, TorchEngine, Translation, translate_pieces
+from ..translation_pieces import source_pieces
 
 logger = logging.get_logger(__name__)
 
@@ -22,7 +22,7 @@ _CHARACTERS_PER_TOKEN = 4
 
 
 def translate(
-    model: PreTrainedModel,
+    model: PreTrainedModel | Engine,
     tokenizer: PreTrainedTokenizerBase,
     sentences: Iterable[str],
     batch_size: int = 32,
@@ -40,7 +40,7 @@ def translate(
     positions are translated in pieces, and the log says how many.
 
     Args:
-        model: a sequence-to-sequence model, or an ensemble; in eval mode.
+        model: a sequence-to-sequence model, or an ensemble, in eval mode; or an engine, as a `Translator` has one.
         tokenizer: its tokenizer.
         sentences: text; may be a stream, of which `read_ahead` sentences are read at a time.
         batch_size: sentences decoded at a time.
@@ -61,14 +61,15 @@ def translate(
             than 1; a sentence is not valid Unicode; the tokenizer has no such tag; or more than one translation of each
             is requested.
     """
-    options = _search_options(model, generation_options, 1)
+    engine = _engine(model, tokenizer)
+    options = _search_options(engine.generation_config, generation_options, 1)
     batching = (batch_size, batch_tokens, read_ahead)
-    for (translation,) in _translate(model, tokenizer, sentences, tag, batching, options, False, False):
+    for (translation,) in _translate(engine, tokenizer, sentences, tag, batching, options, False, False):
         yield translation.text
 
 
 def translate_with_details(
-    model: PreTrainedModel,
+    model: PreTrainedModel | Engine,
     tokenizer: PreTrainedTokenizerBase,
     sentences: Iterable[str],
     batch_size: int = 32,
@@ -82,8 +83,8 @@ def translate_with_details(
 ) -> Iterator[list[Translation]]:
     """Translates as `translate` does, and returns more: n-best lists, scores, tokens and their alignments.
 
-    Scores and alignments take one more pass of the decoder over the translations. For an ensemble, probabilities and
-    attention are means over its members.
+    With torch, scores and alignments take one more pass of the decoder over the translations. For an ensemble,
+    probabilities and attention are means over its members.
 
     Args:
         model: as in `translate`, and so are the five that follow.
@@ -106,14 +107,15 @@ def translate_with_details(
         ValueError: as in `translate`; or `nbest` is less than 1 or more than `num_beams`.
     """
     _require_positive("nbest", nbest)
-    options = _search_options(model, generation_options, nbest)
+    engine = _engine(model, tokenizer)
+    options = _search_options(engine.generation_config, generation_options, nbest)
     batching = (batch_size, batch_tokens, read_ahead)
-    yield from _translate(model, tokenizer, sentences, tag, batching, options, scores, alignments)
+    yield from _translate(engine, tokenizer, sentences, tag, batching, options, scores, alignments)
 
 
 @torch.inference_mode()
 def _translate(
-    model: PreTrainedModel,
+    engine: Engine,
     tokenizer: PreTrainedTokenizerBase,
     sentences: Iterable[str],
     tag: str | None,
@@ -129,8 +131,7 @@ def _translate(
     def batches(lengths: Sequence[int]) -> Iterator[list[int]]:
         return sorted_batches(lengths, batch_size) if batch_tokens is None else token_batches(lengths, batch_tokens)
 
-    positions = max_source_length(model)
-    refuse_training_mode(model)
+    positions = engine.max_source_length
     unknown = 0
     unk_token_id: Any = getattr(tokenizer, "unk_token_id", None)
     for window in _windows(sentences, batch_size, batch_tokens, read_ahead):
@@ -142,20 +143,24 @@ def _translate(
                 f"{len(counts)} sentences have more tokens than the {positions} positions of the model: "
                 f"translated in {sum(counts)} pieces"
             )
-        for translations in translate_pieces(model, tokenizer, pieces, batches, options, scores, alignments):
+        for translations in translate_pieces(engine, pieces, batches, options, scores, alignments):
             yield [_in_one_line(each) for each in translations]
     if unknown:
         logger.warning(f"{unknown} tokens of the sentences are {tokenizer.unk_token}: not in the model's vocabulary")
 
 
-def _search_options(model: PreTrainedModel, options: dict[str, Any], nbest: int) -> dict[str, Any]:
+def _engine(model: PreTrainedModel | Engine, tokenizer: PreTrainedTokenizerBase) -> Engine:
+    return model if isinstance(model, Engine) else TorchEngine(model, tokenizer)
+
+
+def _search_options(defaults: GenerationConfig, options: dict[str, Any], nbest: int) -> dict[str, Any]:
     """Adds to the options of `generate()` what `nbest` translations need and neither they nor the config have."""
     if options.get("num_return_sequences", nbest) != nbest:
         raise ValueError(
             f"`num_return_sequences`={options['num_return_sequences']}, but this function yields {nbest} per "
             "sentence; for more, call translate_with_details() with `nbest`"
         )
-    options, config = dict(options), options.get("generation_config") or model.generation_config
+    options, config = dict(options), options.get("generation_config") or defaults
     _require_positive("num_beams", options.get("num_beams", config.num_beams))
     if (config.num_return_sequences or 1) != nbest:
         options["num_return_sequences"] = nbest

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ..attention import MultiHeadAttention
 from ..configuration_vanilla_transformer import VanillaTransformerConfig
@@ -57,7 +57,9 @@ def export_ctranslate2(
     `text_to_ids` makes, which end with `</s>`. By itself it cuts sources after 1,024 tokens and translations after 256
     (`max_input_length`, `max_decoding_length`), and refuses positions beyond `max_positions`. With `length_penalty` and
     `min_decoding_length=0` its beam search is that of `generate(early_stopping=True)`; by itself it forbids `</s>` as
-    the first token, which moves scores a little and now and then a translation.
+    the first token, which moves scores a little and now and then a translation. The attention that it returns is the
+    one that aligns tokens here: the mean over the heads of the second-to-last layer. `inference.Translator` knows all
+    this, and converts by itself.
 
     Args:
         model: what to export; left as it is.
@@ -81,7 +83,7 @@ def export_ctranslate2(
     if quantization not in QUANTIZATIONS:
         raise ValueError(f"`quantization`={quantization!r} is unknown; allowed: {', '.join(QUANTIZATIONS)}")
     config = model.config
-    _require_support(config)
+    require_ctranslate2_support(config)
     if config.num_learned_positions is not None:
         max_positions = min(max_positions, config.num_learned_positions)
     with output_folder(folder, overwrite, source=model.name_or_path) as written:
@@ -103,8 +105,8 @@ def _filled_spec(
     _fill_stack(spec.encoder, model.model.encoder, spec.encoder.embeddings[0], max_positions)
     _fill_stack(spec.decoder, model.model.decoder, spec.decoder.embeddings, max_positions)
     _fill(spec.decoder.projection, model.lm_head)
-    tokens = _tokens(target_tokenizer, config.vocab_size)
-    spec.register_source_vocabulary(_tokens(tokenizer, config.source_vocab_size or config.vocab_size))
+    tokens = vocabulary_tokens(target_tokenizer, config.vocab_size)
+    spec.register_source_vocabulary(vocabulary_tokens(tokenizer, config.source_vocab_size or config.vocab_size))
     spec.register_target_vocabulary(tokens)
     spec.config.layer_norm_epsilon = config.layer_norm_eps
     spec.config.decoder_start_token = tokens[_id(config, "decoder_start_token_id")]
@@ -114,7 +116,15 @@ def _filled_spec(
     return spec
 
 
-def _require_support(config: VanillaTransformerConfig) -> None:
+def require_ctranslate2_support(config: PreTrainedConfig) -> None:
+    """Refuses a model that CTranslate2 cannot compute.
+
+    Args:
+        config: of the model.
+
+    Raises:
+        ValueError: it is of another kind, or has a shape that CTranslate2 does not know; the message names the field.
+    """
     if config.model_type != VanillaTransformerConfig.model_type:  # a subclass may compute something else
         raise ValueError(
             f"the export to CTranslate2 is for {VanillaTransformerConfig.model_type} models, and this one is of the "
@@ -131,6 +141,8 @@ def _require_support(config: VanillaTransformerConfig) -> None:
             f"`num_heads`={config.num_heads}, `d_k`={config.d_k}, `d_v`={config.d_v}"
         )
 
+    for field in ("decoder_start_token_id", "eos_token_id"):
+        _id(config, field)
     fits = {
         "norm": ("layer_norm",),
         "feed_forward": ("plain",),
@@ -162,6 +174,9 @@ def _spec(config: VanillaTransformerConfig) -> Any:
         pre_norm=is_pre,
         no_final_norm=not has_norm,
         activation=common_spec.Activation[CTRANSLATE2_ACTIVATIONS[config.activation_function]],
+        # The attention that it returns is that of `translation_scoring.alignment_attention`.
+        alignment_layer=max(0, config.num_decoder_layers - 2),
+        alignment_heads=config.num_heads,
     )
     if has_norm and not is_pre:
         for stack in (spec.encoder, spec.decoder):
@@ -203,13 +218,21 @@ def _fill(spec: Any, module: nn.Module) -> None:
             spec.bias = module.bias.detach()
 
 
-def _tokens(tokenizer: PreTrainedTokenizerFast, count: int) -> list[str]:
-    """The token of each row of an embedding; rows without one get a name that no text has."""
+def vocabulary_tokens(tokenizer: PreTrainedTokenizerBase, count: int) -> list[str]:
+    """The token of each row of an embedding, as CTranslate2 reads and returns it.
+
+    Args:
+        tokenizer: of the side.
+        count: rows of the embedding.
+
+    Returns:
+        Tokens; rows without one have a name that no text has.
+    """
     by_id = {number: token for token, number in tokenizer.get_vocab().items()}
     return [by_id.get(number, f"<unused {number}>") for number in range(count)]
 
 
-def _id(config: VanillaTransformerConfig, name: str) -> int:
+def _id(config: PreTrainedConfig, name: str) -> int:
     value = getattr(config, name)
     if not isinstance(value, int):
         raise ValueError(f"CTranslate2 needs one token for `{name}`, which is {value}")

@@ -21,6 +21,7 @@ STRAY = (
     *("checkpoint-*/*", "last-checkpoint/*", ".uploading/*", ".writing/*", "optimizer*", "scheduler*", "scaler*"),
     *("rng_state*", "trainer_state*", "training_args*", "seal.json", "*.log", "*.partial", "*.tmp", "*.lock", "*.swp"),
     *("*tfevents*", ".git/*", ".cache/*", "*__pycache__*", "*.pyc", "*.DS_Store", "*.ipynb_checkpoints*"),
+    *(".ctranslate2/*", "*/.ctranslate2/*"),
 )
 
 # Pickles by name, whatever is in them.
