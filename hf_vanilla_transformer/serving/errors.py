@@ -68,7 +68,9 @@ def add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def fail(request: Request, error: Exception) -> JSONResponse:
         logger.error("a request failed", exc_info=error)
-        return Refusal(500, "internal", "this request failed by an error of the service, which its log shows").response()
+        return Refusal(
+            500, "internal", "this request failed by an error of the service, which its log shows"
+        ).response()
 
 
 def as_refusal(error: RequestValidationError) -> Refusal:

@@ -49,7 +49,9 @@ class Languages:
         if not re.fullmatch(r"(?:[\w-]+(?:,[\w-]+)*)?:(?:[\w-]+(?:,[\w-]+)*)?", declared):
             raise ValueError(f"languages={declared!r} is not of the form SOURCE:TARGET, such as en:de or en,fr:de")
         given = [tuple(filter(None, side.split(","))) for side in declared.split(":")]
-        found = [tuple(match[1] for tag in tags if (match := code.fullmatch(tag))) for code in (_SOURCE_CODE, _TARGET_CODE)]
+        found = [
+            tuple(match[1] for tag in tags if (match := code.fullmatch(tag))) for code in (_SOURCE_CODE, _TARGET_CODE)
+        ]
         return cls(given[0] or found[0], given[1] or found[1], tags, tokenizer)
 
     def have(self, source: str | None, target: str | None) -> bool:

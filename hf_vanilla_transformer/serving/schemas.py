@@ -44,7 +44,9 @@ class _Body(BaseModel):
 
 class _Asked(_Body):
     model: Name = Field(None, description="name of a model, as GET /models lists it; the first that has the languages")
-    num_beams: int | None = Field(None, ge=1, description="beams of the search; 1 is greedy. The model's own if left out")
+    num_beams: int | None = Field(
+        None, ge=1, description="beams of the search; 1 is greedy. The model's own if left out"
+    )
 
 
 class _Tagged(_Body):
@@ -120,7 +122,7 @@ class TranslateResponse(BaseModel):
 class LibreTranslateResponse(BaseModel):
     """The same in the fields of LibreTranslate: lists if `q` was a list."""
 
-    translatedText: str | list[str]  # noqa: N815
+    translatedText: str | list[str]
     alternatives: list[str] | list[list[str]] | None = None
 
 
