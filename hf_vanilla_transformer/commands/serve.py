@@ -48,7 +48,7 @@ rounding where two translations are equally good. Streams and scores are compute
 
 What is refused is answered by {{"error": a sentence, "code": a word}}: 400 and 422 for what cannot be read or is not
 expected, 401 without the token, 404, 413 over a limit, 429 with Retry-After when --max_queue texts wait already. Texts
-of a client that leaves are taken from the queue. SIGTERM and Ctrl-C end the service when all it has accepted is answered.
+of a client that leaves are taken from the queue. SIGTERM and Ctrl-C end the service when what it has accepted is done.
 
 The token is read from the file of --token_file or from the variable {TOKEN_VARIABLE}; clients of LibreTranslate may
 send it as api_key. /health and /languages need none. TLS is the business of a proxy in front, which also passes on the

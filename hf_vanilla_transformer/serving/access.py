@@ -1,13 +1,15 @@
-"""Who may ask, and what is counted of each request: the two layers around the application."""
+"""The layers around the application: what is counted, how large a body may be, and who may ask."""
 
+import asyncio
 import hmac
 import time
 from typing import Any
 
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .errors import Refusal
+from .errors import Refusal, http_refusal
 from .metrics import Metrics
 
 # Without a token: whoever watches the service, and clients of LibreTranslate, which have their key in the body.
@@ -46,6 +48,47 @@ def no_token() -> Refusal:
     return Refusal(401, "no_token", "this service needs its token, in the header Authorization: Bearer TOKEN")
 
 
+class LimitBody:
+    """Refuses bodies that are too large, or that do not come to their end.
+
+    FastAPI has such a limit, which answers by plain text, and knows no time.
+
+    Args:
+        app: what is behind it.
+        max_body: bytes of a body.
+        seconds: that a body may take.
+    """
+
+    def __init__(self, app: ASGIApp, max_body: int, seconds: float = 60.0) -> None:
+        self._app, self._max_body, self._seconds = app, max_body, seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes a request on, or answers it before it is read."""
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        announced = Headers(scope=scope).get("content-length", "")
+        if announced.isdecimal() and (len(announced) > 18 or int(announced) > self._max_body):
+            return await http_refusal(413).response()(scope, receive, send)
+        loop = asyncio.get_running_loop()
+        size, is_read, due = 0, False, loop.time() + self._seconds
+
+        async def limited() -> Message:
+            nonlocal size, is_read
+            if is_read:  # and what comes is that the client leaves
+                return await receive()
+            try:
+                message = await asyncio.wait_for(receive(), due - loop.time())
+            except TimeoutError:
+                raise HTTPException(408) from None
+            size += len(message.get("body", b""))
+            if size > self._max_body:
+                raise HTTPException(413)
+            is_read = not message.get("more_body", False)
+            return message
+
+        return await self._app(scope, limited, send)
+
+
 class CountRequests:
     """Counts requests and their time, and forbids browsers to guess what an answer is.
 
@@ -80,4 +123,4 @@ class CountRequests:
             self._metrics.seconds.labels(route).observe(time.perf_counter() - started)
 
 
-__all__ = ["CountRequests", "RequireToken", "is_token", "no_token"]
+__all__ = ["CountRequests", "LimitBody", "RequireToken", "is_token", "no_token"]

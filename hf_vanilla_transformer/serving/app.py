@@ -6,13 +6,13 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from fastapi.middleware.trustedhost import TrustedHostMiddleware
 
-from .access import CountRequests, RequireToken
+from .access import CountRequests, LimitBody, RequireToken
 from .errors import add_error_handlers
 from .limits import Limits
 from .metrics import Metrics
 from .routes import router
 from .served_model import ModelTable, ServedModel
-from .streaming import Streams
+from .text_stream import Streams
 
 _DESCRIPTION = (
     "Translates and scores by models of hf_vanilla_transformer. It speaks the language of LibreTranslate too."
@@ -61,12 +61,12 @@ def create_app(
         lifespan=lifespan,
         docs_url=None,  # these two load scripts from elsewhere; /docs is ours
         redoc_url=None,
-        max_body_size=limits.max_body,
     )
     app.state.models, app.state.limits, app.state.metrics = table, limits, metrics
     app.state.streams, app.state.token = streams, token
     app.include_router(router)
     add_error_handlers(app)
+    app.add_middleware(LimitBody, max_body=limits.max_body)
     # The last is the outermost: refusals of the others are counted too.
     if token is not None:
         app.add_middleware(RequireToken, token=token)

@@ -15,6 +15,7 @@ _SENTENCES = {
     400: "the body could not be read; send JSON in UTF-8",
     404: "there is no such page; GET /docs lists all there are",
     405: "this page has another method; GET /docs lists the methods of each",
+    408: "the body did not come to its end in time",
     413: "the body is larger than this service accepts; send fewer or shorter texts",
 }
 
@@ -62,8 +63,7 @@ def add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def refuse_http(request: Request, error: HTTPException) -> JSONResponse:
-        sentence = _SENTENCES.get(error.status_code, str(error.detail))
-        return Refusal(error.status_code, f"http_{error.status_code}", sentence).response()
+        return http_refusal(error.status_code, str(error.detail)).response()
 
     @app.exception_handler(Exception)
     async def fail(request: Request, error: Exception) -> JSONResponse:
@@ -71,6 +71,19 @@ def add_error_handlers(app: FastAPI) -> None:
         return Refusal(
             500, "internal", "this request failed by an error of the service, which its log shows"
         ).response()
+
+
+def http_refusal(status: int, detail: str = "") -> Refusal:
+    """Says what a status of HTTP means here.
+
+    Args:
+        status: it.
+        detail: the sentence, if there is none of ours.
+
+    Returns:
+        The refusal.
+    """
+    return Refusal(status, f"http_{status}", _SENTENCES.get(status, detail))
 
 
 def as_refusal(error: RequestValidationError) -> Refusal:
@@ -96,4 +109,4 @@ def as_refusal(error: RequestValidationError) -> Refusal:
     return Refusal(422, "invalid", f"`{place:.80}`: {message}")
 
 
-__all__ = ["Refusal", "add_error_handlers", "as_refusal"]
+__all__ = ["Refusal", "add_error_handlers", "as_refusal", "http_refusal"]

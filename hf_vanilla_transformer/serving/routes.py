@@ -31,7 +31,7 @@ from .schemas import (
     TranslateResponse,
 )
 from .served_model import ScoreOptions, TranslateOptions
-from .streaming import TextStream
+from .text_stream import TextStream
 
 _Result = TypeVar("_Result")
 

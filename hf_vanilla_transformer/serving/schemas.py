@@ -10,7 +10,7 @@ _USUAL_CONTROLS = "\t\n\r"
 _JSON_NAMES = {int: "a number", float: "a number", bool: "true or false", dict: "an object", type(None): "null"}
 
 
-def _check_text(text: Any) -> None:
+def _checked(text: Any) -> Any:
     if not isinstance(text, str):
         name = "a list" if isinstance(text, list) else _JSON_NAMES.get(type(text), "something else")
         raise ValueError(f"a text is a string, and this is {name}")
@@ -20,22 +20,17 @@ def _check_text(text: Any) -> None:
             raise ValueError(f"the text has half a surrogate pair (U+{ord(character):04X}), which is no character")
         if kind == "Cc" and character not in _USUAL_CONTROLS:
             raise ValueError(f"the text has a control character (U+{ord(character):04X}); leave it out")
+    return text
 
 
 def _check_texts(value: Any) -> Any:
     for text in value if isinstance(value, list) else [value]:
-        _check_text(text)
-    return value
-
-
-def _check_name(value: Any) -> Any:
-    if value is not None:
-        _check_text(value)
+        _checked(text)
     return value
 
 
 Texts = Annotated[str | list[str], BeforeValidator(_check_texts)]
-Name = Annotated[str | None, BeforeValidator(_check_name), Field(max_length=200)]
+Name = Annotated[str, BeforeValidator(_checked), Field(max_length=200)]
 
 
 class _Body(BaseModel):
@@ -43,16 +38,16 @@ class _Body(BaseModel):
 
 
 class _Asked(_Body):
-    model: Name = Field(None, description="name of a model, as GET /models lists it; the first that has the languages")
+    model: Name | None = Field(None, description="as GET /models lists it; else the first that has the languages")
     num_beams: int | None = Field(
         None, ge=1, description="beams of the search; 1 is greedy. The model's own if left out"
     )
 
 
 class _Tagged(_Body):
-    tag: Name = Field(None, description="what to put before each text, such as `2de` for the token <2de>")
-    source_lang: Name = Field(None, description="language of the texts; GET /languages lists them")
-    target_lang: Name = Field(None, description="language to translate into")
+    tag: Name | None = Field(None, description="what to put before each text, such as `2de` for the token <2de>")
+    source_lang: Name | None = Field(None, description="language of the texts; GET /languages lists them")
+    target_lang: Name | None = Field(None, description="language to translate into")
 
 
 class TranslateRequest(_Asked, _Tagged):
@@ -69,10 +64,10 @@ class LibreTranslateRequest(_Asked):
 
     q: Texts = Field(description="one text, or a list of them", examples=["A dog runs."])
     source: Name = Field("auto", description="language of the texts; `auto` if the model needs not be told")
-    target: Name = Field(None, description="language to translate into")
+    target: Name | None = Field(None, description="language to translate into")
     alternatives: int = Field(0, ge=0, description="translations of each text besides the best")
     format: Literal["text"] = Field("text", description="only plain text is translated")
-    api_key: Name = Field(None, description="the token of the service, if it has one and none is in the header")
+    api_key: Name | None = Field(None, description="the token of the service, if it has one and none is in the header")
 
 
 def _kind(body: Any) -> str:
@@ -88,8 +83,8 @@ AnyTranslateRequest = Annotated[
 class StreamRequest(_Tagged):
     """One text whose translation is wanted token by token, by greedy search."""
 
-    text: Annotated[str, BeforeValidator(_check_name)] = Field(description="one text", examples=["A dog runs."])
-    model: Name = Field(None, description="name of a model")
+    text: Annotated[str, BeforeValidator(_checked)] = Field(description="one text", examples=["A dog runs."])
+    model: Name | None = Field(None, description="name of a model")
 
 
 class ScoreRequest(_Tagged):
@@ -97,7 +92,7 @@ class ScoreRequest(_Tagged):
 
     source: Texts = Field(description="one text, or a list of them", examples=["A dog runs."])
     target: Texts = Field(description="as many translations", examples=["Ein Hund rennt."])
-    model: Name = Field(None, description="name of a model")
+    model: Name | None = Field(None, description="name of a model")
     per_token: bool = Field(False, description="whether each token comes with its log-probability")
 
 

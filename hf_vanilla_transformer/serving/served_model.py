@@ -12,11 +12,11 @@ from ..inference.translator import Translator
 from ..tokenization_ids import text_to_ids
 from ..translation_batches import Translation
 from ..translation_pieces import source_pieces
-from .batching import TokenBatcher
 from .errors import Refusal
 from .languages import Languages
 from .limits import Limits
 from .metrics import Metrics
+from .token_batcher import TokenBatcher
 
 
 @dataclass(frozen=True)
