@@ -10,6 +10,7 @@ from released import standing
 
 from hf_vanilla_transformer.data.corpora import Corpus
 from hf_vanilla_transformer.inference import load_translator
+from hf_vanilla_transformer.inference.conversions import CONVERSIONS
 from hf_vanilla_transformer.publishing import PublicPaths, index_text, read_card, read_results, render_card
 from hf_vanilla_transformer.publishing.model_card import shape_of
 from hf_vanilla_transformer.publishing.release import LARGEST_FOLDER, translate_inputs
@@ -82,7 +83,8 @@ def test_a_card_is_made_of_its_figures_and_texts(folder):
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=name_of)
 def test_a_folder_stays_small_and_is_a_model_with_nothing_else(folder):
-    sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+    files = [path for path in folder.rglob("*") if path.is_file() and CONVERSIONS not in path.parts]
+    sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
     assert sum(sizes.values()) <= LARGEST_FOLDER
     outputs = {name for each in read_results(folder)["evaluations"] for of_run in each["outputs"] for name in of_run}
     described = {"README.md", "results.json", "recipe.yaml", "curves.png", *outputs}

@@ -2,12 +2,15 @@
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 
 import torch
 
+from ..data.text_files import read_lines
 from ..inference.one_line_parser import OneLineParser
 from ..inference.pipes import run_as_filter
 from ..lab.benchmarks import WORKLOADS, compare_loss, compare_train_step
+from ..lab.checkpoint_benchmark import compare_engines
 from ..lab.decode_benchmark import Cell, compare_decoding
 from ..lab.train_benchmark import compare_training
 
@@ -16,6 +19,7 @@ examples:
   vanilla-transformer benchmark train-step --sizes tiny
   vanilla-transformer benchmark train --turns 2 --train_data source=train.en,target=train.de
   vanilla-transformer benchmark decode --sizes tiny --batch_sizes 1 32 --num_beams 1 4
+  vanilla-transformer benchmark decode --model runs/en-de --file test.en --sentences 256
 
 Close other programs first: timings are noisy.
 """
@@ -33,6 +37,8 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """
     parser = make_parser(prog)
     args = parser.parse_args(argv)
+    if args.command == "decode":
+        _check_decode(parser, args)
 
     def work() -> None:
         print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
@@ -66,10 +72,14 @@ def make_parser(prog: str | None) -> OneLineParser:
     train.add_argument("--sentences", type=_count, default=6400, help="pairs to train on (default: %(default)s)")
     decode = add("decode", "greedy and beam search, against MarianMTModel and CTranslate2")
     sizes = ["tiny", "base"]
-    decode.add_argument("--sizes", nargs="+", choices=sizes, default=sizes, help="models to decode (default: both)")
+    decode.add_argument("--sizes", nargs="+", choices=sizes, help="random models to decode (default: both)")
+    decode.add_argument("--model", metavar="FOLDER", help="or a trained checkpoint, which translates --file with every "
+        "engine that is installed")  # fmt: skip
+    decode.add_argument("--file", metavar="FILE", help="of sources, for --model")
+    decode.add_argument("--sentences", type=_count, help="lines of --file, at most (default: all)")
     decode.add_argument("--batch_sizes", nargs="+", type=_count, default=[1, 32], help="sentences decoded together")
-    decode.add_argument("--num_beams", nargs="+", type=_count, default=[1, 4], help="beams; 1 is greedy")
-    decode.add_argument("--steps", type=_count, default=20, help="tokens of each translation (default: %(default)s)")
+    decode.add_argument("--num_beams", nargs="+", type=_count, help="beams; 1 is greedy (default: 1 4; 4 of a --model)")
+    decode.add_argument("--steps", type=_count, help="tokens of each translation of --sizes (default: 20)")
     decode.add_argument("--repeats", type=_count, default=5, help="turns of each program (default: %(default)s)")
     for command in (train_step, loss):
         command.add_argument("--repeats", type=_count, default=10, help="measured steps of each program (default: 10)")
@@ -96,11 +106,26 @@ def _train(args: argparse.Namespace) -> Iterator[list[str]]:
     yield compare_training(args.train_data, turns=args.turns, sentences=args.sentences).lines()
 
 
+def _check_decode(parser: OneLineParser, args: argparse.Namespace) -> None:
+    if (args.model is None) != (args.file is None):
+        parser.error("--model and --file go together: a checkpoint, and what it translates")
+    without_effect = ["file", "sentences"] if args.model is None else ["sizes", "steps"]
+    for name in without_effect:
+        if getattr(args, name) is not None:
+            parser.error(f"--{name} has no effect {'without' if args.model is None else 'with'} --model")
+
+
 def _decode(args: argparse.Namespace) -> Iterator[list[str]]:
-    for size in args.sizes:
+    if args.model is not None:
+        sentences = list(islice(read_lines(args.file), args.sentences))
         for batch_size in args.batch_sizes:
-            for num_beams in args.num_beams:
-                yield compare_decoding(Cell(size, batch_size, num_beams, steps=args.steps), args.repeats).lines()
+            for num_beams in args.num_beams or [4]:
+                yield compare_engines(args.model, sentences, batch_size, num_beams, args.repeats).lines()
+        return
+    for size in args.sizes or ["tiny", "base"]:
+        for batch_size in args.batch_sizes:
+            for num_beams in args.num_beams or [1, 4]:
+                yield compare_decoding(Cell(size, batch_size, num_beams, steps=args.steps or 20), args.repeats).lines()
 
 
 COMPARISONS: dict[str, Callable[[argparse.Namespace], Iterator[list[str]]]] = {

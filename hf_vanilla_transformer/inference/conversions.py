@@ -10,7 +10,7 @@ from transformers.utils import logging
 
 from ..data.text_files import hash_file
 from ..interop.ctranslate2 import export_ctranslate2
-from .loading import MODEL_FILES, load_translator
+from .loading import LOADED_FILES, load_translator
 
 logger = logging.get_logger(__name__)
 
@@ -35,7 +35,7 @@ def conversion_key(folder: str | Path, quantization: str, num_positions: int) ->
     folder = Path(folder)
     digest = hashlib.sha256(f"{_FORMAT} {quantization} {num_positions}".encode())
     for path in sorted(folder.iterdir()):
-        if path.is_file() and any(fnmatch(path.name, pattern) for pattern in MODEL_FILES):
+        if path.is_file() and any(fnmatch(path.name, pattern) for pattern in LOADED_FILES):
             digest.update(f"\n{path.name} {hash_file(path)}".encode())
     return digest.hexdigest()[:16]
 

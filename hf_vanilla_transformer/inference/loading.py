@@ -36,9 +36,9 @@ _CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"
 _LAB_MODULES = {"recurrent_seq2seq": "..lab.recurrent", "ablated_transformer": "..lab.ablations"}
 _TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "*.model", "*.spm", "*.tiktoken")
 # What a model and its tokenizer are made of.
-MODEL_FILES = (_CONFIG, "*model*.safetensors*", "*model*.bin*", *_TOKENIZER_FILES)
+LOADED_FILES = (_CONFIG, "*model*.safetensors*", "*model*.bin*", *_TOKENIZER_FILES)
 # What is loaded here. The rest of a checkpoint, such as the optimizer's state, may be damaged or gone.
-_SEALED_FILES = (ADAPTER_CONFIG, "generation_config.json", *MODEL_FILES)
+_SEALED_FILES = (ADAPTER_CONFIG, "generation_config.json", *LOADED_FILES)
 
 
 def load_translator(

@@ -24,7 +24,7 @@ from .conversions import conversion_of
 from .devices import choose_device
 from .engine_ctranslate2 import CTranslate2Engine
 from .engine_options import plan_search
-from .loading import ADAPTER_CONFIG, MODEL_FILES, load_config, load_tokenizer, load_translator
+from .loading import ADAPTER_CONFIG, LOADED_FILES, load_config, load_tokenizer, load_translator
 from .shipped import place_of_model
 from .translation import translate, translate_with_details
 
@@ -224,7 +224,7 @@ class Translator:
         folder = place_of_model(self._folders[0])
         is_local = Path(folder).is_dir()
         if not is_local:
-            folder = snapshot_download(str(folder), allow_patterns=[*MODEL_FILES, "generation_config.json"])
+            folder = snapshot_download(str(folder), allow_patterns=[*LOADED_FILES, "generation_config.json"])
 
         def convert(num_positions: int) -> Path:
             return conversion_of(folder, quantization, num_positions, is_ours=is_local)

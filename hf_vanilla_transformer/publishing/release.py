@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..data.tokenization import save_tokenizer
 from ..evaluation import EvaluationSet
 from ..inference import load_translator, open_output, translate
+from ..inference.conversions import CONVERSIONS
 from ..interop.output_folder import output_folder
 from ..modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
 from ..training.environment import describe_environment
@@ -269,6 +270,7 @@ def _check_folder(folder: Path, output_dir: Path, largest: int) -> None:
             f"the folder would have {total:,} bytes, more than {largest:,}; the largest file is {heaviest} with "
             f"{files[heaviest]:,}"
         )
-    present = {path.relative_to(output_dir).as_posix() for path in output_dir.rglob("*") if path.is_file()}
+    files_there = (path.relative_to(output_dir) for path in output_dir.rglob("*") if path.is_file())
+    present = {name.as_posix() for name in files_there if CONVERSIONS not in name.parts}
     if left := sorted(present - files.keys()):
         raise FileExistsError(f"{output_dir} has {', '.join(left)}, which no release has made; remove that first")
