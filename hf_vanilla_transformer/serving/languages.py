@@ -35,20 +35,16 @@ class Languages:
 
         Args:
             tokenizer: of the model.
-            declared: "en:de", or "en,fr:de" for several; a side that is left out (":ipa") is read off the tags.
+            declared: as `declared_languages` takes it; a side that is left out (":ipa") is read off the tags.
 
         Returns:
             The languages.
 
         Raises:
-            ValueError: `declared` is not of this form.
+            ValueError: `declared` is not of its form.
         """
         tags = tuple(tokens_in_text(tokenizer))
-        if declared is None:
-            declared = ":"
-        if not re.fullmatch(r"(?:[\w-]+(?:,[\w-]+)*)?:(?:[\w-]+(?:,[\w-]+)*)?", declared):
-            raise ValueError(f"languages={declared!r} is not of the form SOURCE:TARGET, such as en:de or en,fr:de")
-        given = [tuple(filter(None, side.split(","))) for side in declared.split(":")]
+        given = ((), ()) if declared is None else declared_languages(declared)
         found = [
             tuple(match[1] for tag in tags if (match := code.fullmatch(tag))) for code in (_SOURCE_CODE, _TARGET_CODE)
         ]
@@ -95,4 +91,22 @@ class Languages:
         return " ".join(found) or None
 
 
-__all__ = ["Languages"]
+def declared_languages(declared: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Reads the languages that somebody says a model has.
+
+    Args:
+        declared: "en:de", or "en,fr:de" for several; a side may be left out.
+
+    Returns:
+        Codes of languages to translate from, and into.
+
+    Raises:
+        ValueError: it is not of this form.
+    """
+    if not re.fullmatch(r"(?:[\w-]+(?:,[\w-]+)*)?:(?:[\w-]+(?:,[\w-]+)*)?", declared):
+        raise ValueError(f"languages={declared!r} is not of the form SOURCE:TARGET, such as en:de or en,fr:de")
+    sources, targets = (tuple(filter(None, side.split(","))) for side in declared.split(":"))
+    return sources, targets
+
+
+__all__ = ["Languages", "declared_languages"]

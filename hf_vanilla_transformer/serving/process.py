@@ -12,7 +12,7 @@ from transformers.utils import logging
 
 from ..inference.translator import Translator
 from .app import create_app
-from .languages import Languages
+from .languages import Languages, declared_languages
 from .limits import Limits
 from .metrics import Metrics
 from .served_model import ServedModel
@@ -66,6 +66,8 @@ def serve(service: Service) -> None:
     """
     if unknown := sorted(set(service.languages) - set(service.folders)):
         raise ValueError(f"languages are given for {unknown[0]!r}, and the models are {', '.join(service.folders)}")
+    for declared in service.languages.values():
+        declared_languages(declared)
     listener = _bound_socket(service.host, service.port)
     with listener:
         metrics = Metrics()
