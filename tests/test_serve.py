@@ -95,20 +95,20 @@ def test_sigterm_in_the_middle_answers_all_that_was_accepted(folder):
         while not (match := re.search(r"at (http://127\.0\.0\.1:\d+)$", said.strip())):
             said = service.stderr.readline()
             assert said, "the service ended"
-        texts = [" ".join("abc"[(index + place) % 3] for place in range(1 + index % 5)) for index in range(40)]
+        texts = [" ".join("abc"[(index + place) % 3] for place in range(1 + index % 5)) for index in range(80)]
 
         async def conversation():
-            async with httpx.AsyncClient(base_url=match[1], timeout=120) as client:
+            options = {"base_url": match[1], "timeout": 120}
+            async with httpx.AsyncClient(**options) as client, httpx.AsyncClient(**options) as watcher:
 
                 async def waiting():
-                    text = (await client.get("/metrics")).text
-                    return float(re.search(r'queue_texts\{model="m"\} (\S+)', text)[1])
+                    return float(re.search(r'queue_texts\{model="m"\} (\S+)', (await watcher.get("/metrics")).text)[1])
 
-                await client.get("/health")
-                work = [asyncio.ensure_future(client.post("/translate", json={"text": text, "num_beams": 4})) for text in texts]  # fmt: skip  # noqa: E501
-                while await waiting() < 20:
+                bodies = [{"text": text, "num_beams": 4} for text in texts]
+                work = [asyncio.ensure_future(client.post("/translate", json=body)) for body in bodies]
+                while (accepted := await waiting()) < 20:
+                    assert not all(each.done() for each in work), "too fast for this test"
                     await asyncio.sleep(0.001)
-                accepted = await waiting()
                 service.send_signal(signal.SIGTERM)
                 return accepted, await asyncio.gather(*work, return_exceptions=True)
 

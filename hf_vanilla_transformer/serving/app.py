@@ -10,7 +10,7 @@ from .access import CountRequests, LimitBody, RequireToken
 from .errors import add_error_handlers
 from .limits import Limits
 from .metrics import Metrics
-from .routes import router
+from .routes import PATHS, router
 from .served_model import ModelTable, ServedModel
 from .text_stream import Streams
 
@@ -72,9 +72,7 @@ def create_app(
         app.add_middleware(RequireToken, token=token)
     if allowed_hosts is not None:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(allowed_hosts), www_redirect=False)
-    app.add_middleware(
-        CountRequests, metrics=metrics, routes={"/openapi.json", *(route.path for route in router.routes)}
-    )
+    app.add_middleware(CountRequests, metrics=metrics, routes={"/openapi.json", *PATHS})
     return app
 
 

@@ -17,17 +17,29 @@ class Metrics:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
-        common = {"namespace": "vanilla_transformer", "registry": self.registry}
-        self.requests = Counter("requests", "Requests that were answered.", ["route", "status"], **common)
-        self.seconds = Histogram("request_seconds", "Time of requests.", ["route"], buckets=_SECONDS, **common)
-        self.queue = Gauge("queue_texts", "Texts that wait for the model.", ["model"], **common)
-        self.streams = Gauge("streams", "Translations that are being streamed.", **common)
-        self.texts = Counter("texts", "Texts that were decoded or scored.", ["model"], **common)
-        self.tokens = Counter("source_tokens", "Tokens of these texts.", ["model"], **common)
-        self.dropped = Counter("dropped_texts", "Texts not decoded because their client left.", ["model"], **common)
-        self.refused = Counter("refused_texts", "Texts that did not fit the queue.", ["model"], **common)
-        self.batch_texts = Histogram("batch_texts", "Texts of a batch.", ["model"], buckets=_TEXTS, **common)
-        self.batch_seconds = Histogram("batch_seconds", "Time of a batch.", ["model"], buckets=_SECONDS, **common)
+        name, to = "vanilla_transformer", self.registry
+        self.requests = Counter(
+            "requests", "Requests that were answered.", ["route", "status"], namespace=name, registry=to
+        )
+        self.seconds = Histogram(
+            "request_seconds", "Time of requests.", ["route"], buckets=_SECONDS, namespace=name, registry=to
+        )
+        self.queue = Gauge("queue_texts", "Texts that wait for the model.", ["model"], namespace=name, registry=to)
+        self.streams = Gauge("streams", "Translations that are being streamed.", namespace=name, registry=to)
+        self.texts = Counter("texts", "Texts that were decoded or scored.", ["model"], namespace=name, registry=to)
+        self.tokens = Counter("source_tokens", "Tokens of these texts.", ["model"], namespace=name, registry=to)
+        self.dropped = Counter(
+            "dropped_texts", "Texts not decoded because their client left.", ["model"], namespace=name, registry=to
+        )
+        self.refused = Counter(
+            "refused_texts", "Texts that did not fit the queue.", ["model"], namespace=name, registry=to
+        )
+        self.batch_texts = Histogram(
+            "batch_texts", "Texts of a batch.", ["model"], buckets=_TEXTS, namespace=name, registry=to
+        )
+        self.batch_seconds = Histogram(
+            "batch_seconds", "Time of a batch.", ["model"], buckets=_SECONDS, namespace=name, registry=to
+        )
 
 
 __all__ = ["Metrics"]

@@ -47,7 +47,7 @@ class Service:
     port: int = 8000
     token: str | None = None
     allowed_hosts: Sequence[str] | None = None
-    shutdown_seconds: float | None = None
+    shutdown_seconds: int | None = None
     access_log: bool = False
     limits: Limits = field(default_factory=Limits)
     translator: Mapping[str, Any] | None = None
@@ -90,13 +90,32 @@ def serve(service: Service) -> None:
             ws="none",
         )
         place = f"[{service.host}]" if ":" in service.host else service.host
-        print(f"serving {', '.join(service.folders)} at http://{place}:{listener.getsockname()[1]}", file=sys.stderr)
+        address = f"http://{place}:{listener.getsockname()[1]}"
+        server = _AnnouncedServer(config, f"serving {', '.join(service.folders)} at {address}")
         # uvicorn repeats the signal when it has ended in order; that is no reason to die of it.
         before = signal.signal(signal.SIGTERM, lambda number, frame: None)
         try:
-            uvicorn.Server(config).run(sockets=[listener])
+            server.run(sockets=[listener])
         finally:
             signal.signal(signal.SIGTERM, before)
+
+
+class _AnnouncedServer(uvicorn.Server):
+    """A server that says so once it answers.
+
+    Args:
+        config: of the server.
+        words: what it says.
+    """
+
+    def __init__(self, config: uvicorn.Config, words: str) -> None:
+        super().__init__(config)
+        self._words = words
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begins to listen, and speaks."""
+        await super().startup(sockets)
+        print(self._words, file=sys.stderr, flush=True)
 
 
 def _load(name: str, folder: str, languages: str | None, service: Service, metrics: Metrics) -> ServedModel:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import HTMLResponse
+from fastapi.routing import APIRoute
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
@@ -220,4 +221,6 @@ def _as_libretranslate(
     return LibreTranslateResponse(translatedText=best if is_list else best[0], **more)
 
 
-__all__ = ["router"]
+PATHS = {route.path for route in router.routes if isinstance(route, APIRoute)}
+
+__all__ = ["PATHS", "router"]

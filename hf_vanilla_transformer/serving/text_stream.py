@@ -60,7 +60,7 @@ class TextStream(TextStreamer):
         try:
             engine = TorchEngine(model.translator.model, self.tokenizer)
             options = {"num_beams": 1, "do_sample": False, "num_return_sequences": 1, "streamer": self}
-            parts = []
+            parts: list[str] = []
             for piece in pieces:
                 if parts:
                     self._send(" ")

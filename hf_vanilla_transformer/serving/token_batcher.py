@@ -53,6 +53,7 @@ class TokenBatcher:
         self._arrived, self._is_closing = asyncio.Event(), False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"decode {name}")
         self._task: asyncio.Task[None] | None = None
+        self._note_queue()  # which lets /metrics show it from the start
 
     def start(self) -> None:
         """Begins to decode what arrives, in the running event loop."""
