@@ -183,6 +183,12 @@ HOSTILE = {
     "deep nesting": (DEEP.encode(), 400, "http_400", "could not be read"),
     "deep nesting in a text": (b'{"text": ' + DEEP.encode() + b"}", 400, "http_400", "could not be read"),
     "a long text": (b'{"text": "' + b"a" * 5001 + b'"}', 413, "text_too_long", "a text of 5001 characters"),
+    "few characters, many tokens": (
+        ('{"text": "' + "\U0001f600" * 1000 + '"}').encode(),
+        413,
+        "text_too_long",
+        "tokens",
+    ),
     "many texts": (json.dumps({"text": ["a"] * 65}).encode(), 413, "too_many_texts", "65 texts are more than the 64"),
     "10 MB": (b'{"text": "' + b"a" * 10_000_000 + b'"}', 413, "http_413", "larger than this service accepts"),
 }
@@ -219,6 +225,7 @@ OTHER_BODIES = [
     (FORM, b"&".join([b"q=a"] * 300), 400),
     (FORM, b"q=" + b"a" * 2_000_000, 413),
     (FORM, b"q=a&alternatives=" + b"9" * 5000, 422),
+    ({**FORM, "origin": "http://evil.example"}, b"q=a", 403),
     ({"content-type": "application/json", "content-length": "nonsense"}, b'{"text": 3}', 422),
     ({"content-type": "application/json", "content-length": "9" * 5000}, b'{"text": 3}', 413),
     ({"content-type": "application/json\xff"}, b'{"text": 3}', 422),

@@ -103,6 +103,17 @@ def test_a_batch_has_equal_options_and_no_more_tokens_than_allowed_padding_inclu
     assert batches[1:] == [("x", ["a", "b", "e"]), ("x", ["c"]), ("y", ["d"]), ("x", ["f"])]
 
 
+def test_a_batch_has_no_more_texts_than_allowed_however_short():
+    async def conversation(batcher, work):
+        await asyncio.gather(*(batcher.submit("k", [text], [1]) for text in "abcde"))
+
+    assert [payloads for _, payloads in run(conversation, max_batch_texts=2, max_wait=50)[0]] == [
+        ["a", "b"],
+        ["c", "d"],
+        ["e"],
+    ]
+
+
 def test_the_oldest_text_waits_no_longer_than_the_deadline_and_not_at_all_where_a_batch_is_full():
     seconds = {}
 

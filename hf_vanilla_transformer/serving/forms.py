@@ -24,6 +24,8 @@ class FormsToo(APIRoute):
 
         async def with_forms(request: Request) -> Response:
             if request.headers.get("content-type", "").partition(";")[0].strip().lower() == _FORM:
+                if "origin" in request.headers:  # unlike JSON, any page of the web can have a browser send a form
+                    raise Refusal(403, "form_of_a_page", "forms are taken from programs, and not from pages of the web")
                 request = _JsonOfForm(request)
             return await handle(request)
 

@@ -12,7 +12,8 @@ class Limits:
         max_texts: texts, or pairs to score, of one request.
         max_body: bytes of the body of a request.
         max_beams: beams that a request may ask for, and translations of each text.
-        max_batch_tokens: source tokens that are decoded at a time, padding included; a longer text is decoded alone.
+        max_batch_tokens: source tokens that are decoded at a time, padding included. A text may not have more.
+        max_batch_texts: texts that are decoded at a time, however short.
         max_wait: milliseconds that the oldest text of a batch waits for others.
         max_queue: texts that wait for one model.
         max_streams: translations that are streamed at a time, by all models.
@@ -27,6 +28,7 @@ class Limits:
     max_body: int = 2**20
     max_beams: int = 16
     max_batch_tokens: int = 2048
+    max_batch_texts: int = 128
     max_wait: float = 5.0
     max_queue: int = 1024
     max_streams: int = 4

@@ -100,7 +100,7 @@ class ServedModel:
             For each text its translations, the best first.
 
         Raises:
-            Refusal: the queue is full, or a text cannot be translated by this model.
+            Refusal: the queue is full, or a text is too long or cannot be translated by this model.
         """
         return await self._submit(options, texts, await self._count(texts))
 
@@ -131,22 +131,35 @@ class ServedModel:
             The token ids of its pieces, as `source_pieces` makes them.
 
         Raises:
-            Refusal: it cannot be cut into pieces that fit the model.
+            Refusal: it is too long, or cannot be cut into pieces that fit the model.
         """
 
         def tokenize() -> list[list[int]]:
             return source_pieces(self._counting_tokenizer, [text], self._max_source_length, tag)[0]
 
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._counting, tokenize)
+            pieces = await asyncio.get_running_loop().run_in_executor(self._counting, tokenize)
         except ValueError as error:
             raise Refusal(422, "untranslatable", str(error)) from error
+        self._check_tokens(sum(map(len, pieces)))
+        return pieces
 
     async def _count(self, texts: Sequence[str]) -> list[int]:
         def count() -> list[int]:
             return [len(ids) for ids in text_to_ids(self._counting_tokenizer, texts)]
 
-        return await asyncio.get_running_loop().run_in_executor(self._counting, count)
+        counts = await asyncio.get_running_loop().run_in_executor(self._counting, count)
+        self._check_tokens(max(counts))
+        return counts
+
+    def _check_tokens(self, tokens: int) -> None:
+        """Refuses what would take more memory than a batch: a character may be several tokens."""
+        if tokens > self._limits.max_batch_tokens:
+            raise Refusal(
+                413,
+                "text_too_long",
+                f"a text of {tokens} tokens is longer than the {self._limits.max_batch_tokens} that this service takes",
+            )
 
     async def _submit(self, options: Any, payloads: Sequence[Any], tokens: Sequence[int]) -> list[Any]:
         try:

@@ -28,8 +28,8 @@ class TokenBatcher:
     """A queue in front of one model.
 
     Only texts with equal options go together. A batch begins with the oldest text and takes others in the order of
-    their arrival, as long as its tokens, padding included, stay within a limit. It starts when that many tokens wait,
-    or when its oldest text has waited for `Limits.max_wait`; while a batch is being decoded, the next one collects.
+    their arrival, as long as their number, and their tokens with padding, stay within limits. It starts when that many
+    wait, or when its oldest text has waited for `Limits.max_wait`. While a batch is decoded, the next one collects.
     All work is done by one thread, so what it does needs no locks.
 
     Args:
@@ -156,7 +156,11 @@ class TokenBatcher:
                 continue
             due = next(iter(self._waiting)).arrived + self._limits.max_wait / 1000
             remaining = due - loop.time()
-            if remaining <= 0 or self._is_closing or self._waiting_tokens >= self._limits.max_batch_tokens:
+            is_full = (
+                self._waiting_tokens >= self._limits.max_batch_tokens
+                or len(self._waiting) >= self._limits.max_batch_texts
+            )
+            if remaining <= 0 or self._is_closing or is_full:
                 return True
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._arrived.wait(), remaining)
@@ -170,6 +174,8 @@ class TokenBatcher:
             if not batch or with_it * (len(batch) + 1) <= self._limits.max_batch_tokens:
                 batch.append(item)
                 longest = with_it
+                if len(batch) == self._limits.max_batch_texts:
+                    break
         self._remove(batch)
         return batch
 
