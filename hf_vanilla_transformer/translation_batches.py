@@ -10,12 +10,10 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from .decoding_config import MAX_EXTRA_TOKENS, chosen_values
+from .decoding_config import MAX_EXTRA_TOKENS, chosen_values, settled
 from .loss import IGNORED_LABEL
 from .translation_pieces import max_source_length
 from .translation_scoring import forced_pass
-
-_LENGTH_FIELDS = ("max_extra_tokens", "max_new_tokens", "max_length")
 
 
 @dataclass(frozen=True)
@@ -315,7 +313,8 @@ def _labels(model: PreTrainedModel, output: Any) -> torch.Tensor:
 
 def _length_limit(model: PreTrainedModel, source_length: int, options: dict[str, Any]) -> dict[str, Any]:
     places = [options, chosen_values(options.get("generation_config")), chosen_values(model.generation_config)]
-    if any(place.get(name) is not None for place in places for name in _LENGTH_FIELDS):
+    extra, chosen = settled("max_extra_tokens", places)
+    if extra is not None or chosen:
         return {}
     limit, positions = source_length + MAX_EXTRA_TOKENS, max_source_length(model)
     return {"max_new_tokens": limit if positions is None else min(limit, positions - 1)}

@@ -115,6 +115,7 @@ def test_texts_that_resemble_old_pickles_are_let_through(text, tmp_path):
     [
         "checkpoint-5/model.json", "optimizer.json", "trainer_state.json", "run.log", "outputs.txt.partial",
         "events.out.tfevents.7", ".git/config", "__pycache__/x.txt", "seal.json", "sub/.DS_Store", "x.tmp",
+        ".ctranslate2/model.json",
     ],
 )  # fmt: skip
 def test_remains_of_training_and_editing_are_found(name, folder):

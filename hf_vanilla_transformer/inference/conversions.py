@@ -68,7 +68,7 @@ def conversion_of(folder: str | Path, quantization: str, num_positions: int, is_
     failure = None
     for place in _places(folder, is_ours):
         try:
-            export_ctranslate2(model, tokenizer, place / key, quantization, num_positions)  # type: ignore[arg-type]
+            export_ctranslate2(model, tokenizer, place / key, quantization, num_positions)
         except OSError as error:
             if not _is_there(place / key):  # else another process was faster
                 failure = error
@@ -81,7 +81,11 @@ def conversion_of(folder: str | Path, quantization: str, num_positions: int, is_
 def _places(folder: str | Path, is_ours: bool) -> Iterator[Path]:
     if is_ours:
         yield Path(folder) / CONVERSIONS
-    yield cached_assets_path("hf_vanilla_transformer", namespace="ctranslate2")
+    try:
+        cache = cached_assets_path("hf_vanilla_transformer", namespace="ctranslate2")
+    except (OSError, ValueError):  # it cannot be written either
+        return
+    yield cache
 
 
 def _is_there(folder: Path) -> bool:

@@ -16,8 +16,9 @@ from ..translation_batches import number_wanted
 # for 99.8 % with 1.4; n-best lists need more. It costs a tenth of the time of a search that ends at `num_beams`.
 _PATIENCE_FOR_ONE, _PATIENCE_FOR_SEVERAL = 2, 4
 
-# With a length penalty of 0, CTranslate2 ends its search by another rule. This one changes no number in float32.
-_NO_PENALTY = 1e-12
+# Scores are penalised here. With a length penalty of 0, CTranslate2 goes on until the best beam has ended, too. This
+# one changes no number in float32, and ends a search at the number of hypotheses, as `early_stopping` has it.
+_ENDS_AT_ONCE = 1e-12
 
 # Options that `plan_search` reads, and those that say nothing about which tokens are found.
 _READ = {
@@ -38,7 +39,7 @@ class SearchPlan:
 
     Args:
         ranking: beams, how many hypotheses are wanted, and their score.
-        candidates: finished hypotheses of a source at which its search ends.
+        candidates: finished hypotheses of a source before which its search does not end.
         max_extra: tokens that a translation may have more than its source; None for no such limit.
         max_new: tokens that a translation may have; None for no such limit.
     """
@@ -73,7 +74,7 @@ class SearchPlan:
             "beam_size": num_beams,
             "num_hypotheses": self.candidates,
             "patience": self.candidates / num_beams,
-            "length_penalty": _NO_PENALTY,
+            "length_penalty": _ENDS_AT_ONCE if self.ranking.early_stopping else 0.0,
             "min_decoding_length": 0,
             "max_input_length": 0,
             "return_end_token": True,
@@ -115,7 +116,7 @@ def plan_search(
     early, power = said("early_stopping") is True, said("length_penalty")
     alpha, _ = settled("gnmt_length_penalty", places)
     extra, chosen = settled("max_extra_tokens", places)
-    check_own_fields(SimpleNamespace(gnmt_length_penalty=alpha, max_extra_tokens=extra))  # type: ignore[arg-type]
+    check_own_fields(SimpleNamespace(gnmt_length_penalty=alpha, max_extra_tokens=extra))
     if num_beams > 1 and alpha is None and not early:
         obstacles.append(f"`length_penalty`={power!r} without `early_stopping`=True, whose end of search it has not")
     if num_beams == 1 and wanted > 1 and not obstacles:

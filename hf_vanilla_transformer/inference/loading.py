@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import torch
@@ -35,6 +36,8 @@ _CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"
 # there is such a folder, because the lab builds on this module and not the other way round.
 _LAB_MODULES = {"recurrent_seq2seq": "..lab.recurrent", "ablated_transformer": "..lab.ablations"}
 _TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "*.model", "*.spm", "*.tiktoken")
+# transformers builds a model under settings of the whole process: two threads at once spoil both models.
+_LOADING = Lock()
 # What a model and its tokenizer are made of.
 LOADED_FILES = (_CONFIG, "*model*.safetensors*", "*model*.bin*", *_TOKENIZER_FILES)
 # What is loaded here. The rest of a checkpoint, such as the optimizer's state, may be damaged or gone.
@@ -140,7 +143,7 @@ def load_model(folder: str | Path, dtype: str = "auto", **overrides: Any) -> Pre
     try:
         if adapter.exists():
             _register_kind(json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"])
-        with _quiet_loading():
+        with _LOADING, _quiet_loading():
             model, info = AutoModelForSeq2SeqLM.from_pretrained(folder, **options, **overrides)
     except SafetensorError as error:
         where = _damaged_file(folder)

@@ -92,7 +92,8 @@ class Translator:
         self._folders = [folders] if isinstance(folders, str | Path) else list(folders)
         self._is_auto, self._device, self._dtype, self._loading = engine == "auto", device, dtype, Lock()
         self._torch_engine: TorchEngine | None = None
-        obstacles, parts = [], None
+        obstacles: list[str] = []
+        parts = None
         if engine != "torch":
             obstacles, parts = self._look_at_parts(dict(asked or {}))
         if obstacles and not self._is_auto:
