@@ -123,8 +123,8 @@ def make_parser(prog: str | None) -> OneLineParser:
         kind = float if field.type is float else int
         text = f"{_LIMITS[field.name]} (default: %(default)s)"
         limits.add_argument(f"--{field.name}", type=kind, default=field.default, metavar="N", help=text)
-    add("--shutdown_seconds", type=int, help="end that long after SIGTERM at the latest (default: when all that was "
-        "accepted is answered)")  # fmt: skip
+    add("--shutdown_seconds", type=int, metavar="N", help="give up what still waits N seconds after SIGTERM, but "
+        "finish the batch in work (default: all that was accepted is answered)")  # fmt: skip
     add("--access_log", action="store_true", help="write a line for each request, without its texts")
     return parser
 

@@ -23,7 +23,7 @@ class Limits:
         ValueError: a limit is less than 1 (`max_wait`: less than 0), or a request could never fit the queue.
     """
 
-    max_characters: int = 5000
+    max_characters: int = 2000
     max_texts: int = 64
     max_body: int = 2**20
     max_beams: int = 16

@@ -35,7 +35,8 @@ class Service:
         token: what requests need; None for none.
         allowed_hosts: names under which the service may be asked for; None for those of this machine if it listens to
             this machine only, and for any name otherwise.
-        shutdown_seconds: how long requests may take after SIGTERM; None for as long as they need.
+        shutdown_seconds: after SIGTERM, when requests that still wait are given up; None for never. The batch that is
+            being decoded is finished.
         access_log: whether each request is logged.
         limits: of requests.
         translator: arguments of `Translator`, such as `engine`.
