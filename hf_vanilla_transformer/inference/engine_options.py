@@ -12,8 +12,9 @@ from ..decoding_config import MAX_EXTRA_TOKENS, check_own_fields, chosen_values,
 from ..translation_batches import number_wanted
 
 # CTranslate2 ends a search at a number of finished hypotheses, and knows no other rule; ours ends once no open beam can
-# win. This many times `num_beams`, the best was ours for 1,014 of 1,014 sentences with `gnmt_length_penalty` 0.6, and
-# for 99.8 % with 1.4; n-best lists need more. It costs a tenth of the time of a search that ends at `num_beams`.
+# win. With this many times `num_beams`, a small English-German model translated all 1,000 sentences of Multi30k's
+# Test2016 as torch does with `gnmt_length_penalty` 0.6, and 994 with 1.4; n-best lists need more. A search that ends at
+# `num_beams` takes a tenth less time.
 _PATIENCE_FOR_ONE, _PATIENCE_FOR_SEVERAL = 2, 4
 
 # Scores are penalised here. With a length penalty of 0, CTranslate2 goes on until the best beam has ended, too. This
