@@ -4,10 +4,10 @@ import asyncio
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 
-import httpx
 import pytest
 
 pytest.importorskip("fastapi")
+import httpx
 from serving import HOST, SlowTranslator, make_app
 
 from hf_vanilla_transformer.inference import Translation

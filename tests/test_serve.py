@@ -7,17 +7,16 @@ import socket
 import subprocess
 import sys
 
-import httpx
 import pytest
+
+pytest.importorskip("fastapi")
+import httpx
+from child_processes import start
 from commanding import run
+from serving import save_tagged_translator
 from test_pair_scores import build
 
 from hf_vanilla_transformer.commands import serve as command
-
-pytest.importorskip("fastapi")
-from child_processes import start
-from serving import save_tagged_translator
-
 from hf_vanilla_transformer.serving import process
 from hf_vanilla_transformer.serving.limits import Limits
 from hf_vanilla_transformer.serving.load_test import run_load_test
@@ -69,6 +68,11 @@ def test_the_token_may_be_in_the_environment(monkeypatch):
 )
 def test_what_cannot_be_served_is_one_line(words, message):
     assert message in run(command.main, *words).error.splitlines()[-1]
+
+
+def test_without_its_packages_it_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(command, "find_spec", lambda name: None)
+    assert "pip install 'hf-vanilla-transformer[serve]'" in run(command.main, "--model", "x").error
 
 
 def test_a_port_that_is_taken_is_one_line_before_any_model_is_loaded():

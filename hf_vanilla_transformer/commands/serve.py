@@ -51,9 +51,9 @@ What is refused is answered by {{"error": a sentence, "code": a word}}: 400 and 
 expected, 401 without the token, 404, 413 over a limit, 429 with Retry-After when --max_queue texts wait already. Texts
 of a client that leaves are taken from the queue. SIGTERM and Ctrl-C end the service when what it has accepted is done.
 
-The token is read from the file of --token_file or from the variable {TOKEN_VARIABLE}; clients of LibreTranslate may
-send it as api_key. /health and /languages need none. TLS is the business of a proxy in front, which also passes on the
-name under which it was asked: see --allowed_hosts.
+The token is read from the file of --token_file or from the variable {TOKEN_VARIABLE}; clients of
+LibreTranslate may send it as api_key. /health and /languages need none. TLS is the business of a proxy in front, which
+also passes on the name under which it was asked: see --allowed_hosts.
 """
 
 
