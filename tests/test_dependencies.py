@@ -9,6 +9,8 @@ import pytest
 import hf_vanilla_transformer
 
 PACKAGE = Path(hf_vanilla_transformer.__file__).parent
+# Packages that are nothing without an extra, so that their files may begin with it; nobody imports them by the way.
+OF_AN_EXTRA = {"serving": "serve"}
 
 
 def imported_by(path):
@@ -37,7 +39,22 @@ def test_all_that_is_imported_is_declared():
     for name, requirements in project["optional-dependencies"].items():
         optional |= declared(requirements) if name not in ("test", "dev") else set()
     for file in sorted(PACKAGE.rglob("*.py")):
+        extra = OF_AN_EXTRA.get(file.relative_to(PACKAGE).parts[0])
+        at_top = needed | declared(project["optional-dependencies"][extra]) if extra else needed
         for name, is_at_top in imported_by(file):
             if name in sys.stdlib_module_names or name == "hf_vanilla_transformer":
                 continue
-            assert name in (needed if is_at_top else needed | optional), f"{file.name} imports {name}"
+            assert name in (at_top if is_at_top else needed | optional), f"{file.name} imports {name}"
+
+
+def test_a_package_of_an_extra_is_imported_by_its_name_without_it():
+    """Its `__init__` and what commands need for their help begin with nothing from elsewhere."""
+    for package in OF_AN_EXTRA:
+        for name in ("__init__", "limits"):
+            assert {each for each, _ in imported_by(PACKAGE / package / f"{name}.py")} <= sys.stdlib_module_names
+    for file in sorted(PACKAGE.rglob("*.py")):
+        if file.relative_to(PACKAGE).parts[0] in OF_AN_EXTRA:
+            continue
+        for node in ast.parse(file.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ImportFrom) and node.level and node.module:
+                assert node.module.partition(".")[0] not in OF_AN_EXTRA or node.module == "serving.limits", file.name

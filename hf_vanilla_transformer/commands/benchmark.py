@@ -9,6 +9,7 @@ import torch
 from ..data.text_files import read_lines
 from ..inference.one_line_parser import OneLineParser
 from ..inference.pipes import run_as_filter
+from ..inference.translator import ENGINES
 from ..lab.benchmarks import WORKLOADS, compare_loss, compare_train_step
 from ..lab.checkpoint_benchmark import compare_engines
 from ..lab.decode_benchmark import Cell, compare_decoding
@@ -20,6 +21,7 @@ examples:
   vanilla-transformer benchmark train --turns 2 --train_data source=train.en,target=train.de
   vanilla-transformer benchmark decode --sizes tiny --batch_sizes 1 32 --num_beams 1 4
   vanilla-transformer benchmark decode --model runs/en-de --file test.en --sentences 256
+  vanilla-transformer benchmark serve --model runs/en-de --file test.en --clients 200 --requests 50000
 
 Close other programs first: timings are noisy.
 """
@@ -81,6 +83,19 @@ def make_parser(prog: str | None) -> OneLineParser:
     decode.add_argument("--num_beams", nargs="+", type=_count, help="beams; 1 is greedy (default: 1 4; 4 of a --model)")
     decode.add_argument("--steps", type=_count, help="tokens of each translation of --sizes (default: 20)")
     decode.add_argument("--repeats", type=_count, default=5, help="turns of each program (default: %(default)s)")
+    service = add("serve", "a service asked by many clients, against one after the other; each answer is checked")
+    service.add_argument(
+        "--model", metavar="FOLDER", required=True, help="trained model, which a process of its own serves"
+    )
+    service.add_argument("--file", metavar="FILE", required=True, help="of sources")
+    service.add_argument("--sentences", type=_count, default=1000, help="lines of it, at most (default: %(default)s)")
+    service.add_argument("--clients", type=_count, default=200, help="that ask at a time (default: %(default)s)")
+    service.add_argument("--requests", type=_count, default=5000, help="of all of them (default: %(default)s)")
+    service.add_argument(
+        "--alone", type=_count, default=200, help="requests of one client first (default: %(default)s)"
+    )
+    service.add_argument("--num_beams", type=_count, help="beams of the search; 1 is greedy (default: the model's own)")
+    service.add_argument("--engine", choices=ENGINES, default="auto", help="that decodes (default: %(default)s)")
     for command in (train_step, loss):
         command.add_argument("--repeats", type=_count, default=10, help="measured steps of each program (default: 10)")
     return parser
@@ -128,9 +143,20 @@ def _decode(args: argparse.Namespace) -> Iterator[list[str]]:
                 yield compare_decoding(Cell(size, batch_size, num_beams, steps=args.steps or 20), args.repeats).lines()
 
 
+def _serve(args: argparse.Namespace) -> Iterator[list[str]]:
+    from ..serving.load_test import run_load_test
+
+    sentences = list(islice(read_lines(args.file), args.sentences))
+    done = run_load_test(args.model, sentences, args.clients, args.requests, args.alone, args.num_beams, args.engine)
+    yield done.lines()
+    if not done.is_right:
+        raise ValueError("answers were lost or wrong, or the service did not end in order")
+
+
 COMPARISONS: dict[str, Callable[[argparse.Namespace], Iterator[list[str]]]] = {
     "train-step": _train_step,
     "loss": _loss,
     "train": _train,
     "decode": _decode,
+    "serve": _serve,
 }

@@ -18,6 +18,7 @@ VERBS = {
     "finetune": ("finetune", "train a model further: new text, frozen parts, adapters, new tokens"),
     "queue": ("queue", "work through a list of runs, one after the other"),
     "translate": ("translate", "translate sentences, a file or standard input"),
+    "serve": ("serve", "serve trained models over HTTP: batching, streaming, LibreTranslate's fields"),
     "score": ("score", "say how probable a model finds given translations"),
     "evaluate": ("evaluate", "compute BLEU, chrF, TER, error rates and perplexity, and compare systems"),
     "tune": ("tune", "choose length penalty and beams on a validation set"),
