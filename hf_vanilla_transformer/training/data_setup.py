@@ -21,6 +21,7 @@ from ..data.mixing import tempered_weights
 from ..data.streaming import StreamOptions, TokenBatchStream, corpus_shares
 from ..data.tokenized import Cache, is_tokenized, load_tokenized
 from .arguments import VanillaTransformerTrainingArguments
+from .objectives import LEARNERS
 from .ranks import by_main_process
 from .tokenizer_setup import check_tags, prepare_tokenizer
 
@@ -85,7 +86,7 @@ def corpora_of(args: VanillaTransformerTrainingArguments) -> tuple[list[Corpus],
 
 def text_format_of(args: VanillaTransformerTrainingArguments) -> TextFormat:
     """How the rows of a run's corpora are taken apart."""
-    return TextFormat(args.source_lang, args.target_lang, args.objective == "span_corruption")
+    return TextFormat(args.source_lang, args.target_lang, args.objective != "translation")
 
 
 def prepare_text(
@@ -114,13 +115,16 @@ def prepare_text(
         OSError: a file cannot be read.
     """
     text_format = text_format_of(args)
-    filters = Filters(args.max_length, args.max_length_ratio, args.drop_duplicates, max_positions)
+    # What an example has besides its text takes positions too.
+    room = None if max_positions is None else max_positions - LEARNERS[args.objective].extra_tokens
+    filters = Filters(args.max_length, args.max_length_ratio, args.drop_duplicates, room)
     cache = Cache(args.data_cache_dir, not args.disable_tqdm, args.preprocessing_workers)
     noise = Noise(
         bpe_dropout=args.bpe_dropout,
-        span_corruption=args.objective == "span_corruption",
+        objective=args.objective,
         noise_density=args.noise_density,
         mean_span_length=args.mean_span_length,
+        denoising_steps=args.denoising_steps,
         seed=args.seed,
         max_positions=max_positions,
     )
@@ -159,11 +163,11 @@ def prepare_text(
         validation_set = None
         if validation:
             # A score should not depend on what training had no room for, but on what the model has.
-            only = Filters(max_positions=max_positions)
+            only = Filters(max_positions=room)
             validation_set = load_tokenized(
                 validation, tokenizer, text_format, only, "validation set", cache, validation_prints
             )
-            if noise.span_corruption and make is not None:  # the same holes at every evaluation
+            if args.objective != "translation" and make is not None:  # the same holes at every evaluation
                 validation_set = validation_set.remove_columns("source_length").map(
                     lambda row, index: make(row, 0, index), with_indices=True, load_from_cache_file=False
                 )
@@ -224,7 +228,7 @@ def _sampler(
     longest = max(sources.max(), targets.max())
     if noise.max_positions is not None and longest > noise.max_positions:
         raise ValueError(
-            f"with noise_density={noise.noise_density} and mean_span_length={noise.mean_span_length}, span_corruption "
+            f"with noise_density={noise.noise_density} and mean_span_length={noise.mean_span_length}, {noise.objective} "
             f"makes {longest} tokens of a text, more than the model's {noise.max_positions} learned positions; lower "
             "noise_density or max_length"
         )
