@@ -44,7 +44,8 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
             "`dataset=NAME[,config=NAME][,split=NAME]` of the Hub; `weight=2` counts each of its sentences twice, "
             "`tag=2de` puts the token <2de> in front of each source, `reversed=true` swaps source and target. "
             "`size=N` says how many sentences a dataset has, if several corpora are streamed and it does not say. In a "
-            "recipe, each may be a mapping of these keys. Plain text files by themselves are for other objectives than translation."
+            "recipe, each may be a mapping of these keys. Plain text files by themselves are for all "
+            "objectives but translation."
         },
     )
     validation_data: list[str] = field(
@@ -62,27 +63,28 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
     objective: Objective = field(
         default="translation",
         metadata={
-            "help": "translation of pairs; or, of plain text, span_corruption (T5), denoising (BART), masked_lm (BERT, an "
-            "encoder alone), causal_lm (GPT, a decoder alone), or prefix_lm (likewise, after prefixes that see all of "
-            "themselves)."
+            "help": "translation of pairs; or, of plain text, span_corruption (T5), denoising (BART), masked_lm (BERT, "
+            "an encoder alone), causal_lm (GPT, a decoder alone), or prefix_lm (likewise, after prefixes)."
         },
     )
     noise_density: float = field(
         default=0.15,
         metadata={
-            "help": "Share of the tokens that span_corruption takes out (0.15 in T5), masked_lm predicts (0.15 in BERT), "
-            "or a step of denoising masks, deletes or puts into holes (0.3 in BART)."
+            "help": "Share of the tokens that span_corruption takes out (0.15 in T5), masked_lm predicts (0.15 in "
+            "BERT), or a step of denoising masks, deletes or puts into holes (0.3 in BART)."
         },
     )
     mean_span_length: float = field(
         default=3.0,
-        metadata={"help": "Tokens of a span of span_corruption, or of a hole of text_infilling, on average (3 in both)."},
+        metadata={
+            "help": "Tokens of a span of span_corruption, or of a hole of text_infilling, on average (3 in both)."
+        },
     )
     denoising_steps: list[str] = field(
         default_factory=lambda: ["text_infilling"],
         metadata={
-            "help": "What denoising does to a text, in this order: some of token_masking, token_deletion, text_infilling, "
-            "sentence_permutation, document_rotation. BART's best are text_infilling and sentence_permutation."
+            "help": "What denoising does to a text, in this order: some of token_masking, token_deletion, "
+            "text_infilling, sentence_permutation, document_rotation."
         },
     )
     max_length: int = field(

@@ -37,14 +37,18 @@ class Learner:
         return self.auto_class is AutoModelForSeq2SeqLM
 
 
-_DECODER = {"auto_class": AutoModelForCausalLM, "model_class": VanillaTransformerForCausalLM, "extra_tokens": 1}
+_DECODER: dict[str, Any] = {
+    "auto_class": AutoModelForCausalLM,
+    "model_class": VanillaTransformerForCausalLM,
+    "extra_tokens": 1,
+}
 
 LEARNERS: dict[str, Learner] = {
     "translation": Learner(),
     "span_corruption": Learner(),
     "denoising": Learner(),
     "masked_lm": Learner(AutoModelForMaskedLM, VanillaTransformerForMaskedLM, "masked token", "masked tokens"),
-    "causal_lm": Learner(**_DECODER, counted="tokens"),
+    "causal_lm": Learner(**_DECODER, counted="tokens", config=(("prefix_visibility", "causal"),)),
     "prefix_lm": Learner(
         **_DECODER,
         unit="token after the prefix",

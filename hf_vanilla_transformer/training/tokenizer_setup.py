@@ -155,7 +155,13 @@ def _trained_tokenizer(
     folder = Path(args.output_dir) / "tokenizer"
     shares = corpus_shares(corpora, sizes, args.corpus_temperature) if args.streaming else None
     has_mask = args.objective in WITH_MASK
-    settings = [args.vocab_size, args.num_sentinels, args.source_units, args.target_units, *(["mask"] if has_mask else [])]
+    settings = [
+        args.vocab_size,
+        args.num_sentinels,
+        args.source_units,
+        args.target_units,
+        *(["mask"] if has_mask else []),
+    ]
     key = json.dumps([_VERSION, *settings, vars(text_format), [*fingerprints], shares])
     stamp = folder / "made_from.txt"
     if stamp.exists() and stamp.read_text(encoding="utf-8") == key:

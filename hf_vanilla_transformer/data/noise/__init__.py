@@ -6,8 +6,8 @@
     next_tokens         GPT and prefix language models: a decoder says how a text goes on
     amounts             how much of a text is noise, which all of them share
 
-Each is a class: called with the ids of a text and a random generator, it makes an example; `lengths` says beforehand how
-long that will be, from the length of the text alone, so that batches are planned once for every epoch.
+Each is a class: called with the ids of a text and a random generator, it makes an example. `lengths` says beforehand
+how long that will be, from the length of the text alone, so that batches are planned once for every epoch.
 """
 
 from collections.abc import Sequence

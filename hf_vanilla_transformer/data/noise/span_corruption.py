@@ -118,9 +118,7 @@ class SpanCorruption:
 
     def lengths(self, num_tokens: Counts) -> tuple[np.ndarray, np.ndarray]:
         """How long input and target of texts are, `</s>` included; `num_tokens` are their lengths without it."""
-        return span_corruption_lengths(
-            num_tokens, len(self.sentinel_ids), self.noise_density, self.mean_span_length
-        )
+        return span_corruption_lengths(num_tokens, len(self.sentinel_ids), self.noise_density, self.mean_span_length)
 
     def __call__(self, tokens: Any, random: np.random.Generator) -> dict[str, Any]:
         """Takes spans out of a text.
