@@ -155,6 +155,18 @@ def test_after_span_corruption_the_summary_says_how_to_learn_to_translate():
     assert command[command.index("--output_dir") + 1] == "my runs/x-finetuned"
 
 
+@pytest.mark.parametrize(
+    ("objective", "option"), [("masked_lm", "--init_encoder_from"), ("prefix_lm", "--init_decoder_from")]
+)
+def test_after_one_stack_has_learned_the_summary_says_how_a_translator_begins_with_it(objective, option):
+    lines = summary_lines(METRICS, "runs/x", objective)
+    command = shlex.split(lines[2].removeprefix("Go on: "))
+    assert command[1:4] == ["pretrain", option, "runs/x"]
+    wanted = {"masked_lm": ("masked tokens", "masked token"), "prefix_lm": ("tokens after prefixes", "token after the")}
+    assert f" {wanted[objective][0]} per second" in lines[0]
+    assert f"nats per {wanted[objective][1]}" in lines[1]
+
+
 def test_a_model_that_learned_tags_is_tried_with_one():
     command = shlex.split(summary_lines(METRICS, "runs/tiny", tag="2de bt")[2].removeprefix("Try it: "))
     assert command[command.index("--tag") + 1] == "2de bt"

@@ -100,10 +100,10 @@ def read_run_list(path: str | Path) -> RunList:
 
     A mapping of `runs`, a list of entries; `defaults`, options of all of them; `results`, the file for their results,
     which is LIST.results.jsonl beside LIST.yaml by default; and `folder`, where runs without an `output_dir` have their
-    folders, by default `runs`. An entry has a `name`; a `recipe`, by name or file; `seeds`, which makes a run of each and
-    puts it in the place of `{seed}` in options that are text, such as the folder of an earlier run; a `claim`, what a
-    source says of it (`read_claim`); and options of a run. Options of an entry override the defaults, and these override the recipe. Paths are relative to where the queue is
-    started, as those of a recipe are.
+    folders, by default `runs`. An entry has a `name`; a `recipe`, by name or file; `seeds`, which makes a run of each,
+    and puts it in the place of `{seed}` in options that are text, such as the folder of an earlier run; a `claim`, what
+    a source says of it (`read_claim`); and options of a run. Options of an entry override the defaults, and these
+    override the recipe. Paths are relative to where the queue is started, as those of a recipe are.
 
     Args:
         path: the file.

@@ -1,5 +1,6 @@
 """What a new translation model begins with besides chance: the encoder of one trained model, the decoder of another."""
 
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -20,7 +21,11 @@ _FREE = {
     *("is_encoder_decoder", "num_encoder_layers", "num_decoder_layers", "final_logits_bias", "vocab_size"),
     *("bos_token_id", "pad_token_id", "eos_token_id", "decoder_start_token_id"),
 }
-_SHAPE = [name for name in VanillaTransformerConfig.__annotations__ if name not in _FREE]
+_SHAPE = [
+    each.name
+    for each in fields(VanillaTransformerConfig)
+    if each.name in VanillaTransformerConfig.__annotations__ and each.name not in _FREE
+]
 _ENCODER, _DECODER, _HEAD = "model.encoder.", "model.decoder.", "lm_head."
 
 
