@@ -84,7 +84,9 @@ def test_padding_of_a_masked_language_model_is_of_its_input(plain, tmp_path):
 @pytest.mark.parametrize("streaming", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_run_that_is_resumed_ends_as_if_it_had_not_been_stopped(objective, streaming, plain, tmp_path):
     """Takes two seconds each."""
-    steps = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "streaming": streaming}
+    steps = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2}
+    if streaming:
+        steps |= {"streaming": True, "shuffle_buffer": 64}
     pretrain(of(objective, plain, tmp_path / "whole", **steps))
     shutil.copytree(tmp_path / "whole" / "checkpoint-2", tmp_path / "stopped" / "checkpoint-2")
     pretrain(of(objective, plain, tmp_path / "stopped", resume_from_checkpoint="last", **steps))
@@ -134,6 +136,10 @@ def test_what_is_learned_is_learned_and_serves_others(tmp_path):
         (
             {"objective": "denoising", "denoising_steps": ["document_rotation"], "noise_density": 0.3},
             "noise_density=0.3 has no effect with denoising_steps=document_rotation",
+        ),
+        (
+            {"objective": "masked_lm", "max_length_ratio": 2.0},
+            "max_length_ratio=2.0 is of pairs, and masked_lm has none",
         ),
         ({"objective": "causal_lm", "init_encoder_from": "x"}, "init_encoder_from begins a translation model"),
         ({"init_decoder_from": "x", "model_name_or_path": "y"}, "init_decoder_from begins a new model, and model_name"),

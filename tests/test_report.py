@@ -43,7 +43,7 @@ def test_results_are_json_with_everything_in_them(tmp_path):
 
 
 def test_results_say_what_they_were_computed_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "plot_curves", lambda history, path: None)
+    monkeypatch.setattr(report, "plot_curves", lambda *given: None)
     write_results(tmp_path, {}, METRICS, [], {"device": "A CPU", "threads": 2})
     results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     assert results["environment"] == {"device": "A CPU", "threads": 2}

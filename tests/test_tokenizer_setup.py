@@ -84,7 +84,7 @@ def test_bars_are_shown_where_somebody_can_see_them(prepare, corpus, monkeypatch
         {"target_lang": "fr"},
         {"source_lang": "de", "target_lang": "en"},
         {"objective": "span_corruption"},
-        {"objective": "masked_lm"},
+        {"objective": "denoising"},
         {"streaming": True, "max_steps": 3},
     ],
 )
@@ -98,6 +98,7 @@ def test_whatever_shapes_a_tokenizer_trains_it_anew(prepare, corpus, trained, ch
             texts=trained[1],
             vocab_size=changes.get("vocab_size", 280),
             num_sentinels=changes.get("num_sentinels", 0),
+            mask_token=changes.get("objective") == "denoising",
         ).get_vocab()
     )
     prepare([corpus], **changes)

@@ -77,6 +77,8 @@ def check_objective(args: Any, defaults: dict[str, Any]) -> None:
     if name != "translation":
         if args.bpe_dropout:
             raise ValueError(f"bpe_dropout is for translation; {name} learns from plain text, cut in one way")
+        if args.max_length_ratio is not None:
+            raise ValueError(f"max_length_ratio={args.max_length_ratio} is of pairs, and {name} has none; leave it out")
         for option in ("init_encoder_from", "init_decoder_from"):
             if getattr(args, option) is not None:
                 raise ValueError(f"{option} begins a translation model; leave it out with objective={name}")
