@@ -83,7 +83,7 @@ def test_padding_of_a_masked_language_model_is_of_its_input(plain, tmp_path):
 @pytest.mark.parametrize("objective", [NEW[0], *(pytest.param(each, marks=pytest.mark.slow) for each in NEW[1:])])
 @pytest.mark.parametrize("streaming", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_run_that_is_resumed_ends_as_if_it_had_not_been_stopped(objective, streaming, plain, tmp_path):
-    """Takes two seconds each."""
+    """Takes two seconds each, of streams ten."""
     steps = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2}
     if streaming:
         steps |= {"streaming": True, "shuffle_buffer": 64}
