@@ -13,6 +13,7 @@ from transformers import AddedToken, PreTrainedTokenizer, PreTrainedTokenizerBas
 
 # A token's index is its id in the vocabularies that `train_tokenizer` learns.
 BOS, PAD, EOS, UNK = SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>")
+MASK = "<mask>"
 SENTINEL = "<sentinel_{}>"
 
 _SENTINEL_START = SENTINEL.partition("{}")[0]
@@ -128,4 +129,15 @@ def _is_control(token: str, names: set[str]) -> bool:
     return token in names or _SENTINEL_PATTERN.fullmatch(token) is not None
 
 
-__all__ = ["BOS", "EOS", "PAD", "SENTINEL", "SPECIAL_TOKENS", "UNK", "text_backend", "text_to_ids", "tokens_in_text"]
+__all__ = [
+    "BOS",
+    "EOS",
+    "MASK",
+    "PAD",
+    "SENTINEL",
+    "SPECIAL_TOKENS",
+    "UNK",
+    "text_backend",
+    "text_to_ids",
+    "tokens_in_text",
+]

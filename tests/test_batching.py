@@ -425,3 +425,11 @@ def test_multi30k_with_bpe_dropout_has_little_padding(multi30k):
             places += stacked["input_ids"].numel() + stacked["labels"].numel()
             assert max(stacked["input_ids"].numel(), stacked["labels"].numel()) <= 4096 * 1.1
         assert 1 - useful / places < 0.15  # 0.04 with all 29,000 pairs; planned without dropout, 0.3
+
+
+def test_the_lengths_of_prefixes_go_with_the_batch():
+    rows = [{"input_ids": [5, 6], "labels": [-100, 6], "prefix_length": 1, "index": 4}] * 2
+    rows[1] = {"input_ids": [7, 8, 9], "labels": [-100, -100, 9], "prefix_length": 2, "index": 5}
+    batch = collate(rows, pad_token_id=1)
+    assert batch["prefix_length"].tolist() == [1, 2]
+    assert batch["labels"].tolist() == [[-100, 6, -100], [-100, -100, 9]]

@@ -153,6 +153,8 @@ def test_a_dry_run_that_is_stopped_says_so_and_leaves_nothing(tmp_path, monkeypa
     "changes",
     [
         {"objective": "span_corruption", "num_sentinels": 40, "vocab_size": 320},
+        {"objective": "masked_lm", "config_overrides": ["d_model=16"], "generation_num_beams": 4},
+        {"objective": "prefix_lm", "config_overrides": ["d_model=16"], "generation_num_beams": 4},
         {"validation_data": [], "eval_strategy": "no", "save_strategy": "no"},
         {"final_weights": "best", "save_strategy": "best", "r_drop": 1.0, "gradient_accumulation_steps": 2},
         {"final_weights": "average", "streaming": True, "max_steps": 9, "shuffle_buffer": 99},

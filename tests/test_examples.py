@@ -42,7 +42,7 @@ def load(read):
     """The rows that a kind of noise is for."""
 
     def make(noise):
-        return read(TEXTS if noise.span_corruption else [f"{text}\t{text.upper()} {text}" for text in TEXTS])
+        return read(TEXTS if noise.objective != "translation" else [f"{text}\t{text.upper()} {text}" for text in TEXTS])
 
     return make
 
@@ -56,7 +56,7 @@ def test_translation_takes_rows_as_they_are(tokenizer, load):
     assert targets.tolist() == [len(ids) for ids in rows["labels"]]
 
 
-NOISES = [Noise(span_corruption=True, seed=42), Noise(bpe_dropout=0.3, seed=42)]
+NOISES = [Noise(objective="span_corruption", seed=42), Noise(bpe_dropout=0.3, seed=42)]
 
 
 @pytest.mark.parametrize("noise", NOISES)
@@ -77,7 +77,7 @@ def test_an_example_follows_from_seed_epoch_and_index(tokenizer, load, noise):
 
 
 def test_span_corruption_makes_what_was_planned_and_loses_nothing(tokenizer, load):
-    noise = Noise(span_corruption=True, seed=42)
+    noise = Noise(objective="span_corruption", seed=42)
     rows = load(noise)
     make = example_maker(noise, tokenizer)
     sources, targets = planned_lengths(noise, rows, tokenizer)
@@ -149,7 +149,7 @@ def test_tags_are_one_token_and_what_looks_like_a_control_token_is_text(tokenize
     tokenizer.add_special_tokens({"extra_special_tokens": ["<2de>"]})
     tag, sentinels = tokenizer.convert_tokens_to_ids("<2de>"), sentinel_ids(tokenizer)
     text = "<2de>red </s> dogs <sentinel_0> <pad> and <unk>, <s>"
-    rows = read([text if noise.span_corruption else f"{text}\t{text}"], tokenizer)
+    rows = read([text if noise.objective != "translation" else f"{text}\t{text}"], tokenizer)
     make = example_maker(noise, tokenizer)
     for epoch in range(20):
         example = make(rows[0], epoch, 0)
@@ -157,7 +157,7 @@ def test_tags_are_one_token_and_what_looks_like_a_control_token_is_text(tokenize
             assert ids[-1] == 2
             assert not {0, 1, 2, 3} & set(ids[:-1])
         source, target = example["input_ids"], example["labels"]
-        if noise.span_corruption:  # every sentinel stands for a hole
+        if noise.objective != "translation":  # every sentinel stands for a hole
             assert (source + target).count(tag) == 1
             holes = [number for number in source if number in sentinels]
             assert holes == [number for number in target if number in sentinels] == sentinels[: len(holes)]
@@ -177,7 +177,7 @@ def test_all_merges_left_out_leave_bytes(tokenizer, load):
 def test_span_corruption_needs_sentinels():
     plain = train_tokenizer(texts=["some words"], vocab_size=260)
     with pytest.raises(ValueError, match="needs a tokenizer with sentinel tokens; set num_sentinels"):
-        example_maker(Noise(span_corruption=True), plain)
+        example_maker(Noise(objective="span_corruption"), plain)
 
 
 # Rows as examples

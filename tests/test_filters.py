@@ -66,6 +66,13 @@ def test_texts_without_target_are_filtered_by_their_one_side():
     assert vars(counts) == {"read": 4, "kept": 1, **expected}
 
 
+def test_tokens_besides_those_of_a_text_take_positions_too():
+    lengths = [np.array([8, 9, 10])]
+    kept, counts = Filters(max_positions=10, extra_tokens=1).apply(lengths, np.zeros(3, dtype=bool))
+    assert kept.tolist() == [0, 1]
+    assert counts.beyond_positions == 1
+
+
 def test_counts_add_up():
     first, second = FilterCounts(7, 1, 2, 3, 4, 5, 6), FilterCounts(10, 20, 30, 40, 50, 60, 70)
     assert first + second == FilterCounts(17, 21, 32, 43, 54, 65, 76)

@@ -8,7 +8,13 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration, attention
+from hf_vanilla_transformer import (
+    VanillaTransformerConfig,
+    VanillaTransformerForCausalLM,
+    VanillaTransformerForConditionalGeneration,
+    VanillaTransformerForMaskedLM,
+    attention,
+)
 from hf_vanilla_transformer.lab import planning
 from hf_vanilla_transformer.lab.planning import PLANS, activation_bytes, count_parameters, training_flops
 from hf_vanilla_transformer.training import read_recipe
@@ -58,6 +64,22 @@ def test_operations_are_what_torch_counts(overrides):
     assert training_flops(model.config, SENTENCES, SOURCE, TARGET) == pytest.approx(
         counter.get_total_flops(), rel=0.002
     )
+
+
+@pytest.mark.parametrize("kind", [VanillaTransformerForMaskedLM, VanillaTransformerForCausalLM])
+def test_work_and_memory_of_one_stack_are_what_torch_counts(kind):
+    shape = {name: value for name, value in SMALL.items() if name not in kind.config_class.fixed_fields}
+    model = kind(kind.config_class(**shape)).train()
+    assert count_parameters(model.config) == model.num_parameters()
+    model.set_attn_implementation("eager")
+    text, mask, _ = batch()
+    with FlopCounterMode(display=False) as counter:
+        model(input_ids=text, attention_mask=mask, labels=text, return_logits=True).loss.backward()
+    assert training_flops(model.config, SENTENCES, SOURCE, SOURCE) == pytest.approx(
+        counter.get_total_flops(), rel=0.002
+    )
+    both = VanillaTransformerConfig(**SMALL)
+    assert 0 < activation_bytes(model.config, 100, 100, True) < activation_bytes(both, 100, 100, True)
 
 
 def test_operations_grow_with_sentences_and_faster_than_length():

@@ -239,8 +239,9 @@ def test_a_model_that_is_given_by_a_flag_overrides_the_preset_of_a_recipe(recipe
 @pytest.mark.parametrize(
     ("flags", "needed"),
     [
-        (["--noise_density", "0.3"], "objective=span_corruption"),
-        (["--mean_span_length", "2"], "objective=span_corruption"),
+        (["--noise_density", "0.3"], "objective=span_corruption or masked_lm or denoising"),
+        (["--mean_span_length", "2"], "objective=span_corruption or denoising"),
+        (["--denoising_steps", "token_masking"], "objective=denoising"),
         (["--shuffle_buffer", "9"], "streaming"),
         (["--lora_modules", "q_proj"], "lora_rank"),
         (["--continue_schedule", "true"], "model_name_or_path"),

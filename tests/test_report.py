@@ -43,7 +43,7 @@ def test_results_are_json_with_everything_in_them(tmp_path):
 
 
 def test_results_say_what_they_were_computed_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "plot_curves", lambda history, path: None)
+    monkeypatch.setattr(report, "plot_curves", lambda *given: None)
     write_results(tmp_path, {}, METRICS, [], {"device": "A CPU", "threads": 2})
     results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     assert results["environment"] == {"device": "A CPU", "threads": 2}
@@ -153,6 +153,18 @@ def test_after_span_corruption_the_summary_says_how_to_learn_to_translate():
     assert command[:2] == ["vanilla-transformer", "finetune"]
     assert command[command.index("--model_name_or_path") + 1] == "my runs/x/"
     assert command[command.index("--output_dir") + 1] == "my runs/x-finetuned"
+
+
+@pytest.mark.parametrize(
+    ("objective", "option"), [("masked_lm", "--init_encoder_from"), ("prefix_lm", "--init_decoder_from")]
+)
+def test_after_one_stack_has_learned_the_summary_says_how_a_translator_begins_with_it(objective, option):
+    lines = summary_lines(METRICS, "runs/x", objective)
+    command = shlex.split(lines[2].removeprefix("Go on: "))
+    assert command[1:4] == ["pretrain", option, "runs/x"]
+    wanted = {"masked_lm": ("masked tokens", "masked token"), "prefix_lm": ("tokens after prefixes", "token after the")}
+    assert f" {wanted[objective][0]} per second" in lines[0]
+    assert f"nats per {wanted[objective][1]}" in lines[1]
 
 
 def test_a_model_that_learned_tags_is_tried_with_one():

@@ -124,6 +124,17 @@ def test_an_entry_with_seeds_is_a_run_of_each(tmp_path):
     assert runs[0].options == {"train_data": "x.tsv", "seed": 3}
 
 
+def test_a_seed_stands_where_options_name_it(tmp_path):
+    text = (
+        "defaults: {{max_steps: 1, train_data: [a.tsv]}}\nruns:\n  - {{name: a, model_name_or_path: 'x-{{seed}}'{}}}\n"
+    )
+    runs = read_run_list(written(tmp_path, text.format(", seeds: [3, 4]"))).runs
+    assert [run.arguments.model_name_or_path for run in runs] == ["x-3", "x-4"]
+    assert [run.options["model_name_or_path"] for run in runs] == ["x-3", "x-4"]
+    with pytest.raises(ValueError, match=r"model_name_or_path='x-\{seed\}' has \{seed\}, and the run has no seeds"):
+        read_run_list(written(tmp_path, text.format("")))
+
+
 def test_results_are_beside_the_list_unless_it_names_a_file(tmp_path):
     runs = "runs: [{name: 1, recipe: quickstart, train_data: x.tsv}]"
     assert read_run_list(written(tmp_path, runs)).results == tmp_path / "runs.results.jsonl"

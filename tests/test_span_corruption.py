@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_vanilla_transformer.data.span_corruption import span_corruption, span_corruption_lengths
+from hf_vanilla_transformer.data.noise.span_corruption import span_corruption, span_corruption_lengths
 
 EOS = 2
 SENTINELS = list(range(100, 200))

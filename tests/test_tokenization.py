@@ -740,12 +740,14 @@ def test_script_trains_a_tokenizer_that_its_summary_describes(tmp_path):
     files = [tmp_path / "en", tmp_path / "xx.gz"]
     folder = tmp_path / "tokenizer"
     output = run_script(
-        "--files", *files, "--vocab_size", 300, "--lowercase", "--num_sentinels", 7, "--output_dir", folder
-    )
+        "--files", *files, "--vocab_size", 300, "--lowercase", "--num_sentinels", 7, "--mask_token",
+        "--output_dir", folder,
+    )  # fmt: skip
     assert output.returncode == 0, output.stderr
     tokenizer = AutoTokenizer.from_pretrained(folder)
     assert len(tokenizer) == 300
-    assert sentinel_ids(tokenizer) == list(range(4, 11))
+    assert tokenizer.mask_token_id == 4
+    assert sentinel_ids(tokenizer) == list(range(5, 12))
     assert decoded(tokenizer, "Ein  HUND </s>") == "ein  hund </s>"
     statistics = tokenizer_statistics(tokenizer, files)
     for fact in (
@@ -833,6 +835,7 @@ def test_script_help_says_what_each_model_loses_and_has_an_example_that_parses(m
         "--model",
         "--lowercase",
         "--num_sentinels",
+        "--mask_token",
         "--output_dir",
         ".gz",
         "Lost",

@@ -33,7 +33,7 @@ def corpus(tmp_path):
 def prepare(tmp_path):
     def make(corpora, checkpoint=None, sizes=None, **changes):
         args = arguments(tmp_path, tmp_path / "run", **{"vocab_size": 280, **changes})
-        text_format = TextFormat(args.source_lang, args.target_lang, args.objective == "span_corruption")
+        text_format = TextFormat(args.source_lang, args.target_lang, args.objective != "translation")
         prints = [corpus_fingerprint(corpus) for corpus in corpora]
         return prepare_tokenizer(args, corpora, text_format, prints, sizes or [None] * len(corpora), checkpoint)
 
@@ -84,6 +84,7 @@ def test_bars_are_shown_where_somebody_can_see_them(prepare, corpus, monkeypatch
         {"target_lang": "fr"},
         {"source_lang": "de", "target_lang": "en"},
         {"objective": "span_corruption"},
+        {"objective": "denoising"},
         {"streaming": True, "max_steps": 3},
     ],
 )
@@ -97,6 +98,7 @@ def test_whatever_shapes_a_tokenizer_trains_it_anew(prepare, corpus, trained, ch
             texts=trained[1],
             vocab_size=changes.get("vocab_size", 280),
             num_sentinels=changes.get("num_sentinels", 0),
+            mask_token=changes.get("objective") == "denoising",
         ).get_vocab()
     )
     prepare([corpus], **changes)

@@ -1,4 +1,4 @@
-"""Train a model from scratch: on parallel text to translate, or on plain text to fill in what is missing.
+"""Train a model from scratch: on parallel text to translate, or on plain text, by one of several objectives.
 
 Where the paper has a value, it is the default.
 """
@@ -17,6 +17,11 @@ examples:
         --config_overrides norm_position=pre dropout=0.1 --max_tokens 4096 --learning_rate 5e-3 \\
         --warmup_steps 600 --num_train_epochs 30 --output_dir runs/en-de
     vanilla-transformer translate --model runs/en-de "A dog runs across the grass."
+  an encoder on plain text (BERT's objective), and a translator that begins with it; likewise causal_lm and a decoder:
+    vanilla-transformer pretrain --objective masked_lm --train_data mono.en mono.de --preset tiny --vocab_size 4000 \\
+        --learning_rate 4e-3 --max_steps 3000 --output_dir runs/encoder
+    vanilla-transformer pretrain --init_encoder_from runs/encoder --train_data source=train.en,target=train.de \\
+        --preset tiny --learning_rate 2e-3 --max_steps 1000 --output_dir runs/translator
   on eight GPUs:
     torchrun --nproc-per-node 8 -m hf_vanilla_transformer pretrain wmt14-en-de-base
 

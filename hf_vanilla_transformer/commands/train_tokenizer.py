@@ -11,7 +11,8 @@ characters      each character is a token
 nfd_characters  likewise, in Unicode's form NFD: letters and marks apart, Korean as jamo; decoding composes them
 words           what stands between whitespace, such as phones
 
-All end every text with </s>, and have <s>, <pad>, </s> and <unk> as tokens 0 to 3, then sentinels and tags, if any.
+All end every text with </s>, and have <s>, <pad>, </s> and <unk> as tokens 0 to 3, then <mask>,
+sentinels and tags, if any.
 "</s>" written in a text is text.
 """
 
@@ -68,6 +69,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     add("--lowercase", action="store_true", help="lower-case all text; decoding then gives lower case")
     sentinels = "special tokens <sentinel_0> ... to add, for pretraining by span corruption; 100 will do"
     add("--num_sentinels", type=int, default=0, metavar="N", help=sentinels)
+    add("--mask_token", action="store_true", help="add <mask>, for masked language models and denoising")
     add("--source_units", choices=[_LOWERCASE, *UNITS], help="cut sources so, instead of --model, see above")
     add("--target_units", choices=UNITS, help="likewise for targets (default: as sources)")
     tags = "special tokens that may stand in front of a source, such as 2de for <2de>"
@@ -86,6 +88,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         text_format = TextFormat(args.source_lang, args.target_lang, args.monolingual)
         with output_folder(args.output_dir, args.overwrite) as folder:
             options: dict[str, Any] = {"vocab_size": args.vocab_size, "num_sentinels": args.num_sentinels}
+            options["mask_token"] = args.mask_token
             options["tags"] = [token for tag in args.tags for token in tag_tokens(tag)]
             if args.source_units == _LOWERCASE:
                 rows = pairs_of_files(args.files, same_units=False, text_format=text_format)

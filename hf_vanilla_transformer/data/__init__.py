@@ -8,8 +8,8 @@ A sentence pair goes down this list once, on its way from a file to the loss:
     text_to_ids     (in the root) text -> token ids that end with </s>, by the tokenizer of the run
     tokenized       rows -> ids, lengths and a hash of the text, kept by content and tokenizer, memory-mapped
     filters         lengths and hashes -> which rows are kept, and how many are not for which reason
-    examples        row and epoch -> `input_ids` and `labels`: as they are, or with noise made anew by
-                    bpe_dropout or span_corruption; and how long they will be
+    examples        row and epoch -> `input_ids` and `labels`: as they are, or made anew by bpe_dropout or, of text
+                    without a translation, by an objective of noise; and how long they will be
     mixing          sizes of corpora -> how often each is learned from
     batching        lengths -> which examples are a batch (§5.1), the same on all processes, and whose it is;
                     examples -> padded tensors, which the trainer hands to the model and its loss

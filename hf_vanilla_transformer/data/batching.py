@@ -248,18 +248,20 @@ def padded_batch(examples: Sequence[dict[str, Any]], pad_token_id: int | None) -
     """Pads sentences on their right and stacks them.
 
     Args:
-        examples: each with `input_ids` and, all or none, `labels`: lists or arrays of token ids. Other keys are left
-            out.
+        examples: each with `input_ids` and, all or none, `labels`: lists or arrays of token ids; and, all or none,
+            `prefix_length`, a number. Other keys are left out.
         pad_token_id: the id of `<pad>`; with None, 0 stands in the masked places.
 
     Returns:
-        `input_ids` and `attention_mask` (B, S), and `labels` (B, T) with -100 as padding.
+        `input_ids` and `attention_mask` (B, S), `labels` (B, T) with -100 as padding, and `prefix_length` (B,).
     """
     sources = [example["input_ids"] for example in examples]
     input_ids, attention_mask = padded(sources, pad_token_id or 0)
     batch = {"input_ids": input_ids, "attention_mask": attention_mask.long()}
     if "labels" in examples[0]:
         batch["labels"], _ = padded([example["labels"] for example in examples], IGNORED_LABEL)
+    if "prefix_length" in examples[0]:
+        batch["prefix_length"] = torch.tensor([example["prefix_length"] for example in examples])
     return batch
 
 

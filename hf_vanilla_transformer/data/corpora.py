@@ -214,11 +214,11 @@ class Corpus:
         """
         if self.source is not None or (self.path is not None and _kind(self.path) == ".tsv"):
             raise ValueError(
-                f"{self.name}: parallel text, of which span_corruption would learn one side at a time; "
+                f"{self.name}: parallel text, where this objective learns from plain text, one text at a time; "
                 "name each file as a corpus of its own"
             )
         if self.tag is not None or self.reversed:
-            raise ValueError(f"{self.name}: tag and reversed are for pairs; leave them away for span_corruption")
+            raise ValueError(f"{self.name}: tag and reversed are for pairs; leave them away for plain text")
         if self.dataset is not None:
             return (text_of(row, number, f"{self.name}, row {number}") for number, row in self._dataset_rows(share))
         assert self.path is not None

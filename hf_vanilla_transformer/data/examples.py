@@ -1,4 +1,4 @@
-"""What one epoch makes of a row: the pair as it is, cut anew by BPE-dropout, or text with holes to fill."""
+"""What one epoch makes of a row: the pair as it is, cut anew by BPE-dropout, or what is learned of plain text."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,15 +13,16 @@ from transformers import PreTrainedTokenizerBase
 
 from .bpe_dropout import BpeDropout
 from .corpora import Corpus
+from .noise import PlainTextObjective, plain_text_objective
 from .rows import Row
-from .span_corruption import span_corruption, span_corruption_lengths
-from .tokenization import sentinel_ids
 from .tokenized import CHUNK, processes_for, row_lengths, without_progress_bars
 
-# (row, epoch, index) -> `input_ids` and `labels`
-MakeExample = Callable[[Row, int, int], dict[str, list[int]]]
+# (row, epoch, index) -> what is made of a row: some of `COLUMNS`
+MakeExample = Callable[[Row, int, int], dict[str, Any]]
 # epoch -> tokens of each source, and of each target
 LengthsInEpoch = Callable[[int], tuple[np.ndarray, np.ndarray]]
+# What a model may be given of an example; `prefix_length` is for prefix language models only.
+COLUMNS = ("input_ids", "labels", "prefix_length")
 
 
 @dataclass(frozen=True)
@@ -30,20 +31,37 @@ class Noise:
 
     Args:
         bpe_dropout: probability of leaving out a merge; 0 is off.
-        span_corruption: whether spans of a monolingual text become its target.
-        noise_density: share of the tokens that span corruption takes out.
-        mean_span_length: tokens of a span, in the mean.
+        objective: what is learned: "translation", or the name of a `plain_text_objective`.
+        noise_density: as of `plain_text_objective`.
+        mean_span_length: likewise.
+        denoising_steps: likewise.
         seed: of the randomness.
         max_positions: the most tokens that BPE-dropout may cut a side into, which is left whole where they would be
             more; None for any number.
     """
 
     bpe_dropout: float = 0.0
-    span_corruption: bool = False
+    objective: str = "translation"
     noise_density: float = 0.15
     mean_span_length: float = 3.0
+    denoising_steps: Sequence[str] = ("text_infilling",)
     seed: int = 0
     max_positions: int | None = None
+
+    def objective_for(self, tokenizer: PreTrainedTokenizerBase) -> PlainTextObjective | None:
+        """Builds what makes examples of plain text; None for translation.
+
+        Args:
+            tokenizer: of the text.
+
+        Raises:
+            ValueError: as `plain_text_objective`.
+        """
+        if self.objective == "translation":
+            return None
+        return plain_text_objective(
+            self.objective, tokenizer, self.noise_density, self.mean_span_length, self.denoising_steps
+        )
 
 
 def example_maker(noise: Noise, tokenizer: PreTrainedTokenizerBase) -> MakeExample | None:
@@ -57,16 +75,10 @@ def example_maker(noise: Noise, tokenizer: PreTrainedTokenizerBase) -> MakeExamp
         A function of (row, epoch, index); None where rows are learned from as they are.
 
     Raises:
-        ValueError: span_corruption without sentinel tokens; or BPE-dropout of a tokenizer that is no BPE.
+        ValueError: the tokenizer lacks a token that the objective needs; or BPE-dropout of one that is no BPE.
     """
-    if noise.span_corruption:
-        return partial(
-            _corrupted,
-            seed=noise.seed,
-            sentinels=_sentinels(tokenizer),
-            end=tokenizer.eos_token_id,
-            noise=(noise.noise_density, noise.mean_span_length),
-        )
+    if (objective := noise.objective_for(tokenizer)) is not None:
+        return partial(_of_plain_text, seed=noise.seed, objective=objective)
     if noise.bpe_dropout:
         dropout = BpeDropout(tokenizer, noise.bpe_dropout)
         return partial(_cut_anew, seed=noise.seed, dropout=dropout, limit=noise.max_positions)
@@ -91,10 +103,8 @@ def planned_lengths(
         without dropout (30 % and 32 % of padding, where it is 4 % with the lengths themselves).
     """
     sources, targets = row_lengths(rows)
-    if noise.span_corruption:
-        return span_corruption_lengths(
-            sources - 1, len(_sentinels(tokenizer)), noise.noise_density, noise.mean_span_length
-        )
+    if (objective := noise.objective_for(tokenizer)) is not None:
+        return objective.lengths(sources - 1)
     if (make := example_maker(noise, tokenizer)) is not None:
         return lru_cache(maxsize=1)(partial(_lengths_in_epoch, rows=rows, make=make, processes=processes))
     return sources, targets
@@ -134,12 +144,8 @@ def _as_rows(columns: dict[str, list[Any]]) -> list[Row]:
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
-def _corrupted(
-    row: Row, epoch: int, index: int, seed: int, sentinels: list[int], end: int, noise: tuple[float, float]
-) -> dict[str, list[int]]:
-    random = np.random.default_rng((seed, epoch, index))
-    source, target = span_corruption(row["input_ids"][:-1], sentinels, random, *noise, eos_token_id=end)
-    return {"input_ids": source, "labels": target}
+def _of_plain_text(row: Row, epoch: int, index: int, seed: int, objective: PlainTextObjective) -> dict[str, Any]:
+    return objective(row["input_ids"][:-1], np.random.default_rng((seed, epoch, index)))
 
 
 def _cut_anew(
@@ -152,20 +158,13 @@ def _cut_anew(
     return made
 
 
-def _sentinels(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    sentinels = sentinel_ids(tokenizer)
-    if not sentinels:
-        raise ValueError("span_corruption needs a tokenizer with sentinel tokens; set num_sentinels when it is trained")
-    return sentinels
-
-
 class TrainingExamples(torch.utils.data.Dataset):
     """Tokenised rows as what one epoch learns from: the pair itself, or made anew out of it every epoch.
 
     Args:
         rows: as `load_tokenized` returns them; or any with `input_ids` and `labels`, each ended by `</s>`.
         corpora: where the rows come from.
-        make: what makes `input_ids` and `labels` of a row in an epoch; None leaves a row as it is.
+        make: what makes `COLUMNS` of a row in an epoch; None leaves a row as it is.
     """
 
     def __init__(self, rows: Dataset, corpora: Sequence[Corpus] = (), make: MakeExample | None = None) -> None:
@@ -198,7 +197,7 @@ class TrainingExamples(torch.utils.data.Dataset):
             keys: (epoch, index) of each, as a `TokenBatchSampler` gives them.
 
         Returns:
-            `input_ids` and `labels`, lists or arrays, and `index` of each.
+            `COLUMNS`, lists or arrays, and `index` of each.
         """
         indices = [index for _, index in keys]
         if self.make is None:
@@ -236,6 +235,7 @@ def example_lengths(examples: Sequence[dict[str, Any]]) -> tuple[np.ndarray, np.
 
 
 __all__ = [
+    "COLUMNS",
     "LengthsInEpoch",
     "MakeExample",
     "Noise",

@@ -32,12 +32,14 @@ class Filters:
         drop_duplicates: whether to leave out pairs whose text was seen before.
         max_positions: how many positions the model has learned, and so the most tokens of a side; None where it has
             any number.
+        extra_tokens: tokens that an example has besides those of its text, and that take positions too.
     """
 
     max_length: int | None = None
     max_length_ratio: float | None = None
     drop_duplicates: bool = False
     max_positions: int | None = None
+    extra_tokens: int = 0
 
     def apply(
         self, lengths: Sequence[np.ndarray], blank: np.ndarray, text_hash: np.ndarray | None = None
@@ -61,7 +63,7 @@ class Filters:
         if self.max_length is not None:
             reasons["too_long"] = longest > self.max_length
         if self.max_positions is not None:
-            reasons["beyond_positions"] = longest > self.max_positions
+            reasons["beyond_positions"] = longest + self.extra_tokens > self.max_positions
         if self.max_length_ratio is not None:
             reasons["unequal"] = longest > self.max_length_ratio * shortest
         for reason, applies in reasons.items():

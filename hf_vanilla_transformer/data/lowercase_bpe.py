@@ -18,6 +18,7 @@ def train_lowercase_bpe(
     vocab_size: int = 37000,
     tags: Sequence[str] = (),
     num_sentinels: int = 0,
+    mask_token: bool = False,
     min_frequency: int = 2,
     model_max_length: int | None = None,
     show_progress: bool = False,
@@ -34,7 +35,8 @@ def train_lowercase_bpe(
         pairs: rows with `source` and, of pairs, `target`.
         vocab_size: tokens to learn, with the special ones.
         tags: tokens that may stand in front of a source, such as `<2de>`.
-        num_sentinels: as for `train_tokenizer`, and so are the next three.
+        num_sentinels: as for `train_tokenizer`, and so are the next four.
+        mask_token: likewise.
         min_frequency: likewise.
         model_max_length: likewise.
         show_progress: likewise.
@@ -51,7 +53,7 @@ def train_lowercase_bpe(
         >>> tokenizer.decode(tokenizer("A dog").input_ids, skip_special_tokens=True)
         'a dog'
     """
-    special_tokens = special_tokens_of(num_sentinels, tags)
+    special_tokens = special_tokens_of(num_sentinels, tags, mask_token)
     lower = normalizers.Lowercase()
 
     def texts() -> Iterator[str]:

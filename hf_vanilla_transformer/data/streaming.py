@@ -13,7 +13,7 @@ from transformers.utils import logging
 
 from .batching import plan_batches
 from .corpora import Corpus, Share, TextFormat, read_corpora
-from .examples import MakeExample, example_lengths
+from .examples import COLUMNS, MakeExample, example_lengths
 from .filters import FilterCounts, Filters
 from .mixing import tempered_weights
 from .rows import Row
@@ -124,8 +124,8 @@ class TokenBatchStream(torch.utils.data.IterableDataset):
         while True:
             buffer = []
             for index, row in enumerate(itertools.islice(rows, options.shuffle_buffer), start=read):
-                made = row if self.make is None else {**row, **self.make(row, 0, index)}
-                buffer.append({"input_ids": made["input_ids"], "labels": made["labels"], "index": index})
+                made = row if self.make is None else self.make(row, 0, index)
+                buffer.append({name: made[name] for name in COLUMNS if name in made} | {"index": index})
             read += len(buffer)
             whole = sum(counts, start=FilterCounts())
             (logger.warning if whole.kept < whole.read else logger.info)(self.filters.describe("stream", whole))

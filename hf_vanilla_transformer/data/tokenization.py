@@ -34,6 +34,7 @@ def train_tokenizer(
     min_frequency: int = 2,
     model_max_length: int | None = None,
     num_sentinels: int = 0,
+    mask_token: bool = False,
     tags: Sequence[str] = (),
     output_dir: str | Path | None = None,
     show_progress: bool = False,
@@ -67,8 +68,10 @@ def train_tokenizer(
         min_frequency: how often two tokens must meet in the text to become one.
         model_max_length: tokens of the longest input, for `truncation=True`. The model has no longest input, so the
             default is no limit.
-        num_sentinels: special tokens `<sentinel_0>`, `<sentinel_1>` ... to add for span corruption, with the ids from
-            4 on. They count in `vocab_size`, and `text_to_ids` makes none of any text.
+        num_sentinels: special tokens `<sentinel_0>`, `<sentinel_1>` ... to add for span corruption, with the next ids
+            from 4 on. They count in `vocab_size`, and `text_to_ids` makes none of any text.
+        mask_token: whether to add `<mask>`, with the id 4 and before the sentinels, as `tokenizer.mask_token`: for
+            masked language models and denoising. `text_to_ids` makes none of any text.
         tags: special tokens that may stand in front of a source, such as `<2de>`. They count in `vocab_size`, and the
             tokenizer is then a `VanillaTransformerTokenizer`, which can put them there by itself.
         output_dir: a folder to save the tokenizer in, for `AutoTokenizer.from_pretrained`.
@@ -95,7 +98,7 @@ def train_tokenizer(
         raise ValueError(f"`model`={model!r} is not known; allowed: {', '.join(map(repr, TRAINERS))}")
     if output_dir is not None and Path(output_dir).exists() and not Path(output_dir).is_dir():
         raise NotADirectoryError(f"`output_dir`={output_dir} is a file; give a folder, or a name that is free")
-    special_tokens = special_tokens_of(num_sentinels, tags)
+    special_tokens = special_tokens_of(num_sentinels, tags, mask_token)
     corpus = _corpus(files, texts, model, text_format)
     backend = TRAINERS[model](corpus, vocab_size, special_tokens, lowercase, min_frequency, show_progress)
     warn_if_smaller(backend, vocab_size, min_frequency)

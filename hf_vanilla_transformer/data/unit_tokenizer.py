@@ -34,6 +34,7 @@ def train_unit_tokenizer(
     vocab_size: int = 37000,
     tags: Sequence[str] = (),
     num_sentinels: int = 0,
+    mask_token: bool = False,
     model_max_length: int | None = None,
 ) -> PreTrainedTokenizerFast:
     """Learns the symbols of source and target, each side cut in its own way, and makes one tokenizer of them.
@@ -52,6 +53,7 @@ def train_unit_tokenizer(
             out, and the log says how many.
         tags: tokens that may stand in front of a source, such as `<2de>`.
         num_sentinels: as for `train_tokenizer`.
+        mask_token: likewise.
         model_max_length: likewise.
 
     Returns:
@@ -63,7 +65,7 @@ def train_unit_tokenizer(
     for side, units in (("source_units", source_units), ("target_units", target_units)):
         if units not in UNITS:
             raise ValueError(f"`{side}`={units!r} is not known; allowed: {', '.join(map(repr, UNITS))}")
-    special_tokens = special_tokens_of(num_sentinels, tags)
+    special_tokens = special_tokens_of(num_sentinels, tags, mask_token)
     cutters = {"source": _cutter(source_units), "target": _cutter(target_units)}
     counts: Counter[str] = Counter()
     is_blank = {"source": True}

@@ -46,8 +46,9 @@ def label_likelihood(
     than `score_pairs`, which returns the score of each token.
 
     Args:
-        model: a sequence-to-sequence model of this package, in eval mode.
-        examples: each with `input_ids` and `labels`, lists of token ids.
+        model: of this package, in eval mode: of sequence pairs, or a masked, causal or prefix language model.
+        examples: each with `input_ids` and `labels`, lists of token ids, and what else `padded_batch` takes. The label
+            of the first token of a causal language model, which it does not predict, is -100.
         batch_tokens: tokens of a side that are scored at a time, padding included; a longer sentence is scored alone.
 
     Returns:

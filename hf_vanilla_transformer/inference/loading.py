@@ -14,6 +14,8 @@ from huggingface_hub.utils import HFValidationError, validate_repo_id
 from safetensors import SafetensorError, safe_open
 from transformers import (
     AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
     PreTrainedConfig,
@@ -31,6 +33,12 @@ from .shipped import place_of_model
 
 logger = logging.get_logger(__name__)
 
+# The kinds of models that are loaded here, by the class that loads them.
+KINDS = {
+    AutoModelForSeq2SeqLM: "sequence-to-sequence",
+    AutoModelForMaskedLM: "masked language",
+    AutoModelForCausalLM: "causal language",
+}
 _CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"
 # Modules of the lab that register models of their own with the Auto classes, by model_type. They are imported when
 # there is such a folder, because the lab builds on this module and not the other way round.
@@ -89,11 +97,12 @@ def load_translator(
     return models[0] if len(models) == 1 else EnsembleForConditionalGeneration(models).eval(), tokenizers[0]
 
 
-def load_config(folder: str | Path, **overrides: Any) -> PreTrainedConfig:
+def load_config(folder: str | Path, auto_class: Any = AutoModelForSeq2SeqLM, **overrides: Any) -> PreTrainedConfig:
     """Loads the configuration of a model, after a look at the files beside it.
 
     Args:
         folder: of the model; or its name, as `load_translator` takes it.
+        auto_class: of the kind that it has to be of, a key of `KINDS`; None for any kind.
         **overrides: fields that are to have other values.
 
     Returns:
@@ -101,7 +110,7 @@ def load_config(folder: str | Path, **overrides: Any) -> PreTrainedConfig:
 
     Raises:
         FileNotFoundError: there is no such folder or model.
-        ValueError: it is damaged, or is not of a sequence-to-sequence model; the message is one line.
+        ValueError: it is damaged, or is of another kind of model; the message is one line.
     """
     folder = place_of_model(folder)
     _check_place(folder)
@@ -110,20 +119,26 @@ def load_config(folder: str | Path, **overrides: Any) -> PreTrainedConfig:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, **overrides)
     except Exception as error:
         raise _unloadable(folder, error) from error
-    if not config.is_encoder_decoder:
+    is_of_kind = config.is_encoder_decoder
+    if auto_class not in (None, AutoModelForSeq2SeqLM):
+        is_of_kind = type(config) in auto_class._model_mapping
+    if auto_class is not None and not is_of_kind:
         raise ValueError(
             f"the model of {folder} cannot be loaded: it is a {config.model_type} model, which is not a "
-            "sequence-to-sequence model"
+            f"{KINDS[auto_class]} model"
         )
     return config
 
 
-def load_model(folder: str | Path, dtype: str = "auto", **overrides: Any) -> PreTrainedModel:
+def load_model(
+    folder: str | Path, dtype: str = "auto", auto_class: Any = AutoModelForSeq2SeqLM, **overrides: Any
+) -> PreTrainedModel:
     """Loads a model, and makes sure that all its weights are there, fit and are finite.
 
     Args:
         folder: of the model, or of a PEFT adapter; or a name, as `load_translator` takes it.
         dtype: of the weights; "auto" leaves them as they were saved.
+        auto_class: as of `load_config`, but not None.
         **overrides: fields of its configuration that are to have other values.
 
     Returns:
@@ -138,13 +153,13 @@ def load_model(folder: str | Path, dtype: str = "auto", **overrides: Any) -> Pre
     _check_place(folder)
     adapter = Path(folder) / ADAPTER_CONFIG
     if not adapter.exists():
-        load_config(folder, **overrides)
+        load_config(folder, auto_class, **overrides)
     options = {"dtype": dtype, "trust_remote_code": False, "output_loading_info": True, "ignore_mismatched_sizes": True}
     try:
         if adapter.exists():
             _register_kind(json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"])
         with _LOADING, _quiet_loading():
-            model, info = AutoModelForSeq2SeqLM.from_pretrained(folder, **options, **overrides)
+            model, info = auto_class.from_pretrained(folder, **options, **overrides)
     except SafetensorError as error:
         where = _damaged_file(folder)
         raise ValueError(f"{where} is damaged or truncated ({_in_one_line(error)}); copy or train it again") from error

@@ -162,7 +162,7 @@ def _shortened(args: VanillaTransformerTrainingArguments, folder: Path) -> Vanil
 
 
 def _corpus(folder: Path, part: str, args: VanillaTransformerTrainingArguments) -> str:
-    if args.objective == "span_corruption":
+    if args.objective != "translation":
         return str(folder / f"{part}.source")
     return f"source={folder / part}.source,target={folder / part}.target"
 

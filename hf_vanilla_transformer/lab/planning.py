@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from transformers import AutoModelForSeq2SeqLM, PreTrainedConfig
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM, PreTrainedConfig
 
 from ..attention_linear import CHUNK, num_features
 from ..configuration_vanilla_transformer import VanillaTransformerConfig
@@ -71,13 +71,16 @@ def count_parameters(config: PreTrainedConfig) -> int:
     """Counts the numbers that a model learns, each once (§3.4: one matrix is embedding, embedding and projection).
 
     Args:
-        config: its shape; of our Transformer, or of any sequence-to-sequence model that transformers knows.
+        config: its shape; of a Transformer of ours, or of any sequence-to-sequence model that transformers knows.
 
     Returns:
         As many as Table 3 calls "params".
     """
+    auto_class: Any = AutoModelForSeq2SeqLM
+    if not config.is_encoder_decoder:
+        auto_class = AutoModelForMaskedLM if config.num_decoder_layers == 0 else AutoModelForCausalLM
     with torch.device("meta"):  # nothing is allocated
-        model = AutoModelForSeq2SeqLM.from_config(config)
+        model = auto_class.from_config(config)
     return sum(parameter.numel() for parameter in model.parameters())
 
 
@@ -85,7 +88,8 @@ def training_flops(config: VanillaTransformerConfig, sentences: int, source_leng
     """Counts the operations of a forward and backward pass that are matrix products, which nearly all are.
 
     A product of an (m, k) by a (k, n) matrix is 2 m k n operations. In the backward pass each has two of the same size,
-    one for either factor. Attention is counted over all positions, though the decoder hides half of them.
+    one for either factor. Attention is counted over all positions, though the decoder hides half of them,
+    and logits of a masked language model at all positions.
 
     Args:
         config: the shape (§3).
@@ -111,6 +115,8 @@ def training_flops(config: VanillaTransformerConfig, sentences: int, source_leng
     encoder = source * (queries_and_outputs + keys_and_values + _of_pairs(config, source_length, False) + feed_forward)
     self_attention = target * (queries_and_outputs + keys_and_values + _of_pairs(config, target_length, True))
     cross_attention = target * (queries_and_outputs + source_length * one_pair) + source * keys_and_values
+    if not config.is_encoder_decoder:
+        cross_attention = 0
     decoder = self_attention + cross_attention + target * feed_forward
     projection = target * width * config.vocab_size
     multiplications = config.num_encoder_layers * encoder + config.num_decoder_layers * decoder + projection
@@ -180,6 +186,8 @@ def activation_bytes(config: VanillaTransformerConfig, source_tokens: int, targe
     feed_forward = product * (width + inner) + norm * width + mask
     keys_and_values = product * (stored + (width if bf16 else 0))
     encoder = config.num_encoder_layers * source_tokens * (self_attention + feed_forward)
+    if not config.is_encoder_decoder:
+        cross_attention = keys_and_values = 0
     decoder = config.num_decoder_layers * target_tokens * (self_attention + cross_attention + feed_forward)
     return encoder + decoder + config.num_decoder_layers * source_tokens * keys_and_values
 

@@ -100,10 +100,10 @@ def read_run_list(path: str | Path) -> RunList:
 
     A mapping of `runs`, a list of entries; `defaults`, options of all of them; `results`, the file for their results,
     which is LIST.results.jsonl beside LIST.yaml by default; and `folder`, where runs without an `output_dir` have their
-    folders, by default `runs`. An entry has a `name`; a `recipe`, by name or
-    file; `seeds`, which makes a run of each; a `claim`, what a source says of it (`read_claim`); and options of a run.
-    Options of an entry override the defaults, and these override the recipe. Paths are relative to where the queue is
-    started, as those of a recipe are.
+    folders, by default `runs`. An entry has a `name`; a `recipe`, by name or file; `seeds`, which makes a run of each,
+    and puts it in the place of `{seed}` in options that are text, such as the folder of an earlier run; a `claim`, what
+    a source says of it (`read_claim`); and options of a run. Options of an entry override the defaults, and these
+    override the recipe. Paths are relative to where the queue is started, as those of a recipe are.
 
     Args:
         path: the file.
@@ -197,15 +197,24 @@ def _runs_of(
     for seed in seeds or [None]:
         ending, changed = ("", {}) if seed is None else (f"-seed{seed}", {"seed": seed})
         place = {"output_dir": f"{str(folder).rstrip('/')}{ending}"}
-        arguments, values = resolve_options(written, above, {**own, **changed, **place})
+        seeded = _with_seed(own, seed)
+        arguments, values = resolve_options(written, above, {**seeded, **changed, **place})
         for name, instead in _DECIDED.items():
             if values.get(name):
                 raise ValueError(f"{name}={values[name]!r} has no place in a list of runs: {instead}")
         if secrets := [name for name in values.keys() - without_secrets(values).keys() if values[name]]:
             raise ValueError(f"{secrets[0]} is a secret, which does not belong into a list; use `hf auth login`")
-        options = {**above, **own, **changed}
+        options = {**above, **seeded, **changed}
         runs.append(QueuedRun(f"{entry}{ending}", entry, recipe, options, where, values, arguments))
     return runs
+
+
+def _with_seed(options: Mapping[str, Any], seed: int | None) -> dict[str, Any]:
+    """Puts a seed in the place of `{seed}` in options that are text."""
+    named = [name for name, value in options.items() if isinstance(value, str) and "{seed}" in value]
+    if named and seed is None:
+        raise ValueError(f"{named[0]}={options[named[0]]!r} has {{seed}}, and the run has no seeds; give them")
+    return {**options, **{name: options[name].replace("{seed}", str(seed)) for name in named}}
 
 
 def _check_claims(claims: Mapping[str, Claim], runs: list[QueuedRun]) -> None:

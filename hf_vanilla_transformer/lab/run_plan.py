@@ -80,7 +80,7 @@ def plan_run(recipe: str | None, given: Mapping[str, Any]) -> RunPlan:
     for name in ("max_tokens", "gradient_accumulation_steps", "vocab_size"):
         if values[name] < 1:
             raise ValueError(f"{name}={values[name]} is less than 1")
-    config_class = model_class(values["model_class"]).config_class
+    config_class = model_class(values["model_class"], values["objective"]).config_class
     if not issubclass(config_class, VanillaTransformerConfig):
         raise ValueError(f"model_class={values['model_class']} is no Transformer, and only their work can be planned")
     overrides = {"vocab_size": values["vocab_size"], **parse_overrides(values["config_overrides"], config_class)}

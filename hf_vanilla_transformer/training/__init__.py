@@ -3,10 +3,12 @@
 In reading order:
 
     arguments, validation_metrics, refused_options      what a run is told, and what would do nothing here
+    objectives      what can be learned besides to translate, and which model learns it
     recipes, command_line, config_overrides     the same as YAML and as flags
     run             `prepare` and `train`: a run from its arguments to its results; for which
         data_setup, tokenizer_setup     turn arguments into the dataclasses of `data`
         model_setup, adapters           build or load the model, freeze parts of it, add LoRA
+        weight_transfer                 begins a new translation model with trained stacks
         resuming, ranks                 find the checkpoint, agree on it, and refuse what must not change
     trainer         batches, loss, log and checkpoints, with
         schedule                        §5.3

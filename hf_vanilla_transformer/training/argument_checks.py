@@ -1,6 +1,39 @@
 """Which values of a run's arguments do not go together; those of single arguments are looked at where they are."""
 
+import math
 from typing import Any
+
+
+def check_numbers(args: Any) -> None:
+    """Refuses numbers that are out of range.
+
+    Args:
+        args: the arguments of a run.
+
+    Raises:
+        ValueError: a number is too small, too large or not finite; the message names its option.
+    """
+    at_least = dict.fromkeys(("max_tokens", "max_eval_tokens", "max_length", "shuffle_buffer", "average_last"), 1)
+    at_least |= dict.fromkeys(("gradient_accumulation_steps", "save_total_limit"), 1)
+    at_least |= dict.fromkeys(("r_drop", "lora_rank", "num_sentinels", "early_stopping_patience"), 0)
+    at_least |= dict.fromkeys(("dataloader_num_workers", "dry_run", "max_minutes"), 0)
+    if args.generation_num_beams is not None:
+        at_least["generation_num_beams"] = 1
+    for name in ("gnmt_length_penalty", "max_minutes"):
+        if not math.isfinite(getattr(args, name) or 0):
+            raise ValueError(f"{name}={getattr(args, name)} is not a finite number")
+    if args.preprocessing_workers is not None:
+        at_least["preprocessing_workers"] = 1
+    for name, lowest in at_least.items():
+        if getattr(args, name) < lowest:
+            raise ValueError(f"{name}={getattr(args, name)} is less than {lowest}")
+    if args.max_steps == 0 or args.max_steps < -1:
+        raise ValueError(f"max_steps={args.max_steps} is less than 1; leave it out to count by num_train_epochs")
+    if args.max_steps == -1 and args.num_train_epochs <= 0:
+        raise ValueError(f"num_train_epochs={args.num_train_epochs} trains nothing; give a number above 0")
+    for name in ("bpe_dropout", "ema_decay"):
+        if not 0 <= getattr(args, name) <= 1:
+            raise ValueError(f"{name}={getattr(args, name)} is not a number from 0 to 1")
 
 
 def check_intervals(args: Any) -> None:
@@ -81,10 +114,11 @@ def check_units(args: Any) -> None:
         raise ValueError(f"{said}: bpe is one vocabulary for both sides; give both, or neither")
     if args.bpe_dropout and not is_bpe:
         raise ValueError(f"bpe_dropout={args.bpe_dropout} is for bpe, and not for {said}")
-    if args.objective == "span_corruption" and len(set(units.values())) > 1:
-        raise ValueError(f"{said}: span_corruption has one text, which is cut in one way; give one value for both")
-    if given := args.tokenizer_name_or_path or args.model_name_or_path:
+    if args.objective != "translation" and len(set(units.values())) > 1:
+        raise ValueError(f"{said}: {args.objective} has one text, which is cut in one way; give one value for both")
+    given = args.tokenizer_name_or_path or args.model_name_or_path or args.init_encoder_from or args.init_decoder_from
+    if given:
         raise ValueError(f"{said} has no effect on the tokenizer of {given}, which is trained; leave it out")
 
 
-__all__ = ["check_final_weights", "check_intervals", "check_streaming", "check_units"]
+__all__ = ["check_final_weights", "check_intervals", "check_numbers", "check_streaming", "check_units"]

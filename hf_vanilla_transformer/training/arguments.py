@@ -10,11 +10,12 @@ import torch
 from transformers import Seq2SeqTrainingArguments
 
 from ..data.tokenized import usable_cores
-from .argument_checks import check_final_weights, check_intervals, check_streaming, check_units
+from .argument_checks import check_final_weights, check_intervals, check_numbers, check_streaming, check_units
+from .objectives import check_objective
 from .refused_options import refuse_options
 from .validation_metrics import DEFAULT, check_validation_metrics, is_better_higher
 
-Objective = Literal["translation", "span_corruption"]
+Objective = Literal["translation", "span_corruption", "denoising", "masked_lm", "causal_lm", "prefix_lm"]
 FinalWeights = Literal["last", "best", "average", "ema"]
 Units = Literal["bpe", "lowercase_bpe", "characters", "nfd_characters", "words"]
 
@@ -43,7 +44,8 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
             "`dataset=NAME[,config=NAME][,split=NAME]` of the Hub; `weight=2` counts each of its sentences twice, "
             "`tag=2de` puts the token <2de> in front of each source, `reversed=true` swaps source and target. "
             "`size=N` says how many sentences a dataset has, if several corpora are streamed and it does not say. In a "
-            "recipe, each may be a mapping of these keys. Plain text files by themselves are for span_corruption."
+            "recipe, each may be a mapping of these keys. Plain text files by themselves are for all "
+            "objectives but translation."
         },
     )
     validation_data: list[str] = field(
@@ -60,13 +62,30 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
     )
     objective: Objective = field(
         default="translation",
-        metadata={"help": "translation of pairs, or span_corruption: T5's denoising of monolingual text."},
+        metadata={
+            "help": "translation of pairs; or, of plain text, span_corruption (T5), denoising (BART), masked_lm (BERT, "
+            "an encoder alone), causal_lm (GPT, a decoder alone), or prefix_lm (likewise, after prefixes)."
+        },
     )
     noise_density: float = field(
-        default=0.15, metadata={"help": "Share of the tokens that span_corruption takes out (0.15 in T5)."}
+        default=0.15,
+        metadata={
+            "help": "Share of the tokens that span_corruption takes out (0.15 in T5), masked_lm predicts (0.15 in "
+            "BERT), or a step of denoising masks, deletes or puts into holes (0.3 in BART)."
+        },
     )
     mean_span_length: float = field(
-        default=3.0, metadata={"help": "Tokens of a span that span_corruption takes out, on average (3 in T5)."}
+        default=3.0,
+        metadata={
+            "help": "Tokens of a span of span_corruption, or of a hole of text_infilling, on average (3 in both)."
+        },
+    )
+    denoising_steps: list[str] = field(
+        default_factory=lambda: ["text_infilling"],
+        metadata={
+            "help": "What denoising does to a text, in this order: some of token_masking, token_deletion, "
+            "text_infilling, sentence_permutation, document_rotation."
+        },
     )
     max_length: int = field(
         default=256, metadata={"help": "Leave out pairs with more tokens than this on either side."}
@@ -148,6 +167,14 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
     # What learns.
     model_name_or_path: str | None = field(
         default=None, metadata={"help": "A model of this package to go on from. Without it, a new one is made."}
+    )
+    init_encoder_from: str | None = field(
+        default=None,
+        metadata={"help": "A trained model of any kind with an encoder of the same shape: a new one begins with its."},
+    )
+    init_decoder_from: str | None = field(
+        default=None,
+        metadata={"help": "Likewise with a decoder; of a decoder alone, attention to the encoder stays new."},
     )
     preset: str = field(
         default="base", metadata={"help": "Shape of a new model: base, big, tiny, or a row of Table 3 (table3_C_N2)."}
@@ -328,27 +355,7 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
         self._check()
 
     def _check(self) -> None:
-        at_least = dict.fromkeys(("max_tokens", "max_eval_tokens", "max_length", "shuffle_buffer", "average_last"), 1)
-        at_least |= dict.fromkeys(("gradient_accumulation_steps", "save_total_limit"), 1)
-        at_least |= dict.fromkeys(("r_drop", "lora_rank", "num_sentinels", "early_stopping_patience"), 0)
-        at_least |= dict.fromkeys(("dataloader_num_workers", "dry_run", "max_minutes"), 0)
-        if self.generation_num_beams is not None:
-            at_least["generation_num_beams"] = 1
-        for name in ("gnmt_length_penalty", "max_minutes"):
-            if not math.isfinite(getattr(self, name) or 0):
-                raise ValueError(f"{name}={getattr(self, name)} is not a finite number")
-        if self.preprocessing_workers is not None:
-            at_least["preprocessing_workers"] = 1
-        for name, lowest in at_least.items():
-            if getattr(self, name) < lowest:
-                raise ValueError(f"{name}={getattr(self, name)} is less than {lowest}")
-        if self.max_steps == 0 or self.max_steps < -1:
-            raise ValueError(f"max_steps={self.max_steps} is less than 1; leave it out to count by num_train_epochs")
-        if self.max_steps == -1 and self.num_train_epochs <= 0:
-            raise ValueError(f"num_train_epochs={self.num_train_epochs} trains nothing; give a number above 0")
-        for name in ("bpe_dropout", "ema_decay"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}={getattr(self, name)} is not a number from 0 to 1")
+        check_numbers(self)
         choices = (("objective", Objective), ("final_weights", FinalWeights))
         for name, allowed in (*choices, ("source_units", Units), ("target_units", Units)):
             if getattr(self, name) not in get_args(allowed):
@@ -370,8 +377,7 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
             raise ValueError(
                 "dry_run makes its own text, so that prepare_only has nothing to prepare; give one of them"
             )
-        if self.objective == "span_corruption" and self.bpe_dropout:
-            raise ValueError("bpe_dropout is for translation; span_corruption has noise of its own")
+        check_objective(self, {each.name: each.default for each in fields(self)})
         refuse_options(self)
 
 

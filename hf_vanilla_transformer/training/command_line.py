@@ -46,6 +46,8 @@ OPTION_GROUPS: dict[str, dict[str, str | None]] = {
     },
     "model": {
         "model_name_or_path": None,
+        "init_encoder_from": None,
+        "init_decoder_from": None,
         "preset": None,
         "model_class": "Another class for a new model, as MODULE:CLASS, with presets and fields of its own.",
         "config_overrides": None,
@@ -54,9 +56,10 @@ OPTION_GROUPS: dict[str, dict[str, str | None]] = {
     },
     "adapters": {"lora_rank": None, "lora_modules": None},
     "objective": {
-        "objective": "translation, or span_corruption, which is T5's denoising.",
-        "noise_density": None,
-        "mean_span_length": None,
+        "objective": "translation; of plain text, span_corruption, denoising, masked_lm, causal_lm, prefix_lm.",
+        "noise_density": "Share of the tokens that are taken out, masked or predicted.",
+        "mean_span_length": "Tokens of a span (span_corruption) or hole (text_infilling), on average.",
+        "denoising_steps": "Of token_masking, token_deletion, text_infilling, sentence_permutation, document_rotation.",
         "r_drop": None,
     },
     "optimizer and schedule": {

@@ -19,8 +19,9 @@ from ..data.filters import Filters
 from ..data.fingerprints import corpus_fingerprint
 from ..data.mixing import tempered_weights
 from ..data.streaming import StreamOptions, TokenBatchStream, corpus_shares
-from ..data.tokenized import Cache, is_tokenized, load_tokenized
+from ..data.tokenized import Cache, is_tokenized, load_tokenized, without_progress_bars
 from .arguments import VanillaTransformerTrainingArguments
+from .objectives import LEARNERS
 from .ranks import by_main_process
 from .tokenizer_setup import check_tags, prepare_tokenizer
 
@@ -85,7 +86,7 @@ def corpora_of(args: VanillaTransformerTrainingArguments) -> tuple[list[Corpus],
 
 def text_format_of(args: VanillaTransformerTrainingArguments) -> TextFormat:
     """How the rows of a run's corpora are taken apart."""
-    return TextFormat(args.source_lang, args.target_lang, args.objective == "span_corruption")
+    return TextFormat(args.source_lang, args.target_lang, args.objective != "translation")
 
 
 def prepare_text(
@@ -114,13 +115,15 @@ def prepare_text(
         OSError: a file cannot be read.
     """
     text_format = text_format_of(args)
-    filters = Filters(args.max_length, args.max_length_ratio, args.drop_duplicates, max_positions)
+    extra_tokens = LEARNERS[args.objective].extra_tokens
+    filters = Filters(args.max_length, args.max_length_ratio, args.drop_duplicates, max_positions, extra_tokens)
     cache = Cache(args.data_cache_dir, not args.disable_tqdm, args.preprocessing_workers)
     noise = Noise(
         bpe_dropout=args.bpe_dropout,
-        span_corruption=args.objective == "span_corruption",
+        objective=args.objective,
         noise_density=args.noise_density,
         mean_span_length=args.mean_span_length,
+        denoising_steps=args.denoising_steps,
         seed=args.seed,
         max_positions=max_positions,
     )
@@ -159,14 +162,18 @@ def prepare_text(
         validation_set = None
         if validation:
             # A score should not depend on what training had no room for, but on what the model has.
-            only = Filters(max_positions=max_positions)
+            only = Filters(max_positions=max_positions, extra_tokens=extra_tokens)
             validation_set = load_tokenized(
                 validation, tokenizer, text_format, only, "validation set", cache, validation_prints
             )
-            if noise.span_corruption and make is not None:  # the same holes at every evaluation
-                validation_set = validation_set.remove_columns("source_length").map(
-                    lambda row, index: make(row, 0, index), with_indices=True, load_from_cache_file=False
-                )
+            if args.objective != "translation" and make is not None:  # the same holes at every evaluation
+                with without_progress_bars():  # in memory, and not as one more file beside the tokenised text
+                    validation_set = validation_set.remove_columns("source_length").map(
+                        lambda row, index: make(row, 0, index),
+                        with_indices=True,
+                        load_from_cache_file=False,
+                        keep_in_memory=True,
+                    )
     if isinstance(train_set, TrainingExamples):  # by all processes at once, none waiting for another
         sampler = _sampler(args, noise, train_set.rows, training, tokenizer)
     if args.dataloader_num_workers:
@@ -224,9 +231,9 @@ def _sampler(
     longest = max(sources.max(), targets.max())
     if noise.max_positions is not None and longest > noise.max_positions:
         raise ValueError(
-            f"with noise_density={noise.noise_density} and mean_span_length={noise.mean_span_length}, span_corruption "
-            f"makes {longest} tokens of a text, more than the model's {noise.max_positions} learned positions; lower "
-            "noise_density or max_length"
+            f"with noise_density={noise.noise_density} and mean_span_length={noise.mean_span_length}, "
+            f"{noise.objective} makes {longest} tokens of a text, more than the model's {noise.max_positions} learned "
+            "positions; lower noise_density or max_length"
         )
     corpus_of_row = rows.with_format("numpy")["corpus"][:]
     weights = tempered_weights(

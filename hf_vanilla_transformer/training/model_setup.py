@@ -11,12 +11,15 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils import logging
 from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME
 
+from ..configuration_decoder_only import VanillaTransformerDecoderConfig
+from ..configuration_encoder_only import VanillaTransformerEncoderConfig
 from ..configuration_variants import require_tokens
 from ..inference import load_config, load_model
-from ..modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
 from .adapters import add_adapters
 from .arguments import VanillaTransformerTrainingArguments
 from .config_overrides import parse_overrides
+from .objectives import LEARNERS
+from .weight_transfer import take_over_weights
 
 logger = logging.get_logger(__name__)
 
@@ -35,8 +38,9 @@ def build_model(args: VanillaTransformerTrainingArguments, tokenizer: PreTrained
         ValueError: preset, class, overrides, a name of a part or a folder are not usable; the message says which.
         OSError: there is no such model.
     """
-    kind = model_class(args.model_class)
-    overrides = parse_overrides(args.config_overrides, kind.config_class)
+    learner = LEARNERS[args.objective]
+    kind = model_class(args.model_class, args.objective)
+    overrides = _overrides(args, kind.config_class)
     first_update = 0
     new_rows = set(tokenizer.convert_tokens_to_ids(args.new_tokens))
     if args.model_name_or_path is not None:
@@ -45,8 +49,9 @@ def build_model(args: VanillaTransformerTrainingArguments, tokenizer: PreTrained
                 f"model_name_or_path={args.model_name_or_path} is an adapter without its model; go on with the folder "
                 "of a finished run, which has the merged model, or resume a run with resume_from_checkpoint"
             )
-        model = load_model(args.model_name_or_path, "float32", **overrides)
-        if not isinstance(model, VanillaTransformerForConditionalGeneration):
+        _refuse_another_kind(args.model_name_or_path, args.objective)
+        model = load_model(args.model_name_or_path, "float32", learner.auto_class, **overrides)
+        if not isinstance(model, learner.model_class):
             raise ValueError(
                 f"model_name_or_path={args.model_name_or_path} is a {model.config.model_type} model, and no "
                 "Transformer of this package; `vanilla-transformer convert` imports those of Marian, fairseq and "
@@ -63,8 +68,9 @@ def build_model(args: VanillaTransformerTrainingArguments, tokenizer: PreTrained
             "bos_token_id": tokenizer.bos_token_id,
             "pad_token_id": tokenizer.pad_token_id,
             "eos_token_id": tokenizer.eos_token_id,
-            "decoder_start_token_id": tokenizer.bos_token_id,
         }
+        if learner.has_two_stacks:
+            special_tokens["decoder_start_token_id"] = tokenizer.bos_token_id
         config = kind.config_class.from_preset(
             args.preset, **{"vocab_size": len(tokenizer), **special_tokens, **overrides}
         )
@@ -74,7 +80,9 @@ def build_model(args: VanillaTransformerTrainingArguments, tokenizer: PreTrained
                 "tokenizer; leave it out, or train a smaller tokenizer with --vocab_size"
             )
         model = kind(config)
-        model.generation_config.num_beams = args.generation_num_beams or 1
+        if learner.has_two_stacks:
+            model.generation_config.num_beams = args.generation_num_beams or 1
+        take_over_weights(model, tokenizer, args.init_encoder_from, args.init_decoder_from)
     require_tokens(model.config, "training on text")
     if args.gnmt_length_penalty is not None:
         model.generation_config.gnmt_length_penalty = args.gnmt_length_penalty
@@ -103,22 +111,24 @@ def learned_positions(args: VanillaTransformerTrainingArguments) -> int | None:
         ValueError: preset, class or overrides are not usable.
         OSError: there is no such model.
     """
-    config_class = model_class(args.model_class).config_class
-    overrides = parse_overrides(args.config_overrides, config_class)
+    config_class = model_class(args.model_class, args.objective).config_class
+    overrides = _overrides(args, config_class)
     if args.model_name_or_path is None:
         config: Any = config_class.from_preset(args.preset, **overrides)
     else:
         if (Path(args.model_name_or_path) / ADAPTER_CONFIG_NAME).exists():
             return None  # `build_model` refuses it
-        config = load_config(args.model_name_or_path, **overrides)
+        _refuse_another_kind(args.model_name_or_path, args.objective)
+        config = load_config(args.model_name_or_path, LEARNERS[args.objective].auto_class, **overrides)
     return config.num_learned_positions if getattr(config, "position_encoding", None) == "learned" else None
 
 
-def model_class(name: str | None) -> type[Any]:
+def model_class(name: str | None, objective: str = "translation") -> type[Any]:
     """Finds the class of a new model.
 
     Args:
         name: as MODULE:CLASS, where the module can be imported; None for this package's own.
+        objective: what the model is to learn.
 
     Returns:
         The class, whose `config_class` describes its shape by `from_preset`.
@@ -126,8 +136,9 @@ def model_class(name: str | None) -> type[Any]:
     Raises:
         ValueError: there is no such module or class, or it is no model of this kind.
     """
+    own = LEARNERS[objective].model_class
     if name is None:
-        return VanillaTransformerForConditionalGeneration
+        return own
     module, _, path = name.partition(":")
     if not module or not path:
         raise ValueError(f"model_class={name!r} is not of the form MODULE:CLASS, such as my_package.models:MyModel")
@@ -139,9 +150,38 @@ def model_class(name: str | None) -> type[Any]:
     if not is_model or not hasattr(found.config_class, "from_preset"):
         raise ValueError(
             f"model_class={name!r} is no PreTrainedModel with a config_class that has `from_preset`; take a subclass "
-            f"of {VanillaTransformerForConditionalGeneration.__name__}, or a class that is made like it"
+            f"of {own.__name__}, or a class that is made like it"
         )
+    if not LEARNERS[objective].has_two_stacks and not issubclass(found, own):
+        raise ValueError(f"model_class={name!r} is no {own.__name__}, which objective={objective} trains")
     return found
+
+
+def _overrides(args: VanillaTransformerTrainingArguments, config_class: Any) -> dict[str, Any]:
+    """Reads config_overrides, and adds what the objective needs."""
+    overrides = parse_overrides(args.config_overrides, config_class)
+    for field, value in LEARNERS[args.objective].config:
+        if overrides.setdefault(field, value) != value:
+            raise ValueError(f"config_overrides: {field}={overrides[field]}, but objective={args.objective} is {value}")
+    return overrides
+
+
+def _refuse_another_kind(folder: str, objective: str) -> None:
+    """Refuses to learn an objective with a model of another kind, and says what to do with it instead."""
+    wanted, found = LEARNERS[objective], load_config(folder, None)
+    is_encoder, is_decoder = (
+        isinstance(found, each) for each in (VanillaTransformerEncoderConfig, VanillaTransformerDecoderConfig)
+    )
+    fits = found.is_encoder_decoder if wanted.has_two_stacks else isinstance(found, wanted.model_class.config_class)
+    if fits or not (is_encoder or is_decoder or found.is_encoder_decoder):
+        return  # what is no model of this package is refused when it is loaded
+    hint = ""
+    if wanted.has_two_stacks:
+        hint = f"; to begin a new model with its weights, give init_{'en' if is_encoder else 'de'}coder_from={folder}"
+    raise ValueError(
+        f"model_name_or_path={folder} is a {found.model_type} model, and objective={objective} trains a "
+        f"{wanted.model_class.__name__}{hint}"
+    )
 
 
 def _freeze(model: Any, names: Sequence[str]) -> None:

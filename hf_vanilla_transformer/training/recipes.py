@@ -14,6 +14,7 @@ from ..data.suggestions import did_you_mean
 from ..data.text_files import read_lines
 from .arguments import VanillaTransformerTrainingArguments
 from .command_line import RunParser
+from .objectives import WITH_NOISE, WITH_SPANS
 from .refused_options import REFUSED
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -24,11 +25,14 @@ _KINDS = {int: "a whole number", float: "a number", bool: "true or false"}
 _DECIDES = {
     "model_name_or_path": ("preset", "model_class", "vocab_size", "num_sentinels"),
     "tokenizer_name_or_path": ("vocab_size", "num_sentinels"),
+    "init_encoder_from": ("vocab_size", "num_sentinels"),
+    "init_decoder_from": ("vocab_size", "num_sentinels"),
 }
 # What does nothing unless another option has this value; None: any that is not false.
 _NEEDS: dict[str, tuple[str, str | None]] = {
-    "noise_density": ("objective", "span_corruption"),
-    "mean_span_length": ("objective", "span_corruption"),
+    "noise_density": ("objective", " or ".join(WITH_NOISE)),
+    "mean_span_length": ("objective", " or ".join(WITH_SPANS)),
+    "denoising_steps": ("objective", "denoising"),
     "shuffle_buffer": ("streaming", None),
     "lora_modules": ("lora_rank", None),
     "continue_schedule": ("model_name_or_path", None),

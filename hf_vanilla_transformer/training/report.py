@@ -11,6 +11,7 @@ from transformers.utils import logging
 
 from ..evaluation.scores import METRICS
 from ..inference import open_output
+from .objectives import LEARNERS
 
 logger = logging.get_logger(__name__)
 
@@ -46,15 +47,16 @@ def write_results(
     if importlib.util.find_spec("matplotlib") is None:
         logger.warning("curves.png is not drawn: matplotlib is not installed (pip install matplotlib)")
     else:
-        plot_curves(history, Path(output_dir) / "curves.png")
+        plot_curves(history, Path(output_dir) / "curves.png", arguments.get("objective", "translation"))
 
 
-def plot_curves(history: list[dict[str, Any]], path: str | Path) -> None:
+def plot_curves(history: list[dict[str, Any]], path: str | Path, objective: str = "translation") -> None:
     """Draws the log of a run: losses, scores, and what the optimizer did, over updates.
 
     Args:
         history: the log, one entry a line.
         path: the picture, .png.
+        objective: of the run, which says what a loss is per.
     """
     # Of all programs that import this package, few draw.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -64,7 +66,7 @@ def plot_curves(history: list[dict[str, Any]], path: str | Path) -> None:
     FigureCanvasAgg(figure)
     losses, scores, optimizer = figure.subplots(1, 3)
     _draw(losses, history, {"loss": "training, smoothed", "nll": "training", "eval_loss": "validation"})
-    losses.set(title="nats per token", xlabel="updates")
+    losses.set(title=f"nats per {LEARNERS[objective].unit}", xlabel="updates")
     _draw(scores, history, {f"eval_{name}": title for name, title in METRICS.items()})
     scores.set(title="validation scores", xlabel="updates")
     _draw(optimizer, history, {"learning_rate": "learning rate", "grad_norm": "norm of the gradient"})
@@ -80,21 +82,26 @@ def summary_lines(
     Args:
         metrics: as in `results.json`.
         output_dir: folder of the run.
-        objective: of the run; a model that has learned span corruption does not translate yet.
+        objective: of the run; a model that has learned another one than translation does not translate yet.
         tag: one that stands in front of sources; None for none.
 
     Returns:
         The lines.
     """
+    learner = LEARNERS[objective]
     minutes, learned = metrics["minutes"], metrics["learned_parameters"]
     share = "" if learned == metrics["parameters"] else f" of {metrics['parameters']:,}"
     lines = [
         f"Trained {learned:,}{share} parameters for {metrics['updates']:,} updates in {minutes:.1f} min"
-        + (f", {metrics['tokens_per_second']:,.0f} target tokens per second" if "tokens_per_second" in metrics else "")
+        + (
+            f", {metrics['tokens_per_second']:,.0f} {learner.counted} per second"
+            if "tokens_per_second" in metrics
+            else ""
+        )
         + (f", {metrics['padding']:.1%} padding." if "padding" in metrics else ".")
     ]
     if "final_loss" in metrics:
-        line = f"Validation ({metrics['final_weights']}): {metrics['final_loss']:.3f} nats per token, "
+        line = f"Validation ({metrics['final_weights']}): {metrics['final_loss']:.3f} nats per {learner.unit}, "
         line += f"perplexity {metrics['final_perplexity']:.2f}"
         found = [name for name in METRICS if f"final_{name}" in metrics]
         for name in found:
@@ -104,9 +111,12 @@ def summary_lines(
     else:
         lines.append("No validation text, no scores: give validation_data.")
     folder = shlex.quote(output_dir)
-    if objective == "span_corruption":
-        next_step = f"Go on: vanilla-transformer finetune --model_name_or_path {folder} --train_data PAIRS"
-        return [*lines, f"{next_step} --output_dir {shlex.quote(output_dir.rstrip('/') + '-finetuned')}"]
+    if objective != "translation":
+        begin = f"finetune --model_name_or_path {folder}"
+        if not learner.has_two_stacks:  # one of two parts of a translation model, of the same preset
+            begin = f"pretrain --init_{'en' if objective == 'masked_lm' else 'de'}coder_from {folder}"
+        there = shlex.quote(output_dir.rstrip("/") + "-finetuned")
+        return [*lines, f"Go on: vanilla-transformer {begin} --train_data PAIRS --output_dir {there}"]
     option = "" if tag is None else f" --tag {shlex.quote(tag)}"
     return [*lines, f'Try it: vanilla-transformer translate --model {folder}{option} "..."']
 

@@ -23,7 +23,8 @@ RUN_FILE = "run.json"
 # Settings that a resumed run would ignore, since they are in the checkpoint, or that would give its batches another
 # order. All others may change, and count from then on.
 _FIXED = (
-    *("objective", "noise_density", "mean_span_length", "source_lang", "target_lang", "streaming", "shuffle_buffer"),
+    *("objective", "noise_density", "mean_span_length", "denoising_steps", "init_encoder_from", "init_decoder_from"),
+    *("source_lang", "target_lang", "streaming", "shuffle_buffer"),
     *("max_length", "max_length_ratio", "drop_duplicates", "vocab_size", "num_sentinels", "max_tokens", "bpe_dropout"),
     *("source_units", "target_units", "corpus_temperature"),
     *("model_name_or_path", "preset", "model_class", "config_overrides", "frozen_modules", "lora_rank", "lora_modules"),

@@ -219,8 +219,8 @@ def _check_validation(args: VanillaTransformerTrainingArguments, has_validation:
             raise ValueError(f"{setting} is decided by validation scores; give validation_data")
         if args.eval_strategy == "no":
             raise ValueError(f"{setting} is decided by validation scores; eval_strategy=no finds none")
-    if has_validation and args.objective == "span_corruption" and metric not in LIKELIHOOD:
-        raise ValueError(f"metric_for_best_model={metric} is of translations; span_corruption has loss and perplexity")
+    if has_validation and args.objective != "translation" and metric not in LIKELIHOOD:
+        raise ValueError(f"metric_for_best_model={metric} is of translations; {args.objective} has loss and perplexity")
     names = (*LIKELIHOOD, *args.validation_metrics)
     if metric not in names:
         raise ValueError(f"metric_for_best_model={metric!r} is none of {', '.join(names)}")

@@ -26,6 +26,7 @@ from ..inference import load_tokenizer
 from ..tokenization_ids import text_to_ids
 from ..tokenization_tags import known_tag_tokens, tag_tokens
 from .arguments import VanillaTransformerTrainingArguments
+from .objectives import WITH_MASK
 
 logger = logging.get_logger(__name__)
 
@@ -61,6 +62,7 @@ def prepare_tokenizer(
         OSError: there is none of that name.
     """
     given = checkpoint or args.tokenizer_name_or_path or args.model_name_or_path
+    given = given or args.init_encoder_from or args.init_decoder_from
     if given is None:
         given = _trained_tokenizer(args, corpora, text_format, fingerprints, sizes)
     if Path(given).is_file():
@@ -152,7 +154,14 @@ def _trained_tokenizer(
     """Trains a tokenizer, unless this run has: it is kept for its other processes, and for when it is resumed."""
     folder = Path(args.output_dir) / "tokenizer"
     shares = corpus_shares(corpora, sizes, args.corpus_temperature) if args.streaming else None
-    settings = [args.vocab_size, args.num_sentinels, args.source_units, args.target_units]
+    has_mask = args.objective in WITH_MASK
+    settings = [
+        args.vocab_size,
+        args.num_sentinels,
+        args.source_units,
+        args.target_units,
+        *(["mask"] if has_mask else []),
+    ]
     key = json.dumps([_VERSION, *settings, vars(text_format), [*fingerprints], shares])
     stamp = folder / "made_from.txt"
     if stamp.exists() and stamp.read_text(encoding="utf-8") == key:
@@ -171,6 +180,7 @@ def _trained_tokenizer(
     options: dict[str, Any] = {
         "vocab_size": args.vocab_size,
         "num_sentinels": args.num_sentinels,
+        "mask_token": has_mask,
         "tags": tags_of(corpora),
     }
     if args.source_units == "bpe":

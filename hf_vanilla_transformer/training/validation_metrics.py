@@ -31,8 +31,8 @@ def check_validation_metrics(args: Any) -> None:
     for name in args.validation_metrics:
         if name not in OF_TRANSLATIONS:
             raise ValueError(f"validation_metrics has {name!r}, which is none of {', '.join(OF_TRANSLATIONS)}")
-    if args.objective == "span_corruption" and tuple(args.validation_metrics) != DEFAULT:
-        raise ValueError("validation_metrics are of translations; span_corruption has loss and perplexity")
+    if args.objective != "translation" and tuple(args.validation_metrics) != DEFAULT:
+        raise ValueError(f"validation_metrics are of translations; {args.objective} has loss and perplexity")
     metric = (args.metric_for_best_model or "loss").removeprefix("eval_").rpartition("_")[2]
     if metric in OF_TRANSLATIONS and metric not in args.validation_metrics:
         raise ValueError(

@@ -16,15 +16,16 @@ sentence of up to 30 tokens has one span, which would always be its end. Here, a
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-# Whatever can be counted in: one number, or an array of any shape.
-_Counts = np.ndarray | int
+from .amounts import Counts, check_span_length, noise_counts, sorted_choice, without_end
 
 
 def span_corruption_lengths(
-    num_tokens: _Counts, num_sentinels: int, noise_density: float = 0.15, mean_span_length: float = 3.0
+    num_tokens: Counts, num_sentinels: int, noise_density: float = 0.15, mean_span_length: float = 3.0
 ) -> tuple[np.ndarray, np.ndarray]:
     """The lengths of what `span_corruption` makes of texts, by their lengths alone.
 
@@ -75,11 +76,7 @@ def span_corruption(
     Raises:
         ValueError: an option is out of its range, or `tokens` has `</s>` in it.
     """
-    ids = [int(token) for token in tokens]
-    if eos_token_id in ids:
-        raise ValueError(
-            f"`tokens` has </s> (id {eos_token_id}) at position {ids.index(eos_token_id)}; give a text without it"
-        )
+    ids = without_end(tokens, eos_token_id)
     num_noise, num_spans = map(
         int, _noise_and_spans(np.asarray(len(ids)), len(sentinel_ids), noise_density, mean_span_length)
     )
@@ -87,9 +84,9 @@ def span_corruption(
         return [*ids, eos_token_id], [eos_token_id]
     num_kept = len(ids) - num_noise
     # The spans' ends, counted in noise tokens: any of the places between two of them, and the last.
-    ends = [*(1 + _sorted_choice(rng, num_noise - 1, num_spans - 1)).tolist(), num_noise]
+    ends = [*(1 + sorted_choice(rng, num_noise - 1, num_spans - 1)).tolist(), num_noise]
     # Where the spans stand, counted in kept tokens before them.
-    places = _sorted_choice(rng, num_kept + 1, num_spans).tolist()
+    places = sorted_choice(rng, num_kept + 1, num_spans).tolist()
 
     source: list[int] = []
     target: list[int] = []
@@ -103,31 +100,61 @@ def span_corruption(
     return [*source, *ids[position:], eos_token_id], [*target, eos_token_id]
 
 
+@dataclass(frozen=True)
+class SpanCorruption:
+    """T5's objective: spans that are taken out, from the text around them.
+
+    Args:
+        sentinel_ids: as of `span_corruption`, and so are the others.
+        eos_token_id: likewise.
+        noise_density: likewise.
+        mean_span_length: likewise.
+    """
+
+    sentinel_ids: Sequence[int]
+    eos_token_id: int
+    noise_density: float = 0.15
+    mean_span_length: float = 3.0
+
+    def lengths(self, num_tokens: Counts) -> tuple[np.ndarray, np.ndarray]:
+        """How long input and target of texts are, `</s>` included; `num_tokens` are their lengths without it."""
+        return span_corruption_lengths(num_tokens, len(self.sentinel_ids), self.noise_density, self.mean_span_length)
+
+    def __call__(self, tokens: Any, random: np.random.Generator) -> dict[str, Any]:
+        """Takes spans out of a text.
+
+        Args:
+            tokens: its ids, without `</s>`.
+            random: where the randomness comes from.
+
+        Returns:
+            `input_ids` and `labels`.
+        """
+        source, target = span_corruption(
+            tokens,
+            self.sentinel_ids,
+            random,
+            self.noise_density,
+            self.mean_span_length,
+            eos_token_id=self.eos_token_id,
+        )
+        return {"input_ids": source, "labels": target}
+
+
 def _noise_and_spans(
     num_tokens: np.ndarray, num_sentinels: int, noise_density: float, mean_span_length: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """How many tokens are noise, and in how many spans; both 0 where there are fewer than two tokens."""
-    if not 0 < noise_density < 1:
-        raise ValueError(f"`noise_density`={noise_density} is not between 0 and 1")
-    if not mean_span_length >= 1:
-        raise ValueError(f"`mean_span_length`={mean_span_length} is less than one token")
+    check_span_length(mean_span_length)
     if num_sentinels < 1:
         raise ValueError(
             f"{num_sentinels} sentinel tokens: span corruption needs at least one; "
             "make a tokenizer with `num_sentinels` of them"
         )
-    if num_tokens.size and num_tokens.min() < 0:
-        raise ValueError(f"`num_tokens` has {num_tokens.min()} in it, which is no length")
-    noise = np.maximum(np.minimum(np.rint(num_tokens * noise_density).astype(np.int64), num_tokens - 1), 1)
+    noise = noise_counts(num_tokens, noise_density)
     most_spans = np.minimum(np.minimum(noise, num_tokens - noise + 1), num_sentinels)
     spans = np.maximum(np.minimum(np.rint(noise / mean_span_length).astype(np.int64), most_spans), 1)
-    divisible = num_tokens >= 2
-    return np.where(divisible, noise, 0), np.where(divisible, spans, 0)
+    return noise, np.where(noise > 0, spans, 0)
 
 
-def _sorted_choice(rng: np.random.Generator, population: int, size: int) -> np.ndarray:
-    """A random subset of 0 ... population - 1, each of that size with equal probability, in order."""
-    return np.sort(rng.choice(population, size, replace=False, shuffle=False))
-
-
-__all__ = ["span_corruption", "span_corruption_lengths"]
+__all__ = ["SpanCorruption", "span_corruption", "span_corruption_lengths"]
