@@ -84,10 +84,11 @@ class VanillaTransformerTrainer(HubUploads, ValidationOnPairs, Seq2SeqTrainer):
         if kwargs.get("data_collator") is None and kwargs.get("processing_class") is not None:
             kwargs["data_collator"] = partial(collate, pad_token_id=kwargs["processing_class"].pad_token_id)
         super().__init__(**kwargs)
-        if "use_cache" in getattr(self.model.config, "fixed_fields", ()):  # into which transformers has written its own
-            self.model.config.use_cache = self.model.config.fixed_fields["use_cache"]
+        config: Any = self.model.config
+        if "use_cache" in getattr(config, "fixed_fields", ()):  # into which transformers has written that of `args`
+            config.use_cache = config.fixed_fields["use_cache"]
         # A stack by itself has labels at the places of its input, many of them without any.
-        self.has_targets: bool = getattr(self.model.config, "is_encoder_decoder", True)
+        self.has_targets: bool = getattr(config, "is_encoder_decoder", True)
         engine, stage = self.accelerator.distributed_type, zero_stage_of(self.accelerator.state)
         shards = getattr(getattr(self.accelerator.state, "fsdp_plugin", None), "state_dict_type", None)
         refuse_divided_weights(str(self.args.final_weights), engine, stage)
