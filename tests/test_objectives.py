@@ -14,6 +14,7 @@ from hf_vanilla_transformer.training import arguments as arguments_module
 from hf_vanilla_transformer.training import prepare, pretrain, summary_lines, train
 from hf_vanilla_transformer.training.model_setup import build_model
 from hf_vanilla_transformer.training.objectives import LEARNERS, WITH_MASK, WITH_NOISE, WITH_SPANS
+from hf_vanilla_transformer.training.recipes import given_values
 
 NEW = ["masked_lm", "causal_lm", "prefix_lm", "denoising"]
 
@@ -52,7 +53,9 @@ def test_a_run_is_judged_by_the_nats_of_what_is_predicted(objective, plain, tmp_
     run = prepare(args)
     held = [dict(row) for row in run.text.validation_set]
     assert held == [dict(row) for row in prepare(args).text.validation_set], "the same holes at every evaluation"
+    before = given_values(args)
     result = train(run, args)
+    assert given_values(args) == before, "a queue finds a finished run by what it was given"
     learner = LEARNERS[objective]
     assert type(result.model) is learner.model_class
     nats, count = 0.0, 0

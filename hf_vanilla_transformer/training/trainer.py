@@ -81,13 +81,14 @@ class VanillaTransformerTrainer(HubUploads, ValidationOnPairs, Seq2SeqTrainer):
                 raise ValueError(f"`{name}` has no effect in {type(self).__name__}: {instead}")
         if kwargs.get("args") is not None:
             refuse_data_parallel(kwargs["args"])
-            if "use_cache" in getattr(getattr(kwargs.get("model"), "config", None), "fixed_fields", ()):
-                kwargs["args"].use_cache = False  # transformers writes it into the config; an encoder has no cache
         if kwargs.get("data_collator") is None and kwargs.get("processing_class") is not None:
             kwargs["data_collator"] = partial(collate, pad_token_id=kwargs["processing_class"].pad_token_id)
         super().__init__(**kwargs)
+        config: Any = self.model.config
+        if "use_cache" in getattr(config, "fixed_fields", ()):  # into which transformers has written that of `args`
+            config.use_cache = config.fixed_fields["use_cache"]
         # A stack by itself has labels at the places of its input, many of them without any.
-        self.has_targets: bool = getattr(self.model.config, "is_encoder_decoder", True)
+        self.has_targets: bool = getattr(config, "is_encoder_decoder", True)
         engine, stage = self.accelerator.distributed_type, zero_stage_of(self.accelerator.state)
         shards = getattr(getattr(self.accelerator.state, "fsdp_plugin", None), "state_dict_type", None)
         refuse_divided_weights(str(self.args.final_weights), engine, stage)
