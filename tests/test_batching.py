@@ -407,6 +407,7 @@ def test_batches_of_an_epoch_hold_what_they_may_and_little_padding():
         assert 1 - (sources.sum() + targets.sum()) / places < 0.25  # sides of a pair are independent here
 
 
+@pytest.mark.slow  # 4 seconds
 def test_multi30k_with_bpe_dropout_has_little_padding(multi30k):
     texts = [list(itertools.islice(read_lines(multi30k / f"train.{language}"), 3000)) for language in ("en", "de")]
     tokenizer = train_tokenizer(texts=itertools.chain(*texts), vocab_size=2000)

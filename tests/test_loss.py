@@ -353,7 +353,7 @@ def test_r_drop_is_of_a_batch_that_is_there_twice(labels):
         projected_label_smoothed_cross_entropy(hidden, weight, labels, 0.1, 2.5)
 
 
-@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@pytest.mark.parametrize("backend", ["eager", pytest.param("aot_eager", marks=pytest.mark.slow)])  # 3 seconds
 def test_fused_r_drop_compiles_without_graph_breaks(backend):
     hidden, weight, labels = two_passes(tokens=20)
     inputs = (hidden.requires_grad_(), weight.requires_grad_())

@@ -1075,7 +1075,8 @@ def test_evaluation_compiles_for_every_size_at_once(use_cache):
 
 
 @pytest.mark.usefixtures("fresh_compiler")
-@pytest.mark.parametrize("attn_implementation", ["sdpa", pytest.param("eager", marks=pytest.mark.slow)])
+@pytest.mark.slow  # 7 seconds each
+@pytest.mark.parametrize("attn_implementation", ["sdpa", "eager"])
 def test_training_with_the_fused_loss_compiles_to_one_graph(attn_implementation):
     expected_model = tiny_model(dropout=0.0, attn_implementation=attn_implementation).train()
     model = tiny_model(dropout=0.0, attn_implementation=attn_implementation).train()
@@ -1092,6 +1093,7 @@ def test_training_with_the_fused_loss_compiles_to_one_graph(attn_implementation)
         torch.testing.assert_close(found[name], wanted[name], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow  # 8 seconds each
 @slow_for_pre_norm
 def test_exported_program_is_exact_for_other_sizes(norm_position):
     model = tiny_model(norm_position=norm_position)

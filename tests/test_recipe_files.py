@@ -17,6 +17,8 @@ from hf_vanilla_transformer.training.schedule import peak_learning_rate
 RECIPES = sorted((Path(__file__).resolve().parents[1] / "hf_vanilla_transformer" / "recipes").glob("*.yaml"))
 PAPER = [path for path in RECIPES if path.stem.startswith("wmt14-")]
 BIG = [path for path in PAPER if path.stem.endswith("-big")]
+# Recipes that differ from another in size or text only.
+ALIKE = {"wmt14-en-de-big", "wmt14-en-fr-base", "wmt14-en-fr-big", "multi30k-en-fr-tiny", "iwslt14-de-en"}
 SENTENCES = [
     "a red dog runs",
     "the blue cat sits",
@@ -90,7 +92,12 @@ def test_a_recipe_names_real_options_and_does_not_contradict_itself(path):
     assert "scripts/" not in text, "who has the package only has no scripts"
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=stem)
+@pytest.mark.parametrize(
+    "path",
+    # Those that differ in size or text only, 2 seconds each.
+    [pytest.param(path, marks=pytest.mark.slow if stem(path) in ALIKE else ()) for path in RECIPES],
+    ids=stem,
+)
 def test_a_recipe_shrunk_takes_two_updates(path, tmp_path):
     names = [tmp_path / "text.source", tmp_path / "text.target"]
     names[0].write_text("\n".join(SENTENCES) + "\n")

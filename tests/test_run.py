@@ -265,6 +265,7 @@ def test_a_compiled_model_learns_the_same(text, tmp_path):
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
+@pytest.mark.slow  # 7 seconds
 def test_span_corruption_learns_from_plain_text_and_is_finetuned_to_translate(tmp_path):
     # Six letters in the order of a circle of eight: any one of them says what the two that are missing are.
     letters = "abcdefgh"

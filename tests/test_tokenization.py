@@ -161,6 +161,7 @@ def test_bpe_decodes_padded_batches_of_any_text_to_themselves(lossless, texts):
     assert lossless.batch_decode(batch.labels, skip_special_tokens=True) == texts
 
 
+@pytest.mark.slow  # 4 seconds
 def test_bpe_decodes_every_character_to_itself(bpe):
     characters = "".join(chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000)
     pieces = [characters[start : start + 4096] for start in range(0, len(characters), 4096)]

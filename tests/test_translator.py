@@ -127,6 +127,7 @@ def test_what_a_search_does_not_find_is_empty_and_impossible(both):
         assert found[0].score > -20
 
 
+@pytest.mark.slow  # 4 seconds
 def test_pieces_are_joined_and_positions_grow(tmp_path):
     save(tmp_path / "learned", position_encoding="learned", max_position_embeddings=8)
     save(tmp_path / "sinusoids")
@@ -202,6 +203,7 @@ def test_a_folder_that_cannot_be_written_has_its_conversion_in_the_cache(folder,
         conversion_of(tmp_path, "float32", 64)
 
 
+@pytest.mark.slow  # 4 seconds
 def test_conversions_at_the_same_time_all_succeed(folder, tmp_path):
     for path in folder.iterdir():
         if path.is_file():
@@ -268,6 +270,7 @@ def test_options_that_are_not_allowed_are_refused_by_both_engines_alike(both):
         assert said[0] == said[1]
 
 
+@pytest.mark.slow  # 4 seconds
 def test_obstacles_of_the_model_are_named_and_torch_is_taken_by_itself(folder, tmp_path, monkeypatch):
     save(tmp_path / "rotary", position_encoding="rotary")
     model, _ = save(tmp_path / "half")
