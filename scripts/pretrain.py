@@ -1,4 +1,4 @@
-"""Train a model from scratch: on parallel text to translate, or on plain text to fill in what is missing."""
+"""Train a model from scratch: on parallel text to translate, or on plain text, by one of several objectives."""
 
 import sys
 

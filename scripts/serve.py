@@ -1,4 +1,4 @@
-"""Serve trained models over HTTP."""
+"""Serve trained models over HTTP: translations, scores, streams, and the fields of LibreTranslate."""
 
 import sys
 

@@ -75,7 +75,7 @@ def make_runs(text, folder, seeds=(7, 42), **changes):
         metrics = {"updates": 3, "final_weights": "last update"}
         environment = {**describe_environment(torch.device("cpu")), "device": "A CPU", "threads": 3}
         with pytest.MonkeyPatch.context() as patch:  # drawing takes longer than all the rest
-            patch.setattr(report, "plot_curves", lambda history, path: Path(path).write_bytes(b"a picture"))
+            patch.setattr(report, "plot_curves", lambda history, path, objective: Path(path).write_bytes(b"a picture"))
             given = given_values(arguments(text, path, **options))
             report.write_results(path, given, metrics, history, environment)
         folders.append(path)
