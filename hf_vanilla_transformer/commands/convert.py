@@ -2,14 +2,13 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from ..inference.one_line_parser import OneLineParser
 from ..interop import (
-    convert_bert,
     convert_fairseq,
-    convert_gpt2,
-    convert_llama,
+    convert_folder,
     convert_marian,
     convert_sentencepiece,
     convert_torch_transformer,
@@ -32,6 +31,13 @@ pickled file may hold tensors and plain values only. The output folder appears w
 """
 
 
+FOLDERS = {
+    "bert": "BERT, with or without a head",
+    "gpt2": "GPT-2",
+    "llama": "LLaMA, with unscaled rotary positions",
+}
+
+
 def make_parser(prog: str | None = None) -> OneLineParser:
     """Describes the options, each with the systems that it is for."""
     parser = OneLineParser(prog=prog, description=__doc__, epilog=EXAMPLES)
@@ -51,14 +57,11 @@ def make_parser(prog: str | None = None) -> OneLineParser:
     marian = systems.add_parser("marian", parents=[output], help="a folder of Marian or OPUS-MT")
     marian.add_argument("checkpoint", metavar="FOLDER", help="has config.json, weights, vocab.json and *.spm in it")
 
-    bert = systems.add_parser("bert", parents=[output], help="a folder of BERT, with or without a head")
-    bert.add_argument("checkpoint", metavar="FOLDER", help="has config.json and weights in it, and maybe a tokenizer")
-
-    gpt2 = systems.add_parser("gpt2", parents=[output], help="a folder of GPT-2")
-    gpt2.add_argument("checkpoint", metavar="FOLDER", help="has config.json and weights in it, and maybe a tokenizer")
-
-    llama = systems.add_parser("llama", parents=[output], help="a folder of LLaMA, with unscaled rotary positions")
-    llama.add_argument("checkpoint", metavar="FOLDER", help="has config.json and weights in it, and maybe a tokenizer")
+    for kind, what in FOLDERS.items():
+        folder = systems.add_parser(kind, parents=[output], help=f"a folder of {what}")
+        folder.add_argument(
+            "checkpoint", metavar="FOLDER", help="has config.json and weights in it, and maybe a tokenizer"
+        )
 
     fairseq = systems.add_parser("fairseq", parents=[output, fields], help="a .pt file of fairseq")
     fairseq.add_argument("checkpoint", metavar="FILE", help="the checkpoint")
@@ -95,8 +98,8 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     options = vars(parser.parse_args(argv))
     system = options.pop("system")
     converters: dict[str, Callable[..., Any]] = {
-        "marian": convert_marian, "bert": convert_bert, "gpt2": convert_gpt2, "llama": convert_llama,
-        "fairseq": convert_fairseq, "torch": convert_torch_transformer, "sentencepiece": convert_sentencepiece,
+        "marian": convert_marian, "fairseq": convert_fairseq, "torch": convert_torch_transformer,
+        "sentencepiece": convert_sentencepiece, **{kind: partial(convert_folder, kind) for kind in FOLDERS},
     }  # fmt: skip
     try:
         fields = parse_overrides(options.pop("set", []))

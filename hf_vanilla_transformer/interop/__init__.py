@@ -2,10 +2,8 @@
 
 from .bert import load_bert, load_bert_tokenizer
 from .convert import (
-    convert_bert,
     convert_fairseq,
-    convert_gpt2,
-    convert_llama,
+    convert_folder,
     convert_marian,
     convert_sentencepiece,
     convert_torch_transformer,
@@ -23,10 +21,8 @@ from .torch_transformer import load_torch_transformer
 
 __all__ = [
     "TARGET_TOKENIZER",
-    "convert_bert",
     "convert_fairseq",
-    "convert_gpt2",
-    "convert_llama",
+    "convert_folder",
     "convert_marian",
     "convert_sentencepiece",
     "convert_torch_transformer",

@@ -1,13 +1,12 @@
 """In, from files to a folder: what the command `convert` does."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ..data.tokenization import save_tokenizer
-from ..modeling_decoder_only import VanillaTransformerForCausalLM
-from ..modeling_encoder_only import VanillaTransformerEncoderPreTrainedModel
 from ..modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
 from .bert import load_bert, load_bert_tokenizer
 from .checkpoints import errors_name, read_pickle, require_tensors
@@ -18,6 +17,13 @@ from .marian import load_marian, load_marian_tokenizers
 from .output_folder import TARGET_TOKENIZER, output_folder
 from .sentencepiece import load_sentencepiece_tokenizer
 from .torch_transformer import load_torch_transformer
+
+# What reads the model of a folder of transformers, and what reads its tokenizer.
+_FOLDERS: dict[str, tuple[Callable[..., PreTrainedModel], Callable[..., PreTrainedTokenizerBase | None]]] = {
+    "bert": (load_bert, load_bert_tokenizer),
+    "gpt2": (load_gpt2, load_gpt2_tokenizer),
+    "llama": (load_llama, load_llama_tokenizer),
+}
 
 
 def convert_marian(
@@ -47,72 +53,31 @@ def convert_marian(
     return model
 
 
-def convert_bert(
-    checkpoint: str | Path, output_dir: str | Path, overwrite: bool = False
-) -> VanillaTransformerEncoderPreTrainedModel:
-    """Converts a BERT folder to one of this package, with its tokenizer if it has one.
+def convert_folder(
+    kind: str, checkpoint: str | Path, output_dir: str | Path, overwrite: bool = False
+) -> PreTrainedModel:
+    """Converts a folder of BERT, GPT-2 or LLaMA to one of this package, with its tokenizer if it has one.
 
     Args:
-        checkpoint: a folder, as `load_bert` wants it.
+        kind: "bert", "gpt2" or "llama".
+        checkpoint: a folder, as `load_bert`, `load_gpt2` or `load_llama` wants it.
         output_dir: written when all else is done; must be free or empty.
         overwrite: whether files in `output_dir` may be replaced.
 
     Returns:
-        The model that was saved.
+        The model that was saved: an encoder or a decoder alone.
 
     Raises:
+        KeyError: there is no such kind.
         OSError: a file is missing, or `output_dir` has files in it or is the checkpoint.
         ValueError: it does not fit.
     """
+    load, load_tokenizer = _FOLDERS[kind]
     with output_folder(output_dir, overwrite, source=checkpoint) as written:
-        model = load_bert(checkpoint)
-        _save_as_it_is(model, load_bert_tokenizer(checkpoint), written)
-    return model
-
-
-def convert_gpt2(
-    checkpoint: str | Path, output_dir: str | Path, overwrite: bool = False
-) -> VanillaTransformerForCausalLM:
-    """Converts a GPT-2 folder to one of this package, with its tokenizer if it has one.
-
-    Args:
-        checkpoint: a folder, as `load_gpt2` wants it.
-        output_dir: written when all else is done; must be free or empty.
-        overwrite: whether files in `output_dir` may be replaced.
-
-    Returns:
-        The model that was saved.
-
-    Raises:
-        OSError: a file is missing, or `output_dir` has files in it or is the checkpoint.
-        ValueError: it does not fit.
-    """
-    with output_folder(output_dir, overwrite, source=checkpoint) as written:
-        model = load_gpt2(checkpoint)
-        _save_as_it_is(model, load_gpt2_tokenizer(checkpoint), written)
-    return model
-
-
-def convert_llama(
-    checkpoint: str | Path, output_dir: str | Path, overwrite: bool = False
-) -> VanillaTransformerForCausalLM:
-    """Converts a LLaMA folder to one of this package, with its tokenizer if it has one.
-
-    Args:
-        checkpoint: a folder, as `load_llama` wants it.
-        output_dir: written when all else is done; must be free or empty.
-        overwrite: whether files in `output_dir` may be replaced.
-
-    Returns:
-        The model that was saved.
-
-    Raises:
-        OSError: a file is missing, or `output_dir` has files in it or is the checkpoint.
-        ValueError: it does not fit.
-    """
-    with output_folder(output_dir, overwrite, source=checkpoint) as written:
-        model = load_llama(checkpoint)
-        _save_as_it_is(model, load_llama_tokenizer(checkpoint), written)
+        model, tokenizer = load(checkpoint), load_tokenizer(checkpoint)
+        model.save_pretrained(written)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(written)  # as it is: these are tokenizers of transformers
     return model
 
 
@@ -201,12 +166,6 @@ def convert_sentencepiece(
         tokenizer = load_sentencepiece_tokenizer(checkpoint)
         save_tokenizer(tokenizer, written)
     return tokenizer
-
-
-def _save_as_it_is(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, folder: Path) -> None:
-    model.save_pretrained(folder)
-    if tokenizer is not None:
-        tokenizer.save_pretrained(folder)
 
 
 def _save(
