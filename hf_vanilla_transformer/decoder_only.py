@@ -50,11 +50,6 @@ class VanillaTransformerDecoderPreTrainedModel(VanillaTransformerPreTrainedModel
             )
         return super()._check_and_adjust_attn_implementation(attn_implementation, *args, **kwargs)
 
-    @property
-    def dummy_inputs(self) -> dict[str, Any]:
-        """A batch of two short texts, the second padded, for tools that trace the model."""
-        return {name: value for name, value in super().dummy_inputs.items() if not name.startswith("decoder_")}
-
 
 @dataclass
 class VanillaTransformerDecoderOutput(AnswersToBothCacheNames, BaseModelOutputWithPast):

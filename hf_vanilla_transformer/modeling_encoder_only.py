@@ -55,11 +55,6 @@ class VanillaTransformerEncoderPreTrainedModel(VanillaTransformerPreTrainedModel
         """
         self.base_model.encoder.set_input_embeddings(value)
 
-    @property
-    def dummy_inputs(self) -> dict[str, Any]:
-        """A batch of two short texts, the second padded, for tools that trace the model."""
-        return {name: value for name, value in super().dummy_inputs.items() if not name.startswith("decoder_")}
-
 
 class VanillaTransformerEncoderModel(VanillaTransformerEncoderPreTrainedModel):
     """§3.1: the encoder of Figure 1, which returns the state of each token; BERT without heads.

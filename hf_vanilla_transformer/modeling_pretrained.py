@@ -247,8 +247,10 @@ class VanillaTransformerPreTrainedModel(PreTrainedModel):
 
     @property
     def dummy_inputs(self) -> dict[str, Any]:
-        """A batch of two short sources, the second padded, and targets, for tools that trace the model."""
+        """A batch of two short sources, the second padded, and targets if there are any, for tools that trace it."""
         encoder: Any = getattr(self.base_model, "encoder", self)
+        if not self.config.is_encoder_decoder:
+            return encoder.dummy_source
         target = torch.full((2, 4), self.config.vocab_size - 1, device=self.device)
         return {**encoder.dummy_source, "decoder_input_ids": target}
 
