@@ -10,7 +10,7 @@ from queue_lists import pretend_to_train, write_list
 from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
 from hf_vanilla_transformer.commands import lab_variants
 from hf_vanilla_transformer.data import train_tokenizer
-from hf_vanilla_transformer.lab import family
+from hf_vanilla_transformer.lab import benchmarks, family
 from hf_vanilla_transformer.lab.family import DecodingState, decoding_rates, decoding_state
 from hf_vanilla_transformer.lab.planning import count_parameters
 from hf_vanilla_transformer.lab.run_list import read_run_list
@@ -40,7 +40,7 @@ def test_what_decoding_keeps_is_what_counting_gives(fields, per_token, constant)
 
 def test_rates_are_of_all_models_in_turns(monkeypatch):
     clock, order = iter(range(100)), []
-    monkeypatch.setattr(family.time, "perf_counter", lambda: float(next(clock)))
+    monkeypatch.setattr(benchmarks.time, "perf_counter", lambda: float(next(clock)))
     monkeypatch.setattr(family, "translate", lambda model, *args, **options: order.append(model) or [])
     rates = decoding_rates({"a": ("A", None), "b": ("B", None)}, ["x"] * 7, turns=2)
     assert order == ["A", "B", "A", "B", "A", "B"]  # warmed up first

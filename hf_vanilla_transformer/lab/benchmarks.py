@@ -5,7 +5,7 @@ import os
 import resource
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -193,22 +193,23 @@ def _train_step(name: str, size: str) -> Callable[[], None]:
     return step
 
 
-def in_turns(steps: dict[str, Callable[[], None]], repeats: int) -> dict[str, list[float]]:
+def in_turns(steps: Mapping[str, Callable[[], Any]], repeats: int, warm_up: int = 2) -> dict[str, list[float]]:
     """Measures programs in turns, so that whatever else the machine does slows all alike.
 
     Args:
         steps: the programs.
-        repeats: measured runs of each, after two that are not.
+        repeats: measured runs of each.
+        warm_up: runs of each before, which are not measured: they warm up allocator and caches.
 
     Returns:
         Seconds of every measured run, by program.
     """
     seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for turn in range(repeats + 2):
+    for turn in range(warm_up + repeats):
         for name, step in steps.items():
             started = time.perf_counter()
             step()
-            if turn >= 2:  # the first two warm up allocator and caches
+            if turn >= warm_up:
                 seconds[name].append(time.perf_counter() - started)
     return seconds
 

@@ -1,15 +1,16 @@
 """The family side by side: variants trained alike, with their scores, their speed, and what decoding has to keep."""
 
 import statistics
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..inference import load_translator, translate
+from .benchmarks import in_turns
 from .planning import format_table
 from .queue_results import finished_results
 from .run_list import QueuedRun, RunList
@@ -71,21 +72,18 @@ def decoding_rates(
     Args:
         models: model and tokenizer, by name.
         sentences: what to translate.
-        turns: of each model; the first sentences are translated once more before, to warm up.
+        turns: of each model, after one that is not measured.
         batch_size: sentences decoded together.
         **options: for `generate()`, such as `num_beams`.
 
     Returns:
         Sentences a second, the median over the turns.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in models}
-    for model, tokenizer in models.values():
-        list(translate(model, tokenizer, sentences[:batch_size], batch_size, **options))
-    for _ in range(turns):
-        for name, (model, tokenizer) in models.items():
-            started = time.perf_counter()
-            list(translate(model, tokenizer, sentences, batch_size, **options))
-            seconds[name].append(time.perf_counter() - started)
+
+    def program(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+        return list(translate(model, tokenizer, sentences, batch_size, **options))
+
+    seconds = in_turns({name: partial(program, *pair) for name, pair in models.items()}, turns, warm_up=1)
     return {name: len(sentences) / statistics.median(each) for name, each in seconds.items()}
 
 

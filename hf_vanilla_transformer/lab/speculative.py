@@ -1,14 +1,15 @@
 """Speculative decoding: a small draft proposes tokens, the model checks several at once (Leviathan et al., 2023)."""
 
 import statistics
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..tokenization_ids import text_to_ids
+from .benchmarks import in_turns
 from .planning import format_table
 
 
@@ -100,15 +101,13 @@ def compare_speculative(
         assisted = _decoded(model, sources, draft)
     finally:
         hook.remove()
-    seconds: dict[PreTrainedModel | None, list[float]] = {None: [], draft: []}
-    for _ in range(turns):
-        for helper, each in seconds.items():
-            started = time.perf_counter()
-            _decoded(model, sources, helper)
-            each.append(time.perf_counter() - started)
+    programs = {"plain": partial(_decoded, model, sources), "assisted": partial(_decoded, model, sources, draft)}
+    seconds = in_turns(programs, turns, warm_up=0)  # both have just run
     equal = sum(one == other for one, other in zip(plain, assisted, strict=True))
     tokens = sum(len(each) - 1 for each in assisted)  # all begin with the start token
-    return SpeculativeComparison(draft_tokens, tokens, checks, seconds[None], seconds[draft], equal, len(sources))
+    return SpeculativeComparison(
+        draft_tokens, tokens, checks, seconds["plain"], seconds["assisted"], equal, len(sources)
+    )
 
 
 def speculative_table(comparisons: Sequence[SpeculativeComparison]) -> str:
