@@ -51,30 +51,23 @@ async def translate(request: Request, body: AnyTranslateRequest) -> TranslateRes
     """Translates texts. They are decoded together with those of other requests, whose answers do not change by it."""
     state = request.app.state
     _check_key(request, body)
-    ours = isinstance(body, TranslateRequest)
-    texts = _limited(body.text if isinstance(body, TranslateRequest) else body.q, state.limits)
-    nbest = body.nbest if isinstance(body, TranslateRequest) else 1 + body.alternatives
-    for name, value in (("nbest" if ours else "alternatives", nbest), ("num_beams", body.num_beams or 1)):
+    ours = body if isinstance(body, TranslateRequest) else body.as_ours()
+    texts = _limited(ours.text, state.limits)
+    for name, value in (("nbest" if ours is body else "alternatives", ours.nbest), ("num_beams", ours.num_beams or 1)):
         if value > state.limits.max_beams:
             raise Refusal(413, "too_many_beams", f"`{name}` asks for more than the {state.limits.max_beams} beams of "
                 "this service")  # fmt: skip
-    if body.num_beams is not None and nbest > body.num_beams:
-        raise Refusal(422, "invalid", f"{nbest} translations of each text need as many beams, and `num_beams` is "
-            f"{body.num_beams}")  # fmt: skip
-    if isinstance(body, TranslateRequest):
-        source, target, options = body.source_lang, body.target_lang, {"scores": body.scores}
-        options |= {"alignments": body.alignments}
-    else:
-        source, target, options = None if body.source == "auto" else body.source, body.target, {}
-    model = state.models.choose(body.model, source, target)
-    tag = model.tag_for(source, target, body.tag if isinstance(body, TranslateRequest) else None)
-    found = await _until_left(
-        request, model.translate(texts, TranslateOptions(nbest, body.num_beams, tag=tag, **options))
-    )
-    if isinstance(body, TranslateRequest):
-        translations = [[_candidate(each, body.scores, body.alignments) for each in row] for row in found]
-        return TranslateResponse(model=model.name, translations=translations)
-    return _as_libretranslate(found, isinstance(body.q, list), body.alternatives)
+    if ours.num_beams is not None and ours.nbest > ours.num_beams:
+        raise Refusal(422, "invalid", f"{ours.nbest} translations of each text need as many beams, and `num_beams` is "
+            f"{ours.num_beams}")  # fmt: skip
+    model = state.models.choose(ours.model, ours.source_lang, ours.target_lang)
+    tag = model.tag_for(ours.source_lang, ours.target_lang, ours.tag)
+    options = TranslateOptions(ours.nbest, ours.num_beams, ours.scores, ours.alignments, tag)
+    found = await _until_left(request, model.translate(texts, options))
+    if isinstance(body, LibreTranslateRequest):
+        return _as_libretranslate(found, isinstance(body.q, list), body.alternatives)
+    translations = [[_candidate(each, ours.scores, ours.alignments) for each in row] for row in found]
+    return TranslateResponse(model=model.name, translations=translations)
 
 
 async def _open_stream(request: Request, body: StreamRequest) -> AsyncIterator[TextStream]:

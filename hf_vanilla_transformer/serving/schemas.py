@@ -68,6 +68,17 @@ class LibreTranslateRequest(_Asked):
     format: Literal["text"] = Field("text", description="only plain text is translated")
     api_key: Name | None = Field(None, description="the token of the service, if it has one and none is in the header")
 
+    def as_ours(self) -> TranslateRequest:
+        """The same request in our fields."""
+        return TranslateRequest.model_construct(
+            model=self.model,
+            num_beams=self.num_beams,
+            text=self.q,
+            nbest=1 + self.alternatives,
+            source_lang=None if self.source == "auto" else self.source,
+            target_lang=self.target,
+        )
+
 
 def _kind(body: Any) -> str:
     return "libretranslate" if isinstance(body, dict) and "q" in body else "ours"
