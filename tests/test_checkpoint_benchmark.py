@@ -3,6 +3,7 @@
 import pytest
 from commanding import save_translator
 
+from hf_vanilla_transformer import VanillaTransformerConfig
 from hf_vanilla_transformer.commands.benchmark import main
 from hf_vanilla_transformer.inference import translate
 from hf_vanilla_transformer.lab.benchmarks import MARIAN
@@ -36,6 +37,26 @@ def test_another_model_gives_marian_as_many_steps_as_its_translations_have(tmp_p
     assert not can_be_marian(model.config)
     work = EngineWork(str(tmp_path), SENTENCES, batch_size=2, num_beams=2, lengths=(4, 9, 6))
     assert [ids.shape[1] for ids in make_program(MARIAN, work)()] == [1 + 6, 1 + 9]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"norm_position": "sandwich"},
+        {"attention": "linear"},
+        {"embedding_norm": True},
+        {"position_encoding": "rotary"},
+        {"num_key_value_heads": 1},
+        {"d_k": 4},
+        {"tie_word_embeddings": False},
+        {"position_offset": 2},
+    ],
+)
+def test_marian_has_no_variant(fields):
+    shape = {"d_model": 16, "num_heads": 2, "d_ff": 8, "num_encoder_layers": 1, "num_decoder_layers": 1}
+    marian = MARIANS if "position_encoding" not in fields else {**MARIANS, "sinusoid_layout": "interleaved"}
+    assert can_be_marian(VanillaTransformerConfig(**shape, **MARIANS, dropout=0.3, label_smoothing=0.0))
+    assert not can_be_marian(VanillaTransformerConfig(**shape, **{**marian, **fields}))
 
 
 def test_lines_say_speed_ratio_and_agreement():

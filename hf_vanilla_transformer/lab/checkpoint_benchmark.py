@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.util import find_spec
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig, MarianMTModel, PreTrainedConfig
 
+from ..configuration_vanilla_transformer import VanillaTransformerConfig
 from ..data.batching import sorted_batches
 from ..inference import Translator
 from ..tokenization_ids import text_to_ids
@@ -23,20 +24,11 @@ _ENGINES = {
     CTRANSLATE2: ("ctranslate2", "float32"),
     CTRANSLATE2_INT8: ("ctranslate2", "int8"),
 }
-# What a checkpoint must have so that MarianMTModel can have its weights; by our names.
-_AS_MARIAN = {
-    "attention_bias": True,
-    "sinusoid_layout": "concatenated",
-    "layer_norm_eps": 1e-5,
-    "norm_position": "post",
-    "final_norm": None,
-    "position_encoding": "sinusoidal",
-    "activation_function": "relu",
-    "tie_word_embeddings": True,
-    "source_vocab_size": None,
-    "final_logits_bias": False,
-    "scale_embeddings": True,
-}
+# MarianMTModel computes what a model of ours with these fields does, of any of these sizes. What has no part in
+# decoding may be anything.
+_AS_MARIAN = {"attention_bias": True, "sinusoid_layout": "concatenated", "layer_norm_eps": 1e-5}
+_SIZES = ("vocab_size", "d_model", "d_ff", "num_heads", "num_encoder_layers", "num_decoder_layers")
+_OF_TRAINING = {"dropout", "attention_dropout", "activation_dropout", "label_smoothing", "use_cache"}
 
 
 @dataclass(frozen=True)
@@ -158,9 +150,9 @@ def can_be_marian(config: PreTrainedConfig) -> bool:
     Args:
         config: of ours.
     """
-    variants = {"norm": "layer_norm", "feed_forward": "plain", "attention_pattern": "full"}
-    wanted = {**_AS_MARIAN, **variants, "num_key_value_heads": config.num_heads}
-    return all(getattr(config, name) == value for name, value in wanted.items())
+    marian = VanillaTransformerConfig(**{name: getattr(config, name) for name in _SIZES}, **_AS_MARIAN)
+    compared = {each.name for each in fields(marian)} & VanillaTransformerConfig.__annotations__.keys() - _OF_TRAINING
+    return all(getattr(config, name) == getattr(marian, name) for name in compared)
 
 
 def _marian_program(work: EngineWork) -> Callable[[], list[torch.Tensor]]:
