@@ -7,6 +7,8 @@ Its gradient with respect to the logits z is p - q.
 With R-Drop (`loss_r_drop.py`), each token occurs twice, with two dropout masks, and the fused loss includes the
 divergence of the two predictions p and p'. With d = log p - log p', the gradient of alpha (KL(p || p') + KL(p' || p))
 with respect to z is alpha (p (d - KL(p || p')) + p - p').
+
+With teachers (`loss_distillation.py`), whose mean prediction is t, q becomes (1 - share) q + share t.
 """
 
 from typing import Any
@@ -44,7 +46,12 @@ def label_smoothed_cross_entropy(
 
 
 def projected_label_smoothed_cross_entropy(
-    hidden_states: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, epsilon: float, r_drop: float = 0.0
+    hidden_states: torch.Tensor,
+    weight: torch.Tensor,
+    labels: torch.Tensor,
+    epsilon: float,
+    r_drop: float = 0.0,
+    teachers: Any = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """§3.4 and §5.4 fused: the loss of the logits `hidden_states` @ `weight`^T, which are computed in chunks.
 
@@ -61,6 +68,8 @@ def projected_label_smoothed_cross_entropy(
         epsilon: epsilon_ls, the share of the label that is spread over the whole vocabulary.
         r_drop: alpha of R-Drop. Unless it is 0, the second half of the first axis repeats the first half, with the same
             labels and another dropout mask, and 2 alpha times their `r_drop_divergence` is added to the loss.
+        teachers: `Teachers` of the batch, with hidden states (..., D') like `hidden_states`, or like their first half
+            with `r_drop`; their share of the loss is learned from them.
 
     Returns:
         As `label_smoothed_cross_entropy`.
@@ -79,14 +88,24 @@ def projected_label_smoothed_cross_entropy(
     autocast = torch.is_autocast_enabled(device_type)
     matmul_dtype = torch.get_autocast_dtype(device_type) if autocast else weight.dtype
     hidden_states, labels = hidden_states.flatten(0, -2), labels.flatten()
+    teachers = None if teachers is None else teachers.flat()
     # The number of labels depends on the data, so a graph cannot use it, and reading it waits for an accelerator.
     if is_looked_at:
         is_label = labels.ne(IGNORED_LABEL).nonzero().squeeze(-1)
         if is_label.numel() < labels.numel():
             hidden_states, labels = hidden_states.index_select(0, is_label), labels.index_select(0, is_label)
+            if teachers is not None:
+                teachers = teachers.at(is_label[: len(is_label) // 2] if r_drop else is_label)
     with torch.autocast(device_type, enabled=False):
         return _ProjectedLoss.apply(
-            hidden_states, weight, labels, float(epsilon), float(r_drop), matmul_dtype, torch.is_grad_enabled()
+            hidden_states,
+            weight,
+            labels,
+            float(epsilon),
+            float(r_drop),
+            teachers,
+            matmul_dtype,
+            torch.is_grad_enabled(),
         )
 
 
@@ -101,6 +120,7 @@ class _ProjectedLoss(torch.autograd.Function):
         labels: torch.Tensor,
         epsilon: float,
         r_drop: float,
+        teachers: Any,
         matmul_dtype: torch.dtype,
         wants_gradients: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -110,12 +130,15 @@ class _ProjectedLoss(torch.autograd.Function):
         num_tokens = inputs.shape[1]
         labels_of_passes = labels.view(passes, -1)
         softmax_dtype = _softmax_dtype(matmul_dtype)
+        of_labels = 1.0 if teachers is None else 1 - teachers.share  # the share of the loss that labels have
         # The mean logit is the product with the mean row of the matrix, without a pass over the logits.
         mean_weight = projection.mean(dim=0, dtype=softmax_dtype).unsqueeze(-1)  # (D, 1)
-        smoothing = (epsilon * mean_weight).to(matmul_dtype).t()  # smoothing subtracts this from every gradient
+        # Smoothing subtracts this from every gradient.
+        smoothing = (of_labels * epsilon * mean_weight).to(matmul_dtype).t()
         nll = torch.zeros((), dtype=softmax_dtype, device=weight.device)
         uniform = torch.zeros_like(nll)  # summed mean_v(-log p_v)
         divergence = torch.zeros_like(nll)  # summed KL(p || p') + KL(p' || p)
+        taught = torch.zeros_like(nll)  # summed cross-entropy with the teachers' predictions
         # The weight's gradient sums over all tokens in `softmax_dtype`: half precision would lose small terms.
         wants_hidden, wants_weight = (wants_gradients and needed for needed in ctx.needs_input_grad[:2])
         grad_hidden = torch.empty_like(inputs) if wants_hidden else None
@@ -144,12 +167,18 @@ class _ProjectedLoss(torch.autograd.Function):
             mean_logit = chunk_inputs.to(softmax_dtype) @ mean_weight
             nll = nll - (label_log_prob * is_label).sum()
             uniform = uniform + ((log_normaliser - mean_logit) * is_label).sum()
+            if teachers is not None:
+                predicted = teachers.at(chunk).probabilities(matmul_dtype).repeat(passes, 1)
+                mean_logit = torch.linalg.vecdot(predicted, logits.to(softmax_dtype)).unsqueeze(-1)
+                taught = taught + ((log_normaliser - mean_logit) * is_label).sum()
             if r_drop:
                 divergences = _diverge(logits, probs, log_normaliser, r_drop)
                 divergence = divergence + (divergences * is_label[: size // 2]).sum()
             if grad_hidden is not None or grad_weight is not None:
                 # p - q, except for the constant epsilon / V of q, which is subtracted below.
-                grad_logits = probs.scatter_add_(-1, label, torch.full_like(label_log_prob, epsilon - 1))
+                grad_logits = probs.scatter_add_(-1, label, torch.full_like(label_log_prob, of_labels * (epsilon - 1)))
+                if teachers is not None:
+                    grad_logits = grad_logits.sub_(predicted, alpha=teachers.share)
                 if grad_logits.dtype != matmul_dtype:
                     grad_logits = logits.copy_(grad_logits)  # logits are no longer needed
                 if grad_hidden is not None:
@@ -162,8 +191,8 @@ class _ProjectedLoss(torch.autograd.Function):
         if grad_weight is not None:
             is_label = labels.ne(IGNORED_LABEL).unsqueeze(-1)
             every_input = inputs.flatten(0, 1) * is_label
-            grad_weight -= epsilon / vocab_size * every_input.sum(dim=0, dtype=softmax_dtype)
-        ctx.epsilon, ctx.r_drop, ctx.matmul_dtype = epsilon, r_drop, matmul_dtype
+            grad_weight -= of_labels * epsilon / vocab_size * every_input.sum(dim=0, dtype=softmax_dtype)
+        ctx.epsilon, ctx.r_drop, ctx.teachers, ctx.matmul_dtype = epsilon, r_drop, teachers, matmul_dtype
         ctx.save_for_backward(
             hidden_states,
             weight,
@@ -172,7 +201,8 @@ class _ProjectedLoss(torch.autograd.Function):
             None if grad_weight is None else grad_weight.to(weight.dtype),
         )
         ctx.mark_non_differentiable(nll)
-        return (1 - epsilon) * nll + epsilon * uniform + r_drop * divergence, nll
+        loss = of_labels * ((1 - epsilon) * nll + epsilon * uniform) + r_drop * divergence
+        return loss if teachers is None else loss + teachers.share * taught, nll
 
     @staticmethod
     def backward(ctx: Any, grad_loss: torch.Tensor, grad_nll: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
@@ -180,10 +210,10 @@ class _ProjectedLoss(torch.autograd.Function):
         if torch.is_grad_enabled():  # create_graph=True: the saved gradients would be constants
             with torch.autocast(hidden_states.device.type, enabled=False):
                 gradients = _differentiable_gradients(
-                    hidden_states, weight, labels, ctx.epsilon, ctx.r_drop, ctx.matmul_dtype
+                    hidden_states, weight, labels, ctx.epsilon, ctx.r_drop, ctx.teachers, ctx.matmul_dtype
                 )
         scaled = (None if gradient is None else gradient * grad_loss.to(gradient.dtype) for gradient in gradients)
-        return (*scaled, None, None, None, None, None)
+        return (*scaled, None, None, None, None, None, None)
 
 
 def _diverge(logits: torch.Tensor, probs: torch.Tensor, log_normaliser: torch.Tensor, r_drop: float) -> torch.Tensor:
@@ -217,6 +247,7 @@ def _differentiable_gradients(
     labels: torch.Tensor,
     epsilon: float,
     r_drop: float,
+    teachers: Any,
     matmul_dtype: torch.dtype,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The gradients of the summed loss, G W and G^T H, as functions of hidden states H and weight W.
@@ -229,6 +260,9 @@ def _differentiable_gradients(
     log_p = torch.log_softmax(inputs @ projection.t(), dim=-1, dtype=_softmax_dtype(matmul_dtype))
     p = log_p.exp()
     q = torch.full_like(p, epsilon / len(weight)).scatter_(-1, label, 1 - epsilon + epsilon / len(weight))
+    if teachers is not None:
+        predicted = teachers.probabilities(matmul_dtype).repeat(len(p) // len(teachers.hidden_states[0]), 1)
+        q = (1 - teachers.share) * q + teachers.share * predicted
     gradient = p - q
     if r_drop:
         log_ratio = log_p - log_p.roll(len(p) // 2, 0)  # to the same token in the other half

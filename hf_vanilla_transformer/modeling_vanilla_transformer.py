@@ -16,6 +16,7 @@ from .decoding import PaperGenerationMixin
 from .decoding_config import PAPER_DECODING
 from .decoding_self_check import check_untested_transformers
 from .encoder import derive_attention_mask
+from .loss_distillation import Teachers
 from .modeling_compatibility import CACHE, strict_forward, with_cache_named
 from .modeling_loss import mean_token_loss
 from .modeling_outputs import VanillaTransformerSeq2SeqLMOutput, VanillaTransformerSeq2SeqModelOutput
@@ -217,6 +218,7 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
         num_items_in_batch: torch.Tensor | int | None = None,
         return_logits: bool | None = None,
         r_drop: float = 0.0,
+        teachers: Teachers | None = None,
         input_features: torch.Tensor | None = None,
         pixel_values: torch.Tensor | None = None,
         **kwargs: Any,
@@ -247,6 +249,8 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
             r_drop: alpha of R-Drop (Liang et al. 2021). Unless it is 0, the second half of the batch repeats the first
                 and is its second pass, with another dropout mask; and alpha times the divergence of the two passes'
                 predictions is added to their mean loss.
+            teachers: what trained models make of this batch, or with `r_drop` of its first half; a share of the loss is
+                learned from their predictions (Kim & Rush 2016).
             input_features: (B, N, W).
             pixel_values: (B, C, height, width).
             **kwargs: as in `VanillaTransformerModel`.
@@ -257,10 +261,12 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
             by the config's `label_smoothing`; in eval mode it is not, so exp(loss) is the perplexity.
 
         Raises:
-            ValueError: `r_drop` is set without labels, or the labels are not the same ones twice.
+            ValueError: `r_drop` or `teachers` are given without labels, or `r_drop` with others than the same labels
+                twice.
         """
-        if r_drop and labels is None:
-            raise ValueError(f"r_drop={r_drop} is part of the loss, and has no effect without `labels`")
+        if labels is None and (r_drop or teachers is not None):
+            what = f"r_drop={r_drop}" if r_drop else "`teachers`"
+            raise ValueError(f"{what} is part of the loss, and has no effect without `labels`")
         if labels is not None:
             if decoder_input_ids is None and decoder_inputs_embeds is None:
                 decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
@@ -292,7 +298,7 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
             epsilon = self.config.label_smoothing if self.training else 0.0
             all_logits = logits if has_all_logits else None
             loss, nll_loss = mean_token_loss(
-                self.lm_head, hidden_states, labels, all_logits, epsilon, num_items_in_batch, r_drop
+                self.lm_head, hidden_states, labels, all_logits, epsilon, num_items_in_batch, r_drop, teachers
             )
         return VanillaTransformerSeq2SeqLMOutput(
             loss=loss,

@@ -10,7 +10,7 @@ from transformers import Seq2SeqTrainingArguments
 
 from hf_vanilla_transformer.training import VanillaTransformerTrainingArguments
 from hf_vanilla_transformer.training import arguments as arguments_module
-from hf_vanilla_transformer.training.arguments import refuse_data_parallel
+from hf_vanilla_transformer.training.refused_options import refuse_data_parallel
 
 
 @pytest.fixture

@@ -38,6 +38,7 @@ LAYERS = [
         "attention_patterns",
         "attention_linear",
         "tokenization_tags",
+        "loss_distillation",
         "loss_r_drop",
         "decoding_beam_search",
         "modeling_outputs",

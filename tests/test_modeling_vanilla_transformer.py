@@ -33,6 +33,7 @@ from hf_vanilla_transformer import (
 )
 from hf_vanilla_transformer.embeddings import TokenEmbedding
 from hf_vanilla_transformer.encoder import derive_attention_mask
+from hf_vanilla_transformer.loss_distillation import Teachers
 from hf_vanilla_transformer.modeling_compatibility import CACHE
 
 VOCAB_SIZE = 60
@@ -1569,6 +1570,13 @@ def test_no_value_is_looked_at_on_an_accelerator_where_a_shape_tells():
     ids = torch.Tensor._make_subclass(Elsewhere, torch.tensor([[5, 6, PAD]]))
     mask = derive_attention_mask(ids, None, PAD)
     assert mask.as_subclass(torch.Tensor).tolist() == [[True, True, False]]
+
+
+def test_teachers_without_labels_are_refused():
+    model = tiny_model()
+    teachers = Teachers(0.5, (torch.zeros(2, 3, 4),), (torch.zeros(5, 4),))
+    with pytest.raises(ValueError, match="`teachers` is part of the loss, and has no effect without `labels`"):
+        model(input_ids=tokens(2, 4), decoder_input_ids=tokens(2, 3), teachers=teachers)
 
 
 def test_r_drop_without_labels_is_refused():

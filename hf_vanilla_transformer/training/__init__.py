@@ -9,6 +9,7 @@ In reading order:
         data_setup, tokenizer_setup     turn arguments into the dataclasses of `data`
         model_setup, adapters           build or load the model, freeze parts of it, add LoRA
         weight_transfer                 begins a new translation model with trained stacks
+        teachers                        are trained models that a new one also learns from
         resuming, ranks                 find the checkpoint, agree on it, and refuse what must not change
     trainer         batches, loss, log and checkpoints, with
         schedule                        §5.3

@@ -27,6 +27,8 @@ def check_numbers(args: Any) -> None:
     for name, lowest in at_least.items():
         if getattr(args, name) < lowest:
             raise ValueError(f"{name}={getattr(args, name)} is less than {lowest}")
+    if not 0 < args.distill_share <= 1:
+        raise ValueError(f"distill_share={args.distill_share} is not a number above 0 and up to 1")
     if args.max_steps == 0 or args.max_steps < -1:
         raise ValueError(f"max_steps={args.max_steps} is less than 1; leave it out to count by num_train_epochs")
     if args.max_steps == -1 and args.num_train_epochs <= 0:
@@ -117,6 +119,7 @@ def check_units(args: Any) -> None:
     if args.objective != "translation" and len(set(units.values())) > 1:
         raise ValueError(f"{said}: {args.objective} has one text, which is cut in one way; give one value for both")
     given = args.tokenizer_name_or_path or args.model_name_or_path or args.init_encoder_from or args.init_decoder_from
+    given = given or next(iter(args.distill_from), None)
     if given:
         raise ValueError(f"{said} has no effect on the tokenizer of {given}, which is trained; leave it out")
 

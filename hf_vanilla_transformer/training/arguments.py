@@ -163,6 +163,16 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
     r_drop: float = field(
         default=0.0, metadata={"help": "Weight of the divergence between two dropouts (Liang et al., 2021); 0 is off."}
     )
+    distill_from: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Trained models of one vocabulary, whose mean prediction for each label is learned too "
+            "(word-level distillation, Kim & Rush, 2016)."
+        },
+    )
+    distill_share: float = field(
+        default=0.5, metadata={"help": "Share of the loss that is learned from distill_from; the labels have the rest."}
+    )
 
     # What learns.
     model_name_or_path: str | None = field(
@@ -381,20 +391,4 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
         refuse_options(self)
 
 
-def refuse_data_parallel(args: Seq2SeqTrainingArguments) -> None:
-    """Refuses several GPUs in one process, which would make batches of other sizes, and learn something else.
-
-    Args:
-        args: the run.
-
-    Raises:
-        ValueError: there are several GPUs and no launcher; the message says how to use all of them, or one.
-    """
-    if args.n_gpu > 1:
-        raise ValueError(
-            f"there are {args.n_gpu} GPUs and one process. To use all: torchrun --nproc-per-node {args.n_gpu} "
-            "-m hf_vanilla_transformer pretrain ...; to use one: CUDA_VISIBLE_DEVICES=0"
-        )
-
-
-__all__ = ["VanillaTransformerTrainingArguments", "refuse_data_parallel"]
+__all__ = ["VanillaTransformerTrainingArguments"]

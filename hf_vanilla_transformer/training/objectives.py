@@ -86,6 +86,10 @@ def check_objective(args: Any, defaults: dict[str, Any]) -> None:
         kind = learner.model_class.__name__
         if args.r_drop:
             raise ValueError(f"r_drop={args.r_drop} is for models with two stacks; {name} trains a {kind}")
+        if args.distill_from:
+            raise ValueError(
+                f"distill_from={' '.join(args.distill_from)} is for models with two stacks; {name} trains a {kind}"
+            )
         if args.lora_rank:
             raise ValueError(f"lora_rank={args.lora_rank} is for models with two stacks; {name} trains a {kind}")
         for option in ("gnmt_length_penalty", "generation_num_beams"):

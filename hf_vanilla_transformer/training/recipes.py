@@ -27,6 +27,7 @@ _DECIDES = {
     "tokenizer_name_or_path": ("vocab_size", "num_sentinels"),
     "init_encoder_from": ("vocab_size", "num_sentinels"),
     "init_decoder_from": ("vocab_size", "num_sentinels"),
+    "distill_from": ("vocab_size", "num_sentinels"),
 }
 # What does nothing unless another option has this value; None: any that is not false.
 _NEEDS: dict[str, tuple[str, str | None]] = {
@@ -36,6 +37,7 @@ _NEEDS: dict[str, tuple[str, str | None]] = {
     "shuffle_buffer": ("streaming", None),
     "lora_modules": ("lora_rank", None),
     "continue_schedule": ("model_name_or_path", None),
+    "distill_share": ("distill_from", None),
     "average_last": ("final_weights", "average"),
     "keep_worse_average": ("final_weights", "average or ema"),
     "ema_decay": ("final_weights", "ema"),

@@ -104,5 +104,21 @@ def refuse_options(args: Any) -> None:
         )
 
 
+def refuse_data_parallel(args: Any) -> None:
+    """Refuses several GPUs in one process, which would make batches of other sizes, and learn something else.
+
+    Args:
+        args: the run.
+
+    Raises:
+        ValueError: there are several GPUs and no launcher; the message says how to use all of them, or one.
+    """
+    if args.n_gpu > 1:
+        raise ValueError(
+            f"there are {args.n_gpu} GPUs and one process. To use all: torchrun --nproc-per-node {args.n_gpu} "
+            "-m hf_vanilla_transformer pretrain ...; to use one: CUDA_VISIBLE_DEVICES=0"
+        )
+
+
 def _plain(value: Any) -> str:
     return str(getattr(value, "value", value))

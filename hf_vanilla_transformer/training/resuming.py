@@ -14,6 +14,7 @@ from transformers.utils import logging
 from .arguments import VanillaTransformerTrainingArguments
 from .checkpoints import find_damage, last_good_checkpoint, list_checkpoints, remove_checkpoint
 from .ranks import by_main_process
+from .teachers import weights_of_teachers
 
 logger = logging.get_logger(__name__)
 
@@ -24,6 +25,7 @@ RUN_FILE = "run.json"
 # order. All others may change, and count from then on.
 _FIXED = (
     *("objective", "noise_density", "mean_span_length", "denoising_steps", "init_encoder_from", "init_decoder_from"),
+    "distill_share",
     *("source_lang", "target_lang", "streaming", "shuffle_buffer"),
     *("max_length", "max_length_ratio", "drop_duplicates", "vocab_size", "num_sentinels", "max_tokens", "bpe_dropout"),
     *("source_units", "target_units", "corpus_temperature"),
@@ -80,6 +82,7 @@ class RunIdentity:
             settings["dataloader_num_workers"] = max(args.dataloader_num_workers, 1)  # none reads as one does
         settings["final_weights=ema"] = args.final_weights == "ema"
         settings["training text"] = data
+        settings["distill_from"] = weights_of_teachers(args.distill_from)
         settings["tokenizer"] = None if tokenizer is None else _fingerprint(tokenizer)
         return cls(settings)
 

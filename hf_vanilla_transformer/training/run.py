@@ -12,20 +12,25 @@ from ..data.batching import collate
 from ..data.corpora import Corpus
 from ..data.tokenization import save_tokenizer
 from ..evaluation.scores import METRICS
+from ..modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
 from .adapters import merge_adapters, refuse_other_adapters, save_adapter
-from .arguments import VanillaTransformerTrainingArguments, refuse_data_parallel
+from .arguments import VanillaTransformerTrainingArguments
 from .checkpoints import prepare_folder
 from .data_setup import PreparedText, corpora_of, prepare_text
 from .environment import describe_environment
 from .final_weights import take_final_weights
-from .model_setup import build_model, learned_positions
+from .model_setup import build_model, learned_positions, model_class
 from .ranks import by_main_process, require_shared
 from .recipes import given_values
+from .refused_options import refuse_data_parallel
 from .report import write_results
 from .resuming import RunIdentity, claim_folder, find_checkpoint
 from .schedule import peak_learning_rate
+from .teachers import TeacherModels
 from .trainer import VanillaTransformerTrainer
 from .validation_metrics import LIKELIHOOD
+
+_LEARNS_FROM_TEACHERS = VanillaTransformerForConditionalGeneration
 
 
 @dataclass(frozen=True)
@@ -37,12 +42,14 @@ class PreparedRun:
         text: tokenizer, training set and validation set.
         first_update: the update of the schedule with which the run begins, from 0.
         checkpoint: what the run is resumed from; None for a fresh start.
+        teachers: models that are learned from too; None without any.
     """
 
     model: Any
     text: PreparedText
     first_update: int = 0
     checkpoint: Path | None = None
+    teachers: TeacherModels | None = None
 
 
 @dataclass(frozen=True)
@@ -108,6 +115,9 @@ def prepare(args: VanillaTransformerTrainingArguments) -> PreparedRun:
     model, first_update = build_model(args, text.tokenizer)
     if checkpoint is not None:
         refuse_other_adapters(model, checkpoint)
+    teachers = None
+    if args.distill_from:
+        teachers = TeacherModels(args.distill_from, text.tokenizer, args.distill_share, args.device)
     if args.learning_rate is None:
         args.learning_rate = peak_learning_rate(model.config.d_model, int(args.warmup_steps))
     if checkpoint is not None:
@@ -119,7 +129,7 @@ def prepare(args: VanillaTransformerTrainingArguments) -> PreparedRun:
     size = 4 * (sum(weight.numel() for weight in model.parameters()) + 2 * learning)
     checkpoints = 0 if args.save_strategy == "no" else (args.save_total_limit or 2) + 2
     by_main_process(lambda: prepare_folder(args.output_dir, size, checkpoints))
-    return PreparedRun(model, text, first_update, checkpoint)
+    return PreparedRun(model, text, first_update, checkpoint, teachers)
 
 
 def check_run(args: VanillaTransformerTrainingArguments) -> tuple[list[Corpus], list[Corpus]]:
@@ -141,6 +151,11 @@ def check_run(args: VanillaTransformerTrainingArguments) -> tuple[list[Corpus], 
     _check_validation(args, bool(validation))
     if args.model_name_or_path is None:  # a model may be there only when it is needed
         learned_positions(args)
+    if args.distill_from and not issubclass(model_class(args.model_class, args.objective), _LEARNS_FROM_TEACHERS):
+        raise ValueError(
+            f"distill_from={' '.join(args.distill_from)} is for {_LEARNS_FROM_TEACHERS.__name__} and its subclasses, "
+            f"and model_class={args.model_class} is none"
+        )
     return training, validation
 
 
@@ -239,6 +254,7 @@ def _trainer(run: PreparedRun, args: VanillaTransformerTrainingArguments) -> Van
         train_sampler=run.text.train_sampler,
         first_update=run.first_update,
         data_fingerprint=run.text.fingerprint,
+        teachers=run.teachers,
     )
 
 

@@ -62,7 +62,7 @@ def prepare_tokenizer(
         OSError: there is none of that name.
     """
     given = checkpoint or args.tokenizer_name_or_path or args.model_name_or_path
-    given = given or args.init_encoder_from or args.init_decoder_from
+    given = given or args.init_encoder_from or args.init_decoder_from or next(iter(args.distill_from), None)
     if given is None:
         given = _trained_tokenizer(args, corpora, text_format, fingerprints, sizes)
     if Path(given).is_file():

@@ -23,7 +23,7 @@ from ..data.examples import TrainingExamples
 from ..data.tokenization import save_tokenizer
 from ..evaluation import LabelLikelihood
 from ..loss import IGNORED_LABEL
-from .arguments import VanillaTransformerTrainingArguments, refuse_data_parallel
+from .arguments import VanillaTransformerTrainingArguments
 from .callbacks import EarlyStopping, LogBeforeSaving, StopAfterMinutes, UpdateMovingAverage
 from .checkpoints import IN_BETWEEN, list_checkpoints, publish_checkpoint, rotate_checkpoints, writing_folder
 from .fsdp import embeddings_in_outermost_group, refuse_unsaved_models, zero_stage_of
@@ -32,8 +32,10 @@ from .interruption import StopOnSignal
 from .moving_average import MovingAverage, refuse_divided_weights
 from .progress import PlainLines, ProgressBar
 from .ranks import by_main_process
+from .refused_options import refuse_data_parallel
 from .resuming import RunIdentity, claim_folder, find_checkpoint
 from .schedule import inverse_sqrt_schedule
+from .teachers import TeacherModels
 from .validation import ValidationOnPairs
 
 logger = logging.get_logger(__name__)
@@ -54,6 +56,7 @@ class VanillaTransformerTrainer(HubUploads, ValidationOnPairs, Seq2SeqTrainer):
         train_sampler: makes the batches of `train_dataset`; None for a stream, which brings its own.
         first_update: the update of the schedule with which this run begins, from 0.
         data_fingerprint: what the training text is recognised by when the run is resumed; None if that is not checked.
+        teachers: models that are learned from too; None without any.
         **kwargs: as transformers' Seq2SeqTrainer; `args` is a `VanillaTransformerTrainingArguments`, `train_dataset` a
             `TrainingExamples` or a stream of batches, and `data_collator`, by default, `data.batching.collate`.
 
@@ -74,6 +77,7 @@ class VanillaTransformerTrainer(HubUploads, ValidationOnPairs, Seq2SeqTrainer):
         train_sampler: TokenBatchSampler | None = None,
         first_update: int = 0,
         data_fingerprint: str | None = None,
+        teachers: TeacherModels | None = None,
         **kwargs: Any,
     ) -> None:
         for name, instead in _WITHOUT_EFFECT.items():
@@ -94,7 +98,7 @@ class VanillaTransformerTrainer(HubUploads, ValidationOnPairs, Seq2SeqTrainer):
         refuse_divided_weights(str(self.args.final_weights), engine, stage)
         refuse_unsaved_models(engine, stage, shards, self.args.lora_rank)
         self.data_fingerprint, self.identity = data_fingerprint, RunIdentity()
-        self.train_sampler, self.first_update = train_sampler, first_update
+        self.train_sampler, self.first_update, self.teachers = train_sampler, first_update, teachers
         self.interruption = StopOnSignal()
         self.moving_average: MovingAverage | None = None
         self.score_signatures: dict[str, str] = {}
@@ -218,15 +222,22 @@ class VanillaTransformerTrainer(HubUploads, ValidationOnPairs, Seq2SeqTrainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """§5.4: the model's own label-smoothed loss; with `r_drop`, of two dropouts, plus their divergence."""
+        """§5.4: the model's own label-smoothed loss; with `r_drop`, of two dropouts, plus their divergence.
+
+        With teachers, a share of it is the cross-entropy with their predictions.
+        """
         labels = inputs["labels"]
         tokens = labels.ne(IGNORED_LABEL).sum()
         divisor = tokens if num_items_in_batch is None else num_items_in_batch
+        taught: dict[str, Any] = {}
+        if self.teachers is not None and model.training:
+            with self.accelerator.autocast():
+                taught["teachers"] = self.teachers.read(inputs)
         if self.args.r_drop:
             twice = {name: torch.cat([tensor, tensor]) for name, tensor in inputs.items()}
-            outputs = model(**twice, num_items_in_batch=2 * divisor, r_drop=self.args.r_drop)
+            outputs = model(**twice, num_items_in_batch=2 * divisor, r_drop=self.args.r_drop, **taught)
         else:
-            outputs = model(**inputs, num_items_in_batch=divisor)
+            outputs = model(**inputs, num_items_in_batch=divisor, **taught)
         loss = outputs.loss
         useful, places = inputs["attention_mask"].sum(), inputs["attention_mask"].numel()
         if self.has_targets:
