@@ -129,3 +129,16 @@ def test_paths_go_both_ways():
 def test_what_is_no_path_of_a_machine():
     for text in ("data/x", "bentrevett/multi30k", "cosine", "<2de>", "a..b", "", "no"):
         assert not is_of_this_machine(text)
+
+
+def test_folders_that_were_named_and_not_met_are_refused(tmp_path):
+    paths = PublicPaths.parse(["/scratch/words=data/words", "/scratch/wrods=data/other", "/here=data/read"])
+    public_arguments(given(tmp_path, distill_from=["/scratch/words/teacher"]), paths)
+    assert paths.to_local("data/read/test.en") == "/here/test.en"
+    with pytest.raises(ValueError, match="--data /scratch/wrods=data/other: no text of the runs is in the first"):
+        paths.refuse_unused()
+
+
+def test_teachers_are_called_as_others_call_them(tmp_path):
+    public = public_arguments(given(tmp_path, distill_from=["/scratch/words/teacher"]), PATHS)
+    assert public["distill_from"] == ["data/words/teacher"]

@@ -26,6 +26,8 @@ def test_time_is_taken_to_the_lowest_loss_that_all_reach():
     assert titles[-1] == "minutes to 2.200"
     assert [row[-1] for row in rows] == ["2.0", "6.0"]
     assert [row[-1] for row in training_rows([fast, slow], 1.6)[1:]] == ["3.0", "-"]
+    silent = TrainedRun("silent", "recurrent", 10, 5, None, [(1.0, 2.0)])
+    assert [row[3] for row in training_rows([fast, silent])[1:]] == ["1,234", "-"]
     assert fast.claim == "better in less time (Vaswani et al. 2017)"
     assert "fails on long sentences" in slow.claim
 

@@ -38,7 +38,7 @@ class TrainedRun:
         preset: of its model.
         parameters: of its model.
         updates: that it made.
-        tokens_per_second: target tokens, the median over the log.
+        tokens_per_second: target tokens, the median over the log; None where the run logged none.
         losses: minutes since the start, and validation loss, at each evaluation; the last is of the final weights.
     """
 
@@ -46,7 +46,7 @@ class TrainedRun:
     preset: str
     parameters: int
     updates: int
-    tokens_per_second: float
+    tokens_per_second: float | None
     losses: list[tuple[float, float]]
 
     @classmethod
@@ -68,7 +68,7 @@ class TrainedRun:
             raise ValueError(f"{run.name} has no validation loss; give its list validation_data")
         losses = [(entry["minutes"], entry["eval_loss"]) for entry in history if "eval_loss" in entry]
         losses.append((metrics["minutes"], metrics["final_loss"]))
-        sizes, speed = (metrics["parameters"], metrics["updates"]), metrics.get("tokens_per_second", 0.0)
+        sizes, speed = (metrics["parameters"], metrics["updates"]), metrics.get("tokens_per_second")
         return cls(run.name, str(run.arguments.preset), *sizes, speed, losses)
 
     @property
@@ -104,7 +104,8 @@ def training_rows(runs: Sequence[TrainedRun], loss: float | None = None) -> list
     rows = [["", "parameters", "updates", "target tokens/s", "lowest loss", f"minutes to {loss:.3f}"]]
     for run in runs:
         minutes = run.minutes_to(loss)
-        cells = [run.name, f"{run.parameters:,}", f"{run.updates:,}", f"{run.tokens_per_second:,.0f}"]
+        speed = "-" if run.tokens_per_second is None else f"{run.tokens_per_second:,.0f}"
+        cells = [run.name, f"{run.parameters:,}", f"{run.updates:,}", speed]
         rows.append([*cells, f"{run.lowest_loss:.3f}", "-" if minutes is None else f"{minutes:.1f}"])
     return rows
 

@@ -3,7 +3,7 @@
 import re
 import textwrap
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -35,6 +35,7 @@ class PublicPaths:
     """
 
     folders: tuple[tuple[str, str], ...] = ()
+    _used: set[tuple[str, str]] = field(default_factory=set, init=False, repr=False, compare=False)
 
     @classmethod
     def parse(cls, pairs: Iterable[str]) -> "PublicPaths":
@@ -62,11 +63,32 @@ class PublicPaths:
 
     def to_public(self, path: str) -> str:
         """Returns what others call a path; the path itself where it is in none of the folders."""
-        return _moved(path, self.folders)
+        return self._moved(path, from_local=True)
 
     def to_local(self, path: str) -> str:
         """Returns where a path of others is on this machine, likewise."""
-        return _moved(path, [(public, local) for local, public in self.folders])
+        return self._moved(path, from_local=False)
+
+    def refuse_unused(self) -> None:
+        """Refuses pairs of which no path has been in either folder, for a name was mistyped then.
+
+        Raises:
+            ValueError: there are some; the message has all of them.
+        """
+        unused = [f"{local}={public}" for local, public in self.folders if (local, public) not in self._used]
+        if unused:
+            raise ValueError(
+                f"--data {' '.join(unused)}: no text of the runs is in the first folder, and none of the card in the "
+                "second; correct the names, or leave it out"
+            )
+
+    def _moved(self, path: str, from_local: bool) -> str:
+        for pair in self.folders:
+            old, new = pair if from_local else pair[::-1]
+            if path == old or path.startswith(f"{old}/"):
+                self._used.add(pair)
+                return new + path[len(old) :]
+        return path
 
 
 def is_of_this_machine(path: str) -> bool:
@@ -142,16 +164,11 @@ def recipe_text(arguments: Mapping[str, Any], name: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _moved(path: str, folders: Iterable[tuple[str, str]]) -> str:
-    for old, new in folders:
-        if path == old or path.startswith(f"{old}/"):
-            return new + path[len(old) :]
-    return path
-
-
 def _public(name: str, value: Any, paths: PublicPaths) -> Any:
     if name in ("train_data", "validation_data"):
         return [_public_corpus(Corpus.parse(each), paths) for each in value]
+    if isinstance(value, list):  # such as distill_from
+        return [_public(name, each, paths) for each in value]
     return paths.to_public(value) if isinstance(value, str) else value
 
 

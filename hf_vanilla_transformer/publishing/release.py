@@ -74,6 +74,7 @@ def release(
     # What is wrong with the card is to be found before the long work begins.
     texts = {each.name: read_texts(each, card, paths) for each in card.test_sets}
     scorings = {each.name: scorings_of(each, card) for each in card.test_sets}
+    paths.refuse_unused()
     if len(finished) > 1 and not any(each.role == "validation" for each in card.test_sets):
         raise ValueError("the best of several runs is chosen on a validation set, and the card has none in test_sets")
     with output_folder(output_dir, overwrite, runs[0]) as folder:
