@@ -8,6 +8,7 @@ from numbers import Integral
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..configuration_variants import require_tokens
 from ..decoding import PaperGenerationMixin
 from ..decoding_beam_search import BeamSearch, Position
 from ..lab.attention_maps import token_labels, whole_source
@@ -46,12 +47,13 @@ def record_search(
 
     Raises:
         TypeError: the text is not a string.
-        ValueError: the model is in training mode or of another package; the text is blank or needs more positions than
+        ValueError: the model is in training mode, of another package or does not translate text; the text is blank or needs more positions than
             the model has learned; `prefix_ids` has an id that is not in the vocabulary, or an end token; or an option
             has a value that is not allowed.
     """
-    if not isinstance(model, PaperGenerationMixin):
-        raise ValueError(f"a {type(model).__name__} has a search of its own; give a model of this package")
+    if not (isinstance(model, PaperGenerationMixin) and model.config.is_encoder_decoder):
+        raise ValueError(f"a {type(model).__name__} has no search to record; give an encoder-decoder of this package")
+    require_tokens(model.config, "recording a search")
     refuse_training_mode(model)
     for name, value in (("num_beams", num_beams), ("max_new_tokens", max_new_tokens), ("candidates", candidates)):
         if value is not None and (not isinstance(value, Integral) or value < 1):
@@ -64,7 +66,7 @@ def record_search(
     inputs = {"input_ids": source, "attention_mask": torch.ones_like(source)}
     # Of the last token, which stands for the first that is searched, only the place is used.
     read = shift_right(model, torch.tensor([[*prefix, 0]], device=model.device))  # (1, P + 1)
-    recorder = _Recorder(read[0, 0].item(), candidates)
+    recorder = _Recorder(int(read[0, 0]), candidates)
     if prefix:
         with torch.no_grad():
             logits = model(**inputs, decoder_input_ids=read, use_cache=False, return_dict=True).logits[0, :-1]
@@ -178,15 +180,15 @@ class _Recorder:
         for _, node in found:
             self.nodes[node].state = "finished"
         by_log_prob = sorted((node for _, node in found), key=lambda node: -self.nodes[node].score)
-        ids = sorted({each for node in self.nodes for each in (node.token_id, *(token for token, _ in node.next))})
+        ids = sorted({each for grown in self.nodes for each in (grown.token_id, *(token for token, _ in grown.next))})
         labels = dict(zip(ids, token_labels(tokenizer, ids), strict=True))
         nodes: list[SearchNode] = []
-        for number, node in enumerate(self.nodes):
-            step = 0 if node.parent is None else nodes[node.parent].step + 1
-            following = tuple((token, labels[token], probability) for token, probability in node.next)
-            own = (node.token_id, node.log_prob, node.score, node.state, node.ends)
-            nodes.append(SearchNode(number, node.parent, step, labels[node.token_id], *own, following))
-        prefix = [node.token_id for node in self.nodes[1 : self.forced + 1]]
+        for number, grown in enumerate(self.nodes):
+            step = 0 if grown.parent is None else nodes[grown.parent].step + 1
+            following = tuple((token, labels[token], probability) for token, probability in grown.next)
+            own = (grown.token_id, grown.log_prob, grown.score, grown.state, grown.ends)
+            nodes.append(SearchNode(number, grown.parent, step, labels[grown.token_id], *own, following))
+        prefix = [grown.token_id for grown in self.nodes[1 : self.forced + 1]]
         hypotheses = []
         for rank, (each, node) in enumerate(found, start=1):
             token_ids = (*prefix, *each.tokens.tolist())

@@ -147,8 +147,8 @@ def attention_maps(
         tuple(token_labels(tokenizer, ids[0].tolist())) for ids in (input_ids, decoder_input_ids, labels)
     )
     weights = {kind: torch.cat(list(layers)).float().cpu() for kind, layers in recorded.items()}
-    is_text = isinstance(target, str)
-    translation = target if is_text else tokenizer.decode(labels[0].tolist(), skip_special_tokens=True)
+    decoded = tokenizer.decode(labels[0].tolist(), skip_special_tokens=True)
+    translation = target if isinstance(target, str) else str(decoded)
     return AttentionMaps(sentence, translation, source, read, predicted, weights)
 
 
