@@ -26,7 +26,10 @@ def tokenizer():
 
 @pytest.fixture(scope="module", params=FIELDS)
 def model(tokenizer, request):
-    return build(tokenizer, **FIELDS[request.param])
+    model = build(tokenizer, seed=4, **FIELDS[request.param])
+    with torch.no_grad():
+        model.get_input_embeddings().weight[EOS] *= 3 if request.param == "pre" else 2  # so that lengths differ
+    return model
 
 
 def generated(model, tokenizer, prefix=(), **options):
@@ -81,7 +84,7 @@ def test_the_best_hypothesis_is_what_generate_returns(model, tokenizer, num_beam
         assert record.settings == expected
 
 
-@pytest.mark.parametrize("prefix", [(), (5, 4)])
+@pytest.mark.parametrize("prefix", [(), (5, 1)])
 def test_each_number_is_that_of_the_model_in_double_precision(model, tokenizer, prefix):
     record = record_search(model, tokenizer, TEXT, num_beams=3, prefix_ids=prefix, max_new_tokens=LIMIT, candidates=4)
     in_double = InDouble(model, tokenizer)
@@ -128,14 +131,18 @@ def test_hypotheses_are_ranked_by_the_formula(model, tokenizer, alpha, prefix):
     assert {each.node for each in record.hypotheses} == {n.id for n in record.nodes if n.state == "finished"}
 
 
-def test_a_longer_hypothesis_overtakes_by_the_penalty(model, tokenizer):
-    def ranks(alpha):
+def test_longer_hypotheses_overtake_shorter_ones_by_the_penalty(model, tokenizer):
+    lengths = []
+    for alpha in (0.0, 0.6, 1.5, 5.0):
         options = {"num_beams": 4, "length_penalty": alpha, "max_new_tokens": LIMIT}
         found = record_search(model, tokenizer, TEXT, **options).hypotheses
-        return [each.rank_without_penalty for each in found]
-
-    assert ranks(0.0) == sorted(ranks(0.0))
-    assert ranks(5.0) != sorted(ranks(5.0))
+        overtaken = [(one, two) for one, two in itertools.combinations(found, 2) if one.log_prob < two.log_prob]
+        assert all(one.rank_without_penalty > two.rank_without_penalty for one, two in overtaken)
+        assert all(one.length > two.length for one, two in overtaken)
+        assert not (alpha == 0 and overtaken)
+        lengths.append(sum(each.length for each in found))
+    assert lengths == sorted(lengths)
+    assert lengths[0] < lengths[-1]
 
 
 @pytest.mark.parametrize("prefix", [(), (4,)])

@@ -47,9 +47,9 @@ def record_search(
 
     Raises:
         TypeError: the text is not a string.
-        ValueError: the model is in training mode, of another package or does not translate text; the text is blank or needs more positions than
-            the model has learned; `prefix_ids` has an id that is not in the vocabulary, or an end token; or an option
-            has a value that is not allowed.
+        ValueError: the model is in training mode, of another package, or does not translate text; the text is blank or
+            needs more positions than the model has learned; `prefix_ids` has an id that is not in the vocabulary, or an
+            end token; or an option has a value that is not allowed.
     """
     if not (isinstance(model, PaperGenerationMixin) and model.config.is_encoder_decoder):
         raise ValueError(f"a {type(model).__name__} has no search to record; give an encoder-decoder of this package")
