@@ -10,7 +10,7 @@ from transformers.generation import StoppingCriteria, StoppingCriteriaList
 from transformers.generation.logits_process import LogitsProcessorList
 from transformers.generation.utils import GenerateBeamEncoderDecoderOutput, GenerateEncoderDecoderOutput
 
-from .decoding_beam_search import BeamSearch, Ranking, Steps, stack_hypotheses
+from .decoding_beam_search import BeamSearch, Observer, Ranking, Steps, stack_hypotheses
 from .decoding_cache import DECODING_STATES
 from .decoding_config import OUTRANKED_BY, PaperGenerationConfig, check_own_fields, chosen_values, settled
 from .decoding_incremental import IncrementalDecoder, can_share_rows
@@ -188,6 +188,7 @@ class PaperGenerationMixin(GenerationMixin):
         stopping_criteria: StoppingCriteriaList,
         generation_config: GenerationConfig,
         synced_gpus: bool = False,
+        observer: Observer | None = None,
         **model_kwargs: Any,
     ) -> BeamSearchOutput | torch.Tensor:
         config, num_beams = generation_config, generation_config.num_beams
@@ -211,10 +212,12 @@ class PaperGenerationMixin(GenerationMixin):
                 config.num_return_sequences,
                 config.gnmt_length_penalty,
                 config.length_penalty,
-                config.early_stopping,
+                # One beam is only searched for an observer, which is to see what greedy search finds.
+                config.early_stopping or num_beams == 1,
                 rules.may_raise_log_probs,
             ),
             rules,
+            observer,
         )
         found = search.run()
         if isinstance(steps, SynchronisedSteps):

@@ -1,5 +1,6 @@
 """§6.1 beam search, independent of the model that gives the logits."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -9,9 +10,7 @@ from .decoding_rules import DecodingRules
 from .modeling_compatibility import SORTS_SAMPLED_CANDIDATES
 
 # Chunk size: the search for the best logits first compares the maxima of chunks.
-_CHUNK = 64
-# With fewer logits than this, chunks do not pay.
-_WORTH_CHUNKS = 2**16
+CHUNK = 64
 
 
 class Steps(Protocol):
@@ -115,6 +114,24 @@ class Hypothesis(NamedTuple):
     beam_indices: torch.Tensor
 
 
+class Position(NamedTuple):
+    """What a search considered at one position, for an observer. A row is a sentence that was not dropped.
+
+    Args:
+        log_probs: (rows, K, V), of each next token of each beam, after the rules. The next position overwrites them.
+        totals: (rows, 2K), log-probabilities of the continuations that were considered; -inf for impossible ones.
+        parents: (rows, 2K), the beams that they continue.
+        tokens: (rows, 2K), their last tokens.
+        ends: (rows, 2K), whether each ends there.
+    """
+
+    log_probs: torch.Tensor
+    totals: torch.Tensor
+    parents: torch.Tensor
+    tokens: torch.Tensor
+    ends: torch.Tensor
+
+
 class BeamSearch:
     """Searches for the best continuations of a prefix, K beams per sentence, all sentences at once.
 
@@ -127,10 +144,18 @@ class BeamSearch:
         prefix: (B, P).
         ranking: how hypotheses are ranked.
         rules: what ends a hypothesis, whether to sample the 2K continuations, and how logits become scores.
+        observer: called after each position, when its continuations are the beams of the search; or None.
     """
 
-    def __init__(self, steps: Steps, prefix: torch.Tensor, ranking: Ranking, rules: DecodingRules) -> None:
-        self.steps, self.ranking, self.rules = steps, ranking, rules
+    def __init__(
+        self,
+        steps: Steps,
+        prefix: torch.Tensor,
+        ranking: Ranking,
+        rules: DecodingRules,
+        observer: "Observer | None" = None,
+    ) -> None:
+        self.steps, self.ranking, self.rules, self.observer = steps, ranking, rules, observer
         self.num_beams = ranking.num_beams
         self.num_candidates = max(2, 1 + len(rules.eos_token_ids)) * self.num_beams
         batch_size, self.prefix_length = prefix.shape
@@ -154,9 +179,11 @@ class BeamSearch:
         """
         logits = self.steps.start(self.sequences[:, 0])
         while True:
-            log_probs, indices = self._candidates(logits)
+            of_tokens = self._log_probs_of_tokens(logits)
+            log_probs, indices = self._candidates(of_tokens)
             parents, tokens = indices // logits.shape[-1], indices % logits.shape[-1]
             ends = self._ends(parents, tokens)
+            considered = (log_probs, parents, tokens, ends)
             any_ends = bool(ends.any())
             if any_ends:
                 self._finish(log_probs, parents, tokens, ends)
@@ -165,6 +192,8 @@ class BeamSearch:
                 parents, tokens = parents.gather(1, best), tokens.gather(1, best)
             parents, tokens = self._continue(log_probs, parents, tokens)
             self._mark_decided(ends)
+            if self.observer is not None:
+                self.observer(self, Position(of_tokens, *considered))
             if all(self.is_done):
                 return self.finished
             if self.rules.look_at_each_row_alone:
@@ -178,13 +207,15 @@ class BeamSearch:
         """Tokens of each open beam, without the prefix."""
         return self.sequences.shape[-1] - self.prefix_length
 
-    def _candidates(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-probabilities and indices beam * V + token of the continuations (rows, 2K) to consider."""
+    def _log_probs_of_tokens(self, logits: torch.Tensor) -> torch.Tensor:
+        """Log-probabilities (rows, K, V) of the next tokens, after the rules."""
         if self.rules.are_plain:
-            log_probs = self._log_softmax(logits.float()).expand(-1, self.num_beams, -1)
-        else:
-            logits = logits.float().expand(-1, self.num_beams, -1)
-            log_probs = self.rules.process(self.sequences.flatten(0, 1), logits.flatten(0, 1)).view_as(logits)
+            return self._log_softmax(logits.float()).expand(-1, self.num_beams, -1)
+        logits = logits.float().expand(-1, self.num_beams, -1)
+        return self.rules.process(self.sequences.flatten(0, 1), logits.flatten(0, 1)).view_as(logits)
+
+    def _candidates(self, log_probs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-probabilities and indices beam * V + token of the continuations (rows, 2K) to consider."""
         if not self.rules.do_sample:
             return _best(log_probs, self.totals, self.num_candidates)
         totals = (log_probs + self.totals.unsqueeze(-1)).flatten(1)
@@ -275,54 +306,32 @@ class BeamSearch:
         return torch.tensor(self.sentences, device=self.totals.device).unsqueeze(1) * self.num_beams
 
 
+# Looks at a search while it runs.
+Observer = Callable[[BeamSearch, Position], None]
+
+
 def _best(scores: torch.Tensor, offsets: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The `count` largest of scores (B, K, V) + offsets (B, K), as (B, count) values and indices k * V + v.
 
     All of them lie in the `count` chunks of V with the largest maxima, so only those are sorted.
     """
     batch_size, num_beams, vocab_size = scores.shape
-    num_chunks = vocab_size // _CHUNK
+    num_chunks = vocab_size // CHUNK
     if num_beams * num_chunks <= 2 * count:
         return (scores + offsets.unsqueeze(-1)).flatten(1).topk(count)
-    chunked = scores[..., : num_chunks * _CHUNK].unflatten(-1, (num_chunks, _CHUNK))
+    chunked = scores[..., : num_chunks * CHUNK].unflatten(-1, (num_chunks, CHUNK))
     maxima = (chunked.amax(-1) + offsets.unsqueeze(-1)).flatten(1)  # (B, K * chunks)
     chunks = maxima.topk(count).indices
     beams, chunks = chunks // num_chunks, chunks % num_chunks
-    start = beams * vocab_size + chunks * _CHUNK
-    places = (start.unsqueeze(-1) + torch.arange(_CHUNK, device=scores.device)).flatten(1)
-    if vocab_size % _CHUNK:
-        rest = torch.arange(num_chunks * _CHUNK, vocab_size, device=scores.device)
+    start = beams * vocab_size + chunks * CHUNK
+    places = (start.unsqueeze(-1) + torch.arange(CHUNK, device=scores.device)).flatten(1)
+    if vocab_size % CHUNK:
+        rest = torch.arange(num_chunks * CHUNK, vocab_size, device=scores.device)
         rest = (torch.arange(num_beams, device=scores.device).unsqueeze(1) * vocab_size + rest).flatten()
         places = torch.cat([places, rest.expand(batch_size, -1)], dim=1)
     values = scores.flatten(1).gather(1, places) + offsets.gather(1, places // vocab_size)
     best = values.topk(count)
     return best.values, places.gather(1, best.indices)
-
-
-def most_probable(scores: torch.Tensor) -> torch.Tensor:
-    """The index of each row's largest score, the first if several are equal: argmax, but faster on a CPU.
-
-    Args:
-        scores: (B, V).
-
-    Returns:
-        (B,).
-    """
-    num_chunks = scores.shape[-1] // _CHUNK
-    if scores.numel() < _WORTH_CHUNKS:
-        return scores.argmax(-1)
-    chunked = scores[:, : num_chunks * _CHUNK].unflatten(-1, (num_chunks, _CHUNK))
-    # If rows lie side by side in memory, reduce in that order.
-    lie_side_by_side = scores.stride(0) == 1 < len(scores)
-    maxima = chunked.permute(1, 2, 0).amax(1).t() if lie_side_by_side else chunked.amax(-1)  # (B, chunks)
-    rest = scores[:, num_chunks * _CHUNK :]
-    if rest.shape[-1]:
-        maxima = torch.cat([maxima, rest.amax(-1, keepdim=True)], dim=-1)
-    chunks = maxima.argmax(-1, keepdim=True)
-    places = chunks * _CHUNK + torch.arange(_CHUNK, device=scores.device)
-    # Places beyond the end repeat the last one, and argmax takes the first.
-    places = places.clamp(max=scores.shape[-1] - 1)
-    return places.gather(1, scores.gather(1, places).argmax(-1, keepdim=True)).squeeze(1)
 
 
 def _of_parents(states: torch.Tensor, parents: torch.Tensor) -> torch.Tensor:

@@ -221,7 +221,7 @@ def _translate_batch(
         "attention_mask": pad_sequence([torch.ones_like(row) for row in rows], batch_first=True),
     }
     details = scores or alignments
-    limit = _length_limit(model, inputs["input_ids"].shape[1], options)
+    limit = length_limit(model, inputs["input_ids"].shape[1], options)
     # Without this, greedy search is faster, because finished sentences leave the batch.
     extra: dict[str, Any] = {"return_dict_in_generate": True} if details else {}
     if scores and not hasattr(model.generation_config, "gnmt_length_penalty"):
@@ -311,7 +311,17 @@ def _labels(model: PreTrainedModel, output: Any) -> torch.Tensor:
     return labels.masked_fill_(after_end | (is_tail & ~has_ended), IGNORED_LABEL)
 
 
-def _length_limit(model: PreTrainedModel, source_length: int, options: dict[str, Any]) -> dict[str, Any]:
+def length_limit(model: PreTrainedModel, source_length: int, options: dict[str, Any]) -> dict[str, Any]:
+    """§6.1 "maximum output length": the limit that a call needs where neither it nor the model has one.
+
+    Args:
+        model: a sequence-to-sequence model.
+        source_length: tokens of the longest source.
+        options: of the call, for `generate()`.
+
+    Returns:
+        More options for `generate()`; none if there is a limit.
+    """
     places = [options, chosen_values(options.get("generation_config")), chosen_values(model.generation_config)]
     extra, chosen = settled("max_extra_tokens", places)
     if extra is not None or chosen:

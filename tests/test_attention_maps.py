@@ -105,6 +105,15 @@ def test_what_cannot_be_looked_at_is_refused(model, tokenizer):
         attention_maps(build(tokenizer).train(), tokenizer, "a")
 
 
+def test_a_target_may_be_given_as_tokens(maps, model, tokenizer):
+    ids = tokenizer(text_target=maps.translation)["input_ids"]
+    of_tokens = attention_maps(model, tokenizer, SENTENCE, target=ids)
+    assert (of_tokens.translation, of_tokens.predicted) == (maps.translation, maps.predicted)
+    assert all(torch.equal(of_tokens.weights[kind], maps.weights[kind]) for kind in KINDS)
+    unfinished = attention_maps(model, tokenizer, SENTENCE, target=ids[:3])
+    torch.testing.assert_close(unfinished.weights["cross"], maps.weights["cross"][:, :, :3])
+
+
 def test_another_model_has_to_return_attention(tokenizer):
     shape = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16}
     heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "max_position_embeddings": 32}
@@ -148,5 +157,6 @@ def test_labels_of_bytes_special_tokens_and_other_tokenizers(tokenizer):
     bytes_of_emoji = tokenizer("\U0001f600", add_special_tokens=False)["input_ids"]
     assert token_labels(tokenizer, bytes_of_emoji) == ["\\xf0", "\\x9f", "\\x98", "\\x80"]
     assert token_labels(tokenizer, range(4)) == ["<s>", "<pad>", "</s>", "<unk>"]
+    assert token_labels(tokenizer, [len(tokenizer)]) == [f"<{len(tokenizer)}>"]  # a model may have more tokens
     words = train_tokenizer(texts=["a b"], model="wordpiece", vocab_size=20, min_frequency=1)
     assert token_labels(words, words("a b", add_special_tokens=False)["input_ids"]) == ["a", "b"]

@@ -14,16 +14,3 @@ def test_the_best_candidates_are_those_of_a_full_sort(shape):
     expected = (scores + offsets.unsqueeze(-1)).flatten(1).sort(dim=1, descending=True)
     torch.testing.assert_close(values, expected.values[:, :count])
     assert torch.equal(indices, expected.indices[:, :count])
-
-
-@pytest.mark.parametrize("vocab_size", [64, 65, 127, 1000])
-def test_the_most_probable_token_is_the_first_of_the_largest(vocab_size, monkeypatch):
-    monkeypatch.setattr(beam_search, "_WORTH_CHUNKS", 0)
-    for distinct in (2, 5, 10**6):
-        scores = torch.randint(0, distinct, (40, vocab_size)).float()
-        scores[3] = -torch.inf
-        scores[4, -1] = torch.nan
-        side_by_side = scores.t().contiguous().t()
-        assert torch.equal(beam_search.most_probable(scores), scores.argmax(-1))
-        assert torch.equal(beam_search.most_probable(side_by_side), scores.argmax(-1))
-        assert torch.equal(beam_search.most_probable(side_by_side[:1]), scores[:1].argmax(-1))

@@ -85,7 +85,7 @@ def attention_maps(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     sentence: str,
-    target: str | None = None,
+    target: str | Sequence[int] | None = None,
     tag: str | None = None,
     **generation_options: Any,
 ) -> AttentionMaps:
@@ -96,7 +96,8 @@ def attention_maps(
             `attn_implementation="eager"`.
         tokenizer: its tokenizer.
         sentence: the source.
-        target: a translation to look at in place of the model's own.
+        target: a translation to look at in place of the model's own: as text, or as the ids of its tokens without
+            the start token.
         tag: what to put in front of the sentence, such as "2de" for the token `<2de>`.
         **generation_options: for `model.generate()`, such as `num_beams`.
 
@@ -111,11 +112,7 @@ def attention_maps(
     refuse_training_mode(model)
     if target is not None and generation_options:
         raise ValueError(f"{', '.join(generation_options)} cannot be used with a given target: nothing is searched")
-    (pieces,) = source_pieces(tokenizer, [sentence], max_source_length(model), tag)
-    if len(pieces) != 1:
-        wrong = "is longer than the model has positions; give a part of it" if pieces else "has no visible character"
-        raise ValueError(f"the sentence {sentence!r:.80} {wrong}")
-    input_ids = torch.tensor(pieces, device=model.device)  # (1, S)
+    input_ids = torch.tensor([whole_source(model, tokenizer, sentence, tag)], device=model.device)  # (1, S)
     attention_mask = torch.ones_like(input_ids)
     with torch.no_grad():
         if target is None:
@@ -124,7 +121,8 @@ def attention_maps(
             sequence = getattr(found, "sequences", found)  # a config may request a dict
             decoder_input_ids, labels = sequence[:, :-1], sequence[:, 1:]
         else:
-            labels = torch.tensor(text_to_ids(tokenizer, [target], as_target=True), device=model.device)
+            ids = text_to_ids(tokenizer, [target], as_target=True) if isinstance(target, str) else [list(target)]
+            labels = torch.tensor(ids, device=model.device)
             decoder_input_ids = shift_right(model, labels)
         outputs = model(
             input_ids=input_ids,
@@ -149,8 +147,34 @@ def attention_maps(
         tuple(token_labels(tokenizer, ids[0].tolist())) for ids in (input_ids, decoder_input_ids, labels)
     )
     weights = {kind: torch.cat(list(layers)).float().cpu() for kind, layers in recorded.items()}
-    translation = target if target is not None else tokenizer.decode(labels[0].tolist(), skip_special_tokens=True)
+    decoded = tokenizer.decode(labels[0].tolist(), skip_special_tokens=True)
+    translation = target if isinstance(target, str) else str(decoded)
     return AttentionMaps(sentence, translation, source, read, predicted, weights)
+
+
+def whole_source(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sentence: str, tag: str | None = None
+) -> list[int]:
+    """Tokenises a source that is looked at as a whole.
+
+    Args:
+        model: what will read it.
+        tokenizer: its tokenizer.
+        sentence: the source.
+        tag: as in `attention_maps`.
+
+    Returns:
+        The ids of its tokens, `</s>` included.
+
+    Raises:
+        TypeError: the sentence is not a string.
+        ValueError: it is blank or needs more positions than the model has learned; or there is no such tag.
+    """
+    (pieces,) = source_pieces(tokenizer, [sentence], max_source_length(model), tag)
+    if len(pieces) != 1:
+        wrong = "is longer than the model has positions; give a part of it" if pieces else "has no visible character"
+        raise ValueError(f"the sentence {sentence!r:.80} {wrong}")
+    return pieces[0]
 
 
 @contextmanager
@@ -195,12 +219,17 @@ def token_labels(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list
 
     Returns:
         The text of each token, with `·` for a space (or `▁`, which some tokenizers have in its place); `\n` and the
-        like for what cannot be seen, and `\xf0\x9f` for bytes that are only a part of a character.
+        like for what cannot be seen, and `\xf0\x9f` for bytes that are only a part of a character. An id that the
+        tokenizer does not know, because the model has more, is written `<300>`.
     """
-    tokens = tokenizer.convert_ids_to_tokens(list(ids))
+    known = tokenizer.convert_ids_to_tokens(list(ids))
+    tokens = [f"<{number}>" if token is None else token for number, token in zip(ids, known, strict=True)]
     if _is_byte_level(tokenizer):
         added = tokenizer.get_added_vocab()
-        tokens = [token if token in added else _text_of_bytes(token) for token in tokens]
+        tokens = [
+            token if each is None or each in added else _text_of_bytes(each)
+            for token, each in zip(tokens, known, strict=True)
+        ]
     return ["".join(map(_visible, token)) for token in tokens]
 
 
