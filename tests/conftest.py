@@ -1,4 +1,4 @@
-"""What all tests share: no network, the real text that may stand beside the project, and no work that proves nothing."""
+"""What all tests share: no network, the real text that may stand beside the project, no work that proves nothing."""
 
 import contextlib
 import gc
@@ -40,7 +40,7 @@ def pytest_collection_finish(session):
 
 @pytest.fixture(autouse=True, scope="module")
 def drawn_curves():
-    """Returns a context in which trainings draw their curves; elsewhere they do not, which was a third of their time."""
+    """Returns a context in which trainings draw their curves; elsewhere they do not: it was a third of their time."""
     # Where the training is not imported yet, nothing is imported for this; what comes later draws, as users do.
     report = sys.modules.get("hf_vanilla_transformer.training.report")
     if report is None:

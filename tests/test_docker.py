@@ -106,7 +106,7 @@ def test_what_the_package_is_built_from_is_copied():
     text = (PROJECT / "pyproject.toml").read_text()
     copied = " ".join(filled_in(rest) for word, rest in BUILD if word == "COPY")
     for key in ("readme", "license-files"):
-        assert re.search(rf'^{key} = \W*([\w.]+)', text, re.MULTILINE)[1] in copied.split()
+        assert re.search(rf"^{key} = \W*([\w.]+)", text, re.MULTILINE)[1] in copied.split()
     for module in re.search(r"py-modules = \[(.+)\]", text)[1].split(","):
         assert f"scripts/{module.strip().strip(chr(34))}.py" in copied.split()
 
