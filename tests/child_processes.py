@@ -1,6 +1,7 @@
 """Programs that tests start: signals mean to them what they mean in the foreground, and none outlives its test."""
 
 import contextlib
+import multiprocessing
 import signal
 import subprocess
 import threading
@@ -24,6 +25,25 @@ def start(command, seconds=300, **options):
         finally:
             timer.cancel()
             kill(process)
+
+
+def prepared():
+    """A context of `multiprocessing` whose children start at once.
+
+    They come from a server, one for all tests, that has imported everything and computed nothing.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["hf_vanilla_transformer.training", "training_runs"])
+    return context
+
+
+def exit_code(process, seconds=300):
+    """How a child that should end by itself did end; None if it did not, and was killed."""
+    process.join(seconds)
+    code = process.exitcode
+    process.kill()
+    process.join()
+    return code
 
 
 @contextlib.contextmanager

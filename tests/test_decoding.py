@@ -3,13 +3,11 @@
 import copy
 import inspect
 import itertools
-import os
-import subprocess
-import sys
-from pathlib import Path
 
+import child_processes
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 from transformers import (
     GenerationConfig,
@@ -802,64 +800,49 @@ def test_impossible_continuations_are_never_hypotheses():
 
 # Several processes that have to run the model together
 
-RANKS = """
-import sys
-import torch
-import torch.distributed as dist
-from test_decoding import build, sources
 
-rank, folder = int(sys.argv[1]), sys.argv[2]
-dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-model = build(vocab_size=30, seed=1)
-inputs = sources(model, [[9, 4], [1, 2]][rank])
-expected = {}
-ways = {
-    "beams": {"num_beams": 3, "num_return_sequences": 2, "max_extra_tokens": 2},
-    "ended by criteria": {"num_beams": 2, "max_new_tokens": [3, 11][rank], "eos_token_id": None},
-    "greedy": {"num_beams": 1, "max_extra_tokens": 3},
-    "samples": {"num_beams": 2, "do_sample": True, "max_extra_tokens": 4},
-}
-for name, options in ways.items():
-    torch.manual_seed(rank)
-    expected[name] = model.generate(**inputs, **options, output_hidden_states=True)  # by forward(), as below
-calls = []
+def stay_in_step(rank, folder):
+    """What each of two processes does."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    model = build(vocab_size=30, seed=1)
+    inputs = sources(model, [[9, 4], [1, 2]][rank])
+    expected = {}
+    ways = {
+        "beams": {"num_beams": 3, "num_return_sequences": 2, "max_extra_tokens": 2},
+        "ended by criteria": {"num_beams": 2, "max_new_tokens": [3, 11][rank], "eos_token_id": None},
+        "greedy": {"num_beams": 1, "max_extra_tokens": 3},
+        "samples": {"num_beams": 2, "do_sample": True, "max_extra_tokens": 4},
+    }
+    for name, options in ways.items():
+        torch.manual_seed(rank)
+        expected[name] = model.generate(**inputs, **options, output_hidden_states=True)  # by forward(), as below
+    calls = []
 
-def meet(*args):
-    # What a divided model does before it computes: gathers the weights of all.
-    calls.append(1)
-    dist.all_reduce(torch.ones(1))
+    def meet(*args):
+        # What a divided model does before it computes: gathers the weights of all.
+        calls.append(1)
+        dist.all_reduce(torch.ones(1))
 
-model.register_forward_pre_hook(meet)
-for part in model.get_decoder().modules():
-    if isinstance(part, torch.nn.Linear):  # each alone, as ZeRO-3 gathers weights
-        part.register_forward_pre_hook(meet)
-for name, options in ways.items():
-    torch.manual_seed(rank)
-    found = model.generate(**inputs, **options, synced_gpus=True)
-    assert torch.equal(found, expected[name]), name
-count = torch.tensor([len(calls)])
-counts = [torch.zeros_like(count) for _ in range(2)]
-dist.all_gather(counts, count)
-assert counts[0] == counts[1] > 0, counts
-print("in step", flush=True)
-dist.destroy_process_group()
-"""
+    model.register_forward_pre_hook(meet)
+    for part in model.get_decoder().modules():
+        if isinstance(part, nn.Linear):  # each alone, as ZeRO-3 gathers weights
+            part.register_forward_pre_hook(meet)
+    for name, options in ways.items():
+        torch.manual_seed(rank)
+        found = model.generate(**inputs, **options, synced_gpus=True)
+        assert torch.equal(found, expected[name]), name
+    count = torch.tensor([len(calls)])
+    counts = [torch.zeros_like(count) for _ in range(2)]
+    dist.all_gather(counts, count)
+    assert counts[0] == counts[1] > 0, counts
+    dist.destroy_process_group()
 
 
 def test_processes_of_unequal_work_stay_in_step(tmp_path):
     """As under FSDP and ZeRO-3: no process can run the model unless all do, and each finds what it finds alone."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-c", RANKS, str(rank), str(tmp_path)],
-            env=environment, cwd=Path(__file__).resolve().parents[1], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]  # fmt: skip
-    try:
-        said = [rank.communicate(timeout=180)[0] for rank in ranks]
-    finally:
-        for rank in ranks:
-            rank.kill()
-    assert all("in step" in each for each in said), said
+    context = child_processes.prepared()
+    ranks = [context.Process(target=stay_in_step, args=(rank, tmp_path)) for rank in range(2)]
+    for rank in ranks:
+        rank.start()
+    assert [child_processes.exit_code(rank, 180) for rank in ranks] == [0, 0]

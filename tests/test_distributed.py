@@ -4,6 +4,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,11 +13,11 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from child_processes import start
+from child_processes import exit_code, prepared, start
 from safetensors.torch import load_file
 from training_runs import arguments, assert_same_end, flags, options, write_text
 
-from hf_vanilla_transformer.training import pretrain
+from hf_vanilla_transformer.training import VanillaTransformerTrainingArguments, pretrain
 from hf_vanilla_transformer.training.checkpoints import list_checkpoints
 
 # Without it, the processes of a second attempt may read the addresses of the first from torchrun's store.
@@ -26,13 +27,36 @@ SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 RUN = {"save_strategy": "steps", "save_steps": 3, "eval_strategy": "steps", "eval_steps": 6, "max_steps": 24}
 
 
+def without_cpu(values):
+    """The arguments by which processes find out by themselves to talk by gloo."""
+    return {name: value for name, value in values.items() if name != "use_cpu" or torch.accelerator.is_available()}
+
+
 def torchrun(values, restarts=0):
-    """The command that trains with two processes on this machine, which find out by themselves to talk by gloo."""
-    values = {name: value for name, value in values.items() if name != "use_cpu" or torch.accelerator.is_available()}
+    """The command that trains with two processes on this machine."""
+    words = flags(without_cpu(values))
     return [
         *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"),
-        *("--max-restarts", str(restarts), "--monitor-interval", "0.1", str(SCRIPTS / "pretrain.py"), *flags(values)),
+        *("--max-restarts", str(restarts), "--monitor-interval", "0.1", str(SCRIPTS / "pretrain.py"), *words),
     ]
+
+
+def rank_of_two(rank, port, values):
+    """What torchrun has each of its processes do, by the variables that it sets."""
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", LOCAL_WORLD_SIZE="2")
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    pretrain(VanillaTransformerTrainingArguments(**values))
+
+
+def run_in_two_prepared_processes(values):
+    """As torchrun, but for its launcher: processes that need not import everything, which takes most of its time."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    context, values = prepared(), without_cpu(values)
+    ranks = [context.Process(target=rank_of_two, args=(rank, port, values)) for rank in range(2)]
+    for rank in ranks:
+        rank.start()
+    assert [exit_code(rank) for rank in ranks] == [0, 0]
 
 
 def run_to_end(command):
@@ -63,7 +87,7 @@ def test_two_processes_learn_what_one_learns_of_the_same_global_batches(text, tm
     # A rate at which training is no chaos: at the default, of 0.1 for this width, rounding grows tenfold every update.
     still = {"learning_rate": 2e-3, "config_overrides": [*options(text, tmp_path)["config_overrides"], "dropout=0.0"]}
     two, one = tmp_path / "two", tmp_path / "one"
-    run_to_end(torchrun(options(text, two, **RUN, **still)))
+    run_in_two_prepared_processes(options(text, two, **RUN, **still))
     pretrain(arguments(text, one, **RUN, **still, gradient_accumulation_steps=2))
     for name in ("loss", "nll", "grad_norm", "padding", "eval_loss", "eval_bleu"):
         curves = [[entry[name] for entry in history(folder) if name in entry] for folder in (two, one)]

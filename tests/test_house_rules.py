@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,7 @@ LAYERS = [
 ]
 
 
+@cache
 def tree(path):
     return ast.parse(path.read_text(encoding="utf-8"))
 
@@ -197,4 +199,5 @@ def test_the_top_level_stays_as_it_is():
         pytest.skip("not a git checkout")
     names = {Path(line).parts[0] for line in listed.stdout.splitlines()}
     allowed = {"pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", "hf_vanilla_transformer", "scripts", "tests"}
+    allowed |= {"CITATION.cff"}  # which hosts of repositories read at the top level only
     assert {name for name in names if not name.startswith(".")} - {"model_cards"} == allowed

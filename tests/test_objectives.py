@@ -48,13 +48,15 @@ def test_every_objective_has_a_learner_and_those_with_noise_are_some_of_them():
 
 
 @pytest.mark.parametrize("objective", NEW)
-def test_a_run_is_judged_by_the_nats_of_what_is_predicted(objective, plain, tmp_path):
+def test_a_run_is_judged_by_the_nats_of_what_is_predicted(objective, plain, tmp_path, drawn_curves):
     args = of(objective, plain, tmp_path / "run", max_steps=2, save_strategy="no")
     run = prepare(args)
     held = [dict(row) for row in run.text.validation_set]
     assert held == [dict(row) for row in prepare(args).text.validation_set], "the same holes at every evaluation"
     before = given_values(args)
-    result = train(run, args)
+    with drawn_curves():
+        result = train(run, args)
+    assert (tmp_path / "run" / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert given_values(args) == before, "a queue finds a finished run by what it was given"
     learner = LEARNERS[objective]
     assert type(result.model) is learner.model_class

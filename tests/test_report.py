@@ -34,6 +34,12 @@ METRICS = {
 }
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _with_pictures(drawn_curves):
+    with drawn_curves():
+        yield
+
+
 def test_results_are_json_with_everything_in_them(tmp_path):
     write_results(tmp_path, {"max_tokens": 4096, "output_dir": "ä"}, METRICS, HISTORY)
     results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))

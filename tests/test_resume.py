@@ -1,6 +1,5 @@
 """Nothing is lost: a run that is killed at any moment, and resumed, ends as if it had never been."""
 
-import multiprocessing
 import os
 import random
 import signal
@@ -12,6 +11,7 @@ from pathlib import Path
 import child_processes
 import pytest
 import torch
+from child_processes import exit_code
 from safetensors.torch import load_file
 from training_runs import arguments, assert_same_end, flags, options, write_text
 
@@ -52,9 +52,7 @@ def run_in_child(values, kill_at=None):
 
 @pytest.fixture(scope="module")
 def start():
-    # Children come from a server that has imported everything and computed nothing: they start at once.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["hf_vanilla_transformer.training", "training_runs"])
+    context = child_processes.prepared()
 
     def start(values, kill_at=None):
         process = context.Process(target=run_in_child, args=(values, kill_at))
@@ -67,15 +65,6 @@ def start():
 def run_whole(start, values):
     """Trains in a child: what other tests leave in this process, threads for one, may change the last bit of a sum."""
     assert exit_code(start(values)) == 0
-
-
-def exit_code(process):
-    """How a child that should end by itself did end."""
-    process.join(300)
-    code = process.exitcode  # None if it did not
-    process.kill()
-    process.join()
-    return code
 
 
 @pytest.fixture(scope="module")

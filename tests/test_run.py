@@ -29,9 +29,11 @@ def text(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def run(text, tmp_path_factory):
+def run(text, tmp_path_factory, drawn_curves):
     output_dir = tmp_path_factory.mktemp("run")
-    return output_dir, pretrain(arguments(text, output_dir, max_tokens=128, final_weights="average", average_last=2))
+    with drawn_curves():
+        changes = {"max_tokens": 128, "final_weights": "average", "average_last": 2}
+        return output_dir, pretrain(arguments(text, output_dir, **changes))
 
 
 def weights_of(folder):

@@ -102,16 +102,17 @@ def compare_train_step(size: str, repeats: int = 10, memory: bool = True) -> Com
     return Comparison(what, in_turns(steps, repeats), peaks)
 
 
-def compare_loss(repeats: int = 10) -> Comparison:
+def compare_loss(repeats: int = 10, tokens: int = 3800) -> Comparison:
     """The fused projection and loss against `F.cross_entropy(label_smoothing=0.1)` on a tiny model's output.
 
     Args:
         repeats: measured steps of each.
+        tokens: that the output is of.
 
     Returns:
         The comparison, over value and gradients.
     """
-    tokens, d_model, vocab_size = 3800, 128, 10000
+    d_model, vocab_size = 128, 10000
     hidden = torch.randn(tokens, d_model, requires_grad=True)
     weight = (torch.randn(vocab_size, d_model) * d_model**-0.5).requires_grad_()
     labels = torch.randint(0, vocab_size, (tokens,))
