@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -139,8 +139,9 @@ def run_load_test(
     alone: int,
     num_beams: int | None = None,
     engine: str = "auto",
+    url: str | None = None,
 ) -> LoadComparison:
-    """Starts a service of its own on this machine, asks it, and ends it by SIGTERM.
+    """Asks a service, which it starts on this machine and ends by SIGTERM, or one that is running.
 
     Args:
         folder: of the model.
@@ -150,6 +151,7 @@ def run_load_test(
         alone: requests of one client before.
         num_beams: of the search; None for the model's own.
         engine: as `Translator` takes it, of the service and of offline decoding.
+        url: of a service that is running, and serves this model first; None to start one.
 
     Returns:
         Both results.
@@ -162,19 +164,21 @@ def run_load_test(
     rows = translator.translate_with_details(texts, alignments=False, **options)
     load = Load(texts, [row[0] for row in rows], num_beams)
     words = ["--engine", engine, "--max_connections", str(clients + 100), "--max_queue", str(max(1024, 2 * clients))]
-    with _started_service(folder, words) as (process, url):
+    with _started_service(folder, words) if url is None else nullcontext((None, url)) as (process, address):
 
         @asynccontextmanager
         async def connect() -> AsyncIterator[httpx.AsyncClient]:
             # One context for all: making one takes longer than a request, and there is no TLS.
-            async with httpx.AsyncClient(base_url=url, timeout=_SECONDS_TO_ANSWER, verify=no_tls) as client:
+            async with httpx.AsyncClient(base_url=address, timeout=_SECONDS_TO_ANSWER, verify=no_tls) as client:
                 yield client
 
         no_tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         first = asyncio.run(put_load(connect, load, 1, alone))
         second = asyncio.run(put_load(connect, load, clients, requests))
-        process.send_signal(signal.SIGTERM)
-        status = process.wait(_SECONDS_TO_ANSWER)
+        status = None
+        if process is not None:
+            process.send_signal(signal.SIGTERM)
+            status = process.wait(_SECONDS_TO_ANSWER)
     return LoadComparison(translator.engine.name, first, second, status)
 
 
