@@ -1,12 +1,13 @@
 #!/bin/bash
-# Back-translation (Sennrich et al. 2016): a model of the other direction translates text of the target language, and its
-# translations become sources to train with. Here on one machine, by several processes; survives a kill by running again.
+# Back-translation (Sennrich et al. 2016): a model of the other direction translates text of the target language, and
+# its translations become sources to train with. Here by several processes of one machine; the same command goes on
+# after a kill.
 #   scripts/cluster/back_translate.sh 8 runs/de-en data/mono.de data/mono.back.en [--option value ...]
 # Processes; the model from target to source; the text; where its translations go; then options of `translate`:
-#   --engine ctranslate2                a CPU's fastest
-#   --num_beams 1                       greedy: several times as fast as beams
-#   --do_sample --seed 1                sampled (Edunov et al. 2018): for much text; beams are better with little
-# For a cluster, replace torchrun by `sbatch scripts/cluster/slurm_array.sh` with the same options.
+#   --engine ctranslate2        the fastest on a CPU
+#   --num_beams 1               greedy: several times as fast as beams
+#   --do_sample --seed 1        sampled (Edunov et al. 2018): for much text; beams are better with little
+# On a cluster, `sbatch scripts/cluster/slurm_array.sh` with the options of `translate` takes the place of torchrun.
 
 set -euo pipefail
 if [ $# -lt 4 ]; then

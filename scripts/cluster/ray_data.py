@@ -2,9 +2,9 @@
 
     python scripts/cluster/ray_data.py --model runs/en-de --output mono.de --workers 8 mono-1.en mono-2.en
 
-Lines come out in the order of the files. Windows of lines, and so batches, are those of `vanilla-transformer translate`
-for each of the files, and so are translations if its engine and threads (OMP_NUM_THREADS, which Ray sets to the CPUs of
-a worker) are the same. `pip install "ray[data]"`.
+Lines come out in the order of the files. Batches depend on the blocks of lines that Ray makes, and so may the choice
+between two translations that are equally good up to rounding; that of `vanilla-transformer translate`, which several
+processes and machines can share too, does not. `pip install "ray[data]"`.
 """
 
 import argparse
@@ -42,8 +42,13 @@ def main() -> None:
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--cpus", type=float, default=1, help="of a worker, and its threads")
     parser.add_argument("--gpus", type=float, default=0, help="of a worker; 0.5 lets two workers share one")
     args = parser.parse_args()
+    ray.init()  # starts a cluster of this machine, or connects to that of RAY_ADDRESS
+    cpus = ray.cluster_resources().get("CPU", 0)
+    if cpus < args.workers * args.cpus + 1:
+        parser.error(f"one CPU has to read, and {args.workers} workers of {args.cpus:g} CPUs leave none of {cpus:g}")
     ray.data.DataContext.get_current().execution_options.preserve_order = True
     window = 32 * args.batch_size  # what a translator sorts by length together
     lines = ray.data.read_binary_files(args.files, include_paths=True).flat_map(lines_of)
@@ -52,6 +57,7 @@ def main() -> None:
         fn_constructor_args=(args.model, args.engine, {"batch_size": args.batch_size}),
         batch_size=window,
         compute=ray.data.ActorPoolStrategy(size=args.workers),
+        num_cpus=args.cpus,
         num_gpus=args.gpus,
     )
     with open_output(args.output) as output:

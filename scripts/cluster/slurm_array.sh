@@ -1,9 +1,9 @@
 #!/bin/bash
 # Translate a file by the tasks of a SLURM array, which need no connection: each translates its shards.
 #   sbatch scripts/cluster/slurm_array.sh --model runs/en-de --file mono.en --output mono.de
-#   sbatch --array=0-63 --gpus-per-task=1 scripts/cluster/slurm_array.sh --model runs/en-de --file mono.en --output mono.de
-# Started in the project's folder, which all machines see, with the environment that has the package active. What follows
-# the script are options of `translate`. The task that is the last to finish joins the shards.
+#   sbatch --array=0-63 --gpus-per-task=1 scripts/cluster/slurm_array.sh --model runs/en-de ...
+# Started in the project's folder, which all machines see, with the environment that has the package active. What
+# follows the script are options of `translate`. The task that is the last to finish joins the shards.
 #
 # A task that fails, or is stopped by the time limit, loses the shard that it was at: send the same array again, or any
 # other; even a single task (--array=0) does all that is missing. Has not been run on a cluster so far.
