@@ -157,7 +157,7 @@ def run_load_test(
         Both results.
 
     Raises:
-        OSError: the service did not start.
+        OSError: the service did not start, or does not answer.
     """
     translator = Translator(folder, engine=engine)
     options: dict[str, Any] = {} if num_beams is None else {"num_beams": num_beams}
@@ -173,8 +173,11 @@ def run_load_test(
                 yield client
 
         no_tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        first = asyncio.run(put_load(connect, load, 1, alone))
-        second = asyncio.run(put_load(connect, load, clients, requests))
+        try:
+            first = asyncio.run(put_load(connect, load, 1, alone))
+            second = asyncio.run(put_load(connect, load, clients, requests))
+        except httpx.HTTPError as error:  # before the first request, or after the last
+            raise OSError(f"{address} does not answer: {type(error).__name__} {error}") from error
         status = None
         if process is not None:
             process.send_signal(signal.SIGTERM)

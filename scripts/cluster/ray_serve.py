@@ -4,7 +4,7 @@
     vanilla-transformer benchmark serve --model runs/en-de --file test.en --url http://127.0.0.1:8000
 
 Each replica has queues, limits and /metrics of its own; Ray's proxy spreads requests over them, and Ray's own metrics
-count them all. It ends after Ctrl-C or SIGTERM. `pip install "ray[serve]"`.
+count them all. Ctrl-C ends it. `pip install "ray[serve]"`.
 """
 
 import argparse
