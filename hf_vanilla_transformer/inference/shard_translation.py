@@ -4,6 +4,7 @@ import hashlib
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from .. import __version__
 from ..translation_batches import TorchEngine
 from .checkpoint_fingerprints import checkpoint_fingerprint
+from .engine_ctranslate2 import CTranslate2Engine
 from .files import translated_lines, write_lines
 from .processes import Process
 from .shards import ShardedFile, ShardFolder
@@ -72,7 +74,7 @@ def translate_shards(
         if seed is not None:
             torch.manual_seed(_seed_of_shard(seed, shard.number))
         begun, lines = time.perf_counter(), translated_lines(translator, shard.lines, first=shard.first, **options)
-        if status := folder.write(shard.number, lambda file, lines=lines: write_lines(lines, file, quiet=True)):
+        if status := folder.write(shard.number, partial(write_lines, lines, quiet=True)):
             say("interrupted; the same command goes on after the last sealed shard")
             return status
         translated += len(shard.lines)
@@ -111,11 +113,11 @@ def make_plan(
     of_translation = {name: value for name, value in options.items() if name != "seed"}
     engine = translator.engine_for(of_translation)
     plan = {**file.content(), "shard_lines": file.shard_lines, **options, "engine": engine.name}
+    device = "cpu"
     if isinstance(engine, TorchEngine):
         device = engine.model.device.type
         plan |= {"device": device, "dtype": str(engine.model.dtype).removeprefix("torch.")}
-    else:
-        device = "cpu"
+    elif isinstance(engine, CTranslate2Engine):
         plan |= {"quantization": engine.quantization, "ctranslate2": version("ctranslate2")}
     if device == "cpu":
         # Sums over parts that other threads compute are rounded otherwise; CTranslate2 divides batches among them.

@@ -60,7 +60,7 @@ class ShardedFile:
 
     path: Path
     shard_lines: int
-    batching: dict[str, int | None]
+    batching: dict[str, Any]
     on_error: OnError | None = None
 
     def __post_init__(self) -> None:
