@@ -134,7 +134,7 @@ def test_tasks_of_an_array_write_the_bytes_of_one_process(folder, source, tmp_pa
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["ray_data", "map_dataset"])
 def test_workers_of_a_library_translate_as_one_process(folder, source, tmp_path, name):
-    """Half a minute, of which most is for Ray to start."""
+    """A minute, of which most is for Ray to start."""
     if name == "ray_data":
         pytest.importorskip("ray.data")
     options = ["--model", folder, "--output", tmp_path / "out", "--engine", "torch", "--batch_size", 1, "--workers", 2]
@@ -150,7 +150,7 @@ def test_workers_of_a_library_translate_as_one_process(folder, source, tmp_path,
 
 @pytest.mark.slow
 def test_workers_that_leave_no_cpu_to_read_are_refused(folder, source, tmp_path):
-    """A quarter of a minute. Ray would wait for ever."""
+    """Half a minute. Ray would wait for ever."""
     pytest.importorskip("ray.data")
     options = ["--model", folder, "--output", tmp_path / "out", "--workers", 1000, source]
     command_line = [str(word) for word in [sys.executable, FOLDER / "ray_data.py", *options]]

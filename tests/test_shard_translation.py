@@ -253,7 +253,7 @@ def test_launchers_start_processes_that_write_the_bytes_of_one(folder, source, t
 
 @pytest.mark.slow
 def test_a_process_that_is_killed_goes_on_after_its_last_sealed_shard(folder, tmp_path):
-    """A minute: killed in the middle of a shard, again and again; what is sealed stays as it is, to the inode."""
+    """A minute or two: killed in the middle of a shard, again and again; what is sealed stays, to the inode."""
     source, output, shards = tmp_path / "in", tmp_path / "out", tmp_path / "out.shards"
     source.write_text("".join(f"{LINES[number % 12]} {number}\n" for number in range(2000)))
     words = ["--model", folder, "--file", source, "--output", output, "--shard_lines", 100, "--read_ahead", 100]

@@ -120,7 +120,7 @@ def make_plan(
     elif isinstance(engine, CTranslate2Engine):
         plan |= {"quantization": engine.quantization, "ctranslate2": version("ctranslate2")}
     if device == "cpu":
-        # Sums over parts that other threads compute are rounded otherwise; CTranslate2 divides batches among them.
+        # Sums may be rounded otherwise by other numbers of threads; CTranslate2 divides batches among them.
         plan["threads (OMP_NUM_THREADS)"] = torch.get_num_threads()
     plan["models"] = [checkpoint_fingerprint(model) for model in models]
     return plan | {"torch": torch.__version__, "hf_vanilla_transformer": __version__}
