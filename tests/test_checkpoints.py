@@ -11,10 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hf_vanilla_transformer.data.seals import SEAL, find_damage
 from hf_vanilla_transformer.training import checkpoints
 from hf_vanilla_transformer.training.checkpoints import (
-    SEAL,
-    find_damage,
     last_good_checkpoint,
     list_checkpoints,
     prepare_folder,

@@ -96,6 +96,8 @@ def make_parser(prog: str | None) -> OneLineParser:
     )
     service.add_argument("--num_beams", type=_count, help="beams of the search; 1 is greedy (default: the model's own)")
     service.add_argument("--engine", choices=ENGINES, default="auto", help="that decodes (default: %(default)s)")
+    service.add_argument("--url", help="of a service that is running and serves --model first, such as "
+        "http://127.0.0.1:8000 (default: one is started)")  # fmt: skip
     for command in (train_step, loss):
         command.add_argument("--repeats", type=_count, default=10, help="measured steps of each program (default: 10)")
     return parser
@@ -147,7 +149,8 @@ def _serve(args: argparse.Namespace) -> Iterator[list[str]]:
     from ..serving.load_test import run_load_test
 
     sentences = list(islice(read_lines(args.file), args.sentences))
-    done = run_load_test(args.model, sentences, args.clients, args.requests, args.alone, args.num_beams, args.engine)
+    numbers = (args.clients, args.requests, args.alone, args.num_beams)
+    done = run_load_test(args.model, sentences, *numbers, args.engine, args.url)
     yield done.lines()
     if not done.is_right:
         raise ValueError("answers were lost or wrong, or the service did not end in order")

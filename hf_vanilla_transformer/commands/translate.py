@@ -10,6 +10,9 @@ import torch
 from ..data.text_files import count_lines, decode_lines, read_lines
 from ..inference import BadLines, Translator, default_translator, open_output, translated_lines, write_lines
 from ..inference.one_line_parser import OneLineParser
+from ..inference.processes import Process
+from ..inference.shard_translation import translate_shards
+from ..inference.shards import SHARD_LINES, ShardedFile
 from ..inference.shipped import DEFAULT_TRANSLATOR
 from .shared_options import add_device_options, add_engine_options, check_engine_options
 
@@ -23,6 +26,7 @@ examples:
   vanilla-transformer translate --model runs/many --tag 2de "A dog runs."
   vanilla-transformer translate --model runs/de-en --do_sample --seed 1 --file mono.de > synthetic.en
   vanilla-transformer translate --model runs/en-de --engine ctranslate2 --quantization int8 --file test.en > test.de
+  torchrun --nproc-per-node 8 -m hf_vanilla_transformer translate --model runs/en-de --file mono.en --output mono.de
 
 input: lines of UTF-8 text of any length; only a line feed ends a line. Empty lines stay empty. A line is never cut: a
 model with sinusoids decodes it whole. If it has more tokens than a model has learned positions, it is translated in
@@ -55,6 +59,16 @@ output: for each line its translation, in one line; line breaks in it become spa
 
 --output FILE is written as FILE.partial and renamed when it is complete. After Ctrl-C, FILE has the lines that were
 translated. After an error, an earlier FILE stays as it was, and FILE.partial has the lines that were translated.
+
+Several processes divide --file among them, if their launcher tells each its RANK and the WORLD_SIZE, as torchrun and
+accelerate do, and job arrays can (scripts/cluster/slurm_array.sh). All have the same --file and --output, on disks that
+all of them see. The file is divided into shards of --shard_lines; process R translates shards R, R + WORLD_SIZE, ...,
+and seals each in the folder OUTPUT.shards. Whoever finds all of them there at the end joins them, and the folder may be
+removed. If a process fails or is killed, the same command, with any number of processes, translates what is not sealed;
+if all is (on slow network disks, the last two may miss each other), it only joins. OUTPUT has the bytes of a single
+process with as many threads (OMP_NUM_THREADS, which torchrun sets to 1). Only --do_sample draws anew at the beginning
+of each shard: give a single process --shard_lines too. Shards of another input, model, version or option are not mixed:
+the error names what differs.
 
 exit status: 0; 2 for input or options that cannot be used; 130 after Ctrl-C, when all finished translations have been
 written; 141 if the output was closed, as by "| head -1".
@@ -91,6 +105,8 @@ def parse_arguments(argv: Sequence[str] | None, prog: str | None) -> argparse.Na
     batches.add_argument("--batch_tokens", type=int, help="or source tokens decoded at a time, padding included")
     add("--read_ahead", type=int, help="lines read before the first is translated (default: 32 batches; 1 if standard "
         "input is a terminal)")  # fmt: skip
+    add("--shard_lines", type=int, metavar="N", help="translate --file in shards of N lines or a little more, so that "
+        f"what is done survives a kill (default: {SHARD_LINES}, if there are several processes)")  # fmt: skip
     add("--num_beams", type=int, help="beams of the search (default: the model's own, or --nbest if that is more)")
     add("--tag", help="what to put in front of each line, such as 2de for the token <2de>")
     add("--do_sample", action="store_true", help="draw translations at random, without beams")
@@ -117,6 +133,7 @@ def parse_arguments(argv: Sequence[str] | None, prog: str | None) -> argparse.Na
     if args.do_sample and args.num_beams is None:
         args.num_beams = 1
     check_engine_options(parser, args)
+    check_shard_options(parser, args)
     for name in () if args.do_sample else ("temperature", "top_k", "top_p", "seed"):
         if getattr(args, name) is not None:
             parser.error(f"--{name} has no effect without --do_sample")
@@ -146,10 +163,23 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         torch.manual_seed(args.seed or 0)
     try:
         models = args.ensemble or [args.model or default_translator()]
-        lines, total = read_input(args, bad_lines)
+        if args.device in ("auto", "cuda") and args.engine != "ctranslate2":
+            args.process.take_accelerator()
         translator = Translator(models, args.engine, args.device, args.dtype, args.quantization, search)
         if args.engine == "auto" and not args.quiet:
             print(f"engine {translator.reason}", file=sys.stderr)
+        if args.shard_lines is not None:
+            batching = {name: getattr(args, name) for name in ("batch_size", "batch_tokens", "read_ahead")}
+            file = ShardedFile(args.file, args.shard_lines, batching, bad_lines)
+            seed = (args.seed or 0) if args.do_sample else None
+            options |= {"read_ahead": args.read_ahead, **search}
+            status = translate_shards(
+                translator, models, file, args.output, args.process, seed=seed, quiet=args.quiet, **options
+            )
+            if args.process.rank == 0:
+                bad_lines.report()
+            return status
+        lines, total = read_input(args, bad_lines)
         with open_output(args.output) as output:
             translations = translated_lines(translator, lines, read_ahead=args.read_ahead, **options, **search)
             status = write_lines(translations, output, total, args.quiet)
@@ -160,6 +190,31 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     except (OSError, ValueError) as error:
         print(f"{args.prog}: error: {error}{sentence_hint(args)}", file=sys.stderr)
         return 2
+
+
+def check_shard_options(parser: OneLineParser, args: argparse.Namespace) -> None:
+    """Finds out by which process of how many this is, and refuses what cannot be divided; exits with an error.
+
+    Args:
+        parser: of the options.
+        args: them; they get a `process`, and `shard_lines` if there are several processes.
+    """
+    try:
+        args.process = Process.of_environment()
+    except ValueError as error:
+        parser.error(str(error))
+    if args.process.count > 1:
+        args.shard_lines = SHARD_LINES if args.shard_lines is None else args.shard_lines
+        why = f"{args.process.count} processes (WORLD_SIZE) divide the lines of a file"
+    elif args.shard_lines is None:
+        return
+    else:
+        why = "--shard_lines divides the lines of a file"
+    if args.file is None:
+        given = "sentences on the command line" if args.sentences else "standard input"
+        parser.error(f"{why}, and {given} cannot be divided; give --file")
+    if args.output is None:
+        parser.error(f"{why}, and shards are kept beside the output; give --output")
 
 
 def sentence_hint(args: argparse.Namespace) -> str:

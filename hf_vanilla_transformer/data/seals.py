@@ -1,6 +1,8 @@
 """Seals: a list, written last into a folder, of what it holds, by which damage is found before the folder is used."""
 
+import errno
 import json
+import os
 from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
@@ -9,6 +11,39 @@ from .text_files import hash_file
 
 # Names every file of a folder with its size and its hash; written last.
 SEAL = "seal.json"
+
+
+def write_seal(folder: str | Path) -> None:
+    """Seals a folder that is written, and makes sure that all of it is on the disk.
+
+    Args:
+        folder: with files at any depth.
+    """
+    folder = Path(folder)
+    contents = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        contents[str(path.relative_to(folder))] = {"bytes": path.stat().st_size, "sha256": hash_file(path)}
+        sync(path)
+    (folder / SEAL).write_text(json.dumps(contents, indent=1) + "\n", encoding="utf-8")
+    sync(folder / SEAL)
+    sync(folder)
+
+
+def sync(path: str | Path) -> None:
+    """Waits until a file is on the disk, or the names in a folder are.
+
+    Args:
+        path: of the file or folder.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some network and user-space file systems cannot do this, least of all with folders.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def find_damage(folder: str | Path, names: Sequence[str] = ("*",)) -> str | None:

@@ -9,6 +9,9 @@ from .files import translated_lines, write_lines
 from .loading import load_config, load_model, load_tokenizer, load_translator
 from .outputs import open_output
 from .pipes import run_as_filter
+from .processes import Process
+from .shard_translation import translate_shards
+from .shards import ShardedFile
 from .shipped import default_translator, shipped_checkpoints
 from .translation import translate, translate_with_details
 from .translator import Translator
@@ -18,6 +21,8 @@ __all__ = [
     "CTranslate2Engine",
     "Engine",
     "EnsembleForConditionalGeneration",
+    "Process",
+    "ShardedFile",
     "TorchEngine",
     "Translation",
     "Translator",
@@ -31,6 +36,7 @@ __all__ = [
     "run_as_filter",
     "shipped_checkpoints",
     "translate",
+    "translate_shards",
     "translate_with_details",
     "translated_lines",
     "write_lines",

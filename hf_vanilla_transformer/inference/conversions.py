@@ -2,14 +2,13 @@
 
 import hashlib
 from collections.abc import Iterator
-from fnmatch import fnmatch
 from pathlib import Path
 
 from huggingface_hub import cached_assets_path
 from transformers.utils import logging
 
-from ..data.text_files import hash_file
 from ..interop.ctranslate2 import export_ctranslate2
+from .checkpoint_fingerprints import hashes_of_files
 from .loading import LOADED_FILES, load_translator
 
 logger = logging.get_logger(__name__)
@@ -32,11 +31,9 @@ def conversion_key(folder: str | Path, quantization: str, num_positions: int) ->
     Returns:
         16 hexadecimal digits.
     """
-    folder = Path(folder)
     digest = hashlib.sha256(f"{_FORMAT} {quantization} {num_positions}".encode())
-    for path in sorted(folder.iterdir()):
-        if path.is_file() and any(fnmatch(path.name, pattern) for pattern in LOADED_FILES):
-            digest.update(f"\n{path.name} {hash_file(path)}".encode())
+    for name, content in hashes_of_files(folder, LOADED_FILES):
+        digest.update(f"\n{name} {content}".encode())
     return digest.hexdigest()[:16]
 
 

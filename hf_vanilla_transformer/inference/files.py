@@ -18,14 +18,15 @@ def translated_lines(
     nbest: int = 1,
     scores: bool = False,
     alignments: bool = False,
+    first: int = 0,
     **options: Any,
 ) -> Iterator[list[str]]:
     r"""Translates lines into lines.
 
     With `nbest` 1, no scores and no alignments, a line is the translation. Otherwise it has columns, separated by tabs:
-    with `nbest` above 1, the number of the input line, from 0; with `scores`, the score and the log-probability; the
-    translation, in which tabs become spaces; with `alignments`, pairs such as "0-0 1-2" of a source token and a target
-    token, counted from 0 ("Pharaoh" format), the source tokens, and the target tokens, each separated by spaces.
+    with `nbest` above 1, the number of the input line, from `first`; with `scores`, the score and the log-probability;
+    the translation, in which tabs become spaces; with `alignments`, pairs such as "0-0 1-2" of a source token and a
+    target token, counted from 0 ("Pharaoh" format), the source tokens, and the target tokens, each separated by spaces.
 
     Args:
         translator: what translates them.
@@ -33,6 +34,7 @@ def translated_lines(
         nbest: translations of each line.
         scores: whether to write scores.
         alignments: whether to write alignments.
+        first: number of the first line.
         **options: of `translate_with_details`: `batch_size`, `batch_tokens`, `read_ahead`, and those of `generate()`.
 
     Yields:
@@ -43,7 +45,7 @@ def translated_lines(
         ValueError: likewise.
     """
     found = translator.translate_with_details(lines, nbest=nbest, scores=scores, alignments=alignments, **options)
-    for index, translations in enumerate(found):
+    for index, translations in enumerate(found, start=first):
         prefix = [str(index)] if nbest > 1 else []
         yield [_line(prefix, translation) for translation in translations]
 

@@ -49,7 +49,7 @@ _LOADING = Lock()
 # What a model and its tokenizer are made of.
 LOADED_FILES = (_CONFIG, "*model*.safetensors*", "*model*.bin*", *_TOKENIZER_FILES)
 # What is loaded here. The rest of a checkpoint, such as the optimizer's state, may be damaged or gone.
-_SEALED_FILES = (ADAPTER_CONFIG, "generation_config.json", *LOADED_FILES)
+SEALED_FILES = (ADAPTER_CONFIG, "generation_config.json", *LOADED_FILES)
 
 
 def load_translator(
@@ -229,7 +229,7 @@ def _check_place(folder: str | Path) -> None:
         checkpoints = sorted(path.glob("checkpoint-*"), key=lambda each: each.stat().st_mtime)
         hint = f"; it has checkpoints: give one, such as {checkpoints[-1]}" if checkpoints else ""
         raise FileNotFoundError(f"the folder {folder} has no model: no {_CONFIG}{hint}")
-    if (path / SEAL).exists() and (damage := find_damage(path, _SEALED_FILES)) is not None:
+    if (path / SEAL).exists() and (damage := find_damage(path, SEALED_FILES)) is not None:
         raise ValueError(
             f"{folder} is damaged: {damage}; take another checkpoint, or remove its {SEAL} if the change was intended"
         )

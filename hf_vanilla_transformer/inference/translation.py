@@ -134,7 +134,7 @@ def _translate(
     positions = engine.max_source_length
     unknown = 0
     unk_token_id: Any = getattr(tokenizer, "unk_token_id", None)
-    for window in _windows(sentences, batch_size, batch_tokens, read_ahead):
+    for window in windows(sentences, batch_size, batch_tokens, read_ahead):
         pieces = source_pieces(tokenizer, window, positions, tag)
         unknown += sum([ids.count(unk_token_id) for each in pieces for ids in each])
         counts = [len(each) for each in pieces if len(each) > 1]
@@ -173,10 +173,22 @@ def _search_options(defaults: GenerationConfig, options: dict[str, Any], nbest: 
     return options
 
 
-def _windows(
-    sentences: Iterable[str], batch_size: int, batch_tokens: int | None, read_ahead: int | None
+def windows(
+    sentences: Iterable[str], batch_size: int = 32, batch_tokens: int | None = None, read_ahead: int | None = None
 ) -> Iterator[list[str]]:
-    """Yields the sentences that are sorted together: `read_ahead`, or enough for about 32 batches of either kind."""
+    """Divides sentences into those that are sorted by length and decoded together.
+
+    What is in a batch depends on its window only. So text that is cut between windows is decoded in the same batches.
+
+    Args:
+        sentences: a stream.
+        batch_size: as in `translate`, and so are the next two.
+        batch_tokens: source tokens decoded at a time, instead.
+        read_ahead: sentences of a window; None for enough for about 32 batches of either kind.
+
+    Yields:
+        Some sentences at a time, in their order.
+    """
     limit = (batch_size if batch_tokens is None else batch_tokens) * _BATCHES_READ_AHEAD
     window: list[str] = []
     size = 0

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -139,8 +139,9 @@ def run_load_test(
     alone: int,
     num_beams: int | None = None,
     engine: str = "auto",
+    url: str | None = None,
 ) -> LoadComparison:
-    """Starts a service of its own on this machine, asks it, and ends it by SIGTERM.
+    """Asks a service, which it starts on this machine and ends by SIGTERM, or one that is running.
 
     Args:
         folder: of the model.
@@ -150,31 +151,37 @@ def run_load_test(
         alone: requests of one client before.
         num_beams: of the search; None for the model's own.
         engine: as `Translator` takes it, of the service and of offline decoding.
+        url: of a service that is running, and serves this model first; None to start one.
 
     Returns:
         Both results.
 
     Raises:
-        OSError: the service did not start.
+        OSError: the service did not start, or does not answer.
     """
     translator = Translator(folder, engine=engine)
     options: dict[str, Any] = {} if num_beams is None else {"num_beams": num_beams}
     rows = translator.translate_with_details(texts, alignments=False, **options)
     load = Load(texts, [row[0] for row in rows], num_beams)
     words = ["--engine", engine, "--max_connections", str(clients + 100), "--max_queue", str(max(1024, 2 * clients))]
-    with _started_service(folder, words) as (process, url):
+    with _started_service(folder, words) if url is None else nullcontext((None, url)) as (process, address):
 
         @asynccontextmanager
         async def connect() -> AsyncIterator[httpx.AsyncClient]:
             # One context for all: making one takes longer than a request, and there is no TLS.
-            async with httpx.AsyncClient(base_url=url, timeout=_SECONDS_TO_ANSWER, verify=no_tls) as client:
+            async with httpx.AsyncClient(base_url=address, timeout=_SECONDS_TO_ANSWER, verify=no_tls) as client:
                 yield client
 
         no_tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        first = asyncio.run(put_load(connect, load, 1, alone))
-        second = asyncio.run(put_load(connect, load, clients, requests))
-        process.send_signal(signal.SIGTERM)
-        status = process.wait(_SECONDS_TO_ANSWER)
+        try:
+            first = asyncio.run(put_load(connect, load, 1, alone))
+            second = asyncio.run(put_load(connect, load, clients, requests))
+        except httpx.HTTPError as error:  # before the first request, or after the last
+            raise OSError(f"{address} does not answer: {type(error).__name__} {error}") from error
+        status = None
+        if process is not None:
+            process.send_signal(signal.SIGTERM)
+            status = process.wait(_SECONDS_TO_ANSWER)
     return LoadComparison(translator.engine.name, first, second, status)
 
 

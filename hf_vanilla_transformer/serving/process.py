@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import uvicorn
+from fastapi import FastAPI
 from transformers.utils import logging
 
 from ..inference.translator import Translator
@@ -65,23 +66,11 @@ def serve(service: Service) -> None:
         ValueError: languages are given for a model that is not there, or an argument is not allowed.
         KeyboardInterrupt: after Ctrl-C, when all that was accepted is answered.
     """
-    if unknown := sorted(set(service.languages) - set(service.folders)):
-        raise ValueError(f"languages are given for {unknown[0]!r}, and the models are {', '.join(service.folders)}")
-    for declared in service.languages.values():
-        declared_languages(declared)
+    _check_languages(service)
     listener = _bound_socket(service.host, service.port)
     with listener:
-        metrics = Metrics()
-        models = [
-            _load(name, folder, service.languages.get(name), service, metrics)
-            for name, folder in service.folders.items()
-        ]
-        hosts = service.allowed_hosts
-        if hosts is None and service.host in _LOCAL:
-            hosts = _LOCAL
-        app = create_app(models, service.limits, metrics, service.token, hosts)
         config = uvicorn.Config(
-            app,
+            load_app(service),
             access_log=service.access_log,
             log_level="info" if service.access_log else "warning",
             limit_concurrency=service.limits.max_connections,
@@ -101,6 +90,30 @@ def serve(service: Service) -> None:
             signal.signal(signal.SIGTERM, before)
 
 
+def load_app(service: Service) -> FastAPI:
+    """Loads the models of a service, for a server of whatever kind.
+
+    Args:
+        service: what to serve; its port and how it ends are the server's business.
+
+    Returns:
+        The application.
+
+    Raises:
+        OSError: there is no such model.
+        ValueError: as `serve`.
+    """
+    _check_languages(service)
+    metrics = Metrics()
+    models = [
+        _load(name, folder, service.languages.get(name), service, metrics) for name, folder in service.folders.items()
+    ]
+    hosts = service.allowed_hosts
+    if hosts is None and service.host in _LOCAL:
+        hosts = _LOCAL
+    return create_app(models, service.limits, metrics, service.token, hosts)
+
+
 class _AnnouncedServer(uvicorn.Server):
     """A server that says so once it answers.
 
@@ -117,6 +130,14 @@ class _AnnouncedServer(uvicorn.Server):
         """Begins to listen, and speaks."""
         await super().startup(sockets)
         print(self._words, file=sys.stderr, flush=True)
+
+
+def _check_languages(service: Service) -> None:
+    """Refuses languages that cannot be meant, before models are loaded."""
+    if unknown := sorted(set(service.languages) - set(service.folders)):
+        raise ValueError(f"languages are given for {unknown[0]!r}, and the models are {', '.join(service.folders)}")
+    for declared in service.languages.values():
+        declared_languages(declared)
 
 
 def _load(name: str, folder: str, languages: str | None, service: Service, metrics: Metrics) -> ServedModel:
@@ -139,4 +160,4 @@ def _bound_socket(host: str, port: int) -> socket.socket:
     return listener
 
 
-__all__ = ["Service", "serve"]
+__all__ = ["Service", "load_app", "serve"]

@@ -1,7 +1,5 @@
 """Checkpoints that appear whole or not at all: sealed with a list of what they hold, checked before use."""
 
-import errno
-import json
 import os
 import re
 import shutil
@@ -10,8 +8,7 @@ from pathlib import Path
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
-from ..data.seals import SEAL, find_damage
-from ..data.text_files import hash_file
+from ..data.seals import find_damage, sync, write_seal
 
 logger = logging.get_logger(__name__)
 
@@ -45,19 +42,13 @@ def publish_checkpoint(written: Path, output_dir: str | Path) -> Path:
     Returns:
         The checkpoint.
     """
-    contents = {}
-    for path in sorted(path for path in written.rglob("*") if path.is_file()):
-        contents[str(path.relative_to(written))] = {"bytes": path.stat().st_size, "sha256": hash_file(path)}
-        _sync(path)
-    (written / SEAL).write_text(json.dumps(contents, indent=1) + "\n", encoding="utf-8")
-    _sync(written / SEAL)
-    _sync(written)
+    write_seal(written)
     checkpoint = Path(output_dir) / written.name
     if checkpoint.exists():  # a run that was resumed from an older one comes by here again
         remove_checkpoint(checkpoint)
     os.rename(written, checkpoint)
     written.parent.rmdir()
-    _sync(checkpoint.parent)
+    sync(checkpoint.parent)
     return checkpoint
 
 
@@ -154,15 +145,3 @@ def prepare_folder(output_dir: str | Path, checkpoint_bytes: int = 0, checkpoint
             f"output_dir={output_dir} has {free / 1e9:.2f} GB left, but {checkpoints} checkpoints of "
             f"{checkpoint_bytes / 1e9:.2f} GB need {needed / 1e9:.2f} GB; make room, or lower save_total_limit"
         )
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        # Some network and user-space file systems cannot do this, least of all with folders.
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
-            raise
-    finally:
-        os.close(descriptor)

@@ -1,0 +1,190 @@
+"""The recipes for clusters: what scripts of the shell start, and programs of Ray and datasets, run on this machine."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from child_processes import start
+from commanding import run, save_translator
+from torch.distributed.run import get_args_parser
+
+from hf_vanilla_transformer.commands import translate as command
+from hf_vanilla_transformer.inference import Translator
+
+PROJECT = Path(__file__).resolve().parents[1]
+FOLDER = PROJECT / "scripts" / "cluster"
+FILES = sorted(path for path in FOLDER.iterdir() if path.suffix in (".py", ".sh"))
+LINES = ["a b", "", "C", "a b c A B C", "b", "c\u2028c c", "A", "B a"] * 9
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A tiny untrained model, whose translations are short."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    model, _ = save_translator(folder)
+    model.generation_config.max_extra_tokens = 4
+    model.generation_config.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def source(tmp_path):
+    (tmp_path / "in").write_text("".join(f"{line}\n" for line in LINES))
+    return tmp_path / "in"
+
+
+def environment(**variables):
+    """This one, with the package, the interpreter of the tests first, and without what launchers may have set."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    paths = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    defaults = {"PYTHONPATH": str(PROJECT), "PATH": paths, "RAY_USAGE_STATS_ENABLED": "0"}
+    return {**kept, **defaults, **variables}
+
+
+def stand_in(folder, name):
+    """A program that writes its words and the variables of launchers into a file."""
+    (folder / name).write_text(
+        '#!/bin/bash\necho "$RANK/$WORLD_SIZE $OMP_NUM_THREADS ${LOCAL_RANK-none} $*" > "$LOG"\n'
+    )
+    (folder / name).chmod(0o755)
+    return {"PATH": f"{folder}:{os.environ['PATH']}", "LOG": str(folder / "log")}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_every_recipe_says_how_it_is_started(path):
+    text = path.read_text(encoding="utf-8")
+    assert f"scripts/cluster/{path.name} " in text
+    for name in re.findall(r"scripts/[\w./-]+\.(?:py|sh)", text):
+        assert (PROJECT / name).exists(), name
+    assert all(len(line) <= 120 for line in text.splitlines())
+    assert os.access(path, os.X_OK) == (path.suffix == ".sh")
+
+
+@pytest.mark.parametrize(
+    ("array", "expected"),
+    [
+        ({"TASK_ID": "3", "TASK_MIN": "0", "TASK_COUNT": "16", "TASK_STEP": "1"}, "3/16"),
+        ({"TASK_ID": "11", "TASK_MIN": "5", "TASK_COUNT": "4", "TASK_STEP": "2"}, "3/4"),
+        ({"TASK_ID": "7", "TASK_MIN": "7", "TASK_COUNT": "1"}, "0/1"),
+    ],
+)
+def test_each_task_of_an_array_is_a_process_of_its_own(tmp_path, array, expected):
+    variables = {f"SLURM_ARRAY_{name}": value for name, value in array.items()} | stand_in(tmp_path, "python")
+    words = ["--model", "m", "--file", "in", "--output", "out"]
+    subprocess.run(
+        ["bash", FOLDER / "slurm_array.sh", *words],
+        env=environment(**variables, SLURM_CPUS_PER_TASK="6", LOCAL_RANK="0"),
+        check=True,
+    )
+    ranks, threads, local_rank, program, *rest = (tmp_path / "log").read_text().split()
+    assert (ranks, threads, local_rank, program) == (expected, "6", "none", "scripts/translate.py")
+    with pytest.MonkeyPatch.context() as patch:
+        rank, count = expected.split("/")
+        patch.setenv("RANK", rank)
+        patch.setenv("WORLD_SIZE", count)
+        assert command.parse_arguments(rest, "program").shard_lines == 10_000
+        args = command.parse_arguments([*rest, "--shard_lines", "5"], "program")
+    assert (args.shard_lines, args.process.rank, args.process.count) == (5, int(rank), int(count))
+
+
+def test_back_translation_is_shared_by_processes_of_one_machine(tmp_path):
+    words = ["8", "runs/de-en", "mono.de", "back.en", "--do_sample", "--seed", "1"]
+    done = subprocess.run(
+        ["bash", FOLDER / "back_translate.sh", *words],
+        env=environment(**stand_in(tmp_path, "torchrun")),
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert "source=back.en,target=mono.de,tag=bt" in done.stdout
+    started = get_args_parser().parse_args((tmp_path / "log").read_text().split()[3:])
+    assert (started.nproc_per_node, started.module, started.training_script) == ("8", True, "hf_vanilla_transformer")
+    verb, *rest = started.training_script_args
+    args = command.parse_arguments(rest, "program")
+    assert (verb, args.model, str(args.file), str(args.output)) == ("translate", "runs/de-en", "mono.de", "back.en")
+    assert (args.do_sample, args.seed) == (True, 1)
+
+
+@pytest.mark.parametrize("name", ["slurm_array.sh", "back_translate.sh"])
+def test_without_words_scripts_say_what_they_need(name):
+    done = subprocess.run(["bash", FOLDER / name], capture_output=True, text=True)
+    assert (done.returncode, done.stderr.startswith("usage: ")) == (2, True)
+
+
+@pytest.mark.slow
+def test_tasks_of_an_array_write_the_bytes_of_one_process(folder, source, tmp_path):
+    """A quarter of a minute: two tasks, one after the other."""
+    expected = tmp_path / "once"
+    words = ["--model", folder, "--file", source, "--read_ahead", "8", "--device", "cpu", "--quiet"]
+    assert run(command.main, *words, "--output", expected).returncode == 0
+    for task in (4, 5):
+        variables = {f"SLURM_ARRAY_TASK_{name}": str(value) for name, value in (("ID", task), ("MIN", 4), ("COUNT", 2))}
+        options = [*words, "--output", tmp_path / "out", "--shard_lines", "8"]
+        command_line = ["bash", str(FOLDER / "slurm_array.sh"), *map(str, options)]
+        subprocess.run(command_line, env=environment(**variables), cwd=PROJECT, check=True)
+        assert (tmp_path / "out").exists() == (task == 5)
+    assert (tmp_path / "out").read_bytes() == expected.read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ray_data", "map_dataset"])
+def test_workers_of_a_library_translate_as_one_process(folder, source, tmp_path, name):
+    """A minute, of which most is for Ray to start."""
+    if name == "ray_data":
+        pytest.importorskip("ray.data")
+    options = ["--model", folder, "--output", tmp_path / "out", "--engine", "torch", "--batch_size", 1, "--workers", 2]
+    options += ["--cpus", 0.25, source] if name == "ray_data" else ["--file", source]
+    command_line = [str(word) for word in [sys.executable, FOLDER / f"{name}.py", *options]]
+    done = subprocess.run(
+        command_line, env=environment(HF_HOME=str(tmp_path / "cache")), capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    expected = list(Translator(folder, "torch", "cpu").translate(LINES, batch_size=1))
+    assert (tmp_path / "out").read_text().split("\n") == [*expected, ""]
+
+
+@pytest.mark.slow
+def test_workers_that_leave_no_cpu_to_read_are_refused(folder, source, tmp_path):
+    """Half a minute. Ray would wait for ever."""
+    pytest.importorskip("ray.data")
+    options = ["--model", folder, "--output", tmp_path / "out", "--workers", 1000, source]
+    command_line = [str(word) for word in [sys.executable, FOLDER / "ray_data.py", *options]]
+    done = subprocess.run(command_line, env=environment(), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2
+    assert "one CPU has to read, and 1000 workers of 1 CPUs leave none" in done.stderr
+
+
+@pytest.mark.slow
+def test_two_replicas_of_ray_serve_answer_as_one_process(folder):
+    """A minute: a load test of 300 requests, in which each answer is compared."""
+    pytest.importorskip("ray.serve")
+    httpx = pytest.importorskip("httpx")
+    from hf_vanilla_transformer.serving.load_test import run_load_test
+
+    port = 18_765
+    options = ["--model", folder, "--min_replicas", 2, "--max_replicas", 2, "--cpus", 0.25, "--port", port]
+    url = f"http://127.0.0.1:{port}"
+    with start([sys.executable, FOLDER / "ray_serve.py", *options], env=environment()) as process:
+        while True:
+            assert process.poll() is None
+            try:
+                if httpx.get(f"{url}/health").status_code == 200:
+                    break
+            except httpx.HTTPError:
+                pass
+            time.sleep(0.5)
+        texts = [f"a b {number}" for number in range(20)]
+        done = run_load_test(str(folder), texts, clients=10, requests=300, alone=10, url=url)
+        assert done.is_right, done.lines()
+        assert len(done.together.seconds) == 300
+        replicas = set()
+        while len(replicas) < 2:  # each says when its own process began
+            page = httpx.get(f"{url}/metrics").text
+            replicas.add(re.search(r"^process_start_time_seconds (\S+)$", page, re.MULTILINE)[1])
+        process.send_signal(signal.SIGINT)
+        process.wait()
