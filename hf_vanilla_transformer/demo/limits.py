@@ -9,7 +9,7 @@ class Limits:
 
     Args:
         max_characters: Unicode characters of a text.
-        max_tokens: source tokens of a text. A translation has as many as the model's `generation_config` allows for them.
+        max_tokens: source tokens of a text; how many a translation may have then, the `generation_config` says.
         max_beams: beams of a search.
 
     Raises:

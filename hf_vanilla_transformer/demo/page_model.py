@@ -92,6 +92,7 @@ class PageModel:
             "examples": self.examples,
             "num_beams": min(own.num_beams or 1, self.limits.max_beams),
             "length_penalty": 0.0 if alpha is None else float(alpha),
+            "position_encoding": getattr(self.model.config, "position_encoding", ""),
             "max_beams": self.limits.max_beams,
             "max_penalty": _MAX_PENALTY,
             "max_characters": self.limits.max_characters,
@@ -215,7 +216,8 @@ def _is_integer(value: Any, least: int, most: int) -> bool:
 
 
 def _is_number(value: Any, most: float) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and 0 <= value <= most
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and math.isfinite(value) and 0 <= value <= most
 
 
 __all__ = ["PageModel"]

@@ -43,10 +43,17 @@ export class Attention {
     });
   }
 
-  show(record) {
-    this.record = record;
+  /** Shows the attention of a hypothesis, and marks the token of one of its rows; -1 for none. */
+  show(record, row) {
+    [this.record, this.row] = [record, row];
     at("attention-of").replaceChildren(...described(record));
     this.draw();
+  }
+
+  /** Marks another row of the same hypothesis. */
+  mark(row) {
+    this.row = row;
+    if (this.record) this.light(null);
   }
 
   get kind() { return at("kind").value; }
@@ -197,7 +204,7 @@ export class Attention {
     const label = Math.max(...rows.map((each) => [...shorten(each, 12)].length)) * 7.2 + 10;
     const rise = Math.max(...columns.map((each) => [...shorten(each, 12)].length)) * 6.2 + 14;
     const space = at("heat").closest(".scroll").clientWidth;
-    const cell = clamp((space - label - 34) / columns.length, 13, 26);
+    const cell = clamp((space - label - 34) / columns.length, 13, 28);
     this.heat = { label, rise, cell };
     const grid = svg("g", { transform: `translate(${label},${rise})`, class: "cells" });
     grid.append(svg("rect", { class: "ground", width: columns.length * cell, height: rows.length * cell }));
@@ -237,15 +244,22 @@ export class Attention {
     const key = side === "rows" ? "row" : "column";
     for (const path of at("flow").querySelectorAll("path")) {
       const isOwn = side && Number(path.dataset[key]) === index;
-      path.classList.toggle("lit", Boolean(isOwn));
+      const isCurrent = !side && this.kind !== "encoder" && Number(path.dataset.row) === this.row;
+      path.classList.toggle("lit", Boolean(isOwn) || isCurrent);
       path.classList.toggle("dim", Boolean(side) && !isOwn);
     }
     for (const token of at("flow").querySelectorAll("[data-side]")) {
       const isOwn = token.dataset.side === side && Number(token.dataset.index) === index;
       token.setAttribute("aria-selected", isOwn);
+      token.classList.toggle("current", token.dataset.side === "rows" && this.kind !== "encoder"
+        && Number(token.dataset.index) === this.row);
     }
     this.cross[0].classList.toggle("on", side === "rows");
     this.cross[1].classList.toggle("on", side === "columns");
+    if (!side && this.kind !== "encoder" && this.row >= 0 && this.row < this.matrix.length) {
+      this.cross[0].classList.add("on");
+      this.cross[0].setAttribute("y", this.row * this.heat.cell);
+    }
     if (side === "rows") this.cross[0].setAttribute("y", index * this.heat.cell);
     if (side === "columns") this.cross[1].setAttribute("x", index * this.heat.cell);
     at("flow-said").textContent = side ? this.sentence(side, index) : TITLES[this.kind][0] + ".";
@@ -289,9 +303,9 @@ const place = (thumb) => ({
 const title = ({ layer, head }) => `Layer ${layer + 1}, ${head === "mean" ? "mean of the heads" : "head " + (head + 1)}`;
 
 function described(record) {
-  const ends = record.target_tokens.at(-1);
   return [document.createTextNode("Of the hypothesis "), html("b", { text: record.translation || "(nothing)" }),
-    document.createTextNode(`, ${record.target_tokens.length} tokens up to `), html("b", { text: ends })];
+    document.createTextNode(`, ${record.target_tokens.length} tokens up to ${record.target_tokens.at(-1)}. `
+      + "The ribbons of the token that is chosen in the tree are strong.")];
 }
 
 function size(picture, width, height) {

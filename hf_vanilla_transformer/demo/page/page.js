@@ -22,12 +22,12 @@ const search = latest(
 );
 const askAttention = latest(
   (asked, ids) => call("attention", [asked.model, asked.text, asked.tag, ids]),
-  (record) => attention.show(record),
+  (record, asked, ids, row) => attention.show(record, row),
   showError,
 );
 const askPositions = latest(
   (model, tokens) => call("positions", [model, tokens.length]),
-  (answer, model, tokens) => positions.show(answer.positions, tokens),
+  (answer, model, tokens) => positions.show(answer.positions, tokens, state.model.position_encoding),
   (error) => positions.fail(error.message),
 );
 const attendSoon = debounced(attend, 120);
@@ -45,6 +45,7 @@ function startSearch(then) {
 }
 
 function showRecord(record, asked) {
+  if (state.asked !== asked) return;
   state.record = record;
   state.shown = asked;
   at("error").hidden = true;
@@ -75,7 +76,7 @@ function showNothing() {
   at("status").textContent = "Type a text to translate.";
 }
 
-/** Looks at a node: its next tokens, the hypothesis that it ends, and the attention of the tokens up to it. */
+/** Looks at a node: its next tokens, and the attention of the best hypothesis that comes of it, or else up to it. */
 function chooseNode(node) {
   drawNext(node);
   drawRanks(state.record, node.id, (id) => tree.select(id));
@@ -87,10 +88,12 @@ function tokensUpTo(node) {
 }
 
 function attend() {
-  const node = state.record.nodes[tree.chosen];
-  const ids = tokensUpTo(node).map((each) => each.token_id);
-  const best = state.record.hypotheses[0];
-  if (ids.length || best) askAttention(state.shown, ids.length ? ids : best.token_ids);
+  const node = state.record.nodes[tree.chosen], row = node.step - 1;
+  const ids = tree.hypothesisOf(node.id)?.token_ids ?? tokensUpTo(node).map((each) => each.token_id);
+  const key = JSON.stringify([state.shown.model, state.shown.tag, state.shown.text, ids]);
+  if (key === state.attended) return attention.mark(row);
+  state.attended = key;
+  if (ids.length) askAttention(state.shown, ids, row);
 }
 
 function drawNext(node) {
@@ -176,13 +179,16 @@ function saySettings() {
   at("own").disabled = state.beams === null && state.alpha === null;
 }
 
+/** Languages that browsers have no name for. */
+const OTHERS = { ady: "Adyghe" };
+
 /** "<fre>" is French, "<2de>" into German; other tags are called what they are. */
 function languageOf(tag) {
   const [, into, code] = /^<(2?)([a-z]{2,3}(?:-\w{2,8})?)>$/.exec(tag) ?? [];
   if (!code) return tag;
   try {
     const name = new Intl.DisplayNames(["en"], { type: "language", fallback: "none" }).of(code);
-    return name ? (into ? "into " : "") + name : tag;
+    return name ?? OTHERS[code] ? (into ? "into " : "") + (name ?? OTHERS[code]) : tag;
   } catch {
     return tag;
   }

@@ -22,17 +22,20 @@ export class Positions {
     this.canvas.addEventListener("focus", () => this.values && this.say(...(this.cell ?? [0, 0])));
   }
 
-  show(values, tokens) {
+  show(values, tokens, encoding) {
     [this.values, this.tokens, this.cell] = [values, tokens, null];
     at("position-labels").replaceChildren(...tokens.map((token) => html("div", { text: shorten(token, 10), title: token })));
     this.canvas.setAttribute("aria-label", `Encoding of ${values.length} positions in ${values[0].length} dimensions: `
       + "waves whose lengths grow from left to right. Arrow keys read its numbers.");
+    at("position-kind").textContent = encoding === "sinusoidal" ? "Here they are sines and cosines in turn, whose waves get "
+      + "longer to the right, until sines stay near 0 and cosines near 1." : `Here: ${encoding}.`;
     at("position-said").textContent = "Point at it, or focus it and use the arrow keys, to read a number.";
     this.draw();
   }
 
   fail(text) {
     this.values = null;
+    at("position-kind").textContent = "";
     at("position-labels").replaceChildren();
     this.canvas.width = this.canvas.height = 1;
     at("position-said").textContent = text;

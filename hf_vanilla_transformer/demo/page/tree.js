@@ -2,7 +2,7 @@
 
 import { at, clamp, digits, html, percent, shorten, svg } from "./dom.js";
 
-const ROW = 34, HEIGHT = 26, GAP = 26, LETTER = 8.2, LONGEST = 14, MARGIN = 14;
+const ROW = 34, HEIGHT = 26, GAP = 22, LETTER = 7.6, LONGEST = 14, MARGIN = 12, RANK = 20;
 
 /** By state: its mark, so that no state is told by colour alone, its name, and what it means. */
 const KINDS = {
@@ -45,9 +45,23 @@ export class Tree {
       each.sort((one, other) => compare(this.rank[one], this.rank[other]) || isPruned(one) - isPruned(other)
         || nodes[other].score - nodes[one].score);
     }
-    this.chosen = record.hypotheses[0]?.node ?? 0;
+    this.chosen = this.doubtful();
     this.draw();
     at("tree-box").scrollLeft = 0;
+  }
+
+  /** Where the best hypothesis was least sure of what follows: there is something to see. */
+  doubtful() {
+    const { nodes, hypotheses, forced } = this.record;
+    const sure = (node) => Math.max(...node.next.map(([, , probability]) => probability));
+    const asked = this.path(hypotheses[0]?.node ?? 0).map((id) => nodes[id])
+      .filter((node) => node.step >= forced && node.next.length);
+    return asked.reduce((one, other) => (sure(other) < sure(one) ? other : one), asked[0] ?? nodes[0]).id;
+  }
+
+  /** The best hypothesis that comes of a node; undefined if none does. */
+  hypothesisOf(id) {
+    return this.record.hypotheses.find((each) => each.rank === this.rank[id]);
   }
 
   /** The nodes from the root to one. */
@@ -80,12 +94,13 @@ export class Tree {
     let x = MARGIN, lowest = 0;
     for (const column of this.grid) {
       const widest = Math.max(...column.map((id) => [...this.label(nodes[id])].length));
-      const width = Math.max(38, widest * LETTER + 18);
+      const width = Math.max(34, widest * LETTER + 15);
       column.forEach((id, row) => this.places.set(id, { x, y: MARGIN + 8 + row * ROW, width }));
       lowest = Math.max(lowest, column.length);
-      x += width + GAP;
+      const ranked = column.some((id) => nodes[id].state === "finished");
+      x += width + GAP + (ranked ? RANK : 0);
     }
-    const size = [x - GAP + MARGIN + 26, 2 * MARGIN + lowest * ROW + 6];
+    const size = [x - GAP + MARGIN, 2 * MARGIN + lowest * ROW + 6];
     const edges = svg("g", { class: "edges", "aria-hidden": "true" });
     const marks = svg("g", {});
     // Drawn in the order of the columns, which is the order in which a screen reader comes to them.
