@@ -2,10 +2,10 @@
 
 It is a `gradio.Server`, which a Space of `sdk: gradio` runs like any other app: `gradio_client` and other programs can
 call `/search`, `/attention` and `/positions`, and the calls wait in Gradio's queue, one at a time for each. The page
-itself is plain HTML, CSS and JavaScript from the folder `page`, and not made of Gradio's components, because a tree to
-walk through with the arrow keys, and ribbons that follow the pointer, would be custom HTML in any case. As a document of
-its own it loads in a moment, and has a content security policy by which the browser refuses any other host, where
-Gradio's own page names a CDN and fonts. Gradio is imported in here only, when there is something to serve.
+itself is plain HTML, CSS and JavaScript from the folder `page`, and not made of Gradio's components: a tree to walk
+through with the arrow keys, and ribbons that follow the pointer, would be custom HTML in any case. As a document of its
+own it loads in a moment, and has a content security policy by which the browser refuses any other host, where Gradio's
+own page names a CDN and fonts. Gradio is imported in here only, when there is something to serve.
 """
 
 import json
