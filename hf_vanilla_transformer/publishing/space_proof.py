@@ -33,9 +33,8 @@ def prove_space(folder: str | Path, expected: Mapping[str, tuple[str, str]], is_
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     environment = {key: value for key, value in os.environ.items() if not key.startswith(_FOREIGN)}
-    environment.update(
-        GRADIO_SERVER_NAME="127.0.0.1", GRADIO_SERVER_PORT=str(port), SYSTEM="spaces", SPACE_ID="me/demo"
-    )
+    environment.update(GRADIO_SERVER_NAME="127.0.0.1", GRADIO_SERVER_PORT=str(port))
+    environment.update(SYSTEM="spaces", SPACE_ID="owner/name")  # by which Gradio knows that it is in a Space
     with tempfile.TemporaryDirectory() as scratch, open(Path(scratch) / "log", "w+b") as log:
         if is_offline:
             environment.update(HF_HOME=str(Path(scratch) / "home"), HF_HUB_OFFLINE="1")

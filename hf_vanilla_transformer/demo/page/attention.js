@@ -1,6 +1,6 @@
 /** What every head attends to: small maps of all heads, and of one of them ribbons between tokens and a heat map. */
 
-import { at, clamp, colour, html, mixed, percent, rove, shorten, svg } from "./dom.js";
+import { at, clamp, colour, html, mixed, percent, redraw, rove, shorten, svg } from "./dom.js";
 
 const ROW = 26, THICK = 22, LETTER = 8.2, FAINT = 0.01;
 
@@ -80,7 +80,7 @@ export class Attention {
       this.ever = true;
     }
     this.shown = this.pinned;
-    this.drawHeads();
+    redraw(at("heads"), () => this.drawHeads());
     this.drawOne();
   }
 
@@ -147,7 +147,7 @@ export class Attention {
     if (!this.record) return;
     this.matrix = this.weights(this.shown);
     at("flow-title").textContent = title(this.shown);
-    this.drawFlow();
+    redraw(at("flow"), () => this.drawFlow());
     this.drawHeat();
     this.light(null);
   }

@@ -60,3 +60,12 @@ export const mixed = (from, to, part) => `rgb(${from.map((each, index) => Math.r
 export function rove(elements, chosen) {
   elements.forEach((each, index) => each.setAttribute("tabindex", index === chosen ? "0" : "-1"));
 }
+
+/** Draws the content of an element anew; what had the focus in it keeps it, if it is still there. */
+export function redraw(container, draw) {
+  const active = document.activeElement, had = container.contains(active) ? { ...active.dataset } : null;
+  draw();
+  if (!had) return;
+  const isSame = (each) => Object.entries(had).every(([name, value]) => each.dataset[name] === value);
+  [...container.querySelectorAll("button, [tabindex]")].find(isSame)?.focus({ preventScroll: true });
+}

@@ -1,6 +1,6 @@
 /** The beam search as a tree: where its nodes stand, how they look, and how one walks through them. */
 
-import { at, clamp, digits, html, percent, shorten, svg } from "./dom.js";
+import { at, clamp, digits, html, percent, redraw, shorten, svg } from "./dom.js";
 
 const ROW = 34, HEIGHT = 26, GAP = 22, LETTER = 7.6, LONGEST = 14, MARGIN = 12, RANK = 20;
 
@@ -262,7 +262,7 @@ export function drawRanks(record, chosen, choose) {
     row.addEventListener("click", () => choose(each.node));
     return row;
   });
-  at("ranks").replaceChildren(lines, html("div", { class: "list" }, ...rows));
+  redraw(at("ranks"), () => at("ranks").replaceChildren(lines, html("div", { class: "list" }, ...rows)));
   at("formula").textContent = formula(record);
 }
 
