@@ -170,6 +170,17 @@ def test_what_is_pruned_is_worse_than_what_is_kept_among_all_continuations(model
     assert len(by_step(record)) <= LIMIT
 
 
+def test_one_beam_is_greedy_search_which_ends_with_its_first_hypothesis(tokenizer):
+    model = build(tokenizer, seed=4)
+    with torch.no_grad():
+        model.get_input_embeddings().weight[EOS] *= 3
+    record = record_search(model, tokenizer, TEXT, num_beams=1, length_penalty=5.0, max_new_tokens=LIMIT)
+    (only,) = record.hypotheses
+    assert only.token_ids == generated(model, tokenizer, num_beams=1, max_new_tokens=LIMIT)[0]
+    assert only.length < LIMIT  # else there was nothing to end
+    assert max(node.step for node in record.nodes) == only.length
+
+
 def test_greedy_search_goes_on_from_any_place_of_its_result_as_before(model, tokenizer):
     whole = record_search(model, tokenizer, TEXT, num_beams=1, max_new_tokens=LIMIT).hypotheses[0].token_ids
     for cut in range(1, len(whole)):
