@@ -302,6 +302,9 @@ def test_everything_works_with_the_keyboard_alone(visit):
 def test_all_that_can_be_focused_has_a_name_and_shows_its_focus(visit):
     """Seconds after the first test."""
     page = visit()
+    page.locator("#source").focus()
+    stops = [page.keyboard.press("Tab") or page.evaluate("document.activeElement.tagName") for _ in range(30)]
+    assert set(stops) <= {"BUTTON", "INPUT", "SELECT", "TEXTAREA", "CANVAS", "g", "BODY", "A"}, stops
     nameless = page.evaluate(
         "[...document.querySelectorAll('button, input, select, textarea, [tabindex]')].filter(each =>"
         " !(each.getAttribute('aria-label') || each.textContent.trim() || each.labels?.length)).length"

@@ -101,7 +101,7 @@ def upload_folder(
         repo_id = api.create_repo(repo_id, private=private, exist_ok=True, space_sdk=sdk, **kind).repo_id
         if revision is not None:
             api.create_branch(repo_id, branch=revision, exist_ok=True, **kind)
-        before = api.repo_info(repo_id, revision=revision, **kind)
+        before = (api.space_info if repo_type == "space" else api.model_info)(repo_id, revision=revision)
     others = {each.rfilename for each in before.siblings or []} - set(names) - {".gitattributes"}
     if (misleading := sorted(_TAKEN_FIRST & others)) and any(name.endswith(".safetensors") for name in names):
         raise UploadError(

@@ -25,14 +25,16 @@ export class Attention {
     heads.addEventListener("click", (event) => { const head = headOf(event); if (head) this.pin(head); });
     heads.addEventListener("keydown", (event) => this.walkHeads(event));
     at("flow").addEventListener("keydown", (event) => this.walkTokens(event));
+    // Chromium stops at a picture that listens for the focus: its box listens.
+    const box = at("flow").closest(".scroll");
     for (const name of ["pointerover", "focusin"]) {
-      at("flow").addEventListener(name, (event) => {
+      box.addEventListener(name, (event) => {
         const token = event.target.closest("[data-side]");
         if (token) this.light(token.dataset.side, Number(token.dataset.index));
       });
     }
     at("flow").addEventListener("pointerleave", () => this.light(null));
-    at("flow").addEventListener("focusout", (event) => {
+    box.addEventListener("focusout", (event) => {
       if (!at("flow").contains(event.relatedTarget)) this.light(null);
     });
     at("heat").addEventListener("pointermove", (event) => this.point(event));

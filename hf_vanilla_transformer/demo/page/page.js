@@ -50,7 +50,7 @@ function showRecord(record, asked) {
   state.shown = asked;
   at("error").hidden = true;
   at("tree-box").removeAttribute("aria-busy");
-  document.body.classList.remove("empty");
+  document.body.classList.remove("empty", "stale");
   const { num_beams: beams, length_penalty: alpha } = record.settings, best = record.hypotheses[0];
   at("result").textContent = best ? best.text : "";
   at("status").textContent = `${beams} beam${beams > 1 ? "s" : ""}, α = ${alpha}: ${record.nodes.length - 1} tokens `
@@ -64,13 +64,14 @@ function showRecord(record, asked) {
 function showError(error) {
   at("error").textContent = error.message;
   at("error").hidden = false;
+  document.body.classList.add("stale");
   at("status").textContent = "";
   at("tree-box").removeAttribute("aria-busy");
 }
 
 function showNothing() {
   state.asked = null;
-  document.body.classList.add("empty");
+  document.body.classList.add("empty", "stale");
   at("error").hidden = true;
   at("result").textContent = "";
   at("status").textContent = "Type a text to translate.";

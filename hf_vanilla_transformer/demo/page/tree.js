@@ -2,7 +2,7 @@
 
 import { at, clamp, digits, html, percent, redraw, shorten, svg } from "./dom.js";
 
-const ROW = 34, HEIGHT = 26, GAP = 22, LETTER = 7.6, LONGEST = 14, MARGIN = 12, RANK = 20;
+const ROW = 34, HEIGHT = 26, GAP = 18, LETTER = 7.6, LONGEST = 14, MARGIN = 12, RANK = 20;
 
 /** By state: its mark, so that no state is told by colour alone, its name, and what it means. */
 const KINDS = {
@@ -94,7 +94,7 @@ export class Tree {
     let x = MARGIN, lowest = 0;
     for (const column of this.grid) {
       const widest = Math.max(...column.map((id) => [...this.label(nodes[id])].length));
-      const width = Math.max(34, widest * LETTER + 15);
+      const width = Math.max(34, widest * LETTER + 13);
       column.forEach((id, row) => this.places.set(id, { x, y: MARGIN + 8 + row * ROW, width }));
       lowest = Math.max(lowest, column.length);
       const ranked = column.some((id) => nodes[id].state === "finished");
