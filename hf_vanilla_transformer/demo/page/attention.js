@@ -1,6 +1,6 @@
 /** What every head attends to: small maps of all heads, and of one of them ribbons between tokens and a heat map. */
 
-import { at, clamp, colour, html, mixed, percent, redraw, rove, shorten, svg } from "./dom.js";
+import { at, clamp, colour, counted, html, mixed, percent, redraw, rove, shorten, svg } from "./dom.js";
 
 const ROW = 26, THICK = 22, LETTER = 8.2, FAINT = 0.01;
 
@@ -156,7 +156,7 @@ export class Attention {
 
   drawFlow() {
     const [rows, columns] = this.axes(), [, left, right] = TITLES[this.kind];
-    const wide = (tokens) => Math.max(...tokens.map((each) => [...shorten(each, 14)].length)) * LETTER + 16;
+    const wide = (tokens) => Math.max(4, ...tokens.map((each) => [...shorten(each, 14)].length)) * LETTER + 16;
     const [leftWidth, rightWidth] = [wide(columns), wide(rows)];
     const space = at("flow").closest(".scroll").clientWidth;
     const width = Math.max(leftWidth + rightWidth + 90, Math.min(space, 560));
@@ -306,7 +306,7 @@ const title = ({ layer, head }) => `Layer ${layer + 1}, ${head === "mean" ? "mea
 
 function described(record) {
   return [document.createTextNode("Of the hypothesis "), html("b", { text: record.translation || "(nothing)" }),
-    document.createTextNode(`, ${record.target_tokens.length} tokens up to ${record.target_tokens.at(-1)}. `
+    document.createTextNode(`, ${counted(record.target_tokens.length, "token")} up to ${record.target_tokens.at(-1)}. `
       + "The ribbons of the token that is chosen in the tree are strong.")];
 }
 

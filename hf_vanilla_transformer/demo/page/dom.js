@@ -69,3 +69,5 @@ export function redraw(container, draw) {
   const isSame = (each) => Object.entries(had).every(([name, value]) => each.dataset[name] === value);
   [...container.querySelectorAll("button, [tabindex]")].find(isSame)?.focus({ preventScroll: true });
 }
+
+export const counted = (count, thing) => `${count} ${thing}${count === 1 ? "" : "s"}`;

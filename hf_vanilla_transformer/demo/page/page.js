@@ -2,7 +2,7 @@
 
 import { call, debounced, latest } from "./api.js";
 import { Attention } from "./attention.js";
-import { at, digits, html, percent, rove, spoken } from "./dom.js";
+import { at, counted, digits, html, percent, rove, spoken } from "./dom.js";
 import { Positions } from "./positions.js";
 import { Tree, drawRanks } from "./tree.js";
 
@@ -53,7 +53,7 @@ function showRecord(record, asked) {
   document.body.classList.remove("empty", "stale");
   const { num_beams: beams, length_penalty: alpha } = record.settings, best = record.hypotheses[0];
   at("result").textContent = best ? best.text : "";
-  at("status").textContent = `${beams} beam${beams > 1 ? "s" : ""}, α = ${alpha}: ${record.nodes.length - 1} tokens `
+  at("status").textContent = `${counted(beams, "beam")}, α = ${alpha}: ${record.nodes.length - 1} tokens `
     + `considered, ${record.hypotheses.length} finished, ${digits(record.seconds, 2)} s`;
   tree.show(record);
   chooseNode(record.nodes[tree.chosen]);
@@ -122,6 +122,7 @@ function drawNext(node) {
   if (node.ends) bars.push(html("li", { class: "quiet", text: node.state === "finished"
     ? "This translation is finished; nothing follows." : "It was finished, but others scored better." }));
   at("next").replaceChildren(...bars);
+  at("next-hint").hidden = !node.next.length;
   rove([...at("next").querySelectorAll("button:not([disabled])")], 0);
 }
 

@@ -1,6 +1,6 @@
 /** The beam search as a tree: where its nodes stand, how they look, and how one walks through them. */
 
-import { at, clamp, digits, html, percent, redraw, shorten, svg } from "./dom.js";
+import { at, clamp, counted, digits, html, percent, redraw, shorten, svg } from "./dom.js";
 
 const ROW = 34, HEIGHT = 26, GAP = 18, LETTER = 7.6, LONGEST = 14, MARGIN = 12, RANK = 20;
 
@@ -257,7 +257,7 @@ export function drawRanks(record, chosen, choose) {
       html("span", { class: "place", text: "#" + each.rank }),
       html("span", { class: "words", text: each.text || "(nothing)", title: each.text }),
       html("span", { class: "sum" }, html("b", { text: "score " + digits(each.score, 3) }),
-        document.createTextNode(` · log P ${digits(each.log_prob, 3)} · ${each.length} tokens · `),
+        document.createTextNode(` · log P ${digits(each.log_prob, 3)} · ${counted(each.length, "token")} · `),
         html("span", { class: moved > 0 ? "up" : moved < 0 ? "down" : "", text: said })));
     row.addEventListener("click", () => choose(each.node));
     return row;
