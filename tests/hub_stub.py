@@ -188,7 +188,7 @@ def _handler(hub):
                 return (200, {}, {}) if json.loads(body)["oid"] in hub.objects else (404, {"error": "no object"}, {})
             if path.endswith(".git/info/lfs/objects/batch"):
                 return self.batch(json.loads(body))
-            if parts[:2] == ["api", "models"]:
+            if parts[:2] in (["api", "models"], ["api", "spaces"]):
                 name, rest = "/".join(parts[2:4]), parts[4:]
                 if name not in hub.repositories:
                     return 404, {"error": "Repository not found"}, {"X-Error-Code": "RepoNotFound"}

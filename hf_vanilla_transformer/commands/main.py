@@ -19,6 +19,7 @@ VERBS = {
     "queue": ("queue", "work through a list of runs, one after the other"),
     "translate": ("translate", "translate sentences, a file or standard input"),
     "serve": ("serve", "serve trained models over HTTP: batching, streaming, LibreTranslate's fields"),
+    "demo": ("demo", "show a page of a model's beam search and attention, live in a browser"),
     "score": ("score", "say how probable a model finds given translations"),
     "evaluate": ("evaluate", "compute BLEU, chrF, TER, error rates and perplexity, and compare systems"),
     "tune": ("tune", "choose length penalty and beams on a validation set"),

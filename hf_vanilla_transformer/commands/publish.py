@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from ..inference.one_line_parser import OneLineParser
-from ..publishing import ProvenOn, Published, UnfitFolderError, publish
+from ..publishing import ProvenOn, Published, UnfitFolderError, publish, publish_space
 
 EXAMPLES = """
 examples:
@@ -12,6 +12,7 @@ examples:
       --sentence "A dog runs." --sentence "Two men play football."
   vanilla-transformer publish model_cards/multi30k-en-de-tiny --repo_id me/multi30k-en-de-tiny
   vanilla-transformer publish runs/en-de --repo_id me/en-de --prove_on oldest newest --constraint constraints.txt
+  vanilla-transformer publish --space runs/en-de me/en-fr --repo_id me/en-de-demo --dry_run --output runs/space
 
 First a folder is built with the model, its code, tokenizer, card (README.md; written where there is none) and results.
 Then its files are looked through: no pickles or archives, no secrets, no paths or names of this machine, no remains of
@@ -24,16 +25,25 @@ give --constraint a file with a line such as torch==2.13.0). Nothing leaves befo
 The upload is one commit. If it fails, the error says what was uploaded; the same command can be repeated: it makes no
 second repository, and uploads nothing twice.
 
+With --space (extra demo) it is a Space of the Hub that shows models on the page of `vanilla-transformer demo`: app.py,
+requirements.txt, a card, this package as source, and the models, those of this machine as files and others by their
+names on the Hub. Its files are looked through likewise, and app.py has to answer in a process of its own.
+
 exit status: 0; 2 for a folder that must not be published, for a proof or an upload that fails, and for options that
 cannot be used; 130 after Ctrl-C.
 """
+
+# Options of what only the repository of a model has: the proof by other interpreters, and chosen files.
+_OF_MODELS = ("sentence", "python", "prove_on", "constraint", "environments", "include", "exclude")
 
 
 def make_parser(prog: str | None = None) -> OneLineParser:
     """Describes the options."""
     parser = OneLineParser(prog=prog, description=__doc__, epilog=EXAMPLES)
     add = parser.add_argument
-    add("folder", metavar="FOLDER", help="a model card's folder, or the output of a run")
+    add("folder", nargs="+", metavar="FOLDER", help="a model card's folder, or the output of a run; with --space "
+        "one or several, and names on the Hub")  # fmt: skip
+    add("--space", action="store_true", help="publish a Space that shows the models on a page")
     add("--repo_id", metavar="OWNER/NAME", help="repository; made where there is none (default: the folder's name)")
     add("--dry_run", action="store_true", help="build, look through and prove the folder, and stop before the upload")
     add("--output", metavar="FOLDER", help="keep the built folder here; must be free or empty")
@@ -77,22 +87,37 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     for option in ("private", "revision", "commit_message"):
         if args.dry_run and getattr(args, option):
             parser.error(f"--{option} has no effect with --dry_run, which uploads nothing; leave it out")
+    for option in _OF_MODELS if args.space else ():
+        if getattr(args, option):
+            parser.error(f"--{option} has no effect with --space; leave it out")
+    if not args.space and len(args.folder) > 1:
+        parser.error("one model is published at a time; several are for --space")
+
+    def say(line: str) -> None:
+        print(f"{parser.prog}: {line}", file=sys.stderr)
+
     try:
-        proven_on = ProvenOn(args.python, args.prove_on, args.constraint, args.environments)
-        published = publish(
-            args.folder, args.repo_id, args.dry_run, args.output, args.overwrite, args.sentence, proven_on,
-            args.include, args.exclude, args.allow, args.private, args.revision, args.commit_message,
-            say=lambda line: print(f"{parser.prog}: {line}", file=sys.stderr),
-        )  # fmt: skip
+        if args.space:
+            published = publish_space(
+                args.folder, args.repo_id, args.dry_run, args.output, args.overwrite, args.allow, args.private,
+                args.revision, args.commit_message, say,
+            )  # fmt: skip
+        else:
+            proven_on = ProvenOn(args.python, args.prove_on, args.constraint, args.environments)
+            published = publish(
+                args.folder[0], args.repo_id, args.dry_run, args.output, args.overwrite, args.sentence, proven_on,
+                args.include, args.exclude, args.allow, args.private, args.revision, args.commit_message, say,
+            )  # fmt: skip
     except KeyboardInterrupt:
         print(f"{parser.prog}: interrupted; the same command can be repeated", file=sys.stderr)
         return 130
     except UnfitFolderError as error:
         for finding in error.findings:
             print(f"{parser.prog}: error: {finding}", file=sys.stderr)
+        leave_out = "" if args.space else "leave files out (--exclude PATTERN), "
         print(
-            f"{parser.prog}: error: {args.folder} must not be published as it is; correct these files, leave files "
-            "out (--exclude PATTERN), or say what may be published (--allow TEXT)",
+            f"{parser.prog}: error: {' '.join(args.folder)} must not be published as it is; correct these files, "
+            f"{leave_out}or say what may be published (--allow TEXT)",
             file=sys.stderr,
         )
         return 2

@@ -7,6 +7,7 @@ from .model_card import model_card, render_card
 from .public_recipe import PublicPaths
 from .publication import ProvenOn, Published, UnfitFolderError, publish
 from .release import read_results, refresh_card, release
+from .space import publish_space
 from .uploading import UploadError
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "index_text",
     "model_card",
     "publish",
+    "publish_space",
     "push_self_contained",
     "read_card",
     "read_results",

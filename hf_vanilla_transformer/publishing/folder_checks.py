@@ -45,13 +45,16 @@ _IMPORTS = {"GLOBAL", "STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4"}
 _TAR = slice(257, 262)
 
 
-def check_folder(folder: str | Path, public: str = "", allowed: Sequence[str] = ()) -> tuple[list[str], list[str]]:
+def check_folder(
+    folder: str | Path, public: str = "", allowed: Sequence[str] = (), is_model: bool = True
+) -> tuple[list[str], list[str]]:
     """Looks through every file of a folder that is to be published.
 
     Args:
         folder: with the model, its code and its card.
         public: owner and name of the repository, which may be the names of the user.
         allowed: texts that look like leaks and are meant to be there.
+        is_model: whether its card has to be that of a model.
 
     Returns:
         What forbids publishing it, and what is only worth knowing; a line each, which names the file.
@@ -73,7 +76,7 @@ def check_folder(folder: str | Path, public: str = "", allowed: Sequence[str] = 
     total = sum(path.stat().st_size for path in files)
     if total > LARGE_TOTAL:
         remarks.append(f"{total / 1e6:.1f} MB in all")
-    of_card, remarks_of_card = check_card(folder, public)
+    of_card, remarks_of_card = check_card(folder, public) if is_model else ([], [])
     return findings + of_card, remarks + remarks_of_card
 
 

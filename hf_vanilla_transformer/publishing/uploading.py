@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError
@@ -71,6 +72,7 @@ def upload_folder(
     commit_message: str = "Upload model with its code",
     token: str | bool | None = None,
     say: Callable[[str], None] = lambda line: None,
+    repo_type: Literal["model", "space"] = "model",
 ) -> Upload:
     """Uploads a folder as one commit. Done again, it takes up where it failed, and uploads nothing twice.
 
@@ -83,6 +85,7 @@ def upload_folder(
         commit_message: of the commit.
         token: of the Hub; None means the one that is logged in.
         say: is told what is being done, a line each.
+        repo_type: what kind of repository it is; a Space is one that runs Gradio.
 
     Returns:
         The repository and the commit.
@@ -91,12 +94,14 @@ def upload_folder(
         UploadError: something has failed. It says what, what was uploaded and what was not.
     """
     api = HfApi(token=token)
+    kind: dict[str, Any] = {"repo_type": repo_type}
+    sdk = "gradio" if repo_type == "space" else None
     operations = [CommitOperationAdd(name, Path(folder) / name) for name in names]
     with _failures_named(f"the repository {repo_id} could not be made or found", "Nothing was uploaded"):
-        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True, space_sdk=sdk, **kind).repo_id
         if revision is not None:
-            api.create_branch(repo_id, branch=revision, exist_ok=True)
-        before = api.model_info(repo_id, revision=revision)
+            api.create_branch(repo_id, branch=revision, exist_ok=True, **kind)
+        before = (api.space_info if repo_type == "space" else api.model_info)(repo_id, revision=revision)
     others = {each.rfilename for each in before.siblings or []} - set(names) - {".gitattributes"}
     if (misleading := sorted(_TAKEN_FIRST & others)) and any(name.endswith(".safetensors") for name in names):
         raise UploadError(
@@ -116,16 +121,16 @@ def upload_folder(
         rest = [name for name in names if name not in uploaded]
         kept = f"Uploaded and kept by the Hub until the commit: {_listed(uploaded)}; not uploaded: {_listed(rest)}"
         with _failures_named(f"{operation.path_in_repo} could not be uploaded to {repo_id}", kept):
-            api.preupload_lfs_files(repo_id, [operation], revision=revision, free_memory=False)
+            api.preupload_lfs_files(repo_id, [operation], revision=revision, free_memory=False, **kind)
         uploaded.append(operation.path_in_repo)
     say(f"committing {len(names)} files")
     rest = [name for name in names if name not in uploaded]
     kept = f"Uploaded and kept by the Hub: {_listed(uploaded)}; not uploaded: {_listed(rest)}"
     kept += "; if the answer alone was lost, the commit is there"
     with _failures_named(f"the commit to {repo_id} failed, without which nothing is to be seen there", kept):
-        commit = api.create_commit(repo_id, operations, commit_message=commit_message, revision=revision)
+        commit = api.create_commit(repo_id, operations, commit_message=commit_message, revision=revision, **kind)
     with _failures_named("it could not be seen whether all is there", f"The commit was made: {commit.commit_url}"):
-        missing = sorted(set(names) - set(api.list_repo_files(repo_id, revision=revision)))
+        missing = sorted(set(names) - set(api.list_repo_files(repo_id, revision=revision, **kind)))
     if missing:
         raise UploadError(
             f"{commit.commit_url} is there, but {_listed(missing)} is missing: a .gitignore of the repository keeps "

@@ -18,7 +18,7 @@ logger = logging.get_logger(__name__)
 # The clock's part of the log: everything else is the same in two runs of one recipe.
 CLOCK = {"tokens_per_second", "minutes", "eval_runtime", "final_runtime", "train_runtime"}
 CLOCK |= {"train_samples_per_second", "train_steps_per_second"}
-# Names of arguments such as hub_token: whatever ends like this is a secret. (`new_tokens` does not.)
+# Whatever has a name that ends like this is a secret, such as the argument hub_token. (`new_tokens` does not.)
 _SECRET = re.compile(r"(token|password|secret|key)$", re.IGNORECASE)
 
 
