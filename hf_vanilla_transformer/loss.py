@@ -261,7 +261,7 @@ def _differentiable_gradients(
     p = log_p.exp()
     q = torch.full_like(p, epsilon / len(weight)).scatter_(-1, label, 1 - epsilon + epsilon / len(weight))
     if teachers is not None:
-        predicted = teachers.probabilities(matmul_dtype).repeat(len(p) // len(teachers.hidden_states[0]), 1)
+        predicted = teachers.probabilities(matmul_dtype).repeat(2 if r_drop else 1, 1)
         q = (1 - teachers.share) * q + teachers.share * predicted
     gradient = p - q
     if r_drop:

@@ -81,7 +81,8 @@ def teachers_cross_entropy(logits: torch.Tensor, probabilities: torch.Tensor, la
         A scalar in nats with a gradient, float32 or float64.
     """
     log_probs = torch.log_softmax(logits, dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
-    entropies = -torch.linalg.vecdot(probabilities.to(log_probs.dtype), log_probs)
+    # A product of vectors would be rounded under autocast.
+    entropies = -(probabilities.to(log_probs.dtype) * log_probs).sum(-1)
     return torch.where(labels.ne(IGNORED_LABEL), entropies, entropies.new_zeros(())).sum()
 
 

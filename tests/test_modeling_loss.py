@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from hf_vanilla_transformer.loss_distillation import Teachers
 from hf_vanilla_transformer.loss_r_drop import r_drop_divergence
 from hf_vanilla_transformer.modeling_loss import mean_token_loss
 
@@ -38,6 +39,30 @@ def test_the_loss_is_the_mean_cross_entropy_over_the_labels(kind, r_drop):
     gradients = [torch.autograd.grad(each, (states, head.weight), retain_graph=True) for each in (loss, expected)]
     for ours, theirs in zip(*gradients, strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("r_drop", [0.0, 0.7])
+@pytest.mark.parametrize("kind", ["plain", "hooked", "with logits"])
+def test_the_share_of_teachers_is_the_cross_entropy_with_their_predictions(kind, r_drop):
+    states, labels = batch()
+    head = nn.Linear(D, V, bias=False)
+    if kind == "hooked":
+        head.register_forward_hook(lambda module, inputs, output: 2 * output)
+    half = B // 2 if r_drop else B
+    teachers = Teachers(0.3, (torch.randn(half, L, 3),), (torch.randn(V, 3),))
+    logits, is_label = head(states), labels != -100
+    q = (teachers.hidden_states[0] @ teachers.weights[0].t()).softmax(-1).repeat(B // half, 1, 1)
+    hard = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), label_smoothing=0.2)
+    expected = 0.7 * hard + 0.3 * F.cross_entropy(logits[is_label], q[is_label])
+    if r_drop:
+        expected = expected + 2 * r_drop * r_drop_divergence(*logits.chunk(2), labels[:half]) / is_label.sum()
+    given = logits if kind == "with logits" else None
+    loss, _ = mean_token_loss(head, states, labels, given, 0.2, r_drop=r_drop, teachers=teachers)
+    torch.testing.assert_close(loss, expected)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss, _ = mean_token_loss(head, states, labels, given, 0.2, r_drop=r_drop, teachers=teachers)
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, expected, rtol=2e-2, atol=0)
 
 
 @pytest.mark.parametrize("number", [3, torch.tensor(3)])

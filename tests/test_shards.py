@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import shutil
 import threading
 
 import pytest
@@ -100,7 +101,7 @@ def test_an_output_is_joined_when_the_last_shard_is_there_and_an_earlier_one_sta
     assert folder.join()
     assert output.read_text() == "ü0\nü2\n"
     assert output.stat().st_mode & 0o777 == 0o640
-    assert names(folder.path) == ["plan", "shard-000000", "shard-000001", "shard-000002"]
+    assert [name[:12] for name in names(folder.path)] == ["plan", "shard-000000", "shard-000001", "shard-000002"]
 
 
 def test_an_output_of_no_shards_is_empty(tmp_path):
@@ -125,14 +126,28 @@ def test_a_shard_that_was_not_finished_is_none(tmp_path):
 def test_a_damaged_shard_is_never_joined_and_is_taken_away(tmp_path, package_log):
     folder = ShardFolder(tmp_path / "out", {"shards": 1})
     folder.write(0, text_writer("whole\n"))
-    (folder.path / "shard-000000" / "lines.txt").write_text("whale\n")
-    with pytest.raises(ValueError, match=r"shard-000000 is damaged: lines\.txt has changed"):
-        folder.join()
+    (shard,) = folder.path.glob("shard-000000-*")
+    (shard / "lines.txt").write_text("whale\n")
+    assert not folder.join()
+    assert "cannot be joined: lines.txt has changed" in package_log.text
+    assert not list(folder.path.glob(".joining-*"))
     assert not (tmp_path / "out").exists()
     assert not folder.is_done(0)
     assert "is damaged and translated again: lines.txt has changed" in package_log.text
     folder.write(0, text_writer("whole\n"))
     assert folder.join()
+
+
+def test_a_process_that_began_by_another_plan_writes_nothing_into_a_folder_begun_anew(tmp_path):
+    old = ShardFolder(tmp_path / "out", {"shards": 1, "tag": None})
+    shutil.rmtree(old.path)
+    new = ShardFolder(tmp_path / "out", {"shards": 1, "tag": "2de"})
+    old.write(0, text_writer("old\n"))
+    assert not new.is_done(0)
+    assert not new.join()
+    new.write(0, text_writer("new\n"))
+    assert new.join()
+    assert (tmp_path / "out").read_text() == "new\n"
 
 
 def test_another_plan_is_refused_and_each_difference_named(tmp_path):

@@ -139,6 +139,27 @@ def test_what_does_not_go_with_teachers_is_refused(changes, message, text, tmp_p
         arguments(text, tmp_path, distill_from=["runs/any"], **changes)
 
 
+def test_a_teacher_with_other_spare_rows_is_refused_and_one_with_the_same_taken(text, teachers, tokenizer, tmp_path):
+    rows = len(tokenizer) + 3
+    folder = tmp_path / "spare"
+    model = saved(folder, tokenizer, 6)
+    model.resize_token_embeddings(rows)
+    model.save_pretrained(folder)
+    args = arguments(text, tmp_path / "run", distill_from=[str(folder)])
+    with pytest.raises(ValueError, match=f"predicts {rows} tokens, spare ones included, and the model of the run"):
+        prepare(args)
+    overrides = [f"{name}={value}" for name, value in {**SHAPE, "vocab_size": rows}.items()]
+    prepare(arguments(text, tmp_path / "run", distill_from=[str(folder)], config_overrides=overrides))
+
+
+def test_no_text_is_longer_than_a_teacher_has_positions(text, tokenizer, tmp_path):
+    saved(tmp_path / "short", tokenizer, 7, position_encoding="learned", num_learned_positions=9)
+    run = prepare(arguments(text, tmp_path / "run", distill_from=[str(tmp_path / "short")]))
+    lengths = [len(each[side]) for each in run.text.train_set.rows for side in ("input_ids", "labels")]
+    assert max(lengths) <= 9
+    assert len(lengths) < 160
+
+
 def test_a_model_of_another_class_does_not_learn_from_teachers(text, teachers, tmp_path):
     name = "hf_vanilla_transformer.lab.recurrent:RecurrentForConditionalGeneration"
     args = arguments(

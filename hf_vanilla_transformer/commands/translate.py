@@ -64,9 +64,10 @@ Several processes divide --file among them, if their launcher tells each its RAN
 accelerate do, and job arrays can (scripts/cluster/slurm_array.sh). All have the same --file and --output, on disks that
 all of them see. The file is divided into shards of --shard_lines; process R translates shards R, R + WORLD_SIZE, ...,
 and seals each in the folder OUTPUT.shards. Whoever finds all of them there at the end joins them, and the folder may be
-removed. If a process fails or is killed, the same command, with any number of processes, translates what is not sealed;
-if all is (on slow network disks, the last two may miss each other), it only joins. OUTPUT has the bytes of a single
-process with as many threads (OMP_NUM_THREADS, which torchrun sets to 1). Only --do_sample draws anew at the beginning
+removed. If a process fails or is killed, or after Ctrl-C, which loses the shard that it is at, the same command, with
+any number of processes, translates what is not sealed; if all is (on slow network disks, the last two may miss each
+other), it only joins. OUTPUT has the bytes of a single process with as many threads: OMP_NUM_THREADS, which torchrun sets to 1
+where it starts several, has to be the same each time. Only --do_sample draws anew at the beginning
 of each shard: give a single process --shard_lines too. Shards of another input, model, version or option are not mixed:
 the error names what differs.
 

@@ -22,11 +22,11 @@ class Process:
     local_rank: int | None = None
 
     @classmethod
-    def of_environment(cls, environment: Mapping[str, str] = os.environ) -> "Process":
+    def of_environment(cls, environment: Mapping[str, str] | None = None) -> "Process":
         """Reads `WORLD_SIZE`, `RANK` and `LOCAL_RANK`.
 
         Args:
-            environment: variables.
+            environment: variables; None for those of this process.
 
         Returns:
             The process; the only one, where `WORLD_SIZE` is not set.
@@ -34,6 +34,7 @@ class Process:
         Raises:
             ValueError: a variable is missing or no such number; the message names it.
         """
+        environment = os.environ if environment is None else environment
         if "WORLD_SIZE" not in environment:
             return cls()
         count = _number(environment, "WORLD_SIZE", 1, None)

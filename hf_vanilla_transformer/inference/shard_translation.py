@@ -116,6 +116,8 @@ def make_plan(
     device = "cpu"
     if isinstance(engine, TorchEngine):
         device = engine.model.device.type
+        if device == "cuda":
+            plan["GPU"] = torch.cuda.get_device_name(engine.model.device)
         plan |= {"device": device, "dtype": str(engine.model.dtype).removeprefix("torch.")}
     elif isinstance(engine, CTranslate2Engine):
         plan |= {"quantization": engine.quantization, "ctranslate2": version("ctranslate2")}
@@ -123,7 +125,8 @@ def make_plan(
         # Sums may be rounded otherwise by other numbers of threads; CTranslate2 divides batches among them.
         plan["threads (OMP_NUM_THREADS)"] = torch.get_num_threads()
     plan["models"] = [checkpoint_fingerprint(model) for model in models]
-    return plan | {"torch": torch.__version__, "hf_vanilla_transformer": __version__}
+    versions = {name: version(name) for name in ("transformers", "tokenizers")}
+    return plan | {"torch": torch.__version__, **versions, "hf_vanilla_transformer": __version__}
 
 
 def _seed_of_shard(seed: int, number: int) -> int:

@@ -6,6 +6,7 @@ no connection, and one that is killed loses the shard that it was at.
 """
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -120,6 +121,8 @@ class ShardFolder:
 
     def __init__(self, output: str | Path, plan: dict[str, Any]) -> None:
         self._output, self._count = Path(output).resolve(), plan["shards"]
+        # In the names of its shards: who began by another plan, and still runs, cannot write among them.
+        self._key = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:8]
         if self._output.exists() and not self._output.is_file():
             raise ValueError(f"{output} is no regular file, and shards are joined to one")
         self.path = self._output.with_name(self._output.name + _FOLDER_END)
@@ -141,7 +144,7 @@ class ShardFolder:
         Args:
             number: of the shard.
         """
-        shard = self.path / _name(number)
+        shard = self.path / self._name(number)
         if not shard.exists():
             return False
         if (damage := find_damage(shard)) is None:
@@ -163,34 +166,42 @@ class ShardFolder:
         Raises:
             OSError: it cannot be written; or what `write` raises.
         """
-        return self._publish(_name(number), _LINES, write)
+        return self._publish(self._name(number), _LINES, write)
 
     def join(self) -> bool:
         """Makes the output of the shards, if all are there. Processes that do so at the same time do no harm.
 
         Returns:
-            Whether all were there.
+            Whether all were there, as they were written. One that is damaged is for its process to translate again.
 
         Raises:
             OSError: it cannot be written.
-            ValueError: a shard is damaged.
         """
-        shards = [self.path / _name(number) for number in range(self._count)]
+        shards = [self.path / self._name(number) for number in range(self._count)]
         if not all(shard.exists() for shard in shards):
             return False
         joining = self.path / f".joining-{uuid.uuid4().hex}"
-        with open(joining, "wb") as file:
-            for shard in shards:
-                if (damage := find_damage(shard)) is not None:
-                    raise ValueError(f"{shard} is damaged: {damage}. Run the same command again to translate it anew")
-                with open(shard / _LINES, "rb") as part:
-                    shutil.copyfileobj(part, file)
-        sync(joining)
-        if self._output.exists():
-            shutil.copymode(self._output, joining)
-        os.replace(joining, self._output)
+        try:
+            with open(joining, "wb") as file:
+                for shard in shards:
+                    if (damage := find_damage(shard)) is not None:
+                        logger.warning(f"{shard} cannot be joined: {damage}; the same command translates it again")
+                        return False
+                    with open(shard / _LINES, "rb") as part:
+                        shutil.copyfileobj(part, file)
+            sync(joining)
+            if self._output.exists():
+                shutil.copymode(self._output, joining)
+            os.replace(joining, self._output)
+        except FileNotFoundError:  # its process has taken a damaged shard away
+            return False
+        finally:
+            joining.unlink(missing_ok=True)
         sync(self._output.parent)
         return True
+
+    def _name(self, number: int) -> str:
+        return f"shard-{number:06}-{self._key}"
 
     def _publish(self, name: str, file_name: str, write: Callable[[TextIO], int | None]) -> int:
         """Writes a folder with one file out of sight, seals it and renames it; one that is there already stays."""
@@ -211,10 +222,6 @@ class ShardFolder:
             return 0
         finally:
             shutil.rmtree(writing, ignore_errors=True)
-
-
-def _name(number: int) -> str:
-    return f"shard-{number:06}"
 
 
 def _differences(begun: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:

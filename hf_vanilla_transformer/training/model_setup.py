@@ -105,7 +105,7 @@ def learned_positions(args: VanillaTransformerTrainingArguments) -> int | None:
         args: the run.
 
     Returns:
-        How many positions it learns; None for sinusoids, which have no end.
+        How many positions it learns, or a teacher if that is fewer; None for sinusoids, which have no end.
 
     Raises:
         ValueError: preset, class or overrides are not usable.
@@ -120,7 +120,9 @@ def learned_positions(args: VanillaTransformerTrainingArguments) -> int | None:
             return None  # `build_model` refuses it
         _refuse_another_kind(args.model_name_or_path, args.objective)
         config = load_config(args.model_name_or_path, LEARNERS[args.objective].auto_class, **overrides)
-    return config.num_learned_positions if getattr(config, "position_encoding", None) == "learned" else None
+    configs = [config, *(load_config(each, LEARNERS[args.objective].auto_class) for each in args.distill_from)]
+    learned = [each for each in configs if getattr(each, "position_encoding", None) == "learned"]
+    return min((each.num_learned_positions for each in learned), default=None)
 
 
 def model_class(name: str | None, objective: str = "translation") -> type[Any]:

@@ -117,7 +117,8 @@ def prepare(args: VanillaTransformerTrainingArguments) -> PreparedRun:
         refuse_other_adapters(model, checkpoint)
     teachers = None
     if args.distill_from:
-        teachers = TeacherModels(args.distill_from, text.tokenizer, args.distill_share, args.device)
+        vocab_size = model.config.vocab_size
+        teachers = TeacherModels(args.distill_from, text.tokenizer, args.distill_share, vocab_size, args.device)
     if args.learning_rate is None:
         args.learning_rate = peak_learning_rate(model.config.d_model, int(args.warmup_steps))
     if checkpoint is not None:

@@ -1,36 +1,28 @@
 """Trained models that a new one also learns from: word-level distillation (Kim & Rush, 2016)."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from ..data.text_files import hash_file
 from ..inference import load_model, load_tokenizer
+from ..inference.checkpoint_fingerprints import checkpoint_fingerprint
 from ..loss_distillation import Teachers
 from ..modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
 from ..modeling_views import is_plain_product
 
 
 def weights_of_teachers(folders: Sequence[str]) -> list[str]:
-    """Says by which weights teachers are recognised, wherever they lie.
+    """Says by which content teachers are recognised, wherever they lie.
 
     Args:
-        folders: of a model each; or the name of one on the Hub, which stands for itself.
+        folders: of a model each, or its name.
 
     Returns:
-        16 hexadecimal digits, or the name, of each.
+        16 hexadecimal digits of each, as `checkpoint_fingerprint` returns them.
     """
-    found = []
-    for folder in folders:
-        digest, files = hashlib.sha256(), sorted(Path(folder).glob("*.safetensors"))
-        for path in files:
-            digest.update(f"{path.name} {hash_file(path)}\n".encode())
-        found.append(digest.hexdigest()[:16] if files else str(folder))
-    return found
+    return [checkpoint_fingerprint(folder) for folder in folders]
 
 
 class TeacherModels:
@@ -42,6 +34,7 @@ class TeacherModels:
         folders: of a model each.
         tokenizer: of the run, whose vocabulary theirs has to be.
         share: of the loss that is learned from them, above 0 and up to 1.
+        vocab_size: rows of the embedding of the model that learns; spare ones may follow the vocabulary.
         device: where the run computes.
 
     Raises:
@@ -55,6 +48,7 @@ class TeacherModels:
         folders: Sequence[str],
         tokenizer: PreTrainedTokenizerBase,
         share: float,
+        vocab_size: int,
         device: torch.device | str = "cpu",
     ) -> None:
         self.share = share
@@ -67,10 +61,15 @@ class TeacherModels:
                 raise ValueError(f"{said} is a {model.config.model_type} model, and no encoder-decoder Transformer")
             if not is_plain_product(model.lm_head):
                 raise ValueError(f"{said}: its pre-softmax projection is more than a matrix, of which the loss knows")
-            if load_tokenizer(folder).get_vocab() != vocabulary or model.config.vocab_size != len(vocabulary):
+            if load_tokenizer(folder).get_vocab() != vocabulary:
                 raise ValueError(
-                    f"{said} has another vocabulary than the run, so that its predictions are of other tokens; leave "
-                    "tokenizer_name_or_path out, and the run takes that of its first teacher"
+                    f"{said} has another vocabulary than the run, so that its predictions are of other tokens. A run "
+                    "without tokenizer_name_or_path, model_name_or_path and new_tokens takes that of its first teacher"
+                )
+            if model.config.vocab_size != vocab_size:
+                raise ValueError(
+                    f"{said} predicts {model.config.vocab_size} tokens, spare ones included, and the model of the run "
+                    f"{vocab_size}; set vocab_size of config_overrides to the former"
                 )
             self.models.append(model.to(device).eval().requires_grad_(False))
 

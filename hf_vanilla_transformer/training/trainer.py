@@ -97,6 +97,10 @@ class VanillaTransformerTrainer(HubUploads, ValidationOnPairs, Seq2SeqTrainer):
         shards = getattr(getattr(self.accelerator.state, "fsdp_plugin", None), "state_dict_type", None)
         refuse_divided_weights(str(self.args.final_weights), engine, stage)
         refuse_unsaved_models(engine, stage, shards, self.args.lora_rank)
+        if teachers is not None and stage == 3:
+            raise ValueError(
+                "distill_from: DeepSpeed's ZeRO-3 would divide the teachers too; use a lower stage, or DDP"
+            )
         self.data_fingerprint, self.identity = data_fingerprint, RunIdentity()
         self.train_sampler, self.first_update, self.teachers = train_sampler, first_update, teachers
         self.interruption = StopOnSignal()

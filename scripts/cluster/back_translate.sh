@@ -17,6 +17,8 @@ fi
 processes=$1 model=$2 text=$3 translations=$4
 shift 4
 
+# The same for any number of processes, so that shards of all of them are joined; torchrun sets it for several only.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 torchrun --standalone --nproc-per-node "$processes" -m hf_vanilla_transformer translate \
     --model "$model" --file "$text" --output "$translations" --shard_lines 10000 "$@"
 

@@ -8,6 +8,7 @@ count them all. Ctrl-C ends it. `pip install "ray[serve]"`.
 """
 
 import argparse
+import os
 from pathlib import Path
 
 from fastapi import FastAPI
@@ -30,7 +31,10 @@ def main() -> None:
     parser.add_argument("--gpus", type=float, default=0, help="of a replica (default: %(default)s)")
     args = parser.parse_args()
     # Replicas may be anywhere.
-    service = Service({Path(folder).name: str(Path(folder).resolve()) for folder in args.model}, {}, host=args.host)
+    folders = {Path(folder).name: str(Path(folder).resolve()) for folder in args.model}
+    if len(folders) < len(args.model):
+        parser.error("models are called by the names of their folders, and two have the same; rename one")
+    service = Service(folders, {}, host=args.host, token=os.environ.get("VANILLA_TRANSFORMER_TOKEN"))
 
     def build() -> FastAPI:
         """Made by each replica for itself: models are loaded where they are used."""

@@ -6,7 +6,7 @@
 # follows the script are options of `translate`. The task that is the last to finish joins the shards.
 #
 # A task that fails, or is stopped by the time limit, loses the shard that it was at: send the same array again, or any
-# other; even a single task (--array=0) does all that is missing. Has not been run on a cluster so far.
+# other range; even a single task (--array=0) does all that is missing. Has not been run on a cluster so far.
 
 #SBATCH --job-name=translate
 #SBATCH --array=0-15
@@ -26,6 +26,11 @@ fi
 # Ids of an array may begin anywhere, and have a step.
 export RANK=$(((SLURM_ARRAY_TASK_ID - SLURM_ARRAY_TASK_MIN) / ${SLURM_ARRAY_TASK_STEP:-1}))
 export WORLD_SIZE="$SLURM_ARRAY_TASK_COUNT"
+LAST=$(((SLURM_ARRAY_TASK_MAX - SLURM_ARRAY_TASK_MIN) / ${SLURM_ARRAY_TASK_STEP:-1}))
+if [ $((LAST + 1)) -ne "$WORLD_SIZE" ]; then
+    echo "--array has to be a range, such as 0-15, and no list: tasks of a list would leave shards to nobody" >&2
+    exit 2
+fi
 # SLURM shows each task its own GPUs only.
 unset LOCAL_RANK
 # Of another number of threads, translations may differ in the last digit, and shards are not joined.
