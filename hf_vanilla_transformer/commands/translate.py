@@ -66,9 +66,9 @@ all of them see. The file is divided into shards of --shard_lines; process R tra
 and seals each in the folder OUTPUT.shards. Whoever finds all of them there at the end joins them, and the folder may be
 removed. If a process fails or is killed, or after Ctrl-C, which loses the shard that it is at, the same command, with
 any number of processes, translates what is not sealed; if all is (on slow network disks, the last two may miss each
-other), it only joins. OUTPUT has the bytes of a single process with as many threads: OMP_NUM_THREADS, which torchrun sets to 1
-where it starts several, has to be the same each time. Only --do_sample draws anew at the beginning
-of each shard: give a single process --shard_lines too. Shards of another input, model, version or option are not mixed:
+other), it only joins. OUTPUT has the bytes of a single process with as many threads: OMP_NUM_THREADS, which torchrun
+sets to 1 where it starts several, has to be the same each time. Only --do_sample draws anew at the beginning of each
+shard: give a single process --shard_lines too. Shards of another input, model, version or option are not mixed:
 the error names what differs.
 
 exit status: 0; 2 for input or options that cannot be used; 130 after Ctrl-C, when all finished translations have been
