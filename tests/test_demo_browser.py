@@ -230,7 +230,7 @@ def test_words_are_pronounced_in_the_chosen_language(visit):
     page.select_option("#tag", "<fre>")
     wait_for(page, "() => document.querySelector('#result').textContent === 'b ɔ̃ ʒ u ʁ'")
     assert page.input_value("#source") == "bonjour"
-    wait_for(page, "() => document.querySelector('#flow [data-side=columns] text').textContent === '<fre>'")
+    wait_for(page, "() => document.querySelector('#flow [data-side=columns] text')?.textContent === '<fre>'")
 
 
 def test_pointing_at_a_head_or_a_token_shows_its_attention(visit):
@@ -402,11 +402,11 @@ def test_what_cannot_be_answered_is_a_sentence_on_the_page(visit):
 def held_searches(page):
     """Keeps searches from the server within the block."""
     held, place = [], "**/gradio_api/call/search"
-    page.route(place, held.append)
+    page.route(place, lambda route: held.append(route))
     yield
-    page.unroute(place)
     for route in held:
         route.continue_()
+    page.unroute(place)
 
 
 SHOWN = "#tree [data-node], #next button, #ranks button, #heads button, #flow [data-side], #position-labels div"
