@@ -213,7 +213,7 @@ class PaperGenerationMixin(GenerationMixin):
                 config.gnmt_length_penalty,
                 config.length_penalty,
                 # One beam is only searched for an observer, which is to see what greedy search finds.
-                config.early_stopping or num_beams == 1,
+                num_beams == 1 or config.early_stopping,
                 rules.may_raise_log_probs,
             ),
             rules,

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import pytest
 from child_processes import start
@@ -53,6 +54,8 @@ def server(tmp_path_factory):
             said = process.stderr.readline()
             assert said, "the server ended"
         yield match[1], log
+        process.terminate()
+        assert process.wait(60) == 0
 
 
 @pytest.fixture(scope="module")
@@ -227,7 +230,7 @@ def test_words_are_pronounced_in_the_chosen_language(visit):
     page.select_option("#tag", "<fre>")
     wait_for(page, "() => document.querySelector('#result').textContent === 'b ɔ̃ ʒ u ʁ'")
     assert page.input_value("#source") == "bonjour"
-    wait_for(page, "() => document.querySelector('#flow [data-side=columns] text').textContent === '<fre>'")
+    wait_for(page, "() => document.querySelector('#flow [data-side=columns] text')?.textContent === '<fre>'")
 
 
 def test_pointing_at_a_head_or_a_token_shows_its_attention(visit):
@@ -386,11 +389,135 @@ def test_what_cannot_be_answered_is_a_sentence_on_the_page(visit):
     page.wait_for_selector("#error:not([hidden])")
     message = page.locator("#error").text_content()
     assert re.fullmatch(r"The text has \d+ tokens, and the page takes at most 80; shorten it\.", message)
+    page.fill("#source", "x" * 401)  # nothing cuts it
+    wait_for(page, "() => document.querySelector('#error').textContent.startsWith('The text has 401 characters')")
     type_text(page, "Ein Hund rennt.")
     assert page.locator("#error").is_hidden()
     page.fill("#source", " ")
     wait_for(page, "() => document.querySelector('#status').textContent === 'Type a text to translate.'")
     assert result(page) == ""
+
+
+@contextmanager
+def held_searches(page):
+    """Keeps searches from the server within the block."""
+    held, place = [], "**/gradio_api/call/search"
+    page.route(place, lambda route: held.append(route))
+    yield
+    for route in held:
+        route.continue_()
+    page.unroute(place)
+
+
+SHOWN = "#tree [data-node], #next button, #ranks button, #heads button, #flow [data-side], #position-labels div"
+
+
+def test_nothing_of_a_model_can_be_chosen_under_another_one(visit):
+    """Seconds after the first test: the first search of the other model is held back."""
+    page = visit()
+    assert page.locator(SHOWN).count() > 20
+    page.locator("#tree [data-state=finished]:not(.best)").first.click()  # whose attention is asked for in a moment
+    with held_searches(page):
+        page.select_option("#model", index=1)
+        assert page.locator(SHOWN).count() == 0
+        page.wait_for_timeout(500)
+        assert page.locator(SHOWN).count() == 0
+        assert result(page) == ""
+    page.wait_for_selector("#flow [data-side=rows]")
+    tag, text = page.input_value("#tag"), page.input_value("#source")
+    tags = page.locator("#tag option").evaluate_all("all => all.map(each => each.value)")
+    other = next(each for each in tags if each != tag)
+    with held_searches(page):
+        page.select_option("#tag", other)
+        page.locator("#next .bar:enabled").first.click()
+        assert (page.input_value("#tag"), page.input_value("#source")) == (tag, text)
+    wait_for(page, "() => document.querySelectorAll('#tree [data-state=forced]').length > 1")
+    assert page.input_value("#tag") == tag
+
+
+def test_when_pruned_ones_are_hidden_the_panels_follow_to_what_is_chosen_then(visit):
+    """Seconds after the first test."""
+    page = visit()
+    page.locator("#tree [data-state=pruned]").first.click()
+    assert page.get_by_role("button", name="Continue the search from here").count() == 1
+    page.uncheck("#with-pruned")
+    assert page.locator("#tree [aria-selected=true]").get_attribute("data-state") == "finished"
+    assert page.locator("#next-title").text_content() == "The end"
+    pressed = page.locator("#ranks .hypothesis").evaluate_all("all => all.map(each => each.ariaPressed)")
+    assert pressed == ["true"] + ["false"] * (len(pressed) - 1)
+
+
+def test_a_failure_of_attention_is_said_there_alone_and_asked_for_again(visit):
+    """Seconds after the first test."""
+    page, place = visit(), "**/gradio_api/call/attention/*"
+    answer = 'event: complete\ndata: [{"error": "not today"}]\n\n'
+    page.route(place, lambda route: route.fulfill(body=answer, content_type="text/event-stream"))
+    page.locator("#tree [data-state=finished]:not(.best)").first.click()
+    wait_for(page, "() => document.querySelector('#attention-of').textContent === 'Not today.'")
+    assert page.locator("#flow [data-side], #heads button").count() == 0
+    assert page.locator("#error").is_hidden()
+    assert "finished" in page.locator("#status").text_content()
+    event = "new PointerEvent('pointermove', {clientX: 9, clientY: 9})"
+    page.locator("#heat").evaluate(f"each => each.dispatchEvent({event})")  # over nothing
+    page.unroute(place)
+    page.locator("#tree [data-state=finished]:not(.best)").first.click()
+    page.wait_for_selector("#flow [data-side=rows]")
+
+
+def test_the_focus_stays_where_a_new_search_is_drawn(visit):
+    """Seconds after the first test."""
+    page = visit()
+    for text, place in (("Ein Hund rennt.", "#tree [tabindex='0']"), ("Eine Frau liest.", "#next .bar:enabled")):
+        with held_searches(page):
+            page.fill("#source", text)
+            page.wait_for_selector("#tree-box[aria-busy]")
+            page.locator(place).first.focus()
+        wait_for(page, "() => !document.querySelector('#tree-box').hasAttribute('aria-busy')")
+        assert page.evaluate("Boolean(document.activeElement.closest('#tree, #next'))")
+
+
+def test_a_search_that_waits_for_more_typing_gives_way_to_one_from_a_token(visit):
+    """Seconds after the first test."""
+    page, asked = visit(), []
+    text = page.input_value("#source")
+    page.on("request", lambda request: asked.append(request) if request.url.endswith("call/search") else None)
+    page.evaluate(
+        "() => { const source = document.querySelector('#source'); source.value = 'Ein'; source.dispatchEvent(new"
+        " Event('input')); document.querySelector('#next .bar:not(:disabled)').click(); }"
+    )
+    page.wait_for_timeout(1000)
+    wait_for(page, "() => document.querySelectorAll('#tree [data-state=forced]').length > 1")
+    assert page.input_value("#source") == text
+    assert focused(page, "role") == "treeitem"
+    assert len(asked) == 1
+
+
+def test_nothing_is_said_of_a_search_whose_text_was_taken_away(visit):
+    """Seconds after the first test."""
+    page = visit()
+    with held_searches(page):
+        page.fill("#source", "x y " * 60)  # too many tokens
+        page.wait_for_selector("#tree-box[aria-busy]")
+        page.fill("#source", "")
+        wait_for(page, "() => document.querySelector('#status').textContent === 'Type a text to translate.'")
+        assert page.locator("#tree-box[aria-busy]").count() == 0
+    page.wait_for_timeout(1000)
+    assert page.locator("#error").is_hidden()
+
+
+@pytest.mark.parametrize(("own", "said"), [(None, "none"), (5.0, "5"), (0.65, "0.65")])
+def test_the_models_own_penalty_is_said_as_it_is(visit, own, said):
+    """Seconds after the first test: the list of models is replaced."""
+
+    def replace(route):
+        told = route.fetch().json()
+        told["models"][0]["length_penalty"] = own
+        route.fulfill(json=told)
+
+    page = visit(before=lambda page: page.route("**/page/models.json", replace))
+    assert page.locator("#alpha-said").text_content() == said
+    page.fill("#alpha", "2")
+    assert page.locator("#alpha-said").text_content() == "2.0"
 
 
 def test_the_server_answers_programs_and_connects_to_no_other_host(server, visit):
@@ -411,3 +538,16 @@ def test_the_server_answers_programs_and_connects_to_no_other_host(server, visit
     assert json.dumps(client.predict("no such", "a", api_name="/search")).startswith('{"error": "there is no model')
     hosts = set(log.read_text().split())
     assert hosts <= {"127.0.0.1", "localhost", "local", "None"}, hosts
+
+
+def test_more_questions_than_may_wait_are_refused(server, visit):
+    """Half a minute after the first test: one question after the other is answered, though nobody fetches most."""
+    page, place = visit(), server[0] + "gradio_api/call/search"
+    data = {"data": ["multi30k-de-en-tiny", "Ein kleines Mädchen in einem rosa Kleid. " * 3, "", 8, 0.0, []]}
+    asked = [page.request.post(place, data=data).status for _ in range(100)]
+    assert set(asked) == {200, 503}
+    assert asked.count(200) >= 32
+    while not (last := page.request.post(place, data=data)).ok:
+        page.wait_for_timeout(200)
+    answer = page.request.get(f"{place}/{last.json()['event_id']}", timeout=TIMEOUT)
+    assert "event: complete\n" in answer.text()

@@ -80,7 +80,7 @@ def test_of_questions_that_come_meanwhile_only_the_last_is_asked_and_shown():
     const asked = [], shown = [], failed = [];
     const ask = latest(async (n) => {{ asked.push(n); await new Promise((go) => setTimeout(go, 30));
         if (n === 5) throw new Error("five"); return n; }},
-        (n) => shown.push(n), (error) => failed.push(error.message));
+        (n) => shown.push(n), (error, n) => failed.push([error.message, n]));
     for (const n of [1, 2, 3, 4]) ask(n);
     await new Promise((go) => setTimeout(go, 150));
     ask(5);
@@ -89,4 +89,4 @@ def test_of_questions_that_come_meanwhile_only_the_last_is_asked_and_shown():
     await new Promise((go) => setTimeout(go, 100));
     console.log(JSON.stringify([asked, shown, failed]));
     """
-    assert run_script(script) == [[1, 4, 5, 6], [4, 6], ["five"]]
+    assert run_script(script) == [[1, 4, 5, 6], [4, 6], [["five", 5]]]

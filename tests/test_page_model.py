@@ -1,5 +1,6 @@
 """A model of the page: its answers are those of the searches behind it, and what it is not asked for is refused."""
 
+import copy
 import json
 
 import pytest
@@ -34,7 +35,8 @@ def without_time(answer):
 def test_a_search_is_that_of_the_tagged_text_with_these_settings(page, tagged):
     options = {"num_beams": 2, "length_penalty": 0.5}
     found = page.search("a b", "<fre>", **options, prefix_ids=[5])
-    expected = record_search(*tagged, "<fre> a b", **options, prefix_ids=[5]).as_dict()
+    rest = len(tagged[1]("<fre> a b")["input_ids"]) + 4 - 1
+    expected = record_search(*tagged, "<fre> a b", **options, prefix_ids=[5], max_new_tokens=rest).as_dict()
     assert without_time(found) == json.loads(json.dumps(expected))
     assert found["seconds"] >= 0
     assert found != page.search("a b", "", **options, prefix_ids=[5])
@@ -42,9 +44,44 @@ def test_a_search_is_that_of_the_tagged_text_with_these_settings(page, tagged):
 
 def test_without_settings_the_best_hypothesis_is_what_generate_returns(page, tagged):
     model, tokenizer = tagged
-    found = page.search("b a")
-    expected = model.generate(**tokenizer("b a", return_tensors="pt"))
-    assert found["hypotheses"][0]["token_ids"] == expected[0, 1:].tolist()
+    assert model.generation_config.num_beams == 4
+    for each, beams in ((page, 3), (PageModel("m", *tagged, Limits()), 4)):  # no more than the page allows
+        found = each.search("b a")
+        expected = model.generate(**tokenizer("b a", return_tensors="pt"), num_beams=beams)
+        assert found["hypotheses"][0]["token_ids"] == expected[0, 1:].tolist()
+        assert found["settings"]["num_beams"] == each.describe()["num_beams"] == beams
+
+
+@pytest.mark.parametrize("own", [{}, {"max_new_tokens": 7}, {"max_length": 9}, {"max_extra_tokens": None}])
+def test_with_a_prefix_a_translation_may_be_as_long_as_without_one(tagged, own):
+    model = copy.deepcopy(tagged[0])
+    model.generation_config.update(**own)
+    page = PageModel("m", model, tagged[1], Limits())
+    freely = page.search("a b")["settings"]["max_new_tokens"]
+    for length in (1, freely - 1):
+        assert page.search("a b", prefix_ids=[5] * length)["settings"]["max_new_tokens"] == freely - length
+    assert f"at most {freely - 1} tokens" in page.search("a b", prefix_ids=[5] * freely)["error"]
+
+
+def test_attention_takes_as_many_tokens_as_a_search_returns(page, tagged):
+    most = len(tagged[1]("a b")["input_ids"]) + 4
+    found = page.search("a b", prefix_ids=[5] * (most - 1))
+    ids = found["hypotheses"][0]["token_ids"]
+    assert len(ids) == most
+    assert len(page.attention("a b", "", ids)["target_tokens"]) == most
+    assert page.attention("a b", "", [*ids, 5]) == {
+        "error": f"at most {most} tokens can be given with this text, and {most + 1} were"
+    }
+
+
+@pytest.mark.parametrize("own", [{"gnmt_length_penalty": None}, {"length_penalty": 0.5}])
+def test_a_model_of_the_other_penalty_has_no_alpha(tagged, own):
+    model = copy.deepcopy(tagged[0])
+    model.generation_config.update(**own)
+    page = PageModel("m", model, tagged[1], Limits())
+    assert page.describe()["length_penalty"] is None
+    assert page.search("a b")["settings"]["penalty"] == "power"
+    assert page.search("a b", length_penalty=0.0)["settings"]["penalty"] == "gnmt"
 
 
 def test_attention_and_positions_are_those_of_the_model(page, tagged):
@@ -80,10 +117,12 @@ def test_what_the_page_is_told_of_it(page, tagged):
         ({"text": "a", "num_beams": "2"}, "there are 1 to 3 beams"),
         ({"text": "a", "length_penalty": 3.5}, "alpha is a number from 0 to 3"),
         ({"text": "a", "length_penalty": float("nan")}, "alpha is a number"),
+        ({"text": "a", "length_penalty": 10**400}, "alpha is a number"),
         ({"text": "a", "length_penalty": "x"}, "alpha is a number"),
         ({"text": "a", "prefix_ids": "ab"}, "tokens are given as a list"),
-        ({"text": "a", "prefix_ids": [5] * 49}, "a list of at most 48 numbers"),
+        ({"text": "a", "prefix_ids": [5] * 49}, "tokens can be given with this text, and 49 were"),
         ({"text": "a", "prefix_ids": [10**6]}, "1000000"),
+        ({"text": "a", "prefix_ids": ["x" * 99]}, f"`prefix_ids` has '{'x' * 39} at 0"),
         ({"text": "a", "prefix_ids": [2]}, "nothing follows an end"),
     ],
 )

@@ -170,8 +170,10 @@ def test_what_is_pruned_is_worse_than_what_is_kept_among_all_continuations(model
     assert len(by_step(record)) <= LIMIT
 
 
-def test_one_beam_is_greedy_search_which_ends_with_its_first_hypothesis(tokenizer):
+@pytest.mark.parametrize("early_stopping", [False, True, "never"])
+def test_one_beam_is_greedy_search_which_ends_with_its_first_hypothesis(tokenizer, early_stopping):
     model = build(tokenizer, seed=4)
+    model.generation_config.early_stopping = early_stopping
     with torch.no_grad():
         model.get_input_embeddings().weight[EOS] *= 3
     record = record_search(model, tokenizer, TEXT, num_beams=1, length_penalty=5.0, max_new_tokens=LIMIT)
@@ -196,6 +198,7 @@ def test_a_search_that_sees_everything_goes_on_from_its_best_result_as_before(mo
     options = {"num_beams": model.config.vocab_size**2, "length_penalty": 0.0}
     whole = record_search(model, tokenizer, TEXT, **options, max_new_tokens=3).hypotheses[0]
     start = [token for token in whole.token_ids[:1] if token != EOS]
+    assert start  # else nothing would go on
     record = record_search(model, tokenizer, TEXT, **options, prefix_ids=start, max_new_tokens=3 - len(start))
     assert record.hypotheses[0].token_ids == whole.token_ids
     assert record.hypotheses[0].log_prob == pytest.approx(whole.log_prob, abs=1e-5)

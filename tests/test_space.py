@@ -38,6 +38,8 @@ def proofs(monkeypatch, tmp_path):
     (package / "__pycache__").mkdir(parents=True)
     (package / "__init__.py").write_text('"""A package."""\n')
     (package / "__pycache__" / "x.pyc").write_bytes(b"x")
+    (package.parent / "LICENSE").write_text("A licence.\n")
+    monkeypatch.setattr(space, "files", lambda name: [])  # as where it is not installed
     monkeypatch.setattr(space, "_PACKAGE", package)
     monkeypatch.setattr(space, "_proven_versions", lambda: dict(VERSIONS))
     monkeypatch.setattr(space, "prove_space", lambda folder, expected, is_offline: calls.append((expected, is_offline)))
@@ -54,8 +56,9 @@ def test_the_folder_has_what_a_space_needs_and_no_more(models, tmp_path, proofs)
     found = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*") if path.is_file()}
     assert found == set(published.files)
     assert {name for name in found if not name.startswith("models/")} == {
-        "README.md", "app.py", "requirements.txt", "hf_vanilla_transformer/__init__.py"
+        "LICENSE", "README.md", "app.py", "requirements.txt", "hf_vanilla_transformer/__init__.py"
     }  # fmt: skip
+    assert (tmp_path / "out" / "LICENSE").read_text() == "A licence.\n"
     needed = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
     assert {name for name in found if name.startswith("models/x/")} == {f"models/x/{n}" for n in needed | {"README.md"}}
     assert {name for name in found if name.startswith("models/y/")} == {f"models/y/{name}" for name in needed}
@@ -134,6 +137,53 @@ def test_options_of_models_are_refused_with_a_space(models, proofs):
     done = run_command(command.main, "--space", *models, "--dry_run")
     assert done.returncode == 0
     assert "app.py ran in a process of its own" in done.stdout
+
+
+def test_the_licence_is_found_where_the_package_is_used():
+    assert "Apache License" in space._own_licence().read_text(encoding="utf-8")
+
+
+def test_what_running_it_leaves_behind_is_not_published(models, proofs, monkeypatch):
+    monkeypatch.setattr(space, "prove_space", lambda folder, *rest, **options: (folder / "left").write_text("x"))
+    published = publish_space(models[:1], "me/demo", dry_run=True)
+    assert "app.py" in published.files
+    assert "left" not in published.files
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda model: setattr(model, "peft_config", {"default": "lora"}), "is an adapter, which needs peft"),
+        (lambda model: setattr(model.config, "quantization_config", {"bits": 4}), "are quantised"),
+    ],
+)
+def test_models_that_need_packages_which_a_space_lacks_are_refused(models, proofs, monkeypatch, change, message):
+    load = space.load_translator
+
+    def changed(names, device):
+        model, tokenizer = load(names, device)
+        change(model)
+        return model, tokenizer
+
+    monkeypatch.setattr(space, "load_translator", changed)
+    with pytest.raises(ValueError, match=message):
+        publish_space(models[:1], "me/demo", dry_run=True)
+    assert proofs == []
+
+
+@pytest.mark.parametrize("is_offline", [True, False])
+def test_it_runs_without_what_is_logged_in_cached_or_computing_here(tmp_path, monkeypatch, is_offline):
+    for name, value in (("HF_TOKEN", "secret"), ("HF_HOME", str(tmp_path)), ("CUDA_VISIBLE_DEVICES", "0")):
+        monkeypatch.setenv(name, value)
+    program = "import json, os\njson.dump(dict(os.environ), open('seen.json', 'w'))\nraise SystemExit(3)\n"
+    (tmp_path / "app.py").write_text(program)
+    with pytest.raises(ValueError, match=r"app\.py of the Space ends with status 3"):
+        prove_space(tmp_path, {}, is_offline)
+    seen = json.loads((tmp_path / "seen.json").read_text())
+    assert "HF_TOKEN" not in seen
+    assert not Path(seen["HF_HOME"]).exists()  # a folder of its own, which is gone
+    assert (seen["HF_HUB_DISABLE_IMPLICIT_TOKEN"], seen["CUDA_VISIBLE_DEVICES"]) == ("1", "")
+    assert seen.get("HF_HUB_OFFLINE") == ("1" if is_offline else None)
 
 
 def test_it_is_uploaded_as_a_space_in_one_commit(models, tmp_path, proofs):

@@ -1,13 +1,14 @@
 """Show a page on which one sees a model think: its beam search as a tree, and the attention behind each hypothesis."""
 
+import importlib.metadata
 from collections.abc import Sequence
 from dataclasses import fields
-from importlib.util import find_spec
 
 from ..demo.limits import Limits
 from ..inference.one_line_parser import OneLineParser
 from ..inference.pipes import run_as_filter
 
+_GRADIO = "gradio>=6.31"  # as the extra `demo` has it
 _LIMITS = {
     "max_characters": "characters of a text",
     "max_tokens": "source tokens of a text",
@@ -39,13 +40,15 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         prog: what to call the program in messages; None for its file name.
 
     Returns:
-        The exit status: 0 when it was ended, 2 for options or models that cannot be used, 130 after Ctrl-C before it
-        began to serve.
+        The exit status: 0 when Ctrl-C or SIGTERM ended it, 2 for options or models that cannot be used, 130 after
+        Ctrl-C before it began to serve.
     """
     parser = make_parser(prog)
     args = parser.parse_args(argv)
-    if find_spec("gradio") is None:
-        parser.error("this verb needs more packages: pip install 'hf-vanilla-transformer[demo]'")
+    if not 0 <= args.port <= 65535:
+        parser.error(f"--port {args.port} is no port; allowed: 1 to 65535, or 0 for any that is free")
+    if (lack := _lack_of_gradio()) is not None:
+        parser.error(f"this verb needs {_GRADIO}, {lack}: pip install 'hf-vanilla-transformer[demo]'")
 
     def work() -> None:
         from ..demo.server import default_models, load_models, make_server, serve
@@ -75,3 +78,17 @@ def make_parser(prog: str | None = None) -> OneLineParser:
         text = f"{_LIMITS[field.name]} (default: %(default)s)"
         limits.add_argument(f"--{field.name}", type=int, default=field.default, metavar="N", help=text)
     return parser
+
+
+def _lack_of_gradio() -> str | None:
+    """What is wrong with the Gradio that is installed; None if nothing is."""
+    # Imported in here: `--help` does without transformers.
+    from transformers.utils.versions import require_version
+
+    try:
+        require_version(_GRADIO)
+    except importlib.metadata.PackageNotFoundError:
+        return "and there is none"
+    except ImportError:
+        return f"and here is {importlib.metadata.version('gradio')}"
+    return None

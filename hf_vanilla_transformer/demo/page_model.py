@@ -4,7 +4,6 @@ Whatever a visitor may have caused is answered by `{"error": a sentence}`, which
 """
 
 import copy
-import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,11 +12,12 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..decoding_config import MAX_EXTRA_TOKENS, chosen_values, settled
 from ..inference.loading import load_translator
 from ..inference.shipped import place_of_model
 from ..publishing.card_checks import card_examples
 from ..tokenization_ids import tokens_in_text
-from ..translation_pieces import source_pieces
+from ..translation_pieces import max_source_length, source_pieces
 from .limits import Limits
 from .search_attention import attention_of, positions_of
 from .search_tree import record_search
@@ -82,7 +82,7 @@ class PageModel:
     def describe(self) -> dict[str, Any]:
         """What the page has to know to offer the model, for `json.dumps`."""
         own = self.model.generation_config
-        alpha = getattr(own, "gnmt_length_penalty", None)
+        alpha, _ = settled("gnmt_length_penalty", [{}, chosen_values(own)])
         return {
             "name": self.name,
             "title": _TITLES.get(self.name, self.name),
@@ -90,8 +90,8 @@ class PageModel:
             "tags": list(self.tags),
             "ends": own.eos_token_id if isinstance(own.eos_token_id, list) else [own.eos_token_id],
             "examples": self.examples,
-            "num_beams": min(own.num_beams or 1, self.limits.max_beams),
-            "length_penalty": 0.0 if alpha is None else float(alpha),
+            "num_beams": self._own_beams(),
+            "length_penalty": alpha,
             "position_encoding": getattr(self.model.config, "position_encoding", ""),
             "max_beams": self.limits.max_beams,
             "max_penalty": _MAX_PENALTY,
@@ -111,28 +111,30 @@ class PageModel:
         Args:
             text: without its tag.
             tag: one of `tags`; empty for none.
-            num_beams: of the search; None for the model's own.
+            num_beams: of the search; None for the model's own, or as many as the page allows.
             length_penalty: alpha of ((5 + n) / 6)^alpha; None for the model's own.
-            prefix_ids: tokens that translations begin with, without the start token.
+            prefix_ids: tokens that translations begin with, without the start token; they count among those that a
+                translation may have.
 
         Returns:
             `SearchRecord.as_dict()` with `seconds` that it took; or `error`.
         """
 
-        def work(source: str) -> dict[str, Any]:
+        def work(source: str, longest: int) -> dict[str, Any]:
             if num_beams is not None and not _is_integer(num_beams, 1, self.limits.max_beams):
                 raise ValueError(f"there are 1 to {self.limits.max_beams} beams, and {num_beams!r:.40} were asked for")
             if length_penalty is not None and not _is_number(length_penalty, _MAX_PENALTY):
                 raise ValueError(f"alpha is a number from 0 to {_MAX_PENALTY:g}, and not {length_penalty!r:.40}")
-            prefix = self._checked(prefix_ids)
+            prefix = _checked(prefix_ids, longest - 1)
             begun = time.perf_counter()
             record = record_search(
                 self.model,
                 self._tokenizer,
                 source,
-                num_beams=num_beams,
+                num_beams=self._own_beams() if num_beams is None else num_beams,
                 length_penalty=length_penalty,
                 prefix_ids=prefix,
+                max_new_tokens=longest - len(prefix) if prefix else None,
             ).as_dict()
             return {**record, "seconds": round(time.perf_counter() - begun, 3)}
 
@@ -150,8 +152,8 @@ class PageModel:
             `AttentionRecord.as_dict()`, or `error`.
         """
 
-        def work(source: str) -> dict[str, Any]:
-            return attention_of(self.model, self._tokenizer, source, self._checked(target_ids)).as_dict()
+        def work(source: str, longest: int) -> dict[str, Any]:
+            return attention_of(self.model, self._tokenizer, source, _checked(target_ids, longest)).as_dict()
 
         return self._answer(text, tag, work)
 
@@ -171,13 +173,13 @@ class PageModel:
         except ValueError as error:
             return {"error": str(error)}
 
-    def _answer(self, text: str, tag: str, work: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
+    def _answer(self, text: str, tag: str, work: Callable[[str, int], dict[str, Any]]) -> dict[str, Any]:
         """Puts the tag before a text of an allowed length, and works on it."""
         try:
             source = self._source(text, tag)
             with self._lock:
-                self._refuse_many_tokens(source)
-                return work(source)
+                longest = self._longest(self._count_tokens(source))
+                return work(source, longest)
         except (TypeError, ValueError) as error:
             return {"error": str(error)}
 
@@ -192,23 +194,38 @@ class PageModel:
             raise ValueError("there is no text yet; type some")
         return f"{tag} {text}" if tag else text
 
-    def _refuse_many_tokens(self, source: str) -> None:
+    def _count_tokens(self, source: str) -> int:
         (pieces,) = source_pieces(self._tokenizer, [source], None)
         count, most = sum(map(len, pieces)), self.limits.max_tokens
         if count > most:
             raise ValueError(f"the text has {count} tokens, and the page takes at most {most}; shorten it")
+        return count
 
-    def _checked(self, ids: Any) -> list[int]:
-        """Refuses what is no short list; what is no token is refused by whoever reads them."""
-        most = 4 * self.limits.max_tokens
-        if not isinstance(ids, list | tuple) or len(ids) > most:
-            raise ValueError(f"tokens are given as a list of at most {most} numbers")
-        return list(ids)
+    def _own_beams(self) -> int:
+        return min(self.model.generation_config.num_beams or 1, self.limits.max_beams)
+
+    def _longest(self, source_length: int) -> int:
+        """How many tokens a translation of so many source tokens may have, as `generate()` has it without a prefix."""
+        own, positions = chosen_values(self.model.generation_config), max_source_length(self.model)
+        extra, chosen = settled("max_extra_tokens", [{}, own])
+        limit = source_length + (MAX_EXTRA_TOKENS if extra is None else extra)
+        if chosen:
+            limit = own["max_new_tokens"] if "max_new_tokens" in chosen else own["max_length"] - 1  # the start token
+        return limit if positions is None else min(limit, positions - 1)
 
 
 def _split_tag(text: str, tags: Sequence[str]) -> dict[str, str]:
     first, _, rest = text.partition(" ")
     return {"tag": first, "text": rest} if first in tags else {"tag": "", "text": text}
+
+
+def _checked(ids: Any, most: int) -> list[int]:
+    """Refuses what is no list, or is too long; what is no token is refused by whoever reads them."""
+    if not isinstance(ids, list | tuple):
+        raise ValueError("tokens are given as a list of numbers")
+    if len(ids) > most:
+        raise ValueError(f"at most {most} tokens can be given with this text, and {len(ids)} were")
+    return list(ids)
 
 
 def _is_integer(value: Any, least: int, most: int) -> bool:
@@ -217,7 +234,7 @@ def _is_integer(value: Any, least: int, most: int) -> bool:
 
 def _is_number(value: Any, most: float) -> bool:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and math.isfinite(value) and 0 <= value <= most
+    return is_number and 0 <= value <= most
 
 
 __all__ = ["PageModel"]

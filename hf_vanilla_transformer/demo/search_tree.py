@@ -106,7 +106,7 @@ def checked_ids(model: PreTrainedModel, ids: Sequence[int], name: str) -> list[i
     count = model.config.vocab_size
     for place, token in enumerate(ids):
         if not isinstance(token, Integral) or isinstance(token, bool) or not 0 <= token < count:
-            raise ValueError(f"`{name}` has {token!r} at {place}, which is no token id; allowed: 0 to {count - 1}")
+            raise ValueError(f"`{name}` has {token!r:.40} at {place}, which is no token id; allowed: 0 to {count - 1}")
     return [int(token) for token in ids]
 
 

@@ -10,9 +10,12 @@ own page names a CDN and fonts. Gradio is imported in here only, when there is s
 
 import json
 import os
+import signal
 import socket
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,8 @@ from .page_model import PageModel
 # What a page shows that was not told of any model; others of the shipped checkpoints by --model.
 DEFAULT_MODELS = ("multi30k-de-en-tiny", "g2p-15-languages")
 
+# Questions that may wait, and answers that are kept for whoever never fetches them: one of `/attention` has some 20 MB.
+_WAITING, _KEPT = 32, 64
 _PAGE = Path(__file__).with_name("page")
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 _HEADERS = {
@@ -92,7 +97,7 @@ def make_server(models: Mapping[str, PageModel]) -> Any:
 
     # FastAPI's pages about the API load their program from a CDN; Gradio describes the API at /gradio_api/info.
     server = gradio.Server(title="vanilla-transformer demo", docs_url=None, redoc_url=None, openapi_url=None)
-    files = {path.name: (path.read_bytes(), _TYPES[path.suffix]) for path in sorted(_PAGE.iterdir())}
+    files = _page_files()
     described = json.dumps({"models": [model.describe() for model in models.values()]}).encode()
     files["models.json"] = (described, "application/json")
 
@@ -111,7 +116,7 @@ def make_server(models: Mapping[str, PageModel]) -> Any:
 
 
 def serve(server: Any, host: str | None = None, port: int | None = None, block: bool = True) -> str:
-    """Serves the page until Ctrl-C.
+    """Serves the page until Ctrl-C or SIGTERM.
 
     Args:
         server: of `make_server`.
@@ -141,9 +146,13 @@ def serve(server: Any, host: str | None = None, port: int | None = None, block: 
         mcp_server=False,
         max_file_size="1kb",  # there is nothing to upload
     )
+    # `gradio.Server` has no options for these: it makes its queue while it is launched.
+    queue = server.get_blocks()._queue
+    queue.max_size, queue.pending_messages_per_session.max_size = _WAITING, _KEPT
     print(f"the page is at {address}", file=sys.stderr, flush=True)
     if block:
-        server.get_blocks().block_thread()
+        with _sigterm_as_ctrl_c():
+            server.get_blocks().block_thread()
     return address
 
 
@@ -189,6 +198,25 @@ def _answers(models: Mapping[str, PageModel]) -> dict[str, Callable[..., dict[st
         return unknown(model) if (found := chosen(model)) is None else found.positions(length)
 
     return {"search": search, "attention": attention, "positions": positions}
+
+
+def _page_files() -> dict[str, tuple[bytes, str]]:
+    """Content and type of each file of the page; what editors and systems leave beside them is none of it."""
+    found = [path for path in sorted(_PAGE.iterdir()) if path.suffix in _TYPES]
+    return {path.name: (path.read_bytes(), _TYPES[path.suffix]) for path in found}
+
+
+@contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """Has SIGTERM, by which services are ended, do what Ctrl-C does, where Python allows it: in the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _free_port(host: str, port: int) -> int:

@@ -9,12 +9,13 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, files, version
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import SpaceCardData, get_token
 from huggingface_hub.repocard import metadata_load
+from transformers import PreTrainedModel
 
 from ..inference import load_translator
 from ..inference.shipped import place_of_model
@@ -104,8 +105,8 @@ def publish_space(
         ImportError: there is no Gradio (extra `demo`), so that nothing can be proven.
         UnfitFolderError: files must not be published.
         UploadError: the Hub refused, or could not be reached; says what was uploaded.
-        ValueError: an option cannot be used, two models have one name, or the Space does not answer as the models do
-            here.
+        ValueError: an option cannot be used, two models have one name, a model needs packages that a Space does not
+            have, is on the Hub and not for everybody, or the Space does not answer as the models do here.
     """
     versions = _proven_versions()
     names = [str(model) for model in models]
@@ -122,7 +123,9 @@ def publish_space(
         say(f"translating with {name}")
         examples = card_examples(places[name]) if name in places else []
         sentence = examples[0][0] if examples else "a b c"
-        (translated,) = expected_translations(*load_translator([name], "cpu"), [sentence])
+        model, tokenizer = load_translator([name], "cpu")
+        _require_plain(name, model)
+        (translated,) = expected_translations(model, tokenizer, [sentence])
         expected[found[name]] = (sentence, translated["generate"])
         translations[sentence] = translated["generate"]
     if not dry_run:
@@ -136,26 +139,28 @@ def publish_space(
             findings, remarks = check_folder(built, repository, [*allowed, *_IN_SOURCE], is_model=False)
             if findings:
                 raise UnfitFolderError(findings)
-            say("running app.py as a Space does")
-            prove_space(built, expected, is_offline=len(places) == len(names))
-            files = {
+            # Before it runs, which may leave files there.
+            listed = {
                 path.relative_to(built).as_posix(): path.stat().st_size
                 for path in sorted(built.rglob("*"))
                 if path.is_file()
             }
+            say("running app.py as a Space does")
+            prove_space(built, expected, is_offline=len(places) == len(names))
         if not dry_run:
             message = commit_message or "Upload the Space"
             upload = upload_folder(
-                place, repository, list(files), private, revision, message, say=say, repo_type="space"
+                place, repository, list(listed), private, revision, message, say=say, repo_type="space"
             )
     proven = ", ".join(f"{name} {number}" for name, number in versions.items())
     remarks.append(f"app.py ran in a process of its own, and answered as the models do here ({proven})")
-    return Published(files, [], translations, [], [], remarks, upload)
+    return Published(listed, [], translations, [], [], remarks, upload)
 
 
 def _write(built: Path, found: dict[str, str], places: dict[str, Path], versions: dict[str, str]) -> None:
     """Writes the whole folder."""
     shutil.copytree(_PACKAGE, built / _PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
+    shutil.copyfile(_own_licence(), built / "LICENSE")
     for name, place in places.items():
         wanted = {path for pattern in (*MODEL_FILES, "LICENSE*", "NOTICE*") for path in place.glob(pattern)}
         for file in (each for each in choose_files(place)[0] if place / each in wanted):
@@ -170,6 +175,29 @@ def _write(built: Path, found: dict[str, str], places: dict[str, Path], versions
     text = _TEXT.format(title=_TITLE, models="\n".join(rows))
     hub = [model for name, model in found.items() if name not in places]
     (built / CARD).write_text(f"---\n{_metadata(hub, versions['gradio']).to_yaml()}\n---\n{text}", encoding="utf-8")
+
+
+def _require_plain(name: str, model: PreTrainedModel) -> None:
+    """Refuses a model that needs other packages than those of `REQUIREMENTS`."""
+    if getattr(model, "peft_config", None):
+        raise ValueError(
+            f"{name} is an adapter, which needs peft, and a Space does not have it; merge it into its model by peft's "
+            "merge_and_unload(), and publish that"
+        )
+    if getattr(model.config, "quantization_config", None) is not None:
+        raise ValueError(
+            f"the weights of {name} are quantised (`quantization_config`), which needs packages that a Space does not "
+            "have; publish the model with its weights as they were trained"
+        )
+
+
+def _own_licence() -> Path:
+    """The licence of this package: where it was installed, or beside it in a clone."""
+    try:
+        found = [each for each in files("hf-vanilla-transformer") or [] if each.name == "LICENSE"]
+    except PackageNotFoundError:
+        found = []
+    return Path(str(found[0].locate())) if found else _PACKAGE.parent / "LICENSE"
 
 
 def _metadata(hub: list[str], gradio: str) -> SpaceCardData:

@@ -25,7 +25,8 @@ def prove_space(folder: str | Path, expected: Mapping[str, tuple[str, str]], is_
     Args:
         folder: of the Space.
         expected: by the name of a model on the page, a text and its translation.
-        is_offline: whether all its models are in the folder, so that it has to work without the Hub.
+        is_offline: whether all its models are in the folder, so that it has to work without the Hub. If not, it has to
+            load the others as anybody can: without what is logged in or cached here.
 
     Raises:
         ValueError: it does not start, or answers otherwise. The message is one line.
@@ -35,9 +36,12 @@ def prove_space(folder: str | Path, expected: Mapping[str, tuple[str, str]], is_
     environment = {key: value for key, value in os.environ.items() if not key.startswith(_FOREIGN)}
     environment.update(GRADIO_SERVER_NAME="127.0.0.1", GRADIO_SERVER_PORT=str(port))
     environment.update(SYSTEM="spaces", SPACE_ID="owner/name")  # by which Gradio knows that it is in a Space
+    # What is expected was computed on the CPU.
+    environment.update(CUDA_VISIBLE_DEVICES="", HF_HUB_DISABLE_IMPLICIT_TOKEN="1")
     with tempfile.TemporaryDirectory() as scratch, open(Path(scratch) / "log", "w+b") as log:
+        environment["HF_HOME"] = str(Path(scratch) / "home")
         if is_offline:
-            environment.update(HF_HOME=str(Path(scratch) / "home"), HF_HUB_OFFLINE="1")
+            environment["HF_HUB_OFFLINE"] = "1"
         # -B: no compiled files in the folder. -s: no packages of the user.
         process = subprocess.Popen(
             [sys.executable, "-B", "-s", "app.py"], cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=log,

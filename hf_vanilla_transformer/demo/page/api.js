@@ -1,19 +1,21 @@
 /** Calls of Gradio's queue. A call whose answer nobody waits for any more is never shown. */
 
 const WRONG = "The page got no answer that it can read. Is the server still running?";
+const FULL = "Too many questions are waiting for the server already. Try again in a moment.";
 
 /** Calls a function of the API with its arguments in order; returns its result, or throws an Error with a sentence. */
 export async function call(name, args) {
-  let text;
+  let text, isFull = false;
   try {
     const asked = await fetch("gradio_api/call/" + name, {
       method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ data: args }),
     });
+    isFull = asked.status === 503;
     if (!asked.ok) throw new Error();
     const { event_id: id } = await asked.json();
     text = await (await fetch("gradio_api/call/" + name + "/" + encodeURIComponent(id))).text();
   } catch {
-    throw new Error(WRONG);
+    throw new Error(isFull ? FULL : WRONG);
   }
   const result = read(text);
   if (result.error !== undefined) throw new Error(sentence(result.error));
@@ -35,7 +37,8 @@ const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?
 
 /**
  * Makes a function of which one call at a time is under way, and of those that come meanwhile only the last is made.
- * `work` returns what to show, `show` shows it unless something newer was asked for, `fail` shows an Error.
+ * `work` returns what to show; `show` shows it, or `fail` an Error, unless something newer was asked for. Both are told
+ * what was asked for, too.
  */
 export function latest(work, show, fail) {
   let running = false, waiting = null, asked = 0;
@@ -48,7 +51,7 @@ export function latest(work, show, fail) {
       const result = await work(...args);
       if (mine === asked) show(result, ...args);
     } catch (error) {
-      if (mine === asked) fail(error);
+      if (mine === asked) fail(error, ...args);
     } finally {
       running = false;
       if (waiting) { const next = waiting; waiting = null; asked -= 1; ask(...next); }
@@ -56,8 +59,9 @@ export function latest(work, show, fail) {
   };
 }
 
-/** Calls a function when it was not asked for so many milliseconds. */
+/** Calls a function when it was not asked for so many milliseconds; `cancel()` has it not called after all. */
 export function debounced(work, milliseconds) {
   let timer = 0;
-  return (...args) => { clearTimeout(timer); timer = setTimeout(() => work(...args), milliseconds); };
+  const ask = (...args) => { clearTimeout(timer); timer = setTimeout(() => work(...args), milliseconds); };
+  return Object.assign(ask, { cancel: () => clearTimeout(timer) });
 }

@@ -1,6 +1,6 @@
 /** What every head attends to: small maps of all heads, and of one of them ribbons between tokens and a heat map. */
 
-import { at, clamp, colour, counted, html, mixed, percent, redraw, rove, shorten, svg } from "./dom.js";
+import { at, blank, clamp, colour, counted, html, mixed, percent, redraw, rove, shorten, svg } from "./dom.js";
 
 const ROW = 26, THICK = 22, LETTER = 8.2, FAINT = 0.01;
 
@@ -50,6 +50,15 @@ export class Attention {
     [this.record, this.row] = [record, row];
     at("attention-of").replaceChildren(...described(record));
     this.draw();
+  }
+
+  /** Shows nothing any more, but a sentence that says why. */
+  clear(text = "") {
+    this.record = null;
+    at("attention-of").textContent = text;
+    at("heads").replaceChildren();
+    for (const picture of ["flow", "heat"]) blank(at(picture));
+    for (const said of ["flow-title", "flow-said", "heat-said"]) at(said).textContent = "";
   }
 
   /** Marks another row of the same hypothesis. */
@@ -243,6 +252,7 @@ export class Attention {
 
   /** Shows what belongs to a token, in both pictures; null for none. */
   light(side, index) {
+    if (!this.record) return;
     const key = side === "rows" ? "row" : "column";
     for (const path of at("flow").querySelectorAll("path")) {
       const isOwn = side && Number(path.dataset[key]) === index;
@@ -288,6 +298,7 @@ export class Attention {
 
   /** The cell under the pointer. */
   point(event) {
+    if (!this.record) return;
     const box = at("heat").getBoundingClientRect(), { label, rise, cell } = this.heat, [rows, columns] = this.axes();
     const j = Math.floor((event.clientX - box.left - label) / cell), i = Math.floor((event.clientY - box.top - rise) / cell);
     if (!rows[i] || !columns[j] || i < 0 || j < 0) return;

@@ -71,3 +71,9 @@ export function redraw(container, draw) {
 }
 
 export const counted = (count, thing) => `${count} ${thing}${count === 1 ? "" : "s"}`;
+
+/** Takes all out of a picture, and what was said of it. */
+export function blank(picture) {
+  picture.replaceChildren();
+  for (const name of ["width", "height", "viewBox", "role", "aria-label"]) picture.removeAttribute(name);
+}

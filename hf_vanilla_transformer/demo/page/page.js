@@ -2,7 +2,7 @@
 
 import { call, debounced, latest } from "./api.js";
 import { Attention } from "./attention.js";
-import { at, counted, digits, html, percent, rove, spoken } from "./dom.js";
+import { at, counted, digits, html, percent, redraw, rove, spoken } from "./dom.js";
 import { Positions } from "./positions.js";
 import { Tree, drawRanks } from "./tree.js";
 
@@ -18,22 +18,30 @@ const positions = new Positions();
 const search = latest(
   (asked) => call("search", [asked.model, asked.text, asked.tag, asked.beams, asked.alpha, asked.prefix]),
   showRecord,
-  showError,
+  (error, asked) => { if (state.asked === asked) showError(error); },
 );
 const askAttention = latest(
   (asked, ids) => call("attention", [asked.model, asked.text, asked.tag, ids]),
-  (record, asked, ids, row) => attention.show(record, row),
-  showError,
+  // Another token of the hypothesis may have been chosen meanwhile.
+  (record, asked, ids, key) => { if (state.attended === key) attention.show(record, chosenNode().step - 1); },
+  (error, asked, ids, key) => {
+    if (state.attended !== key) return;
+    state.attended = null;  // to be asked for again
+    attention.clear(error.message);
+  },
 );
 const askPositions = latest(
-  (model, tokens) => call("positions", [model, tokens.length]),
-  (answer, model, tokens) => positions.show(answer.positions, tokens, state.model.position_encoding),
-  (error) => positions.fail(error.message),
+  (asked, tokens) => call("positions", [asked.model, tokens.length]),
+  (answer, asked, tokens) => {
+    if (state.shown === asked) positions.show(answer.positions, tokens, state.model.position_encoding);
+  },
+  (error, asked) => { if (state.shown === asked) positions.clear(error.message); },
 );
 const attendSoon = debounced(attend, 120);
 const searchSoon = debounced(startSearch, 300);
 
 function startSearch(then) {
+  searchSoon.cancel();
   const model = state.model, text = at("source").value;
   at("count").textContent = `${[...text].length} of ${model.max_characters} characters`;
   if (!text.trim()) return showNothing();
@@ -51,13 +59,14 @@ function showRecord(record, asked) {
   at("error").hidden = true;
   at("tree-box").removeAttribute("aria-busy");
   document.body.classList.remove("empty", "stale");
-  const { num_beams: beams, length_penalty: alpha } = record.settings, best = record.hypotheses[0];
+  const { num_beams: beams, penalty, length_penalty: alpha } = record.settings, best = record.hypotheses[0];
   at("result").textContent = best ? best.text : "";
-  at("status").textContent = `${counted(beams, "beam")}, α = ${alpha}: ${record.nodes.length - 1} tokens `
+  const said = penalty === "gnmt" ? `α = ${alpha}` : `penalty n^${alpha}`;
+  at("status").textContent = `${counted(beams, "beam")}, ${said}: ${record.nodes.length - 1} tokens `
     + `considered, ${record.hypotheses.length} finished, ${digits(record.seconds, 2)} s`;
   tree.show(record);
-  chooseNode(record.nodes[tree.chosen]);
-  askPositions(asked.model, record.source_tokens);
+  chooseNode(chosenNode());
+  askPositions(asked, record.source_tokens);
   asked.then?.();
 }
 
@@ -73,6 +82,7 @@ function showNothing() {
   state.asked = null;
   document.body.classList.add("empty", "stale");
   at("error").hidden = true;
+  at("tree-box").removeAttribute("aria-busy");
   at("result").textContent = "";
   at("status").textContent = "Type a text to translate.";
 }
@@ -84,17 +94,20 @@ function chooseNode(node) {
   attendSoon();
 }
 
+const chosenNode = () => state.record.nodes[tree.chosen];
+
 function tokensUpTo(node) {
   return tree.path(node.id).slice(1).map((id) => state.record.nodes[id]);
 }
 
 function attend() {
-  const node = state.record.nodes[tree.chosen], row = node.step - 1;
+  if (!state.record) return;
+  const node = chosenNode();
   const ids = tree.hypothesisOf(node.id)?.token_ids ?? tokensUpTo(node).map((each) => each.token_id);
   const key = JSON.stringify([state.shown.model, state.shown.tag, state.shown.text, ids]);
-  if (key === state.attended) return attention.mark(row);
+  if (key === state.attended) return attention.mark(node.step - 1);
   state.attended = key;
-  if (ids.length) askAttention(state.shown, ids, row);
+  if (ids.length) askAttention(state.shown, ids, key);
 }
 
 function drawNext(node) {
@@ -121,9 +134,12 @@ function drawNext(node) {
   }
   if (node.ends) bars.push(html("li", { class: "quiet", text: node.state === "finished"
     ? "This translation is finished; nothing follows." : "It was finished, but others scored better." }));
-  at("next").replaceChildren(...bars);
+  const hadFocus = at("next").contains(document.activeElement);
+  redraw(at("next"), () => at("next").replaceChildren(...bars));
   at("next-hint").hidden = !node.next.length;
-  rove([...at("next").querySelectorAll("button:not([disabled])")], 0);
+  const buttons = [...at("next").querySelectorAll("button:not([disabled])")];
+  rove(buttons, Math.max(0, buttons.indexOf(document.activeElement)));
+  if (hadFocus && !at("next").contains(document.activeElement)) tree.focus();
 }
 
 /** Searches once more, for translations that begin with these tokens. */
@@ -132,6 +148,7 @@ function continueFrom(tokens) {
   state.prefixTokens = tokens.map((each) => each.token);
   // As it was asked for what is shown, whatever has been typed since.
   at("source").value = state.shown.text;
+  at("tag").value = state.shown.tag;
   at("begins").hidden = false;
   at("prefix").textContent = spoken(state.prefixTokens.join(""));
   startSearch(() => tree.focus());
@@ -143,13 +160,22 @@ function searchFreely() {
   at("begins").hidden = true;
 }
 
+/** Shows nothing of a search any more: its tokens mean something else to another model. */
+function forget() {
+  state.record = state.shown = state.attended = null;
+  for (const part of [tree, attention, positions]) part.clear();
+  for (const id of ["result", "node-said", "next", "ranks", "formula"]) at(id).replaceChildren();
+  at("next-title").textContent = "Next token";
+  at("next-hint").hidden = true;
+}
+
 function chooseModel(model, example) {
+  forget();
   state.model = model;
   const labels = model.tags.map((tag) => [tag, languageOf(tag)]).sort((one, other) => one[1].localeCompare(other[1]));
   at("tag").replaceChildren(...(labels.length ? [] : [html("option", { value: "", text: "" })]),
     ...labels.map(([value, text]) => html("option", { value, text })));
   at("tag-field").hidden = labels.length === 0;
-  at("source").setAttribute("maxlength", model.max_characters);
   at("beams").max = model.max_beams;
   at("alpha").max = model.max_penalty;
   at("examples").replaceChildren(...model.examples.map((each) => {
@@ -171,13 +197,13 @@ function useExample({ text, tag }) {
 function useOwnSettings() {
   [state.beams, state.alpha] = [null, null];
   at("beams").value = state.model.num_beams;
-  at("alpha").value = state.model.length_penalty;
+  at("alpha").value = state.model.length_penalty ?? 0;
   saySettings();
 }
 
 function saySettings() {
   at("beams-said").textContent = at("beams").value;
-  at("alpha-said").textContent = Number(at("alpha").value).toFixed(1);
+  at("alpha-said").textContent = state.alpha?.toFixed(1) ?? state.model.length_penalty ?? "none";
   at("own").disabled = state.beams === null && state.alpha === null;
 }
 

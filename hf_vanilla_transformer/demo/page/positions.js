@@ -33,11 +33,13 @@ export class Positions {
     this.draw();
   }
 
-  fail(text) {
+  /** Shows nothing any more, but a sentence that says why. */
+  clear(text = "") {
     this.values = null;
     at("position-kind").textContent = "";
     at("position-labels").replaceChildren();
     this.canvas.width = this.canvas.height = 1;
+    this.canvas.setAttribute("aria-label", "Encoding of positions");
     at("position-said").textContent = text;
   }
 

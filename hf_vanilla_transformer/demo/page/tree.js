@@ -1,6 +1,6 @@
 /** The beam search as a tree: where its nodes stand, how they look, and how one walks through them. */
 
-import { at, clamp, counted, digits, html, percent, redraw, shorten, svg } from "./dom.js";
+import { at, blank, clamp, counted, digits, html, percent, redraw, shorten, svg } from "./dom.js";
 
 const ROW = 34, HEIGHT = 26, GAP = 18, LETTER = 7.6, LONGEST = 14, MARGIN = 12, RANK = 20;
 
@@ -26,7 +26,11 @@ export class Tree {
       if (place) this.select(Number(place.dataset.node), true);
     });
     this.box.addEventListener("keydown", (event) => this.walk(event));
-    at("with-pruned").addEventListener("change", () => this.draw());
+    at("with-pruned").addEventListener("change", () => {
+      const before = this.chosen;
+      this.draw();
+      if (this.chosen !== before) this.choose(this.record.nodes[this.chosen]);
+    });
     drawLegend();
   }
 
@@ -46,8 +50,16 @@ export class Tree {
         || nodes[other].score - nodes[one].score);
     }
     this.chosen = this.doubtful();
+    const hadFocus = this.box.contains(document.activeElement);
     this.draw();
     at("tree-box").scrollLeft = 0;
+    if (hadFocus) this.focus();
+  }
+
+  /** Shows nothing any more. */
+  clear() {
+    this.record = null;
+    blank(this.box);
   }
 
   /** Where the best hypothesis was least sure of what follows: there is something to see. */
@@ -253,7 +265,7 @@ export function drawRanks(record, chosen, choose) {
     const said = moved === 0 ? "same rank without the penalty"
       : `${moved > 0 ? "▲" : "▼"} ${Math.abs(moved)}: rank ${each.rank_without_penalty} without the penalty`;
     const row = html("button", { type: "button", class: "hypothesis", "data-node": each.node,
-      "aria-pressed": each.node === chosen },
+      "aria-pressed": String(each.node === chosen) },
       html("span", { class: "place", text: "#" + each.rank }),
       html("span", { class: "words", text: each.text || "(nothing)", title: each.text }),
       html("span", { class: "sum" }, html("b", { text: "score " + digits(each.score, 3) }),
