@@ -26,9 +26,7 @@ LINES = ["a b", "", "C", "a b c A B C", "b", "c\u2028c c", "A", "B a"] * 9
 def folder(tmp_path_factory):
     """A tiny untrained model, whose translations are short."""
     folder = tmp_path_factory.mktemp("models") / "tiny"
-    model, _ = save_translator(folder)
-    model.generation_config.max_extra_tokens = 4
-    model.generation_config.save_pretrained(folder)
+    save_translator(folder, max_extra_tokens=4)
     return folder
 
 
@@ -68,9 +66,9 @@ def test_every_recipe_says_how_it_is_started(path):
 @pytest.mark.parametrize(
     ("array", "expected"),
     [
-        ({"TASK_ID": "3", "TASK_MIN": "0", "TASK_COUNT": "16", "TASK_STEP": "1"}, "3/16"),
-        ({"TASK_ID": "11", "TASK_MIN": "5", "TASK_COUNT": "4", "TASK_STEP": "2"}, "3/4"),
-        ({"TASK_ID": "7", "TASK_MIN": "7", "TASK_COUNT": "1"}, "0/1"),
+        ({"TASK_ID": "3", "TASK_MIN": "0", "TASK_MAX": "15", "TASK_COUNT": "16", "TASK_STEP": "1"}, "3/16"),
+        ({"TASK_ID": "11", "TASK_MIN": "5", "TASK_MAX": "11", "TASK_COUNT": "4", "TASK_STEP": "2"}, "3/4"),
+        ({"TASK_ID": "7", "TASK_MIN": "7", "TASK_MAX": "7", "TASK_COUNT": "1"}, "0/1"),
     ],
 )
 def test_each_task_of_an_array_is_a_process_of_its_own(tmp_path, array, expected):
@@ -90,6 +88,14 @@ def test_each_task_of_an_array_is_a_process_of_its_own(tmp_path, array, expected
         assert command.parse_arguments(rest, "program").shard_lines == 10_000
         args = command.parse_arguments([*rest, "--shard_lines", "5"], "program")
     assert (args.shard_lines, args.process.rank, args.process.count) == (5, int(rank), int(count))
+
+
+def test_a_list_of_tasks_is_refused(tmp_path):
+    array = {"ID": "7", "MIN": "3", "MAX": "7", "COUNT": "2"}
+    variables = {f"SLURM_ARRAY_TASK_{name}": value for name, value in array.items()}
+    command_line = ["bash", FOLDER / "slurm_array.sh", "--model", "m"]
+    done = subprocess.run(command_line, env=environment(**variables), capture_output=True, text=True)
+    assert (done.returncode, "--array has to be a range" in done.stderr) == (2, True)
 
 
 def test_back_translation_is_shared_by_processes_of_one_machine(tmp_path):
@@ -123,7 +129,8 @@ def test_tasks_of_an_array_write_the_bytes_of_one_process(folder, source, tmp_pa
     words = ["--model", folder, "--file", source, "--read_ahead", "8", "--device", "cpu", "--quiet"]
     assert run(command.main, *words, "--output", expected).returncode == 0
     for task in (4, 5):
-        variables = {f"SLURM_ARRAY_TASK_{name}": str(value) for name, value in (("ID", task), ("MIN", 4), ("COUNT", 2))}
+        numbers = (("ID", task), ("MIN", 4), ("MAX", 5), ("COUNT", 2))
+        variables = {f"SLURM_ARRAY_TASK_{name}": str(value) for name, value in numbers}
         options = [*words, "--output", tmp_path / "out", "--shard_lines", "8"]
         command_line = ["bash", str(FOLDER / "slurm_array.sh"), *map(str, options)]
         subprocess.run(command_line, env=environment(**variables), cwd=PROJECT, check=True)
