@@ -42,10 +42,12 @@ def run(main, *options, stdin=b""):
     return Done(returncode, stdout.getvalue(), stderr.getvalue())
 
 
-def save_translator(folder, **fields):
-    """Writes a tiny untrained model and its tokenizer, and returns both."""
+def save_translator(folder, max_extra_tokens=None, **fields):
+    """Writes a tiny untrained model and its tokenizer, and returns both; `max_extra_tokens` shortens translations."""
     tokenizer = train_tokenizer(texts=["a b c", "A B C"], vocab_size=262)
     model = build(tokenizer, **fields)
+    if max_extra_tokens is not None:
+        model.generation_config.max_extra_tokens = max_extra_tokens
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return model.eval(), tokenizer

@@ -16,7 +16,7 @@ from test_remote_code import PACKAGE_IS_MISSING
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from hf_vanilla_transformer.inference import translate
-from hf_vanilla_transformer.publishing import ProvenOn, UnfitFolderError, UploadError, publication, publish
+from hf_vanilla_transformer.publishing import ProvenOn, UnfitFolderError, UploadError, publication, publish, uploading
 from hf_vanilla_transformer.publishing.proof import Proof
 from hf_vanilla_transformer.publishing.release import write_card as write_released_card
 
@@ -206,7 +206,7 @@ def test_what_cannot_be_published_is_refused(run, tmp_path, proofs, monkeypatch)
     model.save_pretrained(tmp_path / "adapter")
     with pytest.raises(ValueError, match="adapter is an adapter, which needs its model"):
         dry(tmp_path / "adapter")
-    monkeypatch.setattr(publication, "get_token", lambda: None)
+    monkeypatch.setattr(uploading, "get_token", lambda: None)
     with pytest.raises(ValueError, match="nobody is logged in to the Hub"):
         publish(run, "me/en-de", sentences=SENTENCES)
     assert proofs == []

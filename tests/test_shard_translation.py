@@ -22,9 +22,7 @@ SMALL = ["--batch_size", 2, "--read_ahead", 3, "--num_beams", 2, "--quiet"]
 def folder(tmp_path_factory):
     """A tiny untrained model, whose translations are short."""
     folder = tmp_path_factory.mktemp("model")
-    model, _ = save_translator(folder)
-    model.generation_config.max_extra_tokens = 4
-    model.generation_config.save_pretrained(folder)
+    save_translator(folder, max_extra_tokens=4)
     return folder
 
 

@@ -22,6 +22,7 @@ from ..modeling_encoder_only import (
 )
 from ..modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration, VanillaTransformerModel
 from ..tokenization_vanilla_transformer import VanillaTransformerTokenizer
+from .model_files import sizes_of_files
 from .uploading import upload_folder
 
 _MODEL_CLASSES: dict[Any, str] = {
@@ -114,7 +115,7 @@ def push_self_contained(
     """
     with tempfile.TemporaryDirectory() as folder:
         save_self_contained(model, folder, tokenizer, card)
-        names = sorted(path.relative_to(folder).as_posix() for path in Path(folder).rglob("*") if path.is_file())
+        names = list(sizes_of_files(folder))
         options: dict[str, Any] = {"private": private, "commit_message": commit_message, "token": token}
         return upload_folder(folder, repo_id, names, **options).address
 

@@ -50,6 +50,19 @@ def choose_files(
     return sorted(chosen), sorted(rest)
 
 
+def sizes_of_files(folder: str | Path) -> dict[str, int]:
+    """Lists the files of a folder that is written.
+
+    Args:
+        folder: with files at any depth.
+
+    Returns:
+        Their sizes in bytes by their names relative to the folder, sorted.
+    """
+    found = {path.relative_to(folder).as_posix(): path for path in Path(folder).rglob("*") if path.is_file()}
+    return {name: found[name].stat().st_size for name in sorted(found)}
+
+
 def _matching(folder: Path, pattern: str) -> set[str]:
     if ".." in Path(pattern).parts:
         raise ValueError("it leads out of the folder")

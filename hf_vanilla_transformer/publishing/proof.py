@@ -22,6 +22,15 @@ TIME_LIMIT = 1800
 _FOREIGN = ("HF_", "HUGGING", "TRANSFORMERS_", "PYTHON", "VIRTUAL_ENV", "PYTORCH_TRANSFORMERS")
 
 
+def environment_of_proof(*more: str) -> dict[str, str]:
+    """The variables of this process but those that would bring files, code or secrets of this machine into a proof.
+
+    Args:
+        *more: beginnings of the names of others that are left out.
+    """
+    return {key: value for key, value in os.environ.items() if not key.startswith((*_FOREIGN, *more))}
+
+
 @dataclass(frozen=True)
 class Proof:
     """What an interpreter has proven.
@@ -88,7 +97,7 @@ def prove_folder(
         ValueError: the interpreter cannot be run or has another transformers, the folder does not load there, or
             translates differently. The message is one line.
     """
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(_FOREIGN)}
+    environment = environment_of_proof()
     with tempfile.TemporaryDirectory() as scratch:
         request, answer = Path(scratch) / "request.json", Path(scratch) / "answer.json"
         request.write_text(json.dumps({"folder": str(Path(folder).resolve()), "sentences": list(sentences)}))

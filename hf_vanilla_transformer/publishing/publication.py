@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelCard, get_token
+from huggingface_hub import ModelCard
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..inference import load_translator
@@ -18,10 +18,10 @@ from .environments import NAMED_VERSIONS, python_with_transformers, transformers
 from .folder_checks import LARGEST_FILE, check_folder
 from .hub_folder import save_self_contained
 from .model_card import model_card, render_card, require_hub_name
-from .model_files import choose_files
+from .model_files import choose_files, sizes_of_files
 from .proof import Proof, expected_translations, prove_folder
 from .results_schema import FORMAT
-from .uploading import Upload, upload_folder, with_owner
+from .uploading import Upload, require_login, upload_folder, with_owner
 
 # So many translations are compared at least.
 LEAST_SENTENCES = 2
@@ -138,8 +138,8 @@ def publish(
     results = _results(Path(folder))
     repository = repo_id or results.get("card", {}).get("repo_id") or Path(folder).resolve().name
     require_hub_name(repository)
-    if not dry_run and get_token() is None:
-        raise ValueError("nobody is logged in to the Hub: hf auth login, or a token in HF_TOKEN; --dry_run needs none")
+    if not dry_run:
+        require_login()
     chosen, left_out = choose_files(folder, include, exclude)
     if "adapter_config.json" in chosen:
         raise ValueError(f"{folder} is an adapter, which needs its model; publish the folder of the merged model")
@@ -176,7 +176,7 @@ def publish(
                 raise UnfitFolderError(findings)
             interpreters = _interpreters(proven_on, temporary, say)
             proofs = [prove_folder(built, sentences, expected, **each) for each in interpreters]
-            files = {name: (built / name).stat().st_size for name in _files(built)}
+            files = sizes_of_files(built)
         if not dry_run:
             message = commit_message or "Upload model with its code"
             upload = upload_folder(place, repository, list(files), private, revision, message, say=say)
@@ -185,13 +185,9 @@ def publish(
     return Published(files, left_out, translations, proofs, _unproven(proofs), remarks, upload)
 
 
-def _files(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-
-
 def _copy(folder: Path, chosen: Sequence[str], built: Path) -> None:
     """Copies what was not written anew: card, results, pictures."""
-    written = _files(built)
+    written = sizes_of_files(built)
     weights = [name for name in chosen if name.startswith("model") and ".safetensors" in name and "/" not in name]
     for name in chosen:
         if name not in written and name not in weights:

@@ -19,6 +19,7 @@ from ..training.environment import describe_environment
 from .card_file import CardFile
 from .example_translations import pick_examples
 from .model_card import render_card, require_hub_name, shape_of
+from .model_files import sizes_of_files
 from .public_recipe import PublicPaths, recipe_text
 from .release_scores import choose_run, evaluate_test_set, read_texts, scorings_of, translate_texts, write_outputs
 from .results_schema import FORMAT, Example, Examples, Results
@@ -264,7 +265,7 @@ def _examples(
 
 
 def _check_folder(folder: Path, output_dir: Path, largest: int) -> None:
-    files = {path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+    files = sizes_of_files(folder)
     if (total := sum(files.values())) > largest:
         heaviest = max(files, key=lambda name: files[name])
         raise ValueError(

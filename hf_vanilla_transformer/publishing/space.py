@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, files, version
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import SpaceCardData, get_token
+from huggingface_hub import SpaceCardData
 from huggingface_hub.repocard import metadata_load
 from transformers import PreTrainedModel
 
@@ -24,11 +24,11 @@ from ..training.hub import MODEL_FILES
 from .card_checks import CARD, card_examples
 from .folder_checks import check_folder
 from .model_card import require_hub_name
-from .model_files import choose_files
+from .model_files import choose_files, sizes_of_files
 from .proof import expected_translations
 from .publication import Published, UnfitFolderError
 from .space_proof import prove_space
-from .uploading import upload_folder, with_owner
+from .uploading import require_login, upload_folder, with_owner
 
 # What the package needs, as pyproject.toml has it; of torch, transformers and gradio the versions that were proven.
 REQUIREMENTS = (
@@ -116,8 +116,8 @@ def publish_space(
         raise ValueError(f"two models are called alike ({', '.join(found.values())}); give folders of different names")
     repository = repo_id or f"{found[names[0]].rpartition('/')[2]}-demo"
     require_hub_name(repository)
-    if not dry_run and get_token() is None:
-        raise ValueError("nobody is logged in to the Hub: hf auth login, or a token in HF_TOKEN; --dry_run needs none")
+    if not dry_run:
+        require_login()
     expected, translations = {}, {}
     for name in names:
         say(f"translating with {name}")
@@ -140,11 +140,7 @@ def publish_space(
             if findings:
                 raise UnfitFolderError(findings)
             # Before it runs, which may leave files there.
-            listed = {
-                path.relative_to(built).as_posix(): path.stat().st_size
-                for path in sorted(built.rglob("*"))
-                if path.is_file()
-            }
+            listed = sizes_of_files(built)
             say("running app.py as a Space does")
             prove_space(built, expected, is_offline=len(places) == len(names))
         if not dry_run:

@@ -1,7 +1,6 @@
 """The proof that the folder of a Space works: its `app.py`, run as a Space runs it, answers as the models do here."""
 
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -14,9 +13,10 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, Request, build_opener
 
+from .proof import environment_of_proof
+
 # Seconds until it answers: it imports torch and Gradio, and loads its models.
 TIME_LIMIT = 600
-_FOREIGN = ("HF_", "HUGGING", "TRANSFORMERS_", "PYTHON", "VIRTUAL_ENV", "PYTORCH_TRANSFORMERS", "GRADIO_")
 
 
 def prove_space(folder: str | Path, expected: Mapping[str, tuple[str, str]], is_offline: bool = True) -> None:
@@ -33,7 +33,7 @@ def prove_space(folder: str | Path, expected: Mapping[str, tuple[str, str]], is_
     """
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(_FOREIGN)}
+    environment = environment_of_proof("GRADIO_")
     environment.update(GRADIO_SERVER_NAME="127.0.0.1", GRADIO_SERVER_PORT=str(port))
     environment.update(SYSTEM="spaces", SPACE_ID="owner/name")  # by which Gradio knows that it is in a Space
     # What is expected was computed on the CPU.

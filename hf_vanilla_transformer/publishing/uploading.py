@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub import CommitOperationAdd, HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError
 
 # Files of this size, in bytes, and weights of any size are uploaded one by one before the commit.
@@ -43,6 +43,16 @@ class Upload:
     repo_id: str
     address: str
     has_changed: bool
+
+
+def require_login() -> None:
+    """Refuses to go on towards an upload that nobody may make.
+
+    Raises:
+        ValueError: nobody is logged in to the Hub.
+    """
+    if get_token() is None:
+        raise ValueError("nobody is logged in to the Hub: hf auth login, or a token in HF_TOKEN; --dry_run needs none")
 
 
 def with_owner(repo_id: str) -> str:

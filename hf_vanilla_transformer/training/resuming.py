@@ -11,10 +11,10 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from ..inference.checkpoint_fingerprints import checkpoint_fingerprint
 from .arguments import VanillaTransformerTrainingArguments
 from .checkpoints import find_damage, last_good_checkpoint, list_checkpoints, remove_checkpoint
 from .ranks import by_main_process
-from .teachers import weights_of_teachers
 
 logger = logging.get_logger(__name__)
 
@@ -82,7 +82,7 @@ class RunIdentity:
             settings["dataloader_num_workers"] = max(args.dataloader_num_workers, 1)  # none reads as one does
         settings["final_weights=ema"] = args.final_weights == "ema"
         settings["training text"] = data
-        settings["distill_from"] = weights_of_teachers(args.distill_from)
+        settings["distill_from"] = [checkpoint_fingerprint(each) for each in args.distill_from]
         settings["tokenizer"] = None if tokenizer is None else _fingerprint(tokenizer)
         return cls(settings)
 

@@ -30,8 +30,6 @@ from .teachers import TeacherModels
 from .trainer import VanillaTransformerTrainer
 from .validation_metrics import LIKELIHOOD
 
-_LEARNS_FROM_TEACHERS = VanillaTransformerForConditionalGeneration
-
 
 @dataclass(frozen=True)
 class PreparedRun:
@@ -152,9 +150,10 @@ def check_run(args: VanillaTransformerTrainingArguments) -> tuple[list[Corpus], 
     _check_validation(args, bool(validation))
     if args.model_name_or_path is None:  # a model may be there only when it is needed
         learned_positions(args)
-    if args.distill_from and not issubclass(model_class(args.model_class, args.objective), _LEARNS_FROM_TEACHERS):
+    own = VanillaTransformerForConditionalGeneration
+    if args.distill_from and not issubclass(model_class(args.model_class, args.objective), own):
         raise ValueError(
-            f"distill_from={' '.join(args.distill_from)} is for {_LEARNS_FROM_TEACHERS.__name__} and its subclasses, "
+            f"distill_from={' '.join(args.distill_from)} is for {own.__name__} and its subclasses, "
             f"and model_class={args.model_class} is none"
         )
     return training, validation

@@ -7,22 +7,9 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from ..inference import load_model, load_tokenizer
-from ..inference.checkpoint_fingerprints import checkpoint_fingerprint
 from ..loss_distillation import Teachers
 from ..modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
 from ..modeling_views import is_plain_product
-
-
-def weights_of_teachers(folders: Sequence[str]) -> list[str]:
-    """Says by which content teachers are recognised, wherever they lie.
-
-    Args:
-        folders: of a model each, or its name.
-
-    Returns:
-        16 hexadecimal digits of each, as `checkpoint_fingerprint` returns them.
-    """
-    return [checkpoint_fingerprint(folder) for folder in folders]
 
 
 class TeacherModels:
@@ -91,4 +78,4 @@ class TeacherModels:
         return Teachers(self.share, tuple(states), tuple(model.lm_head.weight for model in self.models))
 
 
-__all__ = ["TeacherModels", "weights_of_teachers"]
+__all__ = ["TeacherModels"]
