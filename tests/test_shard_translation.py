@@ -193,6 +193,33 @@ def test_shards_of_another_input_model_or_option_are_not_mixed(folder, source, t
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("later", "error"),
+    [
+        ([*LINES[:3], "b", *LINES[4:]], "from line 4 on, there is other text than before"),
+        ([*LINES, "a"], "from line 13 on, there is other text than before"),
+        (LINES[:9], "it is shorter than the 12 lines that it had"),
+    ],
+)
+def test_a_file_that_changes_meanwhile_ends_in_an_error(folder, source, tmp_path, monkeypatch, later, error):
+    words = ["--model", folder, "--file", source, "--output", tmp_path / "out", "--shard_lines", 3, *SMALL]
+    original = module.make_plan
+
+    def then_overwritten(*args, **options):
+        plan = original(*args, **options)
+        source.write_text("\n".join(later))
+        return plan
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "make_plan", then_overwritten)
+        assert f"{source} has changed while it was translated" in (said := run(command.main, *words).error)
+    assert error in said
+    assert not (tmp_path / "out").exists()
+    source.write_text("\n".join(LINES))
+    assert run(command.main, *words).returncode == 0
+    assert (tmp_path / "out").read_bytes() == at_once(folder, source, tmp_path / "once")
+
+
 def test_a_plan_names_the_engine_its_threads_and_versions(folder, source, tmp_path):
     pytest.importorskip("ctranslate2")
     words = ["--model", folder, "--file", source, "--output", tmp_path / "out", "--shard_lines", 3, *SMALL]

@@ -52,7 +52,8 @@ def translate_shards(
 
     Raises:
         OSError: a file cannot be read or written.
-        ValueError: an option is not allowed, a line cannot be used, or the shards that are there were begun otherwise.
+        ValueError: an option is not allowed, a line cannot be used, the file changes meanwhile, or the shards that are
+            there were begun otherwise.
     """
     start, who = time.perf_counter(), f"process {process.rank} of {process.count}: " if process.count > 1 else ""
 
@@ -65,7 +66,7 @@ def translate_shards(
     plan = make_plan(translator, models, file, seed=seed, **options)
     folder = ShardFolder(output, plan)
     count, sealed, translated = plan["shards"], 0, 0
-    for shard in file.shards():
+    for shard in file.shards_as_planned(plan):
         if shard.number % process.count != process.rank:
             continue
         if folder.is_done(shard.number):

@@ -45,6 +45,10 @@ class Shard:
     first: int
     lines: list[str]
 
+    def digest(self) -> str:
+        """Identifies the lines by their content: 16 hexadecimal digits of a SHA-256."""
+        return hashlib.sha256("\n".join(self.lines).encode()).hexdigest()[:16]
+
 
 @dataclass(frozen=True)
 class ShardedFile:
@@ -94,14 +98,42 @@ class ShardedFile:
         """Reads the whole file, which finds lines that cannot be used before any is translated.
 
         Returns:
-            `input` (the SHA-256 of the file), `lines` and `shards` (how many there are): part of a plan.
+            `input` (the SHA-256 of the file), `lines` and `shards` (how many there are), and `digests` of all shards:
+            part of a plan.
 
         Raises:
             OSError: the file cannot be read.
             ValueError: as `read_lines`.
         """
-        counts = [len(shard.lines) for shard in self.shards()]
-        return {"input": hash_file(self.path), "lines": sum(counts), "shards": len(counts)}
+        counts, digests = [], []
+        for shard in self.shards():
+            counts.append(len(shard.lines))
+            digests.append(shard.digest())
+        return {"input": hash_file(self.path), "lines": sum(counts), "shards": len(counts), "digests": digests}
+
+    def shards_as_planned(self, content: dict[str, Any]) -> Iterator[Shard]:
+        """Reads the shards again, and sees that they are still those of a plan.
+
+        Args:
+            content: what `content` returned.
+
+        Yields:
+            Each, in order.
+
+        Raises:
+            OSError: the file cannot be read.
+            ValueError: the file has changed since; or as `read_lines`.
+        """
+        digests = iter(content["digests"])
+        for shard in self.shards():
+            if next(digests, None) != shard.digest():
+                raise ValueError(f"{self._changed()}: from line {shard.first + 1} on, there is other text than before")
+            yield shard
+        if next(digests, None) is not None:
+            raise ValueError(f"{self._changed()}: it is shorter than the {content['lines']:,} lines that it had")
+
+    def _changed(self) -> str:
+        return f"{self.path} has changed while it was translated; what is sealed is of the text before"
 
 
 class ShardFolder:
