@@ -31,6 +31,7 @@ def test_texts_are_texts_whatever_yaml_takes_them_for(tmp_path):
     [
         ("summary:", "sumary:", "line 9: unknown key 'sumary'; did you mean summary?"),
         ("    split: test", "    spilt: test", "unknown key 'spilt'; did you mean split?"),
+        ("    dataset: me/backwards\n    split: test\n", "", "two test sets have dataset None and split None"),
         ("limits: Everything else.\n", "", "line 2: limits missing, without which a card is not complete"),
         ("title: Backwards", "title: Backwards\ntitle: Twice", "line 3: title was given before"),
         ("title: Backwards", "title:", "line 2: expected text, got nothing"),

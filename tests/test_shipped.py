@@ -1,5 +1,7 @@
 """Checkpoints that come with a clone: found by name, behind what a person has and before the Hub."""
 
+from pathlib import Path
+
 import pytest
 from commanding import run, save_translator
 
@@ -12,6 +14,8 @@ from hf_vanilla_transformer.inference import (
     translate,
 )
 from hf_vanilla_transformer.inference.shipped import DEFAULT_TRANSLATOR
+
+PROJECT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture
@@ -54,3 +58,9 @@ def test_a_wheel_says_where_the_checkpoint_is(tmp_path, monkeypatch):
     assert done.returncode == 2
     assert DEFAULT_TRANSLATOR in done.error
     assert "no model was named" in done.error
+
+
+def test_the_default_is_one_of_those_that_a_clone_brings():
+    """Of this repository, where the tests run."""
+    assert (PROJECT / "model_cards" / DEFAULT_TRANSLATOR / "config.json").is_file()
+    assert default_translator() == DEFAULT_TRANSLATOR

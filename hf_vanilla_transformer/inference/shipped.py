@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-DEFAULT_TRANSLATOR = "multi30k-en-de-tiny"  # English to German, image captions
+DEFAULT_TRANSLATOR = "multi30k-de-en-tiny"  # German to English, image captions
 
 # Beside the package in a clone; a wheel is code, and has none.
 _FOLDER = Path(__file__).resolve().parents[2] / "model_cards"

@@ -144,6 +144,13 @@ def read_card(path: str | Path) -> CardFile:
     ]
     if twice := [name for number, name in enumerate(outputs) if name in outputs[:number]]:
         raise ValueError(f"{path}: two texts would have their outputs in outputs/{twice[0]}.txt; rename a test set")
+    places = [(each.dataset, each.split) for each in card.test_sets]
+    if same := [place for number, place in enumerate(places) if place in places[:number]]:
+        # The Hub knows scores by these two, and would show those of one test set as those of another.
+        raise ValueError(
+            f"{path}: two test sets have dataset {same[0][0]!r} and split {same[0][1]!r}, by which the Hub tells their "
+            "scores apart; give each a `split` of its own, such as validation and test"
+        )
     return card
 
 
