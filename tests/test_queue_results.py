@@ -8,6 +8,7 @@ import threading
 from types import SimpleNamespace
 
 import pytest
+import yaml
 from queue_lists import METRICS, pretend_to_train, write_list
 from training_runs import write_text
 
@@ -159,8 +160,7 @@ def test_the_last_row_of_a_run_is_of_its_settings(tmp_path):
     rows = json.loads(json.dumps(rows))
     assert last_row(now, rows)["error"] == "last"
     assert last_row(one_run(tmp_path, seeds=[1], logging_steps=7), rows)["error"] == "last"
-    written = dict(each.split("=") for each in now.options["config_overrides"])
-    written = {name: int(value) if value.isdigit() else value for name, value in written.items()}
+    written = yaml.safe_load("\n".join(each.replace("=", ": ") for each in now.options["config_overrides"]))
     for options, row in [
         ({"config_overrides": written}, rows[1]),
         ({"config_overrides": {**written, "dropout": 0.75}}, None),
