@@ -128,7 +128,7 @@ def table_of_results(runs: RunList) -> str:
     table = results_table([*listed, *(row for name, row in latest.items() if name not in own)])
     stale = [name for name, row in own.items() if row is None and name in latest]
     note = f"Left out, since their results are of other settings than the list's: {len(stale)} ({', '.join(stale)})."
-    return "\n\n".join(filter(None, [table, stale and note]))
+    return "\n\n".join(filter(None, [table, note if stale else None]))
 
 
 def work_through(
