@@ -93,6 +93,42 @@ def test_a_run_that_fails_is_noted_and_the_next_queue_tries_it_again(tmp_path, p
     assert [line.split(" | ")[0] for line in table_of_results(runs).splitlines()[2:]] == ["| a", "| b"]
 
 
+def diverges(run):
+    return ProcessEnd(False, "update 1234: the loss is nan. It comes of sentences 1, 2 (all of it: log)")
+
+
+def test_a_run_that_diverges_has_a_result_and_is_not_tried_again_unless_its_options_differ(tmp_path, processes):
+    runs = read_run_list(write_list(tmp_path, [{"name": "a"}, {"name": "b"}]))
+    behaviour, started = processes
+    behaviour["a"] = diverges
+    said = []
+    for times in (1, 2):
+        outcome = work_through(runs, say=said.append)
+        assert started == ["a", "b"]
+        assert [row.get("diverged_at") for row in read_rows(runs.results)] == [1234, None]
+        assert (outcome.failed, outcome.summary()) == ({}, "1 of 2 runs have ended; diverged: a"), times
+    description = outcome.states["a"].describe()
+    again = f"remove {tmp_path / 'a'}, and change its options in the list or remove its lines from the results"
+    assert description == f"diverged at update 1,234; to try it again, {again}"
+    assert said[1].endswith(f"1/2 a {description}")
+    assert f"a has {description}" in said
+    assert "| diverged at update 1,234 |" in table_of_results(runs)
+    del behaviour["a"]
+    lower = read_run_list(write_list(tmp_path, [{"name": "a", "learning_rate": 1e-5}, {"name": "b"}]))
+    assert run_states(lower)["a"].kind == "waiting"
+    assert work_through(lower, say=said.append).summary() == "2 of 2 runs have ended"
+    assert started == ["a", "b", "a"]
+
+
+def test_a_run_without_its_line_is_tried_again_after_a_divergence(tmp_path, processes):
+    runs = read_run_list(write_list(tmp_path, [{"name": "a"}]))
+    processes[0]["a"] = diverges
+    for _ in range(2):
+        work_through(runs, say=lambda line: None)
+        runs.results.unlink()
+    assert processes[1] == ["a", "a"]
+
+
 def test_what_goes_wrong_after_the_results_is_said_and_the_results_are_noted(tmp_path, processes):
     runs = read_run_list(write_list(tmp_path, [{"name": "a"}]))
     processes[0]["a"] = lambda run: ends(run) and fails(run)
@@ -233,6 +269,10 @@ def test_the_table_has_the_order_of_the_list_and_then_what_is_in_it_no_more(tmp_
         append_row(runs.results, queue.row_of(run, queue.finished_results(run)))
     fewer = read_run_list(write_list(tmp_path, [{"name": "b"}, {"name": "a"}]))
     assert [line.split(" | ")[0] for line in table_of_results(fewer).splitlines()[2:]] == ["| b", "| a", "| c"]
+    other = read_run_list(write_list(tmp_path, [{"name": "b", "max_steps": 3}, {"name": "a"}, {"name": "d"}]))
+    table, note = table_of_results(other).split("\n\n")
+    assert [line.split(" | ")[0] for line in table.splitlines()[2:]] == ["| a", "| c"]
+    assert note == "Left out, since their results are of other settings than the list's: 1 (b)."
 
 
 def queue_command(path):
@@ -244,6 +284,19 @@ def wait_until(condition, seconds=200):
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert condition()
+
+
+@pytest.mark.slow
+def test_a_tiny_run_that_diverges_in_its_own_process(tmp_path):
+    """Takes about ten seconds: the process of a run whose learning rate is absurd."""
+    options = {"learning_rate": 1e30, "max_steps": 9, "eval_strategy": "no", "save_strategy": "no"}
+    runs = read_run_list(write_list(tmp_path, [{"name": "a", **options}], write_text(tmp_path)))
+    outcome = work_through(runs, say=lambda line: None)
+    (row,) = read_rows(runs.results)
+    assert (outcome.failed, outcome.states["a"].kind) == ({}, "diverged")
+    assert row["diverged_at"] > 1
+    assert work_through(runs, say=lambda line: None).summary() == "0 of 1 runs have ended; diverged: a"
+    assert len(read_rows(runs.results)) == 1
 
 
 @pytest.mark.slow

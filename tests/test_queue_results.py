@@ -1,11 +1,14 @@
 """Results of a queue: whose they are, lines that appear whole or not at all, and tables."""
 
 import json
+import math
 import os
 import statistics
 import threading
+from types import SimpleNamespace
 
 import pytest
+import yaml
 from queue_lists import METRICS, pretend_to_train, write_list
 from training_runs import write_text
 
@@ -16,14 +19,17 @@ from hf_vanilla_transformer.lab.queue_results import (
     append_row,
     failure_row,
     finished_results,
+    last_row,
     latest_rows,
     read_rows,
     results_table,
     row_of,
+    score_of,
     scores_text,
 )
 from hf_vanilla_transformer.lab.run_list import read_run_list
 from hf_vanilla_transformer.training import prepare, report, train
+from hf_vanilla_transformer.training.trainer import VanillaTransformerTrainer
 
 
 def one_run(folder, text=None, **options):
@@ -122,6 +128,51 @@ def test_a_row_says_whose_it_is_and_has_no_secrets(tmp_path):
     assert failure["name"] == "a-seed3"
 
 
+def test_a_run_that_diverges_is_recognised_by_what_the_trainer_says(tmp_path):
+    run = one_run(
+        tmp_path, write_text(tmp_path), max_steps=9, save_strategy="no", eval_strategy="no", learning_rate=1e30
+    )
+    with pytest.raises(FloatingPointError) as raised:
+        train(prepare(run.arguments), run.arguments)
+    (failed,) = tmp_path.glob("a/failed-batch-*.json")
+    row = failure_row(run, str(raised.value))
+    assert row["diverged_at"] == json.loads(failed.read_text())["update"] > 1
+    assert math.isnan(score_of(row, "bleu"))
+
+
+@pytest.mark.parametrize(
+    "what", ["the loss is -inf", "the norm of the gradient is nan", "the norm of the gradient is inf"]
+)
+def test_other_words_of_the_trainer_for_a_divergence(tmp_path, what):
+    trainer = SimpleNamespace(state=SimpleNamespace(global_step=1233), _micro_batches=[[1, 2]], train_dataset=None)
+    trainer.args = SimpleNamespace(output_dir=tmp_path, process_index=0)
+    error = VanillaTransformerTrainer._describe_failure(trainer, what)
+    assert failure_row(one_run(tmp_path), f"{error} (all of it: train.log)")["diverged_at"] == 1234
+    assert "diverged_at" not in failure_row(one_run(tmp_path), f"update 1234: no checkpoint, and {what}")
+
+
+def test_the_last_row_of_a_run_is_of_its_settings(tmp_path):
+    """Whatever changes only how long it takes, or how the same is written."""
+    former, now = one_run(tmp_path, max_steps=3), one_run(tmp_path, seeds=[1])
+    rows = [failure_row(run, error) for run, error in ((now, "first"), (now, "last"), (former, "former"))]
+    rows.append({"name": now.name, "error": "who knows"})
+    rows[2]["name"] = now.name
+    rows = json.loads(json.dumps(rows))
+    assert last_row(now, rows)["error"] == "last"
+    assert last_row(one_run(tmp_path, seeds=[1], logging_steps=7), rows)["error"] == "last"
+    written = yaml.safe_load("\n".join(each.replace("=", ": ") for each in now.options["config_overrides"]))
+    for options, row in [
+        ({"config_overrides": written}, rows[1]),
+        ({"config_overrides": {**written, "dropout": 0.75}}, None),
+        ({"max_steps": 4}, None),
+        ({"recipe": "quickstart"}, None),
+    ]:
+        assert last_row(one_run(tmp_path, seeds=[1], **options), rows) == row, options
+    assert last_row(one_run(tmp_path, seeds=[2]), rows) is None
+    rows[1]["seed"] = 2
+    assert last_row(now, rows)["error"] == "first"
+
+
 ROW = {"name": "a", "entry": "a", "scores": {"loss": 1.0}, "date": "now", "version": "1"}
 
 
@@ -140,6 +191,10 @@ def test_the_same_scores_are_there_once_and_every_failure(tmp_path):
     append_row(path, ROW)
     append_row(path, {**ROW, "date": "later", "version": "2"})
     assert read_rows(path) == [ROW]
+    infinite = tmp_path / "infinite.jsonl"
+    for date in ("now", "later"):
+        append_row(infinite, {**ROW, "scores": {"loss": math.nan, "perplexity": math.inf}, "date": date})
+    assert len(read_rows(infinite)) == 1
     append_row(path, {**ROW, "scores": {"loss": 2.0}})
     for _ in range(2):
         append_row(path, {"name": "a", "error": "no room"})
@@ -253,6 +308,20 @@ def test_the_table_has_mean_and_spread_of_the_seeds_of_an_entry():
     assert last == ["mean of a", "3 seeds", "", "", f"{mean:.2f} ± {spread:.2f}", "1.0"]
     rows[1]["scores"] = {"chrf": 2.0}
     assert cells(results_table(rows))[-1] == ["mean of a", "3 seeds", "", "", "", "", "1.0"]
+
+
+def test_runs_that_diverged_are_in_the_table_and_in_no_mean():
+    lost = {"name": "a-seed1", "entry": "a", "recipe": "r", "seed": 1, "options": {}, "error": "e", "diverged_at": 1234}
+    rows = [row("a-seed0", "a", {}, seed=0, bleu=37.5, minutes=3.0), lost]
+    rows += [row(f"b-seed{seed}", "b", {}, seed=seed, bleu=score) for seed, score in enumerate([math.inf, 20.0])]
+    lines = cells(results_table(rows))[2:]
+    assert lines[1] == ["a-seed1", "seed=1", "", "diverged at update 1,234", "", ""]
+    assert lines[2] == ["mean of a", "2 seeds", "", "", "diverged in 1 of 2", "3.0"]
+    assert lines[3][4] == "inf"
+    assert lines[5] == ["mean of b", "2 seeds", "", "", "diverged in 1 of 2", "2.0"]
+    everything = cells(results_table([lost, {**lost, "name": "a-seed2", "seed": 2}]))
+    assert everything[0] == ["Run", "Changed", "Parameters", "Updates", "Minutes"]
+    assert everything[-1] == ["mean of a", "2 seeds", "", "", ""]
 
 
 def test_a_bar_in_a_name_ends_no_cell():

@@ -1,11 +1,11 @@
 """A picture of claims beside findings: a line for each entry, a panel for each metric."""
 
-import statistics
 from pathlib import Path
 from typing import Any
 
+from ..training.validation_metrics import is_better_higher
 from .charts import new_chart, save_chart
-from .claim_results import TITLES, Comparison, compare, said_text
+from .claim_results import TITLES, Comparison, compare, mean_of, said_text
 from .run_list import RunList
 
 _COLORS = {"agrees": "tab:green", "disagrees": "tab:red", "no difference seen": "tab:orange"}
@@ -16,8 +16,9 @@ FORMATS = (".png", ".svg", ".pdf")
 def plot_claims(runs: RunList, path: str | Path) -> None:
     """Draws what `claims_table` has: the runs of each entry as dots, their mean as a bar, and what the source says.
 
-    The dashed line is the mean of the first entry. The colour says whether the runs agree with the source, whose number
-    or word is at the right edge.
+    The dashed line is the mean of the first entry of the list, where it has results. The colour says whether the runs
+    agree with the source, whose number or word is at the right edge. Runs that diverged are a cross at the edge where
+    the worst values are, and are counted at the right.
 
     Args:
         runs: the list.
@@ -30,20 +31,21 @@ def plot_claims(runs: RunList, path: str | Path) -> None:
     target = Path(path)
     if target.suffix not in FORMATS:
         raise ValueError(f"{path}: a picture ends in {', '.join(FORMATS)}")
-    comparisons = [each for each in compare(runs) if any(finding.values for finding in each.findings.values())]
-    if not comparisons:
+    first, *others = compare(runs)
+    ended = [each for each in [first, *others] if any(one.values or one.diverged for one in each.findings.values())]
+    if not ended:
         raise ValueError(f"{runs.path} has nothing to draw: no run of an entry with a claim is in {runs.results}")
-    save_chart(_draw(comparisons), target, dpi=110)
+    save_chart(_draw(ended, first), target, dpi=110)
 
 
-def _draw(comparisons: list[Comparison]) -> Any:
-    metrics = list(comparisons[0].findings)
+def _draw(comparisons: list[Comparison], first: Comparison) -> Any:
+    metrics = list(first.findings)
     figure = new_chart(3 + 5 * len(metrics), 1.5 + 0.3 * len(comparisons))
     for axes, metric in zip(figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0], metrics, strict=True):
         for place, each in enumerate(comparisons):
-            _draw_finding(axes, place, each, metric, comparisons[0].entry)
-        if values := comparisons[0].findings[metric].values:
-            axes.axvline(statistics.fmean(values), color="black", linewidth=0.8, linestyle="--")
+            _draw_finding(axes, place, each, metric, first.entry)
+        if values := first.findings[metric].values:
+            axes.axvline(mean_of(metric, values), color="black", linewidth=0.8, linestyle="--")
         axes.set(title=f"{TITLES[metric]}: measured; at the right, said", ylim=(len(comparisons) - 0.5, -0.5))
         axes.set_yticks(range(len(comparisons)), [each.entry for each in comparisons])
         if metric == "perplexity":  # that of a model which learns nothing is that of a hundred which do
@@ -51,6 +53,8 @@ def _draw(comparisons: list[Comparison]) -> Any:
         axes.grid(alpha=0.3)
     handles = [axes.plot([], [], "o", color=color, label=verdict)[0] for verdict, color in _COLORS.items()]
     handles += axes.plot([], [], "o", color=_OTHERS, label="no claim, or unknown")
+    if any(finding.diverged for each in comparisons for finding in each.findings.values()):
+        handles += axes.plot([], [], "x", color=_OTHERS, label="diverged")
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     return figure
 
@@ -60,9 +64,14 @@ def _draw_finding(axes: Any, place: int, comparison: Comparison, metric: str, fi
     color = _COLORS.get(finding.verdict, _OTHERS)
     axes.plot(finding.values, [place] * len(finding.values), "o", color=color, markersize=4, alpha=0.7)
     if finding.values:
-        axes.plot([statistics.fmean(finding.values)], [place], "|", color=color, markersize=12, markeredgewidth=2)
+        axes.plot([mean_of(metric, finding.values)], [place], "|", color=color, markersize=12, markeredgewidth=2)
     text = said_text(finding)
     if text and comparison.against != first:
         text += f", against {comparison.against}"
-    edge = {"xy": (1, place), "xycoords": ("axes fraction", "data"), "xytext": (3, 0), "textcoords": "offset points"}
-    axes.annotate(text, **edge, va="center", fontsize=8)
+    if finding.diverged:
+        edge = 0.0 if is_better_higher(metric) else 1.0
+        by_axes = axes.get_yaxis_transform()
+        axes.plot([edge], [place], "x", color=color, markersize=7, transform=by_axes, clip_on=False)
+        text = "; ".join(filter(None, [text, finding.divergence]))
+    beside = {"xy": (1, place), "xycoords": ("axes fraction", "data"), "xytext": (6, 0), "textcoords": "offset points"}
+    axes.annotate(text, **beside, va="center", fontsize=8)

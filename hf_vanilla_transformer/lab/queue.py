@@ -13,6 +13,7 @@ from .queue_results import (
     append_row,
     failure_row,
     finished_results,
+    last_row,
     latest_rows,
     read_rows,
     results_table,
@@ -30,10 +31,10 @@ class RunState:
     Args:
         kind: what a queue would find.
         update: that of its newest checkpoint; 0 without one.
-        row: its line in the file of results, with scores or an error; None where there is none.
+        row: its line in the file of results, with scores or an error; None where there is none of its settings.
     """
 
-    kind: Literal["waiting", "running", "ended", "failed"]
+    kind: Literal["waiting", "running", "ended", "diverged", "failed"]
     update: int = 0
     row: Row | None = None
 
@@ -41,6 +42,11 @@ class RunState:
         """Says it in a few words."""
         if self.kind == "ended" and self.row is not None:
             return f"ended in {self.row['minutes']:.1f} min: {scores_text(self.row)}"
+        if self.kind == "diverged" and self.row is not None:
+            return (
+                f"diverged at update {self.row['diverged_at']:,}; to try it again, remove {self.row['output_dir']}, "
+                "and change its options in the list or remove its lines from the results"
+            )
         if self.kind == "failed" and self.row is not None:
             return f"failed: {self.row['error']}"
         return f"{self.kind}, saved at update {self.update:,}" if self.update else self.kind
@@ -82,8 +88,8 @@ def run_states(runs: RunList) -> dict[str, RunState]:
         OSError: a file cannot be read.
         ValueError: the results of a run are of other settings, or a file of results is damaged.
     """
-    rows = latest_rows(read_rows(runs.results))
-    return {run.name: _state(run, rows.get(run.name)) for run in runs.runs}
+    rows = read_rows(runs.results)
+    return {run.name: _state(run, last_row(run, rows)) for run in runs.runs}
 
 
 def _state(run: QueuedRun, row: Row | None) -> RunState:
@@ -92,7 +98,9 @@ def _state(run: QueuedRun, row: Row | None) -> RunState:
     update = _saved_update(run)
     if is_locked(run):
         return RunState("running", update)
-    return RunState("failed" if row is not None and "error" in row else "waiting", update, row)
+    if row is None or "error" not in row:
+        return RunState("waiting", update, row)
+    return RunState("diverged" if "diverged_at" in row else "failed", update, row)
 
 
 def _saved_update(run: QueuedRun) -> int:
@@ -107,14 +115,20 @@ def table_of_results(runs: RunList) -> str:
         runs: the list, whose order it has; runs that are no longer in the list come last.
 
     Returns:
-        The table; nothing where no run has ended.
+        The table, and below it which runs are left out because all that the file has of them is of other settings than
+        the list's; nothing where no run has ended.
 
     Raises:
         OSError: the file cannot be read.
         ValueError: it is damaged.
     """
-    rows, order = latest_rows(read_rows(runs.results)), [run.name for run in runs.runs]
-    return results_table([rows[name] for name in dict.fromkeys([*order, *rows]) if name in rows])
+    rows = read_rows(runs.results)
+    latest, own = latest_rows(rows), {run.name: last_row(run, rows) for run in runs.runs}
+    listed = [row for row in own.values() if row is not None]
+    table = results_table([*listed, *(row for name, row in latest.items() if name not in own)])
+    stale = [name for name, row in own.items() if row is None and name in latest]
+    note = f"Left out, since their results are of other settings than the list's: {len(stale)} ({', '.join(stale)})."
+    return "\n\n".join(filter(None, [table, note if stale else None]))
 
 
 def work_through(
@@ -123,7 +137,8 @@ def work_through(
     """Trains the runs of a list, one after the other.
 
     A run that has ended is skipped, one that has a checkpoint is resumed, and one that another queue is training is
-    left to that. A run that fails is noted, and the next one is started; the next queue tries it again.
+    left to that. A run that fails is noted, and the next one is started; the next queue tries it again. One that
+    diverges has come to a result: it is tried again only with other options, or if its lines are removed.
 
     Args:
         runs: the list.
@@ -144,6 +159,7 @@ def work_through(
     for name, state in outcome.states.items():
         if state.kind == "ended" and state.row is not None:
             append_row(runs.results, state.row)  # the queue that trained it may have been killed before it did this
+        if state.kind in ("ended", "diverged"):
             say(f"{name} has {state.describe()}")
     with Stopping(say) as stopping:
         queue = _Queue(runs, options or ProcessOptions(), say, stopping, outcome)
@@ -170,13 +186,12 @@ class _Queue:
         self._failed_before = self._count_failures()
 
     def pass_through(self) -> bool:
-        """Trains every run that is not ended, locked or tried; returns whether there was one."""
+        """Trains every run that is not ended, diverged, locked or tried; returns whether there was one."""
         is_news = False
         for number, run in enumerate(self._runs.runs, start=1):
             if self._stopping.heard is not None:
                 break
-            has_failed_elsewhere = self._count_failures()[run.name] > self._failed_before[run.name]
-            if run.name not in self._tried and not has_failed_elsewhere and self._try(run, number):
+            if run.name not in self._tried and not self._is_given_up(run) and self._try(run, number):
                 self._tried.add(run.name)
                 is_news = True
         return is_news
@@ -211,11 +226,21 @@ class _Queue:
             say(f"stopped at update {_saved_update(run):,}")
             return True
         else:
-            append_row(self._runs.results, failure_row(run, error))
+            row = failure_row(run, error)
+            append_row(self._runs.results, row)
+            if "diverged_at" in row:
+                say(RunState("diverged", row=row).describe())
+                return True
             say(f"failed: {error}")
         if error is not None:
             self._outcome.failed[run.name] = error
         return True
+
+    def _is_given_up(self, run: QueuedRun) -> bool:
+        """Whether a run has diverged, or has failed in another queue since this one began."""
+        row = last_row(run, read_rows(self._runs.results))
+        has_diverged = row is not None and "diverged_at" in row
+        return has_diverged or self._count_failures()[run.name] > self._failed_before[run.name]
 
     def _count_failures(self) -> Counter[str]:
         return Counter(row["name"] for row in read_rows(self._runs.results) if "error" in row)

@@ -3,7 +3,9 @@
 import errno
 import fcntl
 import json
+import math
 import os
+import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
@@ -20,8 +22,11 @@ from ..training.schedule import peak_learning_rate
 from .planning import format_table
 from .run_list import QueuedRun
 
-# One run by one line of the file: either its scores, or its error.
+# One run by one line of the file: either its scores, or its error, with the update at which it diverged if it did.
 Row = dict[str, Any]
+
+# How the message of the trainer begins when a loss or a gradient is not finite.
+_DIVERGENCE = re.compile(r"update (\d+): the (?:loss|norm of the gradient) is (?:nan|-?inf)\b")
 
 # Options that change neither what a run learns nor how its end is chosen, but how long it takes or what it says.
 _WITHOUT_INFLUENCE = {
@@ -112,9 +117,11 @@ def failure_row(run: QueuedRun, error: str) -> Row:
         error: what went wrong.
 
     Returns:
-        The line.
+        The line. It has `diverged_at`, an update, where a loss or a gradient was not finite: that is a result.
     """
-    return {**_beginning(run), "error": error, **_ending(datetime.now(timezone.utc).timestamp())}
+    divergence = _DIVERGENCE.match(error)
+    failure = {"error": error, **({"diverged_at": int(divergence[1])} if divergence else {})}
+    return {**_beginning(run), **failure, **_ending(datetime.now(timezone.utc).timestamp())}
 
 
 def _beginning(run: QueuedRun) -> Row:
@@ -172,7 +179,7 @@ def append_row(path: str | Path, row: Row) -> None:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.seek(0)
         text = file.read()
-        if "error" not in row and any(_without_clock(row) == _without_clock(each) for each in _rows(text, path)):
+        if "error" not in row and _without_clock(row) in map(_without_clock, _rows(text, path)):
             return
         last = text[text.rfind(b"\n") + 1 :]
         is_whole = _parsed(last.decode("utf-8", errors="replace")) is not None
@@ -188,8 +195,10 @@ def append_row(path: str | Path, row: Row) -> None:
             raise
 
 
-def _without_clock(row: Row) -> Row:
-    return {name: value for name, value in row.items() if name not in ("date", "version")}
+def _without_clock(row: Row) -> str:
+    """As text, since a score that is no number is unlike itself."""
+    timeless = {name: value for name, value in row.items() if name not in ("date", "version")}
+    return json.dumps(json.loads(json.dumps(timeless)), sort_keys=True)
 
 
 def _parsed(line: str) -> Row | None:
@@ -212,6 +221,38 @@ def latest_rows(rows: Iterable[Row]) -> dict[str, Row]:
     return {row["name"]: row for row in rows}
 
 
+def last_row(run: QueuedRun, rows: Iterable[Row]) -> Row | None:
+    """Finds the last line of a run that has the settings which the list gives the run now.
+
+    Args:
+        run: of a list.
+        rows: lines of its file of results.
+
+    Returns:
+        The line; None where there is none, or all are of another recipe, another seed or other options, apart from
+        options that change nothing of what a run learns.
+    """
+    named = [row for row in rows if row["name"] == run.name]
+    if not named:
+        return None
+    settings = _influences(json.loads(json.dumps(_beginning(run))))
+    return next((row for row in reversed(named) if "options" in row and _influences(row) == settings), None)
+
+
+def score_of(row: Row, metric: str) -> float | None:
+    """Reads one score of a run.
+
+    Args:
+        row: its line.
+        metric: such as `loss`.
+
+    Returns:
+        The score; nan where the run diverged, None where it has none.
+    """
+    score: float | None = math.nan if "diverged_at" in row else row.get("scores", {}).get(metric)
+    return score
+
+
 def scores_text(row: Row) -> str:
     """Writes the scores of a run for people.
 
@@ -229,32 +270,46 @@ def results_table(rows: Sequence[Row]) -> str:
     """Writes results as a table of Markdown, with the mean of those runs of an entry that differ by their seed.
 
     Args:
-        rows: lines of runs that have ended, the first being what the others are compared with.
+        rows: lines of runs that have ended or diverged, the first being what the others are compared with; those of
+            other failures are left out.
 
     Returns:
         The table; nothing for no rows.
     """
-    rows = [row for row in rows if "error" not in row]
+    rows = [row for row in rows if "error" not in row or "diverged_at" in row]
     if not rows:
         return ""
-    names = [name for name in dict.fromkeys(name for row in rows for name in row["scores"]) if name != "perplexity"]
+    scored = dict.fromkeys(name for row in rows for name in row.get("scores", {}))
+    names = [name for name in scored if name != "perplexity"]
     names.sort(key=[*_TITLES, *names].index)
     header = ["Run", "Changed", "Parameters", "Updates", *(_TITLES.get(name, name) for name in names), "Minutes"]
     table = []
     for row in rows:
-        cells = [_cell(row["name"]), _cell(_difference(row, rows[0])), f"{row['parameters'] / 1e6:.2f}M"]
-        scores = [_number(name, row["scores"][name]) if name in row["scores"] else "" for name in names]
-        table.append([*cells, f"{row['updates']:,}", *scores, f"{row['minutes']:.1f}"])
+        cells = [_cell(row["name"]), _cell(_difference(row, rows[0]))]
+        if "diverged_at" in row:
+            cells += ["", f"diverged at update {row['diverged_at']:,}", *("" for _ in names), ""]
+        else:
+            scores = [_number(name, row["scores"][name]) if name in row["scores"] else "" for name in names]
+            cells += [f"{row['parameters'] / 1e6:.2f}M", f"{row['updates']:,}", *scores, f"{row['minutes']:.1f}"]
+        table.append(cells)
         twins = [each for each in rows if each["entry"] == row["entry"]]
         if len(twins) > 1 and twins[-1] is row:
-            means = [_mean(name, [each["scores"].get(name) for each in twins]) for name in names]
-            minutes = statistics.fmean(each["minutes"] for each in twins)
-            table.append([f"mean of {_cell(row['entry'])}", f"{len(twins)} seeds", "", "", *means, f"{minutes:.1f}"])
+            means = [_mean(name, [score_of(each, name) for each in twins]) for name in names]
+            minutes = [each["minutes"] for each in twins if "minutes" in each]
+            time = f"{statistics.fmean(minutes):.1f}" if minutes else ""
+            table.append([f"mean of {_cell(row['entry'])}", f"{len(twins)} seeds", "", "", *means, time])
     return "\n".join(format_table(header, *table))
+
+
+def divergence_text(diverged: int, runs: int) -> str:
+    """Writes how many of the runs of an entry diverged, such as "diverged in 2 of 2"; nothing where none did."""
+    return f"diverged in {diverged} of {runs}" if diverged else ""
 
 
 def _mean(name: str, values: Sequence[float | None]) -> str:
     known = [value for value in values if value is not None]
+    if diverged := sum(not math.isfinite(value) for value in known):
+        return divergence_text(diverged, len(values))
     if len(known) < len(values):
         return ""
     return f"{_number(name, statistics.fmean(known))} ± {_number(name, statistics.stdev(known))}"
@@ -270,7 +325,12 @@ def _difference(row: Row, first: Row) -> str:
 def _settings(row: Row) -> dict[str, Any]:
     options = dict(row["options"])
     overrides = parse_overrides(options.pop("config_overrides", None) or [], None)  # of any model_class
-    return {"recipe": row["recipe"], **options, **overrides, "seed": row["seed"]}
+    return {"recipe": row.get("recipe"), **options, **overrides, "seed": row.get("seed")}
+
+
+def _influences(row: Row) -> dict[str, Any]:
+    """The settings of a run that change what it learns."""
+    return {name: value for name, value in _settings(row).items() if name not in _WITHOUT_INFLUENCE}
 
 
 def _number(name: str, value: float) -> str:
