@@ -1,7 +1,8 @@
 """Work through a list of runs in one YAML file: each in a process of its own, resumed, and noted when it has ended.
 
 Runs that have ended are skipped. Ctrl-C or SIGTERM stops the run, which saves; the same command resumes. Several queues
-may work through one list, such as one for each core or GPU: none trains a run that another is training.
+may work through one list, such as one for each core or GPU: none trains a run that another is training. A run that
+diverges has come to a result, and is not tried again.
 """
 
 import signal
