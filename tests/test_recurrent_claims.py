@@ -98,6 +98,15 @@ def test_models_are_compared_with_the_better_run_of_the_model_that_the_text_name
     assert found["recurrent_gnmt"][1] == "disagrees"
 
 
+def test_samples_that_do_not_differ_tell_nothing():
+    one = {
+        name: SystemScores(Score(value, "", None, np.full(1000, value)), [])
+        for name, value in (("tiny", 40.0), ("recurrent_gnmt", 30.0))
+    }
+    measured, verdict = claims_of([run_of("tiny", 1.0), run_of("recurrent_gnmt", 2.0)], one)["tiny"]
+    assert (measured.split(" BLEU")[0], verdict) == ("+10.00 ± 0.00", "not told apart")
+
+
 def test_what_has_no_counterpart_or_one_length_only_is_not_claims_of():
     alone = {"recurrent": scores(30.0, 30.0, 30.0)}
     assert claims_of([run_of("recurrent", 2.0)], alone) == {"recurrent": ["-", "not tested"]}

@@ -126,6 +126,7 @@ def _with_interval(value: float, samples: np.ndarray) -> str:
 
 
 def _verdict(value: float, samples: np.ndarray, sign: int) -> Verdict:
-    if abs(value) <= half_width(samples):
+    half = half_width(samples)
+    if half == 0 or abs(value) <= half:  # of one sentence, all samples are equal
         return "not told apart"
     return "agrees" if value * sign > 0 else "disagrees"
