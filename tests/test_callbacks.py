@@ -41,16 +41,24 @@ def test_early_stopping_stops_a_resumed_run_where_it_stops_a_whole_one(text, tmp
     assert_same_end(whole, resumed)
 
 
-class Clock:
-    """Time that passes only as it is told to: so much in each update, evaluation and checkpoint."""
+ARGS = {"save_strategy": "no", "device": "cpu", "world_size": 1, "dataloader_num_workers": 0}
 
-    def __init__(self, monkeypatch):
+
+class Clocks:
+    """Time that passes only as it is told to, so much in each update, evaluation and checkpoint; and CPU time.
+
+    Other programs take half of the CPU.
+    """
+
+    def __init__(self, monkeypatch, threads=2):
         self.now = 0.0
         monkeypatch.setattr(callbacks.time, "perf_counter", lambda: self.now)
+        monkeypatch.setattr(callbacks.time, "process_time", lambda: self.now / 2)
+        monkeypatch.setattr(callbacks.torch, "get_num_threads", lambda: threads)
 
-    def runs(self, limit, events, args, state=None, world_size=1):
+    def runs(self, limit, events, state=None, **args):
         """Calls a limit as the Trainer would; returns after how many updates it ends the run."""
-        args.world_size = world_size
+        args = SimpleNamespace(**{**ARGS, **args})
         state = state or SimpleNamespace(stateful_callbacks={}, global_step=0)
         control = TrainerControl()
         limit.on_train_begin(args, state, control)
@@ -70,27 +78,47 @@ class Clock:
 
 
 def test_a_time_limit_counts_training_alone(monkeypatch):
-    clock, args = Clock(monkeypatch), SimpleNamespace(save_strategy="steps", device="cpu")
+    clocks = Clocks(monkeypatch)
     events = ["update", "update", "evaluate", "save", "update", "evaluate", "update", "update"]
-    updates, control = clock.runs(callbacks.StopAfterMinutes(0.6), events, args)
+    updates, control = clocks.runs(callbacks.StopAfterMinutes(0.6), events, save_strategy="steps")
     assert updates == 4  # 40 seconds
     assert control.should_save
-    updates, control = clock.runs(callbacks.StopAfterMinutes(0.6), events, SimpleNamespace(save_strategy="no"))
+    updates, control = clocks.runs(callbacks.StopAfterMinutes(0.6), events)
     assert (updates, control.should_save) == (4, False)
 
 
+@pytest.mark.parametrize(
+    ("threads", "args", "clock"),
+    [
+        (1, {}, "cpu"),
+        (1, {"device": torch.device("cpu")}, "cpu"),
+        (2, {}, "wall"),
+        (1, {"device": "cuda:0"}, "wall"),
+        (1, {"dataloader_num_workers": 2}, "wall"),
+    ],
+)
+def test_what_other_programs_take_does_not_count_where_one_thread_trains_on_a_cpu(monkeypatch, threads, args, clock):
+    limit = callbacks.StopAfterMinutes(0.6)
+    updates, _ = Clocks(monkeypatch, threads).runs(limit, ["update", "evaluate", "save"] * 20, **args)
+    assert updates == {"cpu": 8, "wall": 4}[clock]  # 40 seconds of one or the other, and so many evaluations
+    assert limit.clocks == [clock]
+
+
 def test_a_time_limit_goes_on_where_a_checkpoint_was_written(monkeypatch):
-    clock, args = Clock(monkeypatch), SimpleNamespace(save_strategy="no", device="cpu")
+    clocks = Clocks(monkeypatch)
     first = callbacks.StopAfterMinutes(1.0)
-    assert clock.runs(first, ["update"] * 2, args)[0] == 2
+    assert clocks.runs(first, ["update"] * 2)[0] == 2
     saved = SimpleNamespace(stateful_callbacks={"StopAfterMinutes": first.state()}, global_step=2)
-    clock.now += 10_000  # nobody trains
+    clocks.now += 10_000  # nobody trains
     again = callbacks.StopAfterMinutes(1.0)
-    assert clock.runs(again, ["update"] * 9, args, saved)[0] == 4
+    assert clocks.runs(again, ["update"] * 9, saved)[0] == 4
     assert again.is_over
-    assert again.seconds == 60
+    assert (again.seconds, again.clocks) == (60, ["wall"])
     fresh = SimpleNamespace(stateful_callbacks=saved.stateful_callbacks, global_step=0)
-    assert clock.runs(callbacks.StopAfterMinutes(1.0), ["update"] * 9, args, fresh)[0] == 6
+    assert clocks.runs(callbacks.StopAfterMinutes(1.0), ["update"] * 9, fresh)[0] == 6
+    with_one_thread = callbacks.StopAfterMinutes(1.0)
+    assert Clocks(monkeypatch, threads=1).runs(with_one_thread, ["update"] * 20, saved)[0] == 8
+    assert (with_one_thread.seconds, with_one_thread.clocks) == (60, ["wall", "cpu"])
 
 
 def test_several_processes_go_by_the_slowest_clock(monkeypatch):
@@ -100,21 +128,24 @@ def test_several_processes_go_by_the_slowest_clock(monkeypatch):
 
     monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
     limit = callbacks.StopAfterMinutes(1.0)
-    updates, _ = Clock(monkeypatch).runs(
-        limit, ["update"] * 9, SimpleNamespace(save_strategy="no", device="cpu"), world_size=2
-    )
-    assert (updates, limit.seconds) == (1, 61.5)
+    updates, _ = Clocks(monkeypatch, threads=1).runs(limit, ["update"] * 9, world_size=2)
+    assert (updates, limit.seconds, limit.clocks) == (1, 61.5, ["wall"])
 
 
 def test_a_run_ends_when_its_time_is_up_and_is_not_trained_further_when_it_is_resumed(text, tmp_path):
     limited = {"max_minutes": 1e-9, "max_steps": 50, "eval_strategy": "no", "save_strategy": "steps", "save_steps": 40}
     limited |= {"validation_data": []}
     folder = tmp_path / "run"
-    assert pretrain(arguments(text, folder, **limited)).metrics["updates"] == 1
+    result = pretrain(arguments(text, folder, **limited))
+    assert result.metrics["updates"] == 1
     saved = json.loads((folder / "checkpoint-1" / "trainer_state.json").read_text())
-    assert saved["stateful_callbacks"]["StopAfterMinutes"]["attributes"]["seconds"] > 0
+    counted = saved["stateful_callbacks"]["StopAfterMinutes"]["attributes"]
+    assert counted["seconds"] > 0
+    assert result.metrics["training_minutes"] == result.history[-1]["training_minutes"] == counted["seconds"] / 60
+    assert result.metrics["clock"] == ("cpu" if torch.get_num_threads() == 1 else "wall")
     again = pretrain(arguments(text, folder, **limited, resume_from_checkpoint="last"))
     assert again.metrics["updates"] == 1
+    assert again.metrics["training_minutes"] == result.metrics["training_minutes"]
     for value, message in (
         (-1.0, "max_minutes=-1.0 is less than 0"),
         (float("inf"), "max_minutes=inf is not a finite"),

@@ -28,6 +28,7 @@ WIRED = [
     {"cell": "gru", "attention": "additive"},
     {"cell": "lstm", "attention": "multiplicative"},
     {"cell": "lstm", "attention": "additive", "stack": "gnmt", "num_layers": 3},
+    {"cell": "gru", "attention": "multiplicative", "attention_feeds_back": True, "num_layers": 1},
 ]
 wired = pytest.mark.parametrize("fields", WIRED, ids=lambda each: "-".join(map(str, each.values())))
 
@@ -202,11 +203,13 @@ def test_a_translation_can_be_continued_with_its_state():
 def test_a_saved_model_is_loaded_by_the_auto_class(tied, tmp_path):
     model, inputs = built(WIRED[4], tie_word_embeddings=tied), source()
     model.generation_config.gnmt_length_penalty = 1.2
+    model.decoder.lowest.bias_ih.data.fill_(0.25)  # as if it had learned
     model.save_pretrained(tmp_path)
     loaded, info = AutoModelForSeq2SeqLM.from_pretrained(tmp_path, output_loading_info=True)
     assert type(loaded) is RecurrentForConditionalGeneration
     assert not any(info[name] for name in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     assert loaded.generation_config.gnmt_length_penalty == 1.2
+    assert (loaded.decoder.lowest.bias_ih == 0.25).all()
     target = torch.randint(3, 12, (3, 4))
     torch.testing.assert_close(loaded(**inputs, labels=target).logits, model(**inputs, labels=target).logits)
     matrices = {loaded.lm_head.weight, loaded.encoder.embed_tokens.weight, loaded.decoder.embed_tokens.weight}
@@ -220,11 +223,19 @@ def test_a_saved_model_is_loaded_by_the_auto_class(tied, tmp_path):
             loaded.resize_token_embeddings(15)
 
 
-def test_initial_weights_have_the_bounds_of_torch():
-    model = RecurrentForConditionalGeneration(RecurrentConfig(vocab_size=50, d_model=64, attention="additive"))
-    layer = model.encoder.layers[0]
-    for name, weight in layer.named_parameters():
-        assert 0.9 * layer.hidden_size**-0.5 < float(weight.abs().max()) <= layer.hidden_size**-0.5, name
+@pytest.mark.parametrize(("given", "expected"), [(None, 1.0), (0, 0.0), (2.5, 2.5)])
+def test_initial_weights_have_the_bounds_of_torch_but_for_forget_gates(given, expected):
+    config = RecurrentConfig(vocab_size=50, d_model=64, attention="additive", forget_bias=given)
+    model = RecurrentForConditionalGeneration(config)
+    layers = [*model.encoder.layers, model.decoder.lowest, *model.decoder.layers]
+    for layer in layers:
+        for name, weight in layer.named_parameters():
+            gates = weight.detach().unflatten(0, (4, -1))  # input, forget, cell, output
+            if "bias" in name:
+                assert (gates[1] == (expected if "bias_ih" in name else 0)).all(), name
+                gates = gates[[0, 2, 3]]
+            assert 0.9 * layer.hidden_size**-0.5 < float(gates.abs().max()) <= layer.hidden_size**-0.5, name
+    assert sum("bias" in name for layer in layers for name, _ in layer.named_parameters()) == 2 * (2 * 2 + 2)
     assert float(model.lm_head.weight.std()) == pytest.approx(64**-0.5, rel=0.1)
     assert not model.decoder.attention.key_proj.bias.any()
 

@@ -37,17 +37,20 @@ def test_a_number_that_no_width_comes_near_is_refused():
         with_parameters(RecurrentConfig(vocab_size=100), 700)
 
 
-def test_the_models_of_the_experiment_have_equally_many_parameters_and_minutes():
+def test_the_models_of_the_experiment_have_equally_many_parameters_and_minutes_and_two_rates():
     runs = read_run_list(LIST).runs
-    counts = {}
+    counts, rates = {}, {}
     for each in runs:
         args = each.arguments
         kind = model_class(args.model_class).config_class
         overrides = parse_overrides(args.config_overrides, kind)
-        counts[args.preset] = count_parameters(kind.from_preset(args.preset, vocab_size=args.vocab_size, **overrides))
-    assert set(counts) == {*RECURRENT_PRESETS, "tiny"}
-    assert max(counts.values()) < 1.02 * min(counts.values())
-    differing = {"model_class", "preset", "config_overrides", "output_dir"}
+        counts[each.name] = count_parameters(kind.from_preset(args.preset, vocab_size=args.vocab_size, **overrides))
+        rates.setdefault(args.preset, []).append(args.learning_rate)
+    assert runs[0].arguments.preset == "tiny"
+    assert all(abs(count - 1_830_000) < 18_300 for count in counts.values()), counts
+    assert rates == {preset: [1e-3, 3e-3] for preset in (*RECURRENT_PRESETS, "tiny")}
+    differing = {"model_class", "preset", "config_overrides", "output_dir", "learning_rate"}
     settings = [{name: value for name, value in each.values.items() if name not in differing} for each in runs]
     assert all(each == settings[0] for each in settings)
     assert settings[0]["max_minutes"] > 0
+    assert settings[0]["eval_steps"] == 100

@@ -1,11 +1,19 @@
 """Recurrent encoder and decoder: against torch's cells step by step, with padding anywhere, with residuals."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
 
 from hf_vanilla_transformer.lab.recurrent_configuration import RecurrentConfig
-from hf_vanilla_transformer.lab.recurrent_stacks import CELLS, RecurrentCache, RecurrentDecoder, RecurrentEncoder
+from hf_vanilla_transformer.lab.recurrent_stacks import (
+    CELLS,
+    RecurrentCache,
+    RecurrentDecoder,
+    RecurrentEncoder,
+    with_forget_bias,
+)
 
 WIDTH = 8
 
@@ -110,8 +118,11 @@ def test_without_attention_the_decoder_is_cells_from_the_final_states(kind):
 
 
 @pytest.mark.parametrize("kind", ["gru", "lstm"])
-def test_additive_attention_by_the_previous_state_is_input_of_the_next(kind):
-    decoder, before, target, states, (outputs, weights), _ = decoded({"cell": kind, "attention": "additive"})
+@pytest.mark.parametrize(
+    "wiring", [{"attention": "additive"}, {"attention": "multiplicative", "attention_feeds_back": True}]
+)
+def test_attention_that_feeds_back_is_by_the_previous_state_and_input_of_the_next(kind, wiring):
+    decoder, before, target, states, (outputs, weights), _ = decoded({"cell": kind, **wiring})
     state, keys, bottom, contexts = initial(before, 0), decoder.attention.key_proj(states), [], []
     for position, step in enumerate(decoder.embed_tokens(target)[0]):
         query = state[0] if isinstance(state, tuple) else state
@@ -125,12 +136,16 @@ def test_additive_attention_by_the_previous_state_is_input_of_the_next(kind):
     torch.testing.assert_close(outputs[0], expected)
 
 
-def test_multiplicative_attention_by_the_current_top_state():
-    decoder, before, target, states, (outputs, weights), _ = decoded({"cell": "gru", "attention": "multiplicative"})
+@pytest.mark.parametrize(
+    "wiring", [{"attention": "multiplicative"}, {"attention": "additive", "attention_feeds_back": False}]
+)
+def test_attention_that_does_not_feed_back_is_by_the_current_top_state(wiring):
+    decoder, before, target, states, (outputs, weights), _ = decoded({"cell": "gru", **wiring})
     below = decoder.embed_tokens(target)[0]
     for index, layer in enumerate([decoder.lowest, *decoder.layers]):
         below, _ = stepped(cell_of(layer, "gru"), below, initial(before, index))
-    expected = (below @ decoder.attention.key_proj(states)[0].T).softmax(-1)
+    keys = decoder.attention.key_proj(states)
+    expected = decoder.attention.scores(below.unsqueeze(0), keys)[0].softmax(-1)
     torch.testing.assert_close(weights[0], expected)
     torch.testing.assert_close(outputs[0], decoder.readout(torch.cat([expected @ states[0], below], dim=-1)).tanh())
 
@@ -152,6 +167,18 @@ def test_gnmt_gives_the_context_of_the_lowest_layer_to_every_layer(attention):
         below = above + below if index >= 2 else above
     torch.testing.assert_close(outputs[0], below)
     assert decoder.readout is None
+
+
+def test_the_bias_of_forget_gates_is_that_of_the_factor_of_the_cell():
+    """With all else 0, a cell of 1 becomes sigmoid(forget bias) in one step, and again in the next."""
+    cell = nn.LSTMCell(3, WIDTH).double()
+    for weight in cell.parameters():
+        weight.data.zero_()
+    cell.bias_ih.data = with_forget_bias(cell.bias_ih, 1.5)
+    state = (torch.zeros(1, WIDTH).double(), torch.ones(1, WIDTH).double())
+    for steps in (1, 2):
+        state = cell(torch.randn(1, 3).double(), state)
+        torch.testing.assert_close(state[1], torch.full((1, WIDTH), (1 / (1 + math.exp(-1.5))) ** steps).double())
 
 
 def test_a_state_is_reordered_with_its_beams_and_forgets_nothing():

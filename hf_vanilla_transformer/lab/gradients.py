@@ -15,7 +15,7 @@ from ..encoder import Encoder
 from .charts import check_ending, new_chart, save_chart
 from .planning import format_table
 from .recurrent_configuration import RecurrentConfig
-from .recurrent_stacks import RecurrentEncoder
+from .recurrent_stacks import RecurrentEncoder, with_forget_bias
 
 LENGTHS = (2, 4, 8, 16, 32, 64, 128)
 _HEADS = 4
@@ -40,12 +40,12 @@ def _recurrent(cell: Any, forget_bias: float | None = None) -> Callable[[int], n
     def build(width: int) -> nn.Module:
         config = RecurrentConfig(vocab_size=4, d_model=width, num_layers=1, cell=cell, bidirectional=False, dropout=0.0)
         encoder = RecurrentEncoder(config)
-        if forget_bias is not None:  # torch has two biases, which are added up; gates are input, forget, cell, output
+        if forget_bias is not None:
             layer: Any = encoder.layers[0]
             with torch.no_grad():
-                layer.bias_ih_l0[width : 2 * width] = forget_bias
-                layer.bias_hh_l0[width : 2 * width] = 0.0
-        return encoder
+                layer.bias_ih_l0.copy_(with_forget_bias(layer.bias_ih_l0, forget_bias))
+                layer.bias_hh_l0.copy_(with_forget_bias(layer.bias_hh_l0, 0.0))
+        return encoder  # otherwise as torch initialises it
 
     return build
 

@@ -23,7 +23,13 @@ from ..modeling_compatibility import CACHE, cache_of_generation, strict_forward,
 from ..modeling_vanilla_transformer import VanillaTransformerSeq2SeqLMOutput
 from ..translation_scoring import shift_right
 from .recurrent_configuration import RecurrentConfig
-from .recurrent_stacks import RecurrentCache, RecurrentDecoder, RecurrentEncoder, RecurrentEncoderOutput
+from .recurrent_stacks import (
+    RecurrentCache,
+    RecurrentDecoder,
+    RecurrentEncoder,
+    RecurrentEncoderOutput,
+    with_forget_bias,
+)
 
 
 class RecurrentForConditionalGeneration(PreTrainedModel, PaperGenerationMixin):
@@ -32,7 +38,8 @@ class RecurrentForConditionalGeneration(PreTrainedModel, PaperGenerationMixin):
     It takes what `VanillaTransformerForConditionalGeneration` takes, and gives what that gives, so that what trains,
     decodes and evaluates the one does so with the other. The `generation_config` of a new model decodes as in §6.1.
 
-    Initial weights: recurrent layers are uniform as torch makes them; projections are Xavier-uniform; embeddings are
+    Initial weights: recurrent layers are uniform as torch makes them, but for the forget gates of LSTMs, which the
+    config's `forget_bias` opens; projections are Xavier-uniform; embeddings are
     normal with standard deviation d_model^-0.5, and multiplied by sqrt(d_model) where they are looked up, so that one
     matrix can serve embeddings and projection.
 
@@ -76,6 +83,11 @@ class RecurrentForConditionalGeneration(PreTrainedModel, PaperGenerationMixin):
             bound = module.hidden_size**-0.5
             for weight in module.parameters(recurse=False):
                 init.uniform_(weight, -bound, bound)
+            if isinstance(module, nn.LSTM | nn.LSTMCell):
+                forget_bias = 1.0 if self.config.forget_bias is None else float(self.config.forget_bias)
+                for name, bias in module.named_parameters(recurse=False):
+                    if name.startswith("bias"):  # of which torch has two, that are added up
+                        init.copy_(bias, with_forget_bias(bias, forget_bias if name.startswith("bias_ih") else 0.0))
         elif isinstance(module, nn.Linear):
             init.xavier_uniform_(module.weight)
             if module.bias is not None:

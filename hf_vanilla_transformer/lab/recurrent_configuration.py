@@ -1,5 +1,6 @@
 """Before the Transformer: the shape of a recurrent encoder-decoder, as one strict configuration with presets."""
 
+import math
 from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
@@ -9,11 +10,13 @@ CellKind = Literal["rnn", "gru", "lstm"]
 AttentionKind = Literal["none", "additive", "multiplicative"]
 StackKind = Literal["plain", "gnmt"]
 
-# Each model as its paper wired it. Keys are fields of the config that differ from the defaults.
+# Each model as its paper wired it, but for one. Keys are fields of the config that differ from the defaults.
 RECURRENT_PRESETS: dict[str, dict[str, Any]] = {
     "recurrent": {},  # Sutskever et al. (2014), Cho et al. (2014): one vector for the whole source
     "recurrent_additive": {"attention": "additive"},  # Bahdanau et al. (2015)
     "recurrent_multiplicative": {"attention": "multiplicative"},  # Luong et al. (2015)
+    # Luong's scores in Bahdanau's wiring, which no paper has: only the score differs from `recurrent_additive`.
+    "recurrent_multiplicative_fed": {"attention": "multiplicative", "attention_feeds_back": True},
     "recurrent_gnmt": {"attention": "additive", "stack": "gnmt", "num_layers": 4},  # Wu et al. (2016)
 }
 
@@ -31,13 +34,17 @@ class RecurrentConfig(PreTrainedConfig):
         num_layers: of the encoder, and of the decoder.
         cell: "rnn" (Elman, tanh), "gru" (Cho et al. 2014) or "lstm" (Hochreiter and Schmidhuber 1997), of torch.
         attention: how a decoder state s scores an encoder state h. "none" passes on the encoder's final state only;
-            "additive" is v^T tanh(W h + U s + b) (Bahdanau et al. 2015): the previous state of the lowest layer looks
-            at the source, and what it finds is input of that layer; "multiplicative" is (W h)^T s (Luong et al. 2015,
-            "general"): the current state of the top layer looks at the source, without input feeding. The form
-            (V h)^T (W s) of lectures is the same function of h and s.
+            "additive" is v^T tanh(W h + U s + b) (Bahdanau et al. 2015); "multiplicative" is (W h)^T s (Luong et al.
+            2015, "general"). The form (V h)^T (W s) of lectures is the same function of h and s.
+        attention_feeds_back: whose state looks at the source. True: the previous state of the lowest layer, and what it
+            finds is input of that layer, which therefore goes step by step (Bahdanau et al. 2015). False: the current
+            state of the top layer, and what it finds is input of no layer (Luong et al. 2015, without input feeding).
+            None for what the paper of the attention does, and True with `stack` "gnmt".
         stack: "plain", or "gnmt" (Wu et al. 2016): residual connections from the third layer on, a bidirectional layer
             only at the bottom of the encoder, and attention by the previous state of the lowest decoder layer, whose
             result is input of all decoder layers. It needs an attention, of either kind.
+        forget_bias: initial bias of the forget gates of an "lstm" (Gers et al. 2000; Jozefowicz et al. 2015 recommend 1
+            or more); 0 is about what torch has. None for 1; other cells have no such gate.
         bidirectional: whether the encoder also reads from right to left, with D / 2 units in each direction.
         dropout: on embeddings, between layers and before the projection.
         label_smoothing: epsilon of the training loss; as in our Transformer.
@@ -73,7 +80,9 @@ class RecurrentConfig(PreTrainedConfig):
     num_layers: int = 2
     cell: CellKind = "lstm"
     attention: AttentionKind = "none"
+    attention_feeds_back: bool | None = None
     stack: StackKind = "plain"
+    forget_bias: float | int | None = None
     bidirectional: bool = True
     dropout: float | int = 0.1
     label_smoothing: float | int = 0.1
@@ -88,6 +97,8 @@ class RecurrentConfig(PreTrainedConfig):
     @property
     def feeds_back(self) -> bool:
         """Whether what attention finds is input of the lowest decoder layer, which then has to go step by step."""
+        if self.attention_feeds_back is not None:
+            return self.attention_feeds_back
         return self.stack == "gnmt" or self.attention == "additive"
 
     @classmethod
@@ -125,6 +136,13 @@ class RecurrentConfig(PreTrainedConfig):
             self._require("d_model", self.d_model % 2 == 0, even)
         if self.stack == "gnmt":
             self._require("attention", self.attention != "none", "additive or multiplicative with `stack`='gnmt'")
+            self._require("attention_feeds_back", self.feeds_back, "True or None with `stack`='gnmt'")
+        if self.attention == "none":
+            self._require("attention_feeds_back", self.attention_feeds_back is None, "None with `attention`='none'")
+        if self.cell != "lstm":
+            self._require("forget_bias", self.forget_bias is None, f"None with `cell`={self.cell!r}")
+        if self.forget_bias is not None:
+            self._require("forget_bias", math.isfinite(self.forget_bias), "a finite number")
         for field in ("bos_token_id", "pad_token_id", "eos_token_id", "decoder_start_token_id"):
             ids = getattr(self, field)
             for token_id in ids if isinstance(ids, list) else [ids]:

@@ -23,6 +23,22 @@ CELLS: dict[str, Any] = {"rnn": nn.RNNCell, "gru": nn.GRUCell, "lstm": nn.LSTMCe
 _FIRST_RESIDUAL = 2
 
 
+def with_forget_bias(bias: torch.Tensor, value: float) -> torch.Tensor:
+    """Opens the forget gates of an LSTM: Gers et al. (2000), Jozefowicz et al. (2015).
+
+    Args:
+        bias: (4 D,) one of torch's two biases of a layer, which are added up: those of the input gate, the forget gate,
+            the cell and the output gate.
+        value: of the forget gate.
+
+    Returns:
+        A copy with that value.
+    """
+    gates = bias.detach().clone()
+    gates.view(4, -1)[1] = value
+    return gates
+
+
 @dataclass
 class RecurrentEncoderOutput(BaseModelOutput):
     """What the encoder hands to the decoder.

@@ -1,10 +1,8 @@
-"""Recurrent models beside the Transformer: scores by length, speed, and the time that a given loss takes."""
+"""Recurrent models beside the Transformer: training, minutes to a loss, scores by length, and what the texts claim."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
-from ..configuration_vanilla_transformer import PRESETS
 from ..evaluation import (
     EvaluationSet,
     check_bounds,
@@ -15,103 +13,35 @@ from ..evaluation import (
 )
 from .planning import format_table
 from .queue_results import finished_results
-from .run_list import QueuedRun, RunList
+from .recurrent_claims import SystemScores, claim_rows
+from .recurrent_runs import TrainedRun, marked_name, minutes_rows, training_rows
+from .run_list import RunList
 
-# Most words of a source in each group: of Multi30k, whose captions have 4 to 30.
-BOUNDS = (9, 12, 15, 18)
-# What the texts say of a preset.
-_CLAIMS = {
-    "recurrent": "fails on long sentences (Cho et al. 2014; Bahdanau et al. 2015)",
-    "recurrent_additive": "does not fail on long sentences (Bahdanau et al. 2015)",
-    "recurrent_multiplicative": "no worse than additive, and cheaper (Luong et al. 2015)",
-    "recurrent_gnmt": "deeper is better, with residuals (Wu et al. 2016)",
-}
-_CLAIM_OF_TRANSFORMERS = "better in less time (Vaswani et al. 2017)"
-
-
-@dataclass(frozen=True)
-class TrainedRun:
-    """What the training of one model was like.
-
-    Args:
-        name: of the run.
-        preset: of its model.
-        parameters: of its model.
-        updates: that it made.
-        tokens_per_second: target tokens, the median over the log; None where the run logged none.
-        losses: minutes since the start, and validation loss, at each evaluation; the last is of the final weights.
-    """
-
-    name: str
-    preset: str
-    parameters: int
-    updates: int
-    tokens_per_second: float | None
-    losses: list[tuple[float, float]]
-
-    @classmethod
-    def of(cls, run: QueuedRun, results: Mapping[str, Any]) -> "TrainedRun":
-        """Reads what a run has left.
-
-        Args:
-            run: of a list.
-            results: as `finished_results` returns them.
-
-        Returns:
-            The run.
-
-        Raises:
-            ValueError: it has no validation loss.
-        """
-        history, metrics = results["history"], results["metrics"]
-        if "final_loss" not in metrics:
-            raise ValueError(f"{run.name} has no validation loss; give its list validation_data")
-        losses = [(entry["minutes"], entry["eval_loss"]) for entry in history if "eval_loss" in entry]
-        losses.append((metrics["minutes"], metrics["final_loss"]))
-        sizes, speed = (metrics["parameters"], metrics["updates"]), metrics.get("tokens_per_second")
-        return cls(run.name, str(run.arguments.preset), *sizes, speed, losses)
-
-    @property
-    def lowest_loss(self) -> float:
-        """The lowest validation loss on the way."""
-        return min(loss for _, loss in self.losses)
-
-    def minutes_to(self, loss: float) -> float | None:
-        """Minutes until an evaluation found this loss or a lower one; None if none did.
-
-        Args:
-            loss: in nats per token.
-        """
-        return next((minutes for minutes, found in self.losses if found <= loss), None)
-
-    @property
-    def claim(self) -> str:
-        """What the texts say of such a model; "-" of one that they do not know."""
-        return _CLAIM_OF_TRANSFORMERS if self.preset in PRESETS else _CLAIMS.get(self.preset, "-")
-
-
-def training_rows(runs: Sequence[TrainedRun], loss: float | None = None) -> list[list[str]]:
-    """Makes a table of what training was like.
-
-    Args:
-        runs: of one vocabulary, since losses are compared.
-        loss: validation loss whose time is taken; None for the lowest that all of them reach.
-
-    Returns:
-        Rows of cells, the first with titles.
-    """
-    loss = max(run.lowest_loss for run in runs) if loss is None else loss
-    rows = [["", "parameters", "updates", "target tokens/s", "lowest loss", f"minutes to {loss:.3f}"]]
-    for run in runs:
-        minutes = run.minutes_to(loss)
-        speed = "-" if run.tokens_per_second is None else f"{run.tokens_per_second:,.0f}"
-        cells = [run.name, f"{run.parameters:,}", f"{run.updates:,}", speed]
-        rows.append([*cells, f"{run.lowest_loss:.3f}", "-" if minutes is None else f"{minutes:.1f}"])
-    return rows
+# Most words of a source in each group. Captions of Multi30k's val have 4 to 27: 275, 340, 234 and 165 of them.
+BOUNDS = (9, 12, 15)
+# Samples of the sentences, from which intervals are estimated.
+_RESAMPLES = 1000
+_NOTES = (
+    "*: of the runs of one model, that with the lower final loss; claims are tested of these.",
+    "Losses are in nats per token of the validation text. The final one is that of the weights that translate, such as "
+    "an average, and no point on the way.",
+    "Minutes are of training alone. cpu: CPU time of one thread, which other programs do not change; wall: wall time. "
+    "Between two evaluations, the loss is taken to fall on a straight line. Tokens per second are by wall time.",
+    "±: half of a 95 % interval, by bootstrap resampling of the sentences, paired where models are compared. It says "
+    "nothing of other seeds, of which there is one for each run.",
+    "Multiplicative attention differs from additive in its wiring too, which goes step by step in additive alone; "
+    "recurrent_multiplicative_fed differs in the score alone.",
+    "At equal parameters, a deeper model is a narrower one. Where one CPU core computes, it hardly shows that a "
+    "Transformer computes all positions at once.",
+)
 
 
 def recurrent_tables(
-    runs: RunList, data: EvaluationSet, bounds: Sequence[int] = BOUNDS, loss: float | None = None, **options: Any
+    runs: RunList,
+    data: EvaluationSet,
+    bounds: Sequence[int] = BOUNDS,
+    losses: Sequence[float] | None = None,
+    **options: Any,
 ) -> str:
     """Translates with the models of a list, and compares them beside what the texts claim.
 
@@ -119,14 +49,14 @@ def recurrent_tables(
         runs: the list; runs that have not ended are left out.
         data: what to translate.
         bounds: as in `score_by_length`.
-        loss: as in `training_rows`.
+        losses: as in `minutes_rows`.
         **options: of `system_of_model`, such as `device`.
 
     Returns:
-        Two tables of Markdown, with the signature of BLEU.
+        Four tables of Markdown, with the signature of BLEU and notes.
 
     Raises:
-        ValueError: no run has ended, or an argument is out of its range.
+        ValueError: no run has ended, a run has not what the tables need, or an argument is out of its range.
         OSError: a file cannot be read.
     """
     check_bounds(bounds)
@@ -136,13 +66,18 @@ def recurrent_tables(
     trained = [TrainedRun.of(run, results) for run, results in ended]
     systems = [system_of_model([str(run.output_dir)], [data], **options) for run, _ in ended]
     references, tokenize = list(zip(*data.references, strict=True)), default_tokenizer(data.target_lang)
-    (groups,) = compare_by_length(systems, [data], bounds)
-    columns = list(zip(*groups.rows(), strict=True))  # titles, sentences, and one of each system
+    (by_length,) = compare_by_length(systems, [data], bounds, num_resamples=_RESAMPLES)
+    columns = list(zip(*by_length.rows(), strict=True))  # titles, sentences, and one of each system
     titles = [f"{words} words ({count})" for words, count in zip(columns[0][1:], columns[1][1:], strict=True)]
-    rows = []
+    scores, rows = {}, [["BLEU", "all", *titles]]
     for run, system, column in zip(trained, systems, columns[2:], strict=True):
-        whole = score_translations(system.translations[0], references, ["bleu"], tokenize=tokenize)["bleu"]
-        rows.append([run.name, f"{whole.value:.2f}", *column[1:], run.claim])
-    header, signature = ["BLEU", "all", *titles, "The texts claim"], whole.signature
-    tables = [format_table(*training_rows(trained, loss)), format_table(header, *rows), [f"BLEU: {signature}"]]
-    return "\n\n".join("\n".join(table) for table in tables)
+        whole = score_translations(
+            system.translations[0], references, ["bleu"], tokenize=tokenize, num_resamples=_RESAMPLES
+        )["bleu"]
+        scores[run.name] = SystemScores(whole, by_length.systems[system.name])
+        rows.append([marked_name(run, trained), f"{whole.value:.2f} ± {whole.interval:.2f}", *column[1:]])
+    longest = max(len(source.split()) for source in data.sources)
+    tested = f"The longest source has {longest} words; longer text was not tested."
+    tables = [training_rows(trained), minutes_rows(trained, losses), rows, claim_rows(trained, scores)]
+    notes = [f"- {note}" for note in (f"BLEU: {whole.signature}", tested, *_NOTES)]
+    return "\n\n".join("\n".join(part) for part in (*(format_table(*table) for table in tables), notes))

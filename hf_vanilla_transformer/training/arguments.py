@@ -253,7 +253,8 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
         default=0.0,
         metadata={
             "help": "Stop after so many minutes of training, over all starts, evaluation and checkpoints not counted; "
-            "0 is off. A schedule with an end, such as cosine, does not get there; inverse_sqrt has none."
+            "with one thread on a CPU, of its CPU time, which other programs do not change. 0 is off. A schedule with "
+            "an end, such as cosine, does not get there; inverse_sqrt has none."
         },
     )
 

@@ -53,7 +53,9 @@ class EarlyStopping(EarlyStoppingCallback):
 class StopAfterMinutes(TrainerCallback, ExportableState):
     """Ends a run when it has trained for so many minutes, over all its starts.
 
-    What evaluation and checkpoints take does not count. Several processes agree, since their clocks differ.
+    What evaluation and checkpoints take does not count. Where one thread of one process computes on a CPU, its CPU time
+    is counted, so that equal minutes are equal work, whatever else the machine does. Elsewhere it is wall time: threads
+    may wait for each other, and several processes agree, since their clocks differ.
 
     Args:
         minutes: of training.
@@ -62,7 +64,11 @@ class StopAfterMinutes(TrainerCallback, ExportableState):
     def __init__(self, minutes: float) -> None:
         self.minutes = minutes
         self.seconds = 0.0
-        self._since = time.perf_counter()
+        self.clocks: list[
+            str
+        ] = []  # that were read, "cpu" or "wall": two where a resumed run has another number of threads
+        self._now: Callable[[], float] = time.perf_counter
+        self._since = self._now()
 
     @property
     def is_over(self) -> bool:
@@ -71,21 +77,25 @@ class StopAfterMinutes(TrainerCallback, ExportableState):
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps of it."""
-        return {"args": {"minutes": self.minutes}, "attributes": {"seconds": self.seconds}}
+        return {"args": {"minutes": self.minutes}, "attributes": {"seconds": self.seconds, "clocks": self.clocks}}
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Takes the time from the checkpoint, where there is one."""
+        """Chooses the clock, and takes the time from the checkpoint, where there is one."""
         saved = state.stateful_callbacks.get(type(self).__name__)
         newest = saved[-1] if isinstance(saved, list) and saved else saved
-        self.seconds = float(newest["attributes"]["seconds"]) if state.global_step and newest else 0.0
+        before = newest["attributes"] if state.global_step and newest else {}
+        self.seconds, self.clocks = float(before.get("seconds", 0.0)), list(before.get("clocks", ()))
+        own = "cpu" if _is_one_thread(args) else "wall"
+        self._now = time.process_time if own == "cpu" else time.perf_counter
+        self.clocks += [own] if own not in self.clocks else []
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Begins to count."""
-        self._since = time.perf_counter()
+        self._since = self._now()
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -107,15 +117,21 @@ class StopAfterMinutes(TrainerCallback, ExportableState):
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Leaves out what the evaluation took."""
-        self._since = time.perf_counter()
+        self._since = self._now()
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Leaves out what the checkpoint took."""
-        self._since = time.perf_counter()
+        self._since = self._now()
 
     def _count(self) -> None:
-        now = time.perf_counter()
+        now = self._now()
         self.seconds, self._since = self.seconds + now - self._since, now
+
+
+def _is_one_thread(args: TrainingArguments) -> bool:
+    """Whether the CPU time of this process is the work of training: no GPU, no other process or thread takes part."""
+    alone = args.world_size == 1 and args.dataloader_num_workers == 0
+    return alone and torch.device(args.device).type == "cpu" and torch.get_num_threads() == 1
 
 
 class LogBeforeSaving(TrainerCallback):

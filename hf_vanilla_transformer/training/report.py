@@ -16,7 +16,7 @@ from .objectives import LEARNERS
 logger = logging.get_logger(__name__)
 
 # The clock's part of the log: everything else is the same in two runs of one recipe.
-CLOCK = {"tokens_per_second", "minutes", "eval_runtime", "final_runtime", "train_runtime"}
+CLOCK = {"tokens_per_second", "minutes", "training_minutes", "eval_runtime", "final_runtime", "train_runtime"}
 CLOCK |= {"train_samples_per_second", "train_steps_per_second"}
 # Whatever has a name that ends like this is a secret, such as the argument hub_token. (`new_tokens` does not.)
 _SECRET = re.compile(r"(token|password|secret|key)$", re.IGNORECASE)

@@ -213,6 +213,9 @@ def train(run: PreparedRun, args: VanillaTransformerTrainingArguments) -> Traini
         metrics |= _last_evaluation(trainer) or trainer.evaluate(metric_key_prefix="final")
         metrics["signatures"] = trainer.score_signatures
     metrics["minutes"] = history[-1]["minutes"]
+    if trainer.time_limit is not None:
+        metrics["training_minutes"] = trainer.time_limit.seconds / 60
+        metrics["clock"] = " and ".join(trainer.time_limit.clocks)
     model = _save(trainer).eval()
     if trainer.is_world_process_zero():
         write_results(args.output_dir, given_values(args), metrics, history, describe_environment(args.device))

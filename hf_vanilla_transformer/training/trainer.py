@@ -286,7 +286,7 @@ class VanillaTransformerTrainer(HubUploads, ValidationOnPairs, Seq2SeqTrainer):
         """Adds to the log of training what one wants to see: unsmoothed loss, perplexity, speed, padding, minutes.
 
         The minutes are those of all starts of the run. What a killed start did after its last checkpoint is not in
-        them, as it is in nothing else.
+        them, as it is in nothing else. With `max_minutes` there are also those that count for it, `training_minutes`.
 
         Args:
             logs: what transformers logs; extended in place.
@@ -303,6 +303,8 @@ class VanillaTransformerTrainer(HubUploads, ValidationOnPairs, Seq2SeqTrainer):
         for name in ("train_loss", "total_flos"):  # means and sums since the last start only
             logs.pop(name, None)
         logs["minutes"] = (time.perf_counter() - self._started) / 60
+        if self.time_limit is not None:
+            logs["training_minutes"] = self.time_limit.seconds / 60
         super().log(logs, start_time)
 
     # Checkpoints
