@@ -166,7 +166,8 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         models = args.ensemble or [args.model or default_translator()]
         if args.device in ("auto", "cuda") and args.engine != "ctranslate2":
             args.process.take_accelerator()
-        translator = Translator(models, args.engine, args.device, args.dtype, args.quantization, search)
+        asked = {"nbest": args.nbest, **search}
+        translator = Translator(models, args.engine, args.device, args.dtype, args.quantization, asked)
         if args.engine == "auto" and not args.quiet:
             print(f"engine {translator.reason}", file=sys.stderr)
         if args.shard_lines is not None:

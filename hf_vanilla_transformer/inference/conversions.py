@@ -86,8 +86,8 @@ def conversion_of(folder: str | Path, quantization: str, num_positions: int, is_
         return place / name
     why = "" if failure is None else f" ({failure})"
     raise OSError(
-        f"the conversion of {folder} for CTranslate2 can be written nowhere{why}; let HF_HOME name a folder that can be "
-        "written, or use the engine torch"
+        f"the conversion of {folder} for CTranslate2 can be written nowhere{why}; let HF_HOME name a folder that can "
+        "be written, or use the engine torch"
     ) from failure
 
 
