@@ -106,9 +106,9 @@ def test_no_request_has_to_wait_for_a_conversion(folder, monkeypatch):
             body = {"text": "c " * words, "tag": "bt", "num_beams": 1}
             return (await client.post("/translate", json=body)).status_code == 200
 
-        accepted = [words for words in range(50, 70) if await accepts(words)]
-        assert accepted == list(range(50, accepted[-1] + 1))
-        assert accepted[-1] < 69
+        accepted = [words for words in range(26, 40) if await accepts(words)]
+        assert accepted == list(range(26, accepted[-1] + 1))
+        assert accepted[-1] < 39
 
     talk(app, conversation)
     assert len(made) == 1
