@@ -14,6 +14,7 @@ from hf_vanilla_transformer.serving.limits import Limits
 from hf_vanilla_transformer.serving.metrics import Metrics
 from hf_vanilla_transformer.serving.served_model import ServedModel
 
+_SLOW = SimpleNamespace(name="slow", max_source_length=None, generation_config=SimpleNamespace(num_beams=4))
 HOST = "http://127.0.0.1"
 
 
@@ -35,7 +36,7 @@ class SlowTranslator:
     """Stands for a translator that says what it was given, once it is allowed to."""
 
     def __init__(self):
-        self.engine, self.tokenizer = SimpleNamespace(name="slow", max_source_length=None), tagged_tokenizer()
+        self.engine, self.tokenizer = _SLOW, tagged_tokenizer()
         self.batches, self.may_answer, self.has_begun = [], threading.Event(), threading.Event()
 
     def translate_with_details(self, texts, **options):

@@ -59,15 +59,19 @@ def test_a_service_without_a_token_takes_any_key():
     assert post(app(), "/translate", {"q": "a", "api_key": "some"}).json() == {"translatedText": "A"}
 
 
-def test_an_empty_token_is_no_token():
-    with pytest.raises(ValueError, match="the token is empty"):
+def test_a_token_that_nobody_could_send_is_refused():
+    with pytest.raises(ValueError, match="the token is to have one token .* is empty"):
         app(token=" ")
+    with pytest.raises(ValueError, match="ASCII"):
+        app(token="corr\xe9ct")
 
 
 @pytest.mark.parametrize(("host", "status"), [("127.0.0.1", 200), ("localhost:8000", 200), ("evil.example", 400)])
 def test_a_page_of_the_web_cannot_have_a_browser_ask_under_its_own_name(host, status):
     answer = get(app(allowed_hosts=["127.0.0.1", "localhost"]), "/health", headers={"host": host})
     assert answer.status_code == status
+    if status == 400:
+        assert "--allowed_hosts" in sentence(answer, 400, "unknown_host")
 
 
 def test_a_body_that_does_not_come_to_its_end_is_refused():

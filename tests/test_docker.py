@@ -124,6 +124,11 @@ def test_a_container_begins_with_a_command_that_serve_takes():
     assert later.shutdown_seconds == 55  # as the file says
 
 
+def test_whoever_the_user_is_there_is_a_place_for_conversions():
+    settings = dict(pair.split("=", 1) for word, rest in FINAL if word == "ENV" for pair in rest.split())
+    assert Path("/tmp") in Path(settings["HF_HOME"]).parents
+
+
 def test_the_file_says_who_may_ask():
     text = DOCKERFILE.read_text()
     assert f"{serve.TOKEN_VARIABLE}=" in text

@@ -1,6 +1,8 @@
 """The load test itself: it counts every answer, and finds those that are wrong, lost or told to come again."""
 
 import asyncio
+import signal
+import time
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 
@@ -11,6 +13,7 @@ import httpx
 from serving import HOST, SlowTranslator, make_app
 
 from hf_vanilla_transformer.inference import Translation
+from hf_vanilla_transformer.serving import load_test
 from hf_vanilla_transformer.serving.load_test import Load, LoadComparison, LoadResult, put_load
 
 TEXTS = [f"a {number}" for number in range(7)]
@@ -95,6 +98,27 @@ def test_who_is_told_to_come_again_does(monkeypatch):
     assert (len(result.seconds), result.lost) == (4, [])
     assert len(waits) == result.retries > 0
     assert set(waits) == {1}
+
+
+def test_a_service_that_warns_much_is_not_held_up_and_one_that_does_not_end_is_killed(monkeypatch, tmp_path, caplog):
+    """A program in its place says where it is, warns of more than a pipe holds, and does not listen to SIGTERM."""
+    program = tmp_path / "service"
+    program.write_text(
+        "#!/bin/sh\ntrap '' TERM\necho serving m at http://127.0.0.1:1 >&2\n"
+        f"yes warning | head -n 30000 >&2\ntouch {tmp_path}/written\nexec sleep 100\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setattr(load_test.sys, "executable", str(program))
+    with load_test._started_service("m", []) as (process, address):
+        assert address == "http://127.0.0.1:1"
+        for _ in range(6000):
+            if (tmp_path / "written").exists():
+                break
+            time.sleep(0.01)
+        assert (tmp_path / "written").exists()
+        process.send_signal(signal.SIGTERM)
+        assert load_test._status(process, 0.05) == -signal.SIGKILL
+    assert "the service had not ended 0.05 seconds after SIGTERM, and is killed" in caplog.text
 
 
 def test_the_table_has_quantiles_ratio_and_memory():

@@ -1,11 +1,13 @@
 """The command `serve`: its options, and a whole service in a process of its own, ended amid its work."""
 
 import asyncio
+import os
 import re
 import signal
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -13,13 +15,15 @@ pytest.importorskip("fastapi")
 import httpx
 from child_processes import start
 from commanding import run
-from serving import save_tagged_translator
+from serving import save_tagged_translator, talk
 from test_pair_scores import build
 
 from hf_vanilla_transformer.commands import serve as command
+from hf_vanilla_transformer.inference.conversions import conversion_of
 from hf_vanilla_transformer.serving import process
 from hf_vanilla_transformer.serving.limits import Limits
 from hf_vanilla_transformer.serving.load_test import run_load_test
+from hf_vanilla_transformer.serving.process import Service
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +54,64 @@ def test_the_token_may_be_in_the_environment(monkeypatch):
     monkeypatch.setenv(command.TOKEN_VARIABLE, "secret")
     assert run(command.main, "--model", "x").returncode == 0
     assert served[0].token == "secret"
+
+
+def test_a_token_of_the_environment_that_nobody_could_send_is_refused_at_the_start(monkeypatch):
+    monkeypatch.setattr(process, "serve", None)
+    monkeypatch.setenv(command.TOKEN_VARIABLE, "sécret")
+    assert f"the variable {command.TOKEN_VARIABLE} is to have one token" in run(command.main, "--model", "x").error
+
+
+def test_sigterm_ends_it_while_models_load_and_while_it_serves(monkeypatch):
+    before = signal.getsignal(signal.SIGTERM)
+    reached = []
+
+    def load(service):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+        reached.append("loaded")
+
+    monkeypatch.setattr(process, "load_app", load)
+    assert run(command.main, "--model", "x", "--port", 0).returncode == 0
+    assert not reached
+
+    async def app(scope, receive, send):
+        assert (await receive())["type"] == "lifespan.startup"
+        await send({"type": "lifespan.startup.complete"})
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert (await receive())["type"] == "lifespan.shutdown"
+        reached.append("ended in order")
+        await send({"type": "lifespan.shutdown.complete"})
+
+    monkeypatch.setattr(process, "load_app", lambda service: app)
+    done = run(command.main, "--model", "x", "--port", 0)
+    assert (done.returncode, reached) == (0, ["ended in order"])
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_no_request_has_to_wait_for_a_conversion(folder, monkeypatch):
+    """The longest that is accepted, with its tag and all that its translation may have more than it."""
+    pytest.importorskip("ctranslate2")
+    from hf_vanilla_transformer.inference import engine_ctranslate2, translator
+
+    monkeypatch.setattr(engine_ctranslate2, "_POSITIONS", 16)
+    made = []
+    monkeypatch.setattr(translator, "conversion_of", lambda *args, **_: made.append(args) or conversion_of(*args))
+    options = {"engine": "ctranslate2", "device": "cpu"}
+    app = process.load_app(Service({"m": str(folder)}, {}, limits=Limits(max_batch_tokens=64), translator=options))
+    assert [args[2] for args in made] == [128]  # 64 and 4 more, rounded up
+
+    async def conversation(client):
+        async def accepts(words):
+            body = {"text": "c " * words, "tag": "bt", "num_beams": 1}
+            return (await client.post("/translate", json=body)).status_code == 200
+
+        accepted = [words for words in range(26, 40) if await accepts(words)]
+        assert accepted == list(range(26, accepted[-1] + 1))
+        assert accepted[-1] < 39
+
+    talk(app, conversation)
+    assert len(made) == 1
 
 
 @pytest.mark.parametrize(

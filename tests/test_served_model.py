@@ -1,20 +1,22 @@
 """Models of a service: found by name or language, and refused where their names are not their own."""
 
+import asyncio
+
 import pytest
 
 pytest.importorskip("fastapi")
-from serving import SlowTranslator
+from serving import SlowTranslator, tagged_tokenizer
 
 from hf_vanilla_transformer.serving.errors import Refusal
 from hf_vanilla_transformer.serving.languages import Languages
 from hf_vanilla_transformer.serving.limits import Limits
 from hf_vanilla_transformer.serving.metrics import Metrics
-from hf_vanilla_transformer.serving.served_model import ModelTable, ServedModel
+from hf_vanilla_transformer.serving.served_model import ModelTable, ScoreOptions, ServedModel, TranslateOptions
 
 
-def served(name, languages=None):
+def served(name, languages=None, **limits):
     translator = SlowTranslator()
-    return ServedModel(name, translator, Languages.of(translator.tokenizer, languages), Limits(), Metrics())
+    return ServedModel(name, translator, Languages.of(translator.tokenizer, languages), Limits(**limits), Metrics())
 
 
 def test_models_are_found_by_name_else_by_language_else_the_first_is_taken():
@@ -29,6 +31,41 @@ def test_models_are_found_by_name_else_by_language_else_the_first_is_taken():
     assert [model.name for model in table] == ["german", "italian"]
     with pytest.raises(Refusal, match="there is no model 'x'; there is german, italian"):
         table.choose("x")
+
+
+@pytest.mark.parametrize(
+    ("options", "beams"),
+    [({}, 4), ({"nbest": 6}, 6), ({"num_beams": 1}, 1), ({"nbest": 2, "num_beams": 9}, 9)],  # the model's own are 4
+)
+def test_a_request_has_a_limit_of_tokens_times_the_beams_of_its_search(options, beams):
+    asked = TranslateOptions(tag="2de bt", **options)
+    texts = ["a b c", "a", "b"]
+    tokenizer = tagged_tokenizer()
+    tokens = sum(len(tokenizer(f"<2de> <bt> {text}")["input_ids"]) for text in texts)
+
+    def translate(most):
+        model = served("m", max_beam_tokens=most)
+        model.translator.may_answer.set()
+
+        async def main():
+            model.start()
+            try:
+                return await model.translate(texts, asked)
+            finally:
+                await model.close()
+
+        return asyncio.run(asyncio.wait_for(main(), 60))
+
+    assert [row[0].text for row in translate(tokens * beams)] == ["A B C", "A", "B"]
+    with pytest.raises(Refusal, match=f"{tokens} tokens with {beams} beams? are more than the ") as caught:
+        translate(tokens * beams - 1)
+    assert (caught.value.status, caught.value.code) == (413, "too_much_work")
+
+
+def test_scores_have_the_limit_of_one_beam():
+    model = served("m", max_beam_tokens=3)
+    with pytest.raises(Refusal, match="tokens with 1 beam are more than the 3"):
+        asyncio.run(model.score([("a b c", "A")], ScoreOptions()))
 
 
 @pytest.mark.parametrize("names", [[], ["a", "b", "a"]])

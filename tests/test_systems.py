@@ -48,7 +48,7 @@ def assert_made_by(system, model, tokenizer):
 def test_a_model_translates_and_says_how_probable_all_references_are(saved):
     folders, models, tokenizer = saved
     system = system_of_model(folders[:1], SETS, num_beams=2, batch_tokens=9)
-    assert system.name == folders[0]
+    assert (system.name, system.engine) == (folders[0], "torch")
     assert_made_by(system, models[0], tokenizer)
 
 

@@ -100,6 +100,14 @@ def test_several_systems_on_several_test_sets_have_mean_and_deviation_by_test_se
         assert row(table, data["name"]) == expected
 
 
+def test_the_engines_of_models_are_said_below_and_written():
+    models = [System(name, GOOD.translations, [], engine) for name, engine in (("one", "torch"), ("two", "x (int8)"))]
+    comparison = compare_systems([*models, BAD], ONE_SET, [FAST], num_resamples=0)
+    assert comparison["engines"] == {"one": "torch", "two": "x (int8)"}
+    assert comparison_table(comparison).endswith("\n\nTranslated by torch: one; x (int8): two")
+    assert "Translated by" not in comparison_table(compare_systems([BAD], ONE_SET, [FAST], num_resamples=0))
+
+
 def test_likelihoods_are_shown_of_those_that_have_one():
     totals = ScoreTotals()
     totals.num_tokens, totals.num_characters, totals.nll = 4, 9, 2.0

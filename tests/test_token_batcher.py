@@ -207,6 +207,38 @@ def test_an_error_of_the_model_reaches_all_of_its_batch_and_the_next_is_decoded(
     run(conversation)
 
 
+def test_an_error_of_another_kind_concerns_its_own_text_only_and_is_logged(caplog):
+    async def conversation(batcher, work):
+        first = await begun(batcher, work)
+        tasks = await waiting(batcher, ("k", ["a"], [1]), ("k", ["broken"], [1]), ("k", ["b", "c"], [1, 1]))
+        work.may_go.set()
+        assert await tasks[0] == ["k:a"]
+        with pytest.raises(RuntimeError, match="broken"):
+            await tasks[1]
+        assert await tasks[2] == ["k:b", "k:c"]
+        await first
+
+    batches, _ = run(conversation)
+    assert [payloads for _, payloads in batches[1:]] == [["a", "broken", "b", "c"], ["a"], ["broken"], ["b"], ["c"]]
+    assert caplog.text.count("a batch of 4 texts failed") == 1
+
+
+def test_a_queue_with_too_many_tokens_times_beams_refuses_however_few_the_texts():
+    async def conversation(batcher, work):
+        first = await begun(batcher, work)
+        tasks = await waiting(batcher, ("k", ["a", "b"], [10, 5], 4))
+        with pytest.raises(Refusal, match="60 source tokens times beams wait for this model already, and at most 100"):
+            await batcher.submit("k", ["c"], [21], 2)
+        tasks += await waiting(batcher, ("j", ["d"], [20], 2))  # this one still fits
+        tasks[0].cancel()
+        tasks += await waiting(batcher, ("j", ["e"], [30], 2))  # and this one in the place of who leaves
+        work.may_go.set()
+        await first
+        assert [await task for task in tasks[1:]] == [["j:d"], ["j:e"]]
+
+    run(conversation, max_beam_tokens=100, max_queue_beam_tokens=100)
+
+
 def test_closing_decodes_what_waits_and_takes_no_more():
     async def conversation(batcher, work):
         first = await begun(batcher, work)
@@ -232,3 +264,5 @@ def test_limits_below_their_least_are_refused_by_name(name):
 def test_a_request_that_could_never_be_accepted_is_no_limit():
     with pytest.raises(ValueError, match="`max_texts`=9 is more than `max_queue`=8"):
         Limits(max_texts=9, max_queue=8)
+    with pytest.raises(ValueError, match="`max_beam_tokens`=9 is more than `max_queue_beam_tokens`=8"):
+        Limits(max_beam_tokens=9, max_queue_beam_tokens=8)

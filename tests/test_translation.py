@@ -11,6 +11,7 @@ from hf_vanilla_transformer.data import train_tokenizer
 from hf_vanilla_transformer.data.unit_tokenizer import train_unit_tokenizer
 from hf_vanilla_transformer.inference import EnsembleForConditionalGeneration, translate, translate_with_details
 from hf_vanilla_transformer.inference import translation as translation_module
+from hf_vanilla_transformer.translation_batches import TorchEngine
 from hf_vanilla_transformer.translation_scoring import forced_log_probs
 
 SENTENCES = ["a b c", "", "a", " \t", "c b a a b c a b c", "b", "b b b b", "\u2028", "a b c"]
@@ -338,6 +339,10 @@ def test_what_the_vocabulary_does_not_have_is_counted_and_translated_all_the_sam
     package_log.clear()
     list(translate(model, phonetic, ["ab", "a"]))
     assert not package_log.text
+    engines = [TorchEngine(copy.deepcopy(model), phonetic) for _ in range(2)]
+    for engine in (engines[0], engines[0], engines[1]):  # of a service, which makes a call for each batch
+        list(translate(engine, phonetic, ["ac"], num_beams=1, max_new_tokens=1))
+    assert [record.levelname for record in package_log.records] == ["WARNING", "INFO", "WARNING"]
 
 
 @pytest.mark.parametrize("batch", [{"batch_size": 3}, {"batch_tokens": 20}])

@@ -1,16 +1,14 @@
-"""One translator, two engines: CTranslate2 says what torch says, keeps its conversions, and refuses what it lacks."""
+"""One translator, two engines: CTranslate2 says what torch says, and refuses what it lacks."""
 
 import json
+import logging
 import math
-import threading
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from itertools import chain
 
 import pytest
 import torch
 from commanding import run
-from huggingface_hub import cached_assets_path
 from parity import randomise
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoTokenizer
@@ -19,8 +17,8 @@ from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerF
 from hf_vanilla_transformer.commands import translate as command
 from hf_vanilla_transformer.data import train_tokenizer
 from hf_vanilla_transformer.evaluation import EvaluationSet, system_of_model
-from hf_vanilla_transformer.inference import Translator, translate, translator
-from hf_vanilla_transformer.inference.conversions import CONVERSIONS, conversion_key, conversion_of
+from hf_vanilla_transformer.inference import Translator, conversions, engine_ctranslate2, translate, translator
+from hf_vanilla_transformer.inference.conversions import CONVERSIONS, conversion_of
 
 pytest.importorskip("ctranslate2")
 
@@ -128,52 +126,37 @@ def test_what_a_search_does_not_find_is_empty_and_impossible(both):
 
 
 @pytest.mark.slow  # 4 seconds
-def test_pieces_are_joined_and_positions_grow(tmp_path):
+def test_pieces_are_joined_and_positions_grow(tmp_path, monkeypatch):
+    monkeypatch.setattr(engine_ctranslate2, "_POSITIONS", 64)
     save(tmp_path / "learned", position_encoding="learned", max_position_embeddings=8)
     save(tmp_path / "sinusoids")
     long = "the dog watch the birds. the cat sleeps on the mat! " * 3
     for name in ("learned", "sinusoids"):
-        text = long if name == "learned" else "birds " * 1100
+        text = long if name == "learned" else "birds " * 70
         texts = [
             list(Translator(tmp_path / name, engine, "cpu").translate([text], num_beams=1, max_new_tokens=4))
             for engine in ("torch", "ctranslate2")
         ]
         assert texts[0] == texts[1]
-    assert len(list((tmp_path / "sinusoids" / CONVERSIONS).iterdir())) == 2  # with 1,024 positions, and with more
+    assert len(list((tmp_path / "sinusoids" / CONVERSIONS).iterdir())) == 2  # with 64 positions, and with more
 
 
-def test_a_conversion_is_made_once_and_again_when_the_content_changes(tmp_path, monkeypatch):
-    model, tokenizer = save(tmp_path)
-    keys, made = set(), []
-    monkeypatch.setattr(
-        "hf_vanilla_transformer.inference.conversions.export_ctranslate2",
-        lambda *args: (
-            made.append(args),
-            (args[2] / "model.bin").parent.mkdir(parents=True),
-            (args[2] / "model.bin").touch(),
-        ),
-    )
-    key = conversion_key(tmp_path, "float32", 1024)
-    assert conversion_of(tmp_path, "float32", 1024) == tmp_path / CONVERSIONS / key
-    assert conversion_of(tmp_path, "float32", 1024).name == key
-    assert len(made) == 1
-    (tmp_path / "generation_config.json").unlink()  # no part of a conversion
-    (tmp_path / "trainer_state.json").write_text("{}")
-    assert conversion_key(tmp_path, "float32", 1024) == key
-    keys |= {key, conversion_key(tmp_path, "int8", 1024), conversion_key(tmp_path, "float32", 2048)}
-    config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps(config | {"dropout": 0.7}))
-    keys.add(conversion_key(tmp_path, "float32", 1024))
-    with torch.no_grad():
-        model.lm_head.bias[7] += 1e-3
-    model.save_pretrained(tmp_path)
-    keys.add(conversion_key(tmp_path, "float32", 1024))
-    tokenizer.add_tokens(["zebra"])
-    tokenizer.save_pretrained(tmp_path)
-    keys.add(conversion_key(tmp_path, "float32", 1024))
-    assert len(keys) == 6
-    conversion_of(tmp_path, "float32", 1024)
-    assert len(made) == 2
+@pytest.mark.parametrize(("longest", "positions"), [(1, 64), (65, 128), (200, 256)])
+def test_what_is_no_longer_than_was_said_needs_no_other_conversion(longest, positions, folder, monkeypatch):
+    """A limit of 50 tokens more than the source included, which is the model's own."""
+    monkeypatch.setattr(engine_ctranslate2, "_POSITIONS", 64)
+    made = []
+
+    def convert(place, quantization, num_positions, is_ours):
+        made.append(num_positions)
+        return conversion_of(place, quantization, num_positions, is_ours)
+
+    monkeypatch.setattr(translator, "conversion_of", convert)
+    engine = Translator(folder, "ctranslate2", "cpu", longest_source=longest).engine
+    assert made == [positions]
+    eos = engine.tokenizer.eos_token_id
+    list(engine.translate_batches([[[4] * (min(longest, 14) - 1) + [eos]], [[4] * (longest - 1) + [eos]]], {}))
+    assert made == [positions]
 
 
 def test_a_translator_after_a_change_of_weights_says_what_the_new_weights_say(tmp_path):
@@ -186,38 +169,64 @@ def test_a_translator_after_a_change_of_weights_says_what_the_new_weights_say(tm
     assert after == list(translate(model, tokenizer, ["a dog runs"])) != before
 
 
-def test_a_folder_that_cannot_be_written_has_its_conversion_in_the_cache(folder, tmp_path, monkeypatch):
-    assets = partial(cached_assets_path, assets_dir=tmp_path / "assets")
-    monkeypatch.setattr("hf_vanilla_transformer.inference.conversions.cached_assets_path", assets)
+def test_auto_takes_torch_where_the_conversion_can_be_written_nowhere_and_says_why(folder, tmp_path, monkeypatch):
     for path in folder.iterdir():
         if path.is_file():
             (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / CONVERSIONS).write_text("in the way, as a file system that is read-only")
-    made = conversion_of(tmp_path, "float32", 64)
-    assert tmp_path / "assets" in made.parents
-    assert conversion_of(tmp_path, "float32", 64) == made
-    assert conversion_of(folder, "float32", 64, is_ours=False) == made  # the same content
-    (tmp_path / "assets" / "hf_vanilla_transformer").rename(tmp_path / "gone")
-    (tmp_path / "assets" / "hf_vanilla_transformer").write_text("in the way, too")
-    with pytest.raises(OSError, match="can be written nowhere"):
-        conversion_of(tmp_path, "float32", 64)
+    monkeypatch.setattr(conversions, "cached_assets_path", lambda *_, **__: (tmp_path / CONVERSIONS / "x").mkdir())
+    chosen = Translator(tmp_path, "auto", "cpu")
+    assert chosen.engine.name == "torch"
+    assert "can be written nowhere" in chosen.reason
+    assert list(chosen.translate(["birds"])) == list(Translator(folder, "torch", "cpu").translate(["birds"]))
+    with pytest.raises(OSError, match="written nowhere .*; let HF_HOME name a folder"):
+        Translator(tmp_path, "ctranslate2", "cpu")
+    done = run(command.main, "--model", tmp_path, "--engine", "auto", "--device", "cpu", "birds")
+    assert done.returncode == 0
+    assert "engine torch: the conversion of" in done.stderr
 
 
-@pytest.mark.slow  # 4 seconds
-def test_conversions_at_the_same_time_all_succeed(folder, tmp_path):
+@pytest.fixture(scope="module")
+def greedy(folder, tmp_path_factory):
+    """The model whose own search is greedy, and whose beams would end as CTranslate2 cannot end them."""
+    greedy = tmp_path_factory.mktemp("greedy")
     for path in folder.iterdir():
         if path.is_file():
-            (tmp_path / path.name).write_bytes(path.read_bytes())
-    start = threading.Barrier(4)
+            (greedy / path.name).write_bytes(path.read_bytes())
+    (greedy / "generation_config.json").write_text(
+        json.dumps({"num_beams": 1, "decoder_start_token_id": 0, "pad_token_id": 1, "eos_token_id": 2})
+    )
+    return greedy
 
-    def convert(_):
-        start.wait()
-        return conversion_of(tmp_path, "float32", 32)
 
-    with ThreadPoolExecutor(4) as pool:
-        places = list(pool.map(convert, range(4)))
-    assert len(set(places)) == 1
-    assert [path.name for path in (tmp_path / CONVERSIONS).iterdir()] == [places[0].name]  # nothing half-made is left
+def test_the_engine_is_that_of_the_search_that_an_nbest_list_makes(greedy):
+    chosen = Translator(greedy, "auto", "cpu")
+    assert chosen.engine.name == "ctranslate2"
+    assert chosen.engine_for({"nbest": 1}).name == "ctranslate2"
+    assert chosen.engine_for({"nbest": 2}).name == "torch"
+    assert chosen.engine_for({"nbest": 2, "early_stopping": True}).name == "ctranslate2"
+    (found,) = chosen.translate_with_details(["birds"], nbest=2)
+    (expected,) = Translator(greedy, "torch", "cpu").translate_with_details(["birds"], nbest=2)
+    assert found == expected
+    assert len(found) == 2
+    asked = Translator(greedy, "auto", "cpu", asked={"nbest": 2, "scores": True})
+    assert asked.engine.name == "torch"
+    with pytest.raises(ValueError, match="`length_penalty`"):
+        Translator(greedy, "ctranslate2", "cpu", asked={"nbest": 2})
+    done = run(command.main, "--model", greedy, "--engine", "auto", "--device", "cpu", "--nbest", "2", "birds")
+    assert (done.returncode, len(done.stdout.splitlines())) == (0, 2)
+    assert "engine torch" in done.stderr
+
+
+def test_a_search_that_may_end_elsewhere_is_said_once_and_an_exact_one_is_not(both, caplog):
+    logging.Logger.warning_once.cache_clear()
+    of_ctranslate2 = both[1]
+    for options in ({"num_beams": 1}, {"num_beams": 3, "early_stopping": True}):
+        list(of_ctranslate2.translate(["birds"], **options))
+    assert "ends its beam search" not in caplog.text
+    for _ in range(2):
+        list(of_ctranslate2.translate(["birds"], num_beams=3))
+    assert caplog.text.count("ends its beam search") == 1
 
 
 @pytest.mark.parametrize("which", [0, 1], ids=["torch", "ctranslate2"])
@@ -347,3 +356,4 @@ def test_systems_are_translated_by_the_engine_and_scored_by_torch(folder):
     first, second = (system_of_model([str(folder)], data, engine=engine) for engine in ("torch", "ctranslate2"))
     assert first.translations == second.translations
     assert first.likelihoods == second.likelihoods
+    assert (first.engine, second.engine) == ("torch", "ctranslate2 (float32)")

@@ -1,6 +1,5 @@
 """Serve trained models over HTTP: translations, scores, streams, and the fields of LibreTranslate."""
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from importlib.util import find_spec
@@ -8,20 +7,21 @@ from pathlib import Path
 
 from ..inference.one_line_parser import OneLineParser
 from ..inference.pipes import run_as_filter
+from ..serving.access_token import TOKEN_VARIABLE, read_token
 from ..serving.limits import Limits
 from .shared_options import add_device_options, add_engine_options, check_engine_options, first_repeat
-
-TOKEN_VARIABLE = "VANILLA_TRANSFORMER_TOKEN"
 
 _LIMITS = {
     "max_characters": "characters of a text",
     "max_texts": "texts of a request",
     "max_body": "bytes of a request",
     "max_beams": "beams, and translations of a text",
+    "max_beam_tokens": "source tokens of a request, times its beams",
     "max_batch_tokens": "source tokens decoded at a time, padding included, and of a text",
     "max_batch_texts": "texts decoded at a time, however short",
     "max_wait": "milliseconds that a text waits for others to be decoded with",
     "max_queue": "texts that wait for a model",
+    "max_queue_beam_tokens": "source tokens times beams of the texts that wait for a model",
     "max_streams": "translations streamed at a time",
     "max_connections": "open connections",
 }
@@ -48,8 +48,10 @@ has come when the oldest has waited --max_wait milliseconds. An answer is that o
 rounding where two translations are equally good. Streams and scores are computed by torch, whatever the engine.
 
 What is refused is answered by {{"error": a sentence, "code": a word}}: 400 and 422 for what cannot be read or is not
-expected, 401 without the token, 404, 413 over a limit, 429 with Retry-After when --max_queue texts wait already. Texts
-of a client that leaves are taken from the queue. SIGTERM and Ctrl-C end the service when what it has accepted is done.
+expected, 401 without the token, 404, 413 over a limit, 429 with Retry-After when --max_queue texts wait already, or
+--max_queue_beam_tokens. Only above --max_connections (503), and to what is not HTTP (400), the server below answers by
+plain text. A connection is closed if nothing has been asked for ten seconds. Texts of a client that leaves are taken
+from the queue. SIGTERM and Ctrl-C end the service when what it has accepted is done.
 
 The token is read from the file of --token_file or from the variable {TOKEN_VARIABLE}; clients of
 LibreTranslate may send it as api_key. /health and /languages need none. TLS is the business of a proxy in front, which
@@ -85,7 +87,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
                 languages,
                 args.host,
                 args.port,
-                _read_token(args.token_file),
+                read_token(args.token_file),
                 args.allowed_hosts,
                 args.shutdown_seconds,
                 args.access_log,
@@ -150,13 +152,3 @@ def _by_name(
     if (twice := first_repeat([name for name, _ in pairs])) is not None:
         parser.error(f"{option} has two of the name {twice}; give them names of their own: NAME=VALUE")
     return dict(pairs)
-
-
-def _read_token(file: str | None) -> str | None:
-    """The token of the file, or of the environment."""
-    if file is None:
-        return os.environ.get(TOKEN_VARIABLE)
-    token = Path(file).read_text(encoding="utf-8").strip()
-    if not token or not token.isascii() or any(character.isspace() for character in token):
-        raise ValueError(f"{file} is to have one token of ASCII characters without spaces")
-    return token

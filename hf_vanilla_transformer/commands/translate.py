@@ -44,7 +44,8 @@ line may also bring its own: "<2de> A dog runs."
 same --seed and the same batches (--batch_size, --batch_tokens, --read_ahead) give the same translations.
 
 --engine ctranslate2 converts the model once, into the folder .ctranslate2 beside it (which may be removed at any time),
-and says so if it cannot do what is asked: ensembles, adapters, sampling, some variants of the model, a GPU.
+or into the cache of Hugging Face if that cannot be written, and says so if it cannot do what is asked: ensembles,
+adapters, sampling, some variants of the model, a GPU. --engine auto then takes torch, and says why.
 
 output: for each line its translation, in one line; line breaks in it become spaces. With --nbest above 1, --scores or
 --alignments, lines have columns separated by tabs. Those that were requested are, in this order:
@@ -166,7 +167,8 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         models = args.ensemble or [args.model or default_translator()]
         if args.device in ("auto", "cuda") and args.engine != "ctranslate2":
             args.process.take_accelerator()
-        translator = Translator(models, args.engine, args.device, args.dtype, args.quantization, search)
+        asked = {"nbest": args.nbest, **search}
+        translator = Translator(models, args.engine, args.device, args.dtype, args.quantization, asked)
         if args.engine == "auto" and not args.quiet:
             print(f"engine {translator.reason}", file=sys.stderr)
         if args.shard_lines is not None:

@@ -35,7 +35,8 @@ def compare_systems(
             are independent of each other.
 
     Returns:
-        To be written as JSON: `scorings`, a list with, for each way to score,
+        To be written as JSON: `engines`, what each system that is a model translated with, by its name; and `scorings`,
+        a list with, for each way to score,
 
         - `text`: what was done to the text, or None;
         - `test_sets`: for each its `name`, `sentences`, `references` (how many each sentence has), `systems` (`name`,
@@ -56,7 +57,11 @@ def compare_systems(
         raise ValueError(
             f"a baseline is compared with 1 system on 1 test set, not with {len(systems)} on {len(test_sets)}"
         )
-    return {"scorings": [_scored(systems, test_sets, each, baseline, num_resamples, seed) for each in scorings]}
+    everyone = [*systems, *([] if baseline is None else [baseline])]
+    return {
+        "engines": {system.name: system.engine for system in everyone if system.engine is not None},
+        "scorings": [_scored(systems, test_sets, each, baseline, num_resamples, seed) for each in scorings],
+    }
 
 
 def _scored(

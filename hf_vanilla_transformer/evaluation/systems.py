@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from ..inference import Translator
+from ..inference.engine_ctranslate2 import CTranslate2Engine
 from ..tokenization_tags import known_tag_tokens
 from .pair_scores import ScoreTotals, score_pairs
 from .test_sets import EvaluationSet
@@ -23,11 +24,13 @@ class System:
         name: of the system.
         translations: of each test set: detokenised, one for each sentence.
         likelihoods: of each test set: how probable the system finds all references, or None; empty if it is no model.
+        engine: what translated, such as "torch" or "ctranslate2 (int8)"; None if it is no model.
     """
 
     name: str
     translations: list[list[str]]
     likelihoods: list[ScoreTotals | None] = field(default_factory=list)
+    engine: str | None = None
 
 
 def system_of_model(
@@ -66,13 +69,13 @@ def system_of_model(
     """
     translator = Translator(folders, engine, device, dtype, quantization, translation_options)
     tokenizer = translator.tokenizer
-    logger.info(f"engine of {' + '.join(folders)}: {translator.reason}")
     name, translations = " + ".join(folders), []
     likelihoods: list[ScoreTotals | None] = []
     for data in test_sets:  # before the first is translated
         check_translatable(tokenizer, data)
+    options = {"batch_tokens": batch_tokens, "tag": tag, **translation_options}
+    chosen = translator.engine_for(options)
     for data in test_sets:
-        options = {"batch_tokens": batch_tokens, "tag": tag, **translation_options}
         translations.append(list(translator.translate(data.sources, **options)))
         totals = ScoreTotals()
         try:
@@ -85,7 +88,8 @@ def system_of_model(
             likelihoods.append(None)
         else:
             likelihoods.append(totals)
-    return System(name, translations, likelihoods)
+    quantized = f" ({chosen.quantization})" if isinstance(chosen, CTranslate2Engine) else ""
+    return System(name, translations, likelihoods, f"{chosen.name}{quantized}")
 
 
 def check_translatable(tokenizer: PreTrainedTokenizerBase, data: EvaluationSet) -> None:

@@ -13,13 +13,18 @@ _LIKELIHOOD = ["perplexity", "nats per character"]
 def comparison_table(comparison: Mapping[str, Any]) -> str:
     """Formats the result of `compare_systems`: one table of systems for each way to score, and one of test sets.
 
+    What models translated with stands below.
+
     Args:
         comparison: the result.
 
     Returns:
         Several lines of text.
     """
-    return "\n\n".join("\n".join(_scoring_lines(each)) for each in comparison["scorings"])
+    parts = ["\n".join(_scoring_lines(each)) for each in comparison["scorings"]]
+    if engines := comparison.get("engines"):  # which older results have not
+        parts.append("Translated by " + "; ".join(f"{engine}: {name}" for name, engine in engines.items()))
+    return "\n\n".join(parts)
 
 
 def length_tables(comparisons: Sequence[LengthComparison]) -> str:

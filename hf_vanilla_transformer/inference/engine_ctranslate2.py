@@ -9,13 +9,17 @@ from typing import Any, NamedTuple
 
 import torch
 from transformers import GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from ..interop.ctranslate2 import vocabulary_tokens
 from ..translation_batches import Translation, alignment_fields
 from .engine_options import SearchPlan, plan_search
 
-# Rows of the table of positions of a converted model; twice as many, as often as it takes, if a source needs more.
-_POSITIONS = 1024
+logger = logging.get_logger(__name__)
+
+# Rows of the table of positions of a converted model: enough for what a service takes by itself, so that all verbs
+# share one conversion. Twice as many, as often as it takes, if a source needs more.
+_POSITIONS = 4096
 # A hypothesis that is less probable than this, in nats, only fills a place.
 _IMPOSSIBLE = -1e8
 
@@ -26,7 +30,7 @@ class CTranslate2Engine:
     Results are those of `TorchEngine` up to rounding: scores, n-best lists, limits and alignments are ours. One thing
     differs: CTranslate2 cannot end a search where no open beam can win any more, so it ends at a number of finished
     hypotheses instead, chosen so that the best is hardly ever missed (`engine_options` says how often). If it is
-    missed, the translation scores less by the model than torch's.
+    missed, the translation scores less by the model than torch's. The log says so once.
 
     Each of torch's threads translates batches of its own, which takes less time than two threads for one batch. A batch
     that is alone is shared out, and sentences that are finished leave theirs. So a single sentence has one thread.
@@ -37,9 +41,12 @@ class CTranslate2Engine:
         generation_config: of the model.
         tokenizer: of the model.
         quantization: "float32" or "int8".
+        longest_source: tokens of the longest source that is to come, as far as that is known: what is not longer needs
+            no other conversion.
 
     Raises:
         ImportError: ctranslate2 is not installed.
+        OSError: as `convert`.
     """
 
     name = "ctranslate2"
@@ -51,17 +58,20 @@ class CTranslate2Engine:
         generation_config: GenerationConfig,
         tokenizer: PreTrainedTokenizerBase,
         quantization: str = "float32",
+        longest_source: int = 1,
     ) -> None:
         self.generation_config, self.quantization = generation_config, quantization
         self.max_source_length: int | None = config.num_learned_positions
         self.num_threads = torch.get_num_threads()
-        self._ctranslate2, self._convert, self._tokenizer = import_module("ctranslate2"), convert, tokenizer
+        self._ctranslate2, self._convert, self.tokenizer = import_module("ctranslate2"), convert, tokenizer
         self._tokens = vocabulary_tokens(tokenizer, config.vocab_size)
         self._ids = {token: number for number, token in enumerate(self._tokens)}
         self._special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
         self._token_ids = {name: getattr(config, name) for name in ("eos_token_id", "decoder_start_token_id")}
         self._growing, self._num_positions, self._translator = Lock(), 0, None
-        self._with_positions(self.max_source_length or _POSITIONS)
+        plan, _ = plan_search({}, generation_config, self._token_ids)
+        limits = [] if plan is None else plan.limits([longest_source], None)
+        self._with_positions(self.max_source_length or max(_POSITIONS, longest_source, *limits))
 
     def obstacles(self, options: dict[str, Any]) -> list[str]:
         """Names what CTranslate2 cannot do of a search.
@@ -92,6 +102,11 @@ class CTranslate2Engine:
         plan, obstacles = plan_search(options, self.generation_config, self._token_ids)
         if plan is None:
             raise ValueError(f"CTranslate2 does not have {', '.join(obstacles)}; use the engine torch")
+        if not plan.is_exact:
+            logger.warning_once(
+                "CTranslate2 ends its beam search at a number of finished translations, and not where no other can win "
+                "any more: now and then it finds another translation or n-best list than the engine torch"
+            )
         batches = list(batches)
         is_greedy = plan.ranking.num_beams == 1
         wants_scores = scores or not is_greedy
@@ -177,8 +192,8 @@ class CTranslate2Engine:
         if alignments:
             attention = torch.tensor(hypothesis.attention).view(len(hypothesis.ids), len(source))
             source_ids, target_ids = torch.tensor(source), torch.tensor(hypothesis.ids, dtype=torch.long)
-            fields += alignment_fields(self._tokenizer, source_ids, target_ids, attention, self._special)
-        return Translation(self._tokenizer.decode(hypothesis.ids, skip_special_tokens=True), *fields)
+            fields += alignment_fields(self.tokenizer, source_ids, target_ids, attention, self._special)
+        return Translation(self.tokenizer.decode(hypothesis.ids, skip_special_tokens=True), *fields)
 
     def _with_positions(self, needed: int) -> Any:
         """A translator of CTranslate2 whose table of positions has at least so many rows."""

@@ -50,6 +50,11 @@ class SearchPlan:
     max_extra: int | None
     max_new: int | None
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether CTranslate2 ends this search where `generate()` does, whatever the model."""
+        return self.ranking.num_beams == 1 or bool(self.ranking.early_stopping)
+
     def limits(self, lengths: Sequence[int], max_positions: int | None) -> list[int]:
         """How many tokens each translation may have, `</s>` included.
 

@@ -1,9 +1,10 @@
 """§6.1 in use: text in, translations out, one for one and in order."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from numbers import Integral
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -15,6 +16,8 @@ from ..translation_pieces import source_pieces
 
 logger = logging.get_logger(__name__)
 
+# Engines of which a call has warned of tokens that they do not know, or of sentences in pieces.
+_WARNED_OF_UNKNOWN, _WARNED_OF_PIECES = WeakSet[Engine](), WeakSet[Engine]()
 # Batches that are read ahead and sorted by length together: little padding, bounded memory, and still a stream.
 _BATCHES_READ_AHEAD = 32
 # An estimate, for text that is not tokenised yet.
@@ -62,7 +65,7 @@ def translate(
             is requested.
     """
     engine = _engine(model, tokenizer)
-    options = _search_options(engine.generation_config, generation_options, 1)
+    options = search_options(engine.generation_config, generation_options)
     batching = (batch_size, batch_tokens, read_ahead)
     for (translation,) in _translate(engine, tokenizer, sentences, tag, batching, options, False, False):
         yield translation.text
@@ -106,9 +109,8 @@ def translate_with_details(
         TypeError: a sentence is not a string.
         ValueError: as in `translate`; or `nbest` is less than 1 or more than `num_beams`.
     """
-    _require_positive("nbest", nbest)
     engine = _engine(model, tokenizer)
-    options = _search_options(engine.generation_config, generation_options, nbest)
+    options = search_options(engine.generation_config, generation_options, nbest)
     batching = (batch_size, batch_tokens, read_ahead)
     yield from _translate(engine, tokenizer, sentences, tag, batching, options, scores, alignments)
 
@@ -132,29 +134,48 @@ def _translate(
         return sorted_batches(lengths, batch_size) if batch_tokens is None else token_batches(lengths, batch_tokens)
 
     positions = engine.max_source_length
-    unknown = 0
+    unknown, counts = 0, list[int]()
     unk_token_id: Any = getattr(tokenizer, "unk_token_id", None)
     for window in windows(sentences, batch_size, batch_tokens, read_ahead):
         pieces = source_pieces(tokenizer, window, positions, tag)
         unknown += sum([ids.count(unk_token_id) for each in pieces for ids in each])
-        counts = [len(each) for each in pieces if len(each) > 1]
-        if counts:
-            logger.warning(
-                f"{len(counts)} sentences have more tokens than the {positions} positions of the model: "
-                f"translated in {sum(counts)} pieces"
-            )
+        counts += [len(each) for each in pieces if len(each) > 1]
         for translations in translate_pieces(engine, pieces, batches, options, scores, alignments):
             yield [_in_one_line(each) for each in translations]
+    if counts:
+        _say(engine, _WARNED_OF_PIECES, f"{len(counts)} sentences have more tokens than the {positions} positions of "
+            f"the model: translated in {sum(counts)} pieces")  # fmt: skip
     if unknown:
-        logger.warning(f"{unknown} tokens of the sentences are {tokenizer.unk_token}: not in the model's vocabulary")
+        _say(engine, _WARNED_OF_UNKNOWN, f"{unknown} tokens of the sentences are {tokenizer.unk_token}: not in the "
+            "model's vocabulary")  # fmt: skip
+
+
+def _say(engine: Engine, warned: WeakSet[Engine], sentence: str) -> None:
+    """Warns in the first call that an engine has with such sentences: a service makes a call for each batch."""
+    logger.log(logging.INFO if engine in warned else logging.WARNING, sentence)
+    warned.add(engine)
 
 
 def _engine(model: PreTrainedModel | Engine, tokenizer: PreTrainedTokenizerBase) -> Engine:
     return model if isinstance(model, Engine) else TorchEngine(model, tokenizer)
 
 
-def _search_options(defaults: GenerationConfig, options: dict[str, Any], nbest: int) -> dict[str, Any]:
-    """Adds to the options of `generate()` what `nbest` translations need and neither they nor the config have."""
+def search_options(defaults: GenerationConfig, options: Mapping[str, Any], nbest: int = 1) -> dict[str, Any]:
+    """Adds to the options of `generate()` what `nbest` translations need and neither they nor the config have.
+
+    Args:
+        defaults: the model's `generation_config`.
+        options: those that a call gives.
+        nbest: translations of each sentence.
+
+    Returns:
+        The options that the search has.
+
+    Raises:
+        ValueError: `nbest` or `num_beams` is less than 1, or `nbest` is more than `num_beams`; or
+            `num_return_sequences` says otherwise.
+    """
+    _require_positive("nbest", nbest)
     if options.get("num_return_sequences", nbest) != nbest:
         raise ValueError(
             f"`num_return_sequences`={options['num_return_sequences']}, but this function yields {nbest} per "

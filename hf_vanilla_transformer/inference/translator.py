@@ -26,14 +26,14 @@ from .engine_ctranslate2 import CTranslate2Engine
 from .engine_options import plan_search
 from .loading import ADAPTER_CONFIG, LOADED_FILES, load_config, load_tokenizer, load_translator
 from .shipped import place_of_model
-from .translation import translate, translate_with_details
+from .translation import search_options, translate, translate_with_details
 
 logger = logging.get_logger(__name__)
 
 ENGINES = ("auto", "torch", "ctranslate2")
 
-# Arguments of `translate_with_details` that are no options of a search.
-_NOT_OF_THE_SEARCH = {"batch_size", "batch_tokens", "read_ahead", "tag", "nbest", "scores", "alignments"}
+# Arguments of `translate_with_details` that say nothing about its search.
+_NOT_OF_THE_SEARCH = {"batch_size", "batch_tokens", "read_ahead", "tag", "scores", "alignments"}
 
 
 class Translator:
@@ -48,12 +48,15 @@ class Translator:
     Args:
         folders: of a checkpoint, or its name, as `load_translator` takes it; or of several, as an ensemble.
         engine: "torch", which has every option; "ctranslate2"; or "auto", which takes CTranslate2 if its package is
-            installed, the device is the CPU, and nothing is asked that it lacks, else torch. If a later call asks for
-            what CTranslate2 lacks, "auto" loads torch's model for that call.
+            installed, the device is the CPU, nothing is asked that it lacks, and its conversion can be written, else
+            torch. If a later call asks for what CTranslate2 lacks, "auto" loads torch's model for that call.
         device: where to compute, as `load_translator` takes it. CTranslate2 is for the CPU only.
         dtype: of the weights. CTranslate2 is for float32 only.
         quantization: "float32", or "int8" for CTranslate2 when that engine is asked for by name.
-        asked: options of `generate()` that calls will have, as far as they are known: "auto" chooses by them too.
+        asked: options of `translate_with_details` that calls will have, such as `nbest` or `num_beams`, as far as they
+            are known: "auto" chooses by them too.
+        longest_source: tokens of the longest source of calls, as far as it is known: CTranslate2 is made ready for it
+            now, and not when it comes.
 
     Attributes:
         engine: the `Engine` that translates unless a call asks for what it lacks; its `name` is "torch" or
@@ -62,7 +65,8 @@ class Translator:
         tokenizer: of the checkpoint.
 
     Raises:
-        OSError: there is no such checkpoint, or its conversion for CTranslate2 can be written nowhere.
+        OSError: there is no such checkpoint; or its conversion can be written nowhere, and CTranslate2 was asked for
+            by name.
         ValueError: the engine is unknown or cannot do what is asked, and the message names what is in the way; or as
             `load_translator`.
 
@@ -79,6 +83,7 @@ class Translator:
         dtype: str = "auto",
         quantization: str = "float32",
         asked: Mapping[str, Any] | None = None,
+        longest_source: int = 1,
     ) -> None:
         if engine not in ENGINES:
             raise ValueError(f"`engine`={engine!r} is unknown; allowed: {', '.join(ENGINES)}")
@@ -95,21 +100,28 @@ class Translator:
         obstacles: list[str] = []
         parts = None
         if engine != "torch":
-            obstacles, parts = self._look_at_parts(dict(asked or {}))
+            obstacles, parts = self._look_at_parts(asked or {})
         if obstacles and not self._is_auto:
             raise ValueError(
                 f"`engine`='ctranslate2' cannot translate with {' and '.join(map(str, self._folders))}: "
                 f"{'; '.join(obstacles)}"
             )
-        if parts is None or obstacles:
+        engine_of_parts = None
+        if parts is not None and not obstacles:
+            try:
+                engine_of_parts = self._make_ctranslate2_engine(quantization, longest_source, *parts)
+            except OSError as error:
+                if not self._is_auto:
+                    raise
+                obstacles.append(str(error))
+        if engine_of_parts is None:
             self.engine: Engine = self._load_torch_engine()
             self.tokenizer: PreTrainedTokenizerBase = self._load_torch_engine().tokenizer
             self.reason = "torch: " + ("; ".join(obstacles) or "asked for by name")
         else:
-            self.engine = self._make_ctranslate2_engine(quantization, *parts)
-            self.tokenizer = parts[-1]
+            self.engine, self.tokenizer = engine_of_parts, engine_of_parts.tokenizer
             why = "on this CPU, and nothing is asked that it lacks" if self._is_auto else "asked for by name"
-            self.reason = f"ctranslate2 ({quantization}, {self.engine.num_threads} threads): {why}"
+            self.reason = f"ctranslate2 ({quantization}, {engine_of_parts.num_threads} threads): {why}"
         logger.info(f"engine {self.reason}")
 
     @property
@@ -131,8 +143,7 @@ class Translator:
         """
         if not isinstance(self.engine, CTranslate2Engine):
             return self.engine
-        of_search = {name: value for name, value in options.items() if name not in _NOT_OF_THE_SEARCH}
-        obstacles = self.engine.obstacles(of_search)
+        obstacles = self.engine.obstacles(_of_search(self.engine.generation_config, options))
         if not obstacles:
             return self.engine
         if not self._is_auto:
@@ -179,7 +190,7 @@ class Translator:
             return self._torch_engine
 
     def _look_at_parts(
-        self, asked: dict[str, Any]
+        self, asked: Mapping[str, Any]
     ) -> tuple[list[str], tuple[PreTrainedConfig, GenerationConfig, PreTrainedTokenizerBase] | None]:
         """What keeps CTranslate2 from translating, a phrase each; and what it needs besides weights."""
         obstacles = []
@@ -213,11 +224,12 @@ class Translator:
             return obstacles, None
         defaults = _generation_config(folder, config)
         token_ids = {name: getattr(config, name) for name in ("eos_token_id", "decoder_start_token_id")}
-        return plan_search(asked, defaults, token_ids)[1], (config, defaults, tokenizer)
+        return plan_search(_of_search(defaults, asked), defaults, token_ids)[1], (config, defaults, tokenizer)
 
     def _make_ctranslate2_engine(
         self,
         quantization: str,
+        longest_source: int,
         config: PreTrainedConfig,
         defaults: GenerationConfig,
         tokenizer: PreTrainedTokenizerBase,
@@ -230,7 +242,13 @@ class Translator:
         def convert(num_positions: int) -> Path:
             return conversion_of(folder, quantization, num_positions, is_ours=is_local)
 
-        return CTranslate2Engine(convert, config, defaults, tokenizer, quantization)
+        return CTranslate2Engine(convert, config, defaults, tokenizer, quantization, longest_source)
+
+
+def _of_search(defaults: GenerationConfig, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that a search will have, of those of a call."""
+    named = {name: value for name, value in options.items() if name not in {*_NOT_OF_THE_SEARCH, "nbest"}}
+    return search_options(defaults, named, options.get("nbest", 1))
 
 
 def _generation_config(folder: str | Path, config: PreTrainedConfig) -> GenerationConfig:

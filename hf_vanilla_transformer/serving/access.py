@@ -3,10 +3,12 @@
 import asyncio
 import hmac
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .errors import Refusal, http_refusal
@@ -14,6 +16,35 @@ from .metrics import Metrics
 
 # Without a token: whoever watches the service, and clients of LibreTranslate, which have their key in the body.
 _OPEN, _KEY_IN_BODY = {"/health", "/languages"}, {"/translate"}
+_IS_ALLOWED = "vanilla_transformer.is_allowed_host"
+
+
+class AllowHosts:
+    """Refuses requests under another name, as Starlette does, but in JSON as everything is refused here.
+
+    Args:
+        app: what is behind it.
+        hosts: names under which the service may be asked for; `*.example.org` for those below one.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: Sequence[str]) -> None:
+        async def mark(scope: Scope, receive: Receive, send: Send) -> None:
+            scope[_IS_ALLOWED] = True
+
+        self._app, self._look = app, TrustedHostMiddleware(mark, list(hosts), www_redirect=False)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes a request on, or answers it."""
+
+        async def drop(message: Message) -> None:
+            """Instead of a refusal in plain text."""
+
+        if scope["type"] == "http":
+            await self._look(scope, receive, drop)
+            if not scope.pop(_IS_ALLOWED, False):
+                sentence = "this service may not be asked for under this name; it is told its names by --allowed_hosts"
+                return await Refusal(400, "unknown_host", sentence).response()(scope, receive, send)
+        return await self._app(scope, receive, send)
 
 
 class RequireToken:
@@ -123,4 +154,4 @@ class CountRequests:
             self._metrics.seconds.labels(route).observe(time.perf_counter() - started)
 
 
-__all__ = ["CountRequests", "LimitBody", "RequireToken", "is_token", "no_token"]
+__all__ = ["AllowHosts", "CountRequests", "LimitBody", "RequireToken", "is_token", "no_token"]

@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
-from fastapi.middleware.trustedhost import TrustedHostMiddleware
 
-from .access import CountRequests, LimitBody, RequireToken
+from .access import AllowHosts, CountRequests, LimitBody, RequireToken
+from .access_token import checked_token
 from .errors import add_error_handlers
 from .limits import Limits
 from .metrics import Metrics
@@ -40,10 +40,9 @@ def create_app(
         The application. It decodes between startup and shutdown of its lifespan, and shutdown finishes what waits.
 
     Raises:
-        ValueError: as `ModelTable`; or the token is empty.
+        ValueError: as `ModelTable` and `checked_token`.
     """
-    if token is not None and not token.strip():
-        raise ValueError("the token is empty; leave it out for a service without one")
+    token = None if token is None else checked_token(token)
     table, streams = ModelTable(models), Streams(limits, metrics)
 
     @asynccontextmanager
@@ -71,7 +70,7 @@ def create_app(
     if token is not None:
         app.add_middleware(RequireToken, token=token)
     if allowed_hosts is not None:
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(allowed_hosts), www_redirect=False)
+        app.add_middleware(AllowHosts, hosts=allowed_hosts)
     app.add_middleware(CountRequests, metrics=metrics, routes={"/openapi.json", *PATHS})
     return app
 

@@ -7,6 +7,7 @@ import ssl
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, nullcontext
@@ -15,9 +16,12 @@ from itertools import count
 from typing import Any
 
 import httpx
+from transformers.utils import logging
 
 from ..inference.translator import Translator
 from ..translation_batches import Translation
+
+logger = logging.get_logger(__name__)
 
 # Two translations of a source whose scores differ by less, in nats, are equally good: which one is found is rounding.
 _EQUALLY_GOOD = 1e-3
@@ -181,7 +185,7 @@ def run_load_test(
         status = None
         if process is not None:
             process.send_signal(signal.SIGTERM)
-            status = process.wait(_SECONDS_TO_ANSWER)
+            status = _status(process, _SECONDS_TO_ANSWER)
     return LoadComparison(translator.engine.name, first, second, status)
 
 
@@ -244,22 +248,36 @@ async def _memory(client: httpx.AsyncClient) -> list[float]:
     return [float(match[1])] if match else []
 
 
+def _status(process: subprocess.Popen[str], seconds: float) -> int:
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        logger.warning(f"the service had not ended {seconds:g} seconds after SIGTERM, and is killed")
+        process.kill()
+        return process.wait()
+
+
 @contextmanager
 def _started_service(folder: str, words: Sequence[str]) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A service in a process of its own at a free port, and its address; killed if it is still there at the end."""
     command = [sys.executable, "-m", "hf_vanilla_transformer", "serve", "--model", folder, "--port", "0", *words]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        # What it warns of is passed on: a pipe that nobody reads fills up, and then it waits.
+        passing_on = threading.Thread(target=sys.stderr.writelines, args=[process.stderr])
         try:
             said = []
-            assert process.stderr is not None
             for line in process.stderr:
                 said.append(line.strip())
                 if match := re.search(r" at (http://\S+)$", line.strip()):
+                    passing_on.start()
                     yield process, match[1]
                     return
             raise OSError(f"the service did not start: {said[-1] if said else 'it said nothing'}")
         finally:
             process.kill()
+            if passing_on.is_alive():
+                passing_on.join()
 
 
 __all__ = ["Load", "LoadComparison", "LoadResult", "put_load", "run_load_test"]

@@ -5,6 +5,7 @@ import socket
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -13,6 +14,7 @@ from transformers.utils import logging
 
 from ..inference.translator import Translator
 from .app import create_app
+from .connections import PromptHTTPProtocol
 from .languages import Languages, declared_languages
 from .limits import Limits
 from .metrics import Metrics
@@ -68,9 +70,30 @@ def serve(service: Service) -> None:
     """
     _check_languages(service)
     listener = _bound_socket(service.host, service.port)
+    # As process 1 of a container, which no signal ends by itself, it is to end while it loads models, too. uvicorn has
+    # handlers of its own while it serves, and repeats the signal for this one when it has ended in order.
+    before = signal.signal(signal.SIGTERM, _raise_terminated)
+    try:
+        _serve(service, listener)
+    except _Terminated:
+        pass
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class _Terminated(BaseException):
+    """SIGTERM has come."""
+
+
+def _raise_terminated(number: int, frame: FrameType | None) -> None:
+    raise _Terminated
+
+
+def _serve(service: Service, listener: socket.socket) -> None:
     with listener:
         config = uvicorn.Config(
             load_app(service),
+            http=PromptHTTPProtocol,
             access_log=service.access_log,
             log_level="info" if service.access_log else "warning",
             limit_concurrency=service.limits.max_connections,
@@ -81,13 +104,7 @@ def serve(service: Service) -> None:
         )
         place = f"[{service.host}]" if ":" in service.host else service.host
         address = f"http://{place}:{listener.getsockname()[1]}"
-        server = _AnnouncedServer(config, f"serving {', '.join(service.folders)} at {address}")
-        # uvicorn repeats the signal when it has ended in order; that is no reason to die of it.
-        before = signal.signal(signal.SIGTERM, lambda number, frame: None)
-        try:
-            server.run(sockets=[listener])
-        finally:
-            signal.signal(signal.SIGTERM, before)
+        _AnnouncedServer(config, f"serving {', '.join(service.folders)} at {address}").run(sockets=[listener])
 
 
 def load_app(service: Service) -> FastAPI:
@@ -141,7 +158,8 @@ def _check_languages(service: Service) -> None:
 
 
 def _load(name: str, folder: str, languages: str | None, service: Service, metrics: Metrics) -> ServedModel:
-    translator = Translator(folder, **(service.translator or {}))
+    # What no text may exceed, so that no request has to wait for another conversion.
+    translator = Translator(folder, longest_source=service.limits.max_batch_tokens, **(service.translator or {}))
     print(f"{name}: engine {translator.reason}", file=sys.stderr)
     found = Languages.of(translator.tokenizer, languages)
     return ServedModel(name, translator, found, service.limits, metrics)

@@ -10,6 +10,7 @@ from typing import Any
 from ..evaluation.pair_scores import PairScore, score_pairs
 from ..inference.translator import Translator
 from ..tokenization_ids import text_to_ids
+from ..tokenization_tags import tagged, tags_to_add
 from ..translation_batches import Translation
 from ..translation_pieces import source_pieces
 from .errors import Refusal
@@ -100,9 +101,11 @@ class ServedModel:
             For each text its translations, the best first.
 
         Raises:
-            Refusal: the queue is full, or a text is too long or cannot be translated by this model.
+            Refusal: the queue is full, all of them together are too much for one request, or a text is too long or
+                cannot be translated by this model.
         """
-        return await self._submit(options, texts, await self._count(texts))
+        beams = options.num_beams or max(options.nbest, self.translator.engine.generation_config.num_beams or 1)
+        return await self._submit(options, texts, await self._count(texts, options.tag), beams)
 
     async def score(self, pairs: Sequence[tuple[str, str]], options: ScoreOptions) -> list[PairScore]:
         """Scores translations of given texts.
@@ -117,8 +120,9 @@ class ServedModel:
         Raises:
             Refusal: as `translate`.
         """
-        sides = await self._count([source for source, _ in pairs]), await self._count([target for _, target in pairs])
-        return await self._submit(options, pairs, [max(both) for both in zip(*sides, strict=True)])
+        sources = await self._count([source for source, _ in pairs], options.tag)
+        targets = await self._count([target for _, target in pairs], None)
+        return await self._submit(options, pairs, [max(both) for both in zip(sources, targets, strict=True)])
 
     async def pieces_of(self, text: str, tag: str | None) -> list[list[int]]:
         """Tokenises one text that will be streamed.
@@ -144,9 +148,10 @@ class ServedModel:
         self._check_tokens(sum(map(len, pieces)))
         return pieces
 
-    async def _count(self, texts: Sequence[str]) -> list[int]:
+    async def _count(self, texts: Sequence[str], tag: str | None) -> list[int]:
         def count() -> list[int]:
-            return [len(ids) for ids in text_to_ids(self._counting_tokenizer, texts)]
+            tokens = tags_to_add(self._counting_tokenizer, tag)
+            return [len(ids) for ids in text_to_ids(self._counting_tokenizer, [tagged(text, tokens) for text in texts])]
 
         counts = await asyncio.get_running_loop().run_in_executor(self._counting, count)
         self._check_tokens(max(counts))
@@ -161,9 +166,17 @@ class ServedModel:
                 f"a text of {tokens} tokens is longer than the {self._limits.max_batch_tokens} that this service takes",
             )
 
-    async def _submit(self, options: Any, payloads: Sequence[Any], tokens: Sequence[int]) -> list[Any]:
+    async def _submit(self, options: Any, payloads: Sequence[Any], tokens: Sequence[int], beams: int = 1) -> list[Any]:
+        if beams * sum(tokens) > self._limits.max_beam_tokens:
+            raise Refusal(
+                413,
+                "too_much_work",
+                f"{sum(tokens)} tokens with {beams} beam{'' if beams == 1 else 's'} are more than the "
+                f"{self._limits.max_beam_tokens} tokens times beams that one request may have; send fewer texts at a "
+                "time, or ask for fewer beams",
+            )
         try:
-            return await self._batcher.submit(options, payloads, tokens)
+            return await self._batcher.submit(options, payloads, tokens, beams)
         except ValueError as error:
             raise Refusal(422, "untranslatable", str(error)) from error
 

@@ -8,9 +8,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from transformers.utils import logging
+
 from .errors import Refusal
 from .limits import Limits
 from .metrics import Metrics
+
+logger = logging.get_logger(__name__)
 
 
 @dataclass(eq=False)
@@ -20,6 +24,7 @@ class _Item:
     key: Hashable
     payload: Any
     tokens: int
+    beams: int
     arrived: float
     result: asyncio.Future[Any]
 
@@ -48,7 +53,7 @@ class TokenBatcher:
     ) -> None:
         self._name, self._work, self._limits, self._metrics = name, work, limits, metrics
         self._waiting: dict[_Item, None] = {}  # in order, and quick to take from anywhere
-        self._waiting_tokens = 0
+        self._waiting_tokens = self._waiting_beam_tokens = 0
         self._tokens_per_second: float | None = None
         self._arrived, self._is_closing = asyncio.Event(), False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"decode {name}")
@@ -67,41 +72,48 @@ class TokenBatcher:
             await self._task
         self._thread.shutdown()
 
-    async def submit(self, key: Hashable, payloads: Sequence[Any], tokens: Sequence[int]) -> list[Any]:
+    async def submit(self, key: Hashable, payloads: Sequence[Any], tokens: Sequence[int], beams: int = 1) -> list[Any]:
         """Waits for the results of some texts. If it is cancelled, those that still wait are not decoded.
 
         Args:
             key: the options of all of them.
             payloads: what `work` takes.
             tokens: how many source tokens each has.
+            beams: of the search of all of them.
 
         Returns:
             A result for each, in order.
 
         Raises:
             Refusal: the queue is full (429), or the service is about to end (503).
-            ValueError: as `work` raises it; other texts of the same batch are not concerned.
+            Exception: as `work` raises it for these texts; others of the same batch are not concerned.
         """
         if self._is_closing:
             raise Refusal(503, "ending", "this service is about to end", retry_after=1)
-        if len(self._waiting) + len(payloads) > self._limits.max_queue:
-            self._metrics.refused.labels(self._name).inc(len(payloads))
-            raise Refusal(
-                429,
-                "queue_full",
-                f"{len(self._waiting)} texts wait for this model already, and at most {self._limits.max_queue} may; "
-                "try again later",
-                self._seconds_of_queue(),
-            )
+        queues = (
+            ("texts", len(self._waiting), len(payloads), self._limits.max_queue),
+            (
+                "source tokens times beams",
+                self._waiting_beam_tokens,
+                beams * sum(tokens),
+                self._limits.max_queue_beam_tokens,
+            ),
+        )
+        for what, waiting, new, most in queues:
+            if waiting + new > most:
+                self._metrics.refused.labels(self._name).inc(len(payloads))
+                sentence = f"{waiting} {what} wait for this model already, and at most {most} may; try again later"
+                raise Refusal(429, "queue_full", sentence, self._seconds_of_queue())
         loop = asyncio.get_running_loop()
         now = loop.time()
         items = [
-            _Item(key, payload, count, now, loop.create_future())
+            _Item(key, payload, count, beams, now, loop.create_future())
             for payload, count in zip(payloads, tokens, strict=True)
         ]
         for item in items:
             self._waiting[item] = None
             self._waiting_tokens += item.tokens
+            self._waiting_beam_tokens += item.tokens * item.beams
         self._note_queue()
         self._arrived.set()
         try:
@@ -119,6 +131,7 @@ class TokenBatcher:
         for item in items:
             del self._waiting[item]
             self._waiting_tokens -= item.tokens
+            self._waiting_beam_tokens -= item.tokens * item.beams
         self._note_queue()
 
     def _note_queue(self) -> None:
@@ -135,10 +148,7 @@ class TokenBatcher:
             batch = self._take_batch()
             started = loop.time()
             payloads = [item.payload for item in batch]
-            try:
-                results = await loop.run_in_executor(self._thread, self._results, batch[0].key, payloads)
-            except Exception as error:  # whatever it is, those who wait have to hear of it
-                results = [error] * len(batch)
+            results = await loop.run_in_executor(self._thread, self._results, batch[0].key, payloads)
             self._note_batch(batch, loop.time() - started)
             for item, result in zip(batch, results, strict=True):
                 if not item.result.done():  # its client may have left meanwhile
@@ -180,11 +190,15 @@ class TokenBatcher:
         return batch
 
     def _results(self, key: Any, payloads: list[Any]) -> Sequence[Any]:
-        """What `work` returns; where it refuses something, each alone, so that only the culprit's is the error."""
+        """What `work` returns; where it fails, each alone, so that only the culprit's is the error."""
         try:
             return self._work(key, payloads)
-        except ValueError as error:
-            return [error] if len(payloads) == 1 else [self._results(key, [payload])[0] for payload in payloads]
+        except Exception as error:  # whatever it is, others are not to suffer from it
+            if len(payloads) == 1:
+                return [error]
+            if not isinstance(error, ValueError):  # which is a text that cannot be translated
+                logger.error(f"a batch of {len(payloads)} texts failed; each is decoded alone", exc_info=error)
+            return [self._results(key, [payload])[0] for payload in payloads]
 
     def _note_batch(self, batch: list[_Item], seconds: float) -> None:
         tokens = sum(item.tokens for item in batch)
