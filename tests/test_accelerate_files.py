@@ -54,6 +54,8 @@ def test_the_files_are_those_that_are_promised():
 @pytest.mark.parametrize("path", [*CONFIGS, FOLDER / "slurm.sh"], ids=stem)
 def test_every_key_has_a_comment_and_every_path_exists(path):
     text = path.read_text(encoding="utf-8")
+    for given in re.findall(r"--resume_from_checkpoint (\w+)", text.replace("\n# ", " ")):
+        assert given == "auto"  # the first start has no checkpoint
     for number, line in enumerate(text.splitlines(), start=1):
         assert len(line) <= 120, f"line {number}"
         if path.suffix == ".yaml" and line and not line.startswith("#"):

@@ -1,11 +1,12 @@
 """Adapters in a run of training: what is saved is what was measured, whatever the adapters are of."""
 
 import json
+import shutil
 
 import pytest
 import torch
 from peft import AutoPeftModelForSeq2SeqLM
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from training_runs import arguments, assert_equal, without_clock, write_text
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
@@ -14,6 +15,7 @@ from hf_vanilla_transformer.evaluation import label_likelihood
 from hf_vanilla_transformer.training import prepare, pretrain, train
 from hf_vanilla_transformer.training.adapters import add_adapters, merge_adapters
 from hf_vanilla_transformer.training.checkpoints import list_checkpoints
+from hf_vanilla_transformer.training.resuming import RunIdentity
 from hf_vanilla_transformer.training.run import _trainer
 
 SMALL = {"vocab_size": 40, "d_model": 16, "num_heads": 2, "d_ff": 24, "num_encoder_layers": 2, "num_decoder_layers": 2}
@@ -228,6 +230,18 @@ def test_an_adapter_is_not_taken_for_a_model(text, base, tmp_path):
     for folder in (tmp_path / "adapter", list_checkpoints(tmp_path)[-1]):
         with pytest.raises(ValueError, match="is an adapter without its model; go on with.*resume_from_checkpoint$"):
             prepare(arguments(text, tmp_path / "more", **{**options, "model_name_or_path": str(folder)}))
+
+
+def test_adapters_are_not_resumed_on_a_model_that_has_changed(text, base, tmp_path):
+    folder = shutil.copytree(base, tmp_path / "base")
+    args = arguments(text, tmp_path / "run", model_name_or_path=str(folder), **LORA)
+    RunIdentity.of(args).write(tmp_path)
+    (folder / "generation_config.json").write_text(json.dumps({"num_beams": 7}))  # as `tune --save`
+    RunIdentity.of(args).resumed_from(tmp_path)
+    weights = load_file(folder / "model.safetensors")
+    save_file({name: weight + 1 for name, weight in weights.items()}, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match="the model of model_name_or_path was '"):
+        RunIdentity.of(args).resumed_from(tmp_path)
 
 
 def test_a_run_is_not_resumed_with_other_adapters(text, base, tmp_path):

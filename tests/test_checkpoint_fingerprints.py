@@ -32,6 +32,15 @@ def test_each_file_that_is_loaded_counts(folder, tmp_path, name):
     assert checkpoint_fingerprint(copy) != checkpoint_fingerprint(folder)
 
 
+def test_how_a_model_decodes_is_no_part_of_what_can_be_learned_from_it(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    (copy / "generation_config.json").write_text(json.dumps({"num_beams": 7}))
+    assert checkpoint_fingerprint(copy, decoding=False) == checkpoint_fingerprint(folder, decoding=False)
+    with open(copy / "model.safetensors", "ab") as file:
+        file.write(b"\n")
+    assert checkpoint_fingerprint(copy, decoding=False) != checkpoint_fingerprint(folder, decoding=False)
+
+
 def test_the_base_of_an_adapter_counts(folder, tmp_path):
     base, adapter = shutil.copytree(folder, tmp_path / "base"), tmp_path / "adapter"
     adapter.mkdir()

@@ -306,9 +306,14 @@ def test_a_folder_with_files_in_it_is_left_alone_unless_told_otherwise(tmp_path,
     assert_refused(capsys, tmp_path, *words, "norm_position=middle", "--overwrite")
     assert (ours / "config.json").read_text() == "a model of somebody"
 
+    assert "has notes.txt, which no such result has made" in assert_refused(capsys, tmp_path, *words, "--overwrite")
+    assert (ours / "notes.txt").read_text() == "keep me"
+
+    (ours / "notes.txt").unlink()
+    (ours / "model-00001-of-00002.safetensors").write_text("of an earlier conversion")
     assert run(capsys, *words, "--overwrite", "--output_dir", ours)[0] == 0
     assert AutoModelForSeq2SeqLM.from_pretrained(ours).config.norm_position == "pre"
-    assert (ours / "notes.txt").read_text() == "keep me"
+    assert {path.name for path in ours.iterdir()} == {"config.json", "generation_config.json", "model.safetensors"}
     assert {path.name for path in tmp_path.iterdir()} == {"state.pt", "ours"}
 
 

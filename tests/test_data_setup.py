@@ -180,6 +180,29 @@ def test_corpora_are_streamed_by_weight_and_size(text, tmp_path):
     assert stream.shares == [2 / 3, 1 / 3]
 
 
+def test_streams_with_other_shares_are_other_text(tmp_path):
+    """By shares sentences are drawn: a run that is resumed with others would repeat some and leave out others."""
+    for name, word in (("one", "a b"), ("two", "c d")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "train.jsonl").write_text(json.dumps({"translation": {"en": word, "de": word}}) + "\n")
+    prints = []
+    for sizes in ((9, 1), (1, 1), (9, 1)):
+        data = [f"dataset={tmp_path / name},size={size}" for name, size in zip(("one", "two"), sizes)]
+        stream = {"streaming": True, "max_steps": 3, "validation_data": []}
+        prints.append(prepared(arguments(tmp_path, tmp_path / "run", train_data=data, **stream)).fingerprint)
+    assert prints[0] != prints[1]
+    assert prints[0] == prints[2]
+
+
+def test_the_order_of_batches_follows_the_data_seed_in_a_stream_too(text, tmp_path):
+    read = []
+    for seeds in ({"seed": 1}, {"seed": 1, "data_seed": 2}, {"seed": 2}):
+        args = arguments(text, tmp_path / "run", streaming=True, max_steps=3, shuffle_buffer=30, **seeds)
+        read.append([batch["input_ids"].tolist() for batch, _ in zip(prepared(args).train_set, range(4))])
+    assert read[0] != read[1]
+    assert read[1] == read[2]
+
+
 # Planning
 
 

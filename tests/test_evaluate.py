@@ -6,7 +6,7 @@ import pytest
 from commanding import run, save_translator
 
 from hf_vanilla_transformer.commands import evaluate as command
-from hf_vanilla_transformer.evaluation import EvaluationSet
+from hf_vanilla_transformer.evaluation import EvaluationSet, test_sets
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def test_source_and_references_may_come_from_a_test_set(folder, texts):
 
 def test_text_of_a_language_without_spaces_is_cut_as_sacrebleu_does(texts, monkeypatch):
     data = EvaluationSet("wmt99:en-zh", ["a"], [["你好 世界"]], "zh")
-    monkeypatch.setattr(command, "read_test_set", lambda *_: data)
+    monkeypatch.setattr(test_sets, "read_test_set", lambda *_: data)
     (texts / "zh").write_text("你好 世\n", encoding="utf-8")
     options = ["--translations", texts / "zh", "--test_set", "wmt99:en-zh", "--metrics", "bleu"]
     assert "tok:zh" in run(command.main, *options).stdout

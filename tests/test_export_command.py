@@ -89,8 +89,12 @@ def test_a_folder_with_another_model_in_it_is_left_alone_unless_told_otherwise(f
     line = assert_refused(capsys, tmp_path, *words)
     assert f"{other} is not empty (it has config.json, notes.txt)" in line
     assert "--overwrite" in line
-    assert run(capsys, *words, "--overwrite")[0] == 0
+    assert "has notes.txt, which no such result has made" in assert_refused(capsys, tmp_path, *words, "--overwrite")
     assert (other / "notes.txt").read_text() == "keep me"
+    (other / "notes.txt").unlink()
+    (other / "target_tokenizer").mkdir()
+    assert run(capsys, *words, "--overwrite")[0] == 0
+    assert not (other / "target_tokenizer").exists()  # it would be taken
     assert (other / "model.bin").exists()
     assert "layer_norm_epsilon" in json.loads((other / "config.json").read_text())
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["model", "other"]

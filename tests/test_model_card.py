@@ -62,6 +62,18 @@ def test_scores_are_where_the_hub_looks_for_them_and_secrets_are_not(model):
     assert "- chrF" not in text
 
 
+def test_a_card_has_every_metric_of_a_run(model):
+    rates = {"ter": 51.234, "wer": 22.5, "per": 4.75}
+    signature = "nrefs:1|error:unit|version:1"
+    metrics = {f"final_{name}": value for name, value in rates.items()} | {"signatures": {"per": signature}}
+    text = str(model_card(model, "me/g2p", {"metrics": metrics}))
+    (result,) = ModelCard(text).data.to_dict()["model-index"][0]["results"]
+    assert {each["type"]: each["value"] for each in result["metrics"]} == {"ter": 51.23, "wer": 22.5, "per": 4.75}
+    assert {each["name"] for each in result["metrics"]} == {"TER", "WER", "PER"}
+    assert "| PER (lower is better) | 4.75 |" in text
+    assert f"- PER: `{signature}`" in text
+
+
 def test_a_card_without_scores_is_a_card_and_is_saved_with_the_model(model, tmp_path):
     card = model_card(model, "en-de")
     assert "## Results" not in str(card)

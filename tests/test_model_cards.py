@@ -55,7 +55,7 @@ def rescored(folder, card, paths, by_the_model=False):
         texts = read_texts(test_set, card, paths)
         outputs = [[lines(folder / file) for file in of_run] for of_run in evaluation["outputs"]]
         if by_the_model:
-            made = translate_texts(folder, {test_set.name: texts}, "cpu", 4096)[test_set.name]
+            made = translate_texts(*load_translator([folder], "cpu"), {test_set.name: texts}, 4096)[test_set.name]
             pairs = [pair for text in zip(made, outputs[shipped], strict=True) for pair in zip(*text, strict=True)]
             shares[test_set.name] = sum(one == other for one, other in pairs) / len(pairs)
             outputs = [made if number == shipped else each for number, each in enumerate(outputs)]

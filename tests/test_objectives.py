@@ -127,6 +127,7 @@ def test_what_is_learned_is_learned_and_serves_others(tmp_path):
     ("options", "message"),
     [
         ({"objective": "masked_lm", "validation_metrics": ["bleu"]}, "translations; masked_lm has loss and perplexity"),
+        ({"objective": "masked_lm", "metric_for_best_model": "bleu"}, "=bleu is of translations; masked_lm has loss"),
         ({"objective": "masked_lm", "r_drop": 1.0}, "r_drop=1.0 is for models with two stacks; masked_lm trains a Van"),
         ({"objective": "causal_lm", "lora_rank": 2, "final_weights": "last"}, "lora_rank=2 is for models with two st"),
         ({"objective": "causal_lm", "bpe_dropout": 0.1}, "bpe_dropout is for translation; causal_lm learns from plain"),
@@ -163,7 +164,6 @@ def test_what_makes_no_sense_beside_an_objective_is_refused_by_name(options, mes
     [
         ("masked_lm", {"train_data": "source=train.txt,target=val.txt"}, "parallel text, where this objective learns"),
         ("causal_lm", {"train_data": "train.txt,tag=2de"}, "tag and reversed are for pairs; leave them away"),
-        ("masked_lm", {"metric_for_best_model": "bleu"}, "=bleu is of translations; masked_lm has loss and perplexity"),
         ("prefix_lm", {"overrides": ["prefix_visibility=causal"]}, "=causal, but objective=prefix_lm is bidirectional"),
         (
             "causal_lm",

@@ -36,7 +36,7 @@ def one_run(folder, text=None, **options):
     return read_run_list(write_list(folder, [{"name": "a", **options}], text)).runs[0]
 
 
-WITHOUT_VALIDATION = {"validation_data": [], "eval_strategy": "epoch", "learning_rate": 1e-3}
+WITHOUT_VALIDATION = {"validation_data": [], "learning_rate": 1e-3}
 
 
 @pytest.mark.parametrize("changes", [{}, pytest.param(WITHOUT_VALIDATION, marks=pytest.mark.slow)])

@@ -7,7 +7,7 @@ import pytest
 from transformers.trainer_utils import SchedulerType
 
 from hf_vanilla_transformer.training import VanillaTransformerTrainingArguments, parse_arguments, read_recipe
-from hf_vanilla_transformer.training.recipes import RECIPES, find_recipe, given_values, recipe_names
+from hf_vanilla_transformer.training.recipes import RECIPES, find_recipe, given_values, recipe_names, resolve_options
 
 
 @pytest.fixture
@@ -250,11 +250,26 @@ def test_a_model_that_is_given_by_a_flag_overrides_the_preset_of_a_recipe(recipe
         (["--keep_worse_average", "true", "--final_weights", "last"], "final_weights=average or ema"),
         (["--save_steps", "7", "--save_strategy", "no", "--final_weights", "last"], "save_strategy=steps"),
         (["--eval_steps", "7", "--eval_strategy", "no"], "eval_strategy=steps"),
+        (["--eval_strategy", "epoch"], "validation_data"),
+        (["--eval_strategy", "steps", "--eval_steps", "7"], "validation_data"),
+        (["--validation_metrics", "chrf"], "validation_data"),
+        (["--metric_for_best_model", "perplexity"], "validation_data"),
     ],
 )
 def test_options_that_would_do_nothing_are_refused(flags, needed):
     with pytest.raises(ValueError, match=f"^{flags[0][2:]} has no effect without {needed}; give that too, or leave"):
         parse_arguments(["--output_dir", "run", "--use_cpu", "true", *flags])
+
+
+def test_without_validation_text_options_of_evaluation_are_void_where_it_was_taken_away_and_no_is_an_answer():
+    evaluated = {"eval_strategy": "steps", "eval_steps": 5, "validation_metrics": ["chrf"]}
+    evaluated |= {"metric_for_best_model": "chrf"}
+    base = {"output_dir": "run", "use_cpu": True, "validation_data": ["val.tsv"], **evaluated}
+    args, values = resolve_options(base, {"validation_data": []})
+    assert values == {"output_dir": "run", "use_cpu": True, "validation_data": []}
+    assert given_values(args).keys().isdisjoint(evaluated)
+    assert resolve_options(base)[1] == base
+    assert resolve_options({"output_dir": "run", "use_cpu": True, "eval_strategy": "no"})[0].eval_strategy == "no"
 
 
 def test_a_flag_may_turn_off_what_a_recipe_has_options_for(recipe):

@@ -216,15 +216,17 @@ def test_a_folder_that_is_too_large_does_not_appear(text, runs, card, tmp_path):
 def test_an_earlier_release_is_replaced_only_when_asked_for_and_only_whole(text, runs, card, copy):
     with pytest.raises(FileExistsError, match="is not empty"):
         make_release(text, runs[:1], copy, card)
-    # One run has fewer outputs than two had.
-    with pytest.raises(
-        FileExistsError, match=r"has outputs/test.seed\d+.txt, outputs/val.seed\d+.txt, which no release"
-    ):
-        make_release(text, runs[:1], copy, card, overwrite=True)
-    for path in copy.glob("outputs/*.seed*.txt"):
-        path.unlink()
+    for name in ("outputs/mine.txt", "notes.txt"):
+        (copy / name).touch()
+        said = []
+        with pytest.raises(FileExistsError, match=f"backwards has {name}, which no (such result|release) has made"):
+            make_release(text, runs[:1], copy, card, overwrite=True, say=said.append)
+        assert not said  # nothing was translated for it
+        (copy / name).unlink()
+    assert list(copy.glob("outputs/*.seed*.txt"))
     results = make_release(text, runs[1:], copy, card, overwrite=True)
     assert results["training"]["runs"][0]["seed"] == 42
+    assert sorted(path.name for path in (copy / "outputs").iterdir()) == ["test.txt", "val.txt"]  # one run has fewer
     readme = (copy / "README.md").read_text(encoding="utf-8")
     assert "Seed 42" not in readme
     assert "standard deviation" not in readme

@@ -429,11 +429,20 @@ def test_the_best_by_an_error_rate_has_the_lowest(text, tmp_path):
     [
         ({"validation_data": [], "final_weights": "best"}, "final_weights=best is decided by .* give validation_data"),
         ({"validation_data": [], "early_stopping_patience": 3}, "early_stopping_patience=3 is .* give validation_data"),
+        (
+            {"validation_data": [], "eval_strategy": "steps", "eval_steps": 3},
+            "eval_steps and eval_strategy have no",
+        ),
+        (
+            {"validation_data": [], "validation_metrics": ["chrf"]},
+            "validation_metrics has no effect without val",
+        ),
+        ({"validation_data": [], "metric_for_best_model": "bleu"}, "metric_for_best_model has no effect without valid"),
         ({"eval_strategy": "no", "early_stopping_patience": 3}, "early_stopping_patience=3 is .* eval_strategy=no"),
         ({"metric_for_best_model": "mine_bleu"}, "metric_for_best_model='mine_bleu' is none of loss, perplexity, bleu"),
         (
             {"validation_metrics": ["wer"], "metric_for_best_model": "my_wer"},
-            "'my_wer' is none of loss, perplexity, wer",
+            "'my_wer' is none of loss, perplexity, bleu, chrf, ter, wer",
         ),
     ],
 )

@@ -61,9 +61,18 @@ def test_a_corpus_comes_whole_and_again(tmp_path, tokenizer):
         target = tokenizer.decode(example["labels"], skip_special_tokens=True)
         assert target == tokenizer.decode(example["input_ids"], skip_special_tokens=True).upper()
         assert set(example) == {"input_ids", "labels", "index"}
-    assert [example["index"] for example in sorted(itertools.chain(*batches), key=lambda x: x["index"])] == list(
-        range(180)
-    )
+    for example in itertools.chain(*batches):  # of one corpus, it is the line
+        assert tokenizer.decode(example["input_ids"], skip_special_tokens=True) == LINES[example["index"] - 1]
+
+
+def test_it_is_known_of_each_sentence_where_it_was_read(tmp_path, tokenizer):
+    corpora = [corpus(tmp_path / f"{name}.tsv", [f"{name} {i}" for i in range(1, 31)]) for name in "abc"]
+    filters, readers = Filters(max_length=5), 2
+    for reader in range(readers):
+        found = stream(corpora, tokenizer, filters=filters, num_processes=readers, process_index=reader)
+        for example in itertools.chain(*take(found, 60)):
+            name, line = tokenizer.decode(example["input_ids"], skip_special_tokens=True).split()
+            assert found.where(example["index"]) == f"{tmp_path / name}.tsv, line {line}"
 
 
 def test_tags_are_one_token_and_what_looks_like_a_control_token_is_text(tmp_path, tokenizer):
@@ -199,7 +208,9 @@ def test_examples_are_made_of_the_row_and_its_place_in_the_stream(tmp_path, toke
 
     batches = take(stream([corpus(tmp_path / "a.tsv", LINES)], tokenizer, make), 70)
     examples = list(itertools.chain(*batches))
-    assert all(example["input_ids"] == [0, example["index"]] and len(example["labels"]) == 1 for example in examples)
+    for example in examples:
+        epoch, place = example["input_ids"]
+        assert (epoch, place % len(LINES) + 1, len(example["labels"])) == (0, example["index"], 1)
 
 
 def test_batches_are_planned_by_what_was_made_and_not_by_what_was_read(tmp_path, tokenizer):

@@ -99,6 +99,8 @@ def test_a_resumed_run_equals_a_whole_one_and_refuses_a_teacher_that_has_changed
         if path.is_file():
             path.unlink()
     shutil.rmtree(last)
+    decoding = json.loads((folder / "generation_config.json").read_text())
+    (folder / "generation_config.json").write_text(json.dumps({**decoding, "num_beams": 7}))  # as `tune --save`
     args = arguments(text, tmp_path / "resumed", **more, resume_from_checkpoint="last")
     resumed = train(prepare(args), args)
     for name, weight in whole.model.state_dict().items():

@@ -6,7 +6,7 @@ from urllib.error import URLError
 import pytest
 from sacrebleu.dataset import DATASETS, base
 
-from hf_vanilla_transformer.evaluation import files_of_test_set, read_test_set
+from hf_vanilla_transformer.evaluation import files_of_test_set, read_test_set, read_test_sets
 
 NAME, PAIR = "wmt14/full", "en-de"
 SOURCES, REFERENCES = ["A dog.", "", "Two\u2028men."], ["Ein Hund.", "Nichts.", "Zwei Männer."]
@@ -104,3 +104,22 @@ def test_files_of_pairs_and_datasets_are_read_as_in_training(tmp_path):
         assert (found.sources, found.references) == (SOURCES, [REFERENCES])
     with pytest.raises(ValueError, match="expected text for language 'de'"):
         read_test_set(str(tmp_path / "test.jsonl"))
+
+
+def test_translations_are_of_all_sets_one_after_the_other(tmp_path):
+    pairs = {"a": [("one", "EINS"), ("two", "ZWEI")], "b": [("three", "DREI")]}
+    for name, lines in pairs.items():
+        (tmp_path / name).with_suffix(".tsv").write_text("".join(f"{each}\t{other}\n" for each, other in lines))
+    for name, lines in (("out", "1\n2\n3\n"), ("short", "1\n2\n"), ("source", "x\ny\nz\n"), ("gold", "a\nb\nc\n")):
+        (tmp_path / name).write_text(lines)
+    sets, out = [str(tmp_path / f"{name}.tsv") for name in pairs], str(tmp_path / "out")
+    found, made = read_test_sets(sets, None, None, translations=[out])
+    assert [data.references for data in found] == [[["EINS", "ZWEI"]], [["DREI"]]]
+    assert made == {out: [["1", "2"], ["3"]]}
+    with pytest.raises(ValueError, match=r"short has 2 lines, but the test sets .*a.tsv and .*b.tsv have 3"):
+        read_test_sets(sets, None, None, translations=[str(tmp_path / "short")])
+    files = (str(tmp_path / "source"), [str(tmp_path / "gold"), out])
+    (data,), made = read_test_sets(None, *files, translations=[out])
+    assert (data.sources, data.references) == (["x", "y", "z"], [["a", "b", "c"], ["1", "2", "3"]])
+    assert made == {out: [["1", "2", "3"]]}
+    assert read_test_sets([], None, files[1])[0][0].sources == []

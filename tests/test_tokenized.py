@@ -2,7 +2,9 @@
 
 import copy
 import json
+import os
 import threading
+import time
 
 import datasets
 import numpy as np
@@ -171,6 +173,19 @@ def test_a_bad_line_is_named_and_nothing_is_kept(tmp_path, load):
 
 
 # What is kept
+
+
+def test_what_a_kill_left_is_removed_when_nobody_has_written_to_it_for_a_day(tmp_path, tokenizer, load, corpus):
+    old, now = time.time() - 25 * 3600, time.time()
+    cache = tmp_path / "cache"
+    for name, newest in (("unfinished-dead", old), ("unfinished-live", now), ("other", old)):
+        (cache / name / "rows").mkdir(parents=True)
+        (cache / name / "rows" / "rows.arrow").touch()
+        for path in (cache / name, *(cache / name).rglob("*")):
+            os.utime(path, (newest, newest) if path.suffix else (old, old))
+    load([corpus], tokenizer)
+    assert {"unfinished-live", "other"} < {path.name for path in cache.iterdir()}
+    assert not (cache / "unfinished-dead").exists()
 
 
 @pytest.fixture

@@ -139,6 +139,15 @@ def test_a_tokenizer_is_written_whole_or_not_at_all(prepare, corpus, trained, tm
     assert len(prepare([corpus], vocab_size=290)) == 290
 
 
+def test_what_a_kill_left_is_removed_and_nothing_else(prepare, corpus, tmp_path):
+    names = ("tokenizer-ab12cd_9", "tokenizer-of_mine1", "tokenizer-german")
+    for name in names:
+        (tmp_path / "run" / name / "tokenizer").mkdir(parents=True)
+    (tmp_path / "run" / names[1] / "notes.txt").touch()
+    prepare([corpus])
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["tokenizer", *names[:0:-1]]
+
+
 def test_of_a_stream_the_beginning_is_learned_from_and_nothing_is_downloaded_whole(
     prepare, trained, tmp_path, monkeypatch, package_log
 ):

@@ -167,8 +167,23 @@ def test_what_is_not_finite_stops_the_run_and_says_where(what, text, tmp_path, m
     assert f"Last good checkpoint: {tmp_path / 'checkpoint-4'}" in message
     listed = json.loads((tmp_path / "failed-batch-5-0.json").read_text())
     assert (listed["update"], listed["sentences"]) == (5, expected)
+    assert listed["where"] == [f"{text / 'train.jsonl'}, line {index + 1}" for index in expected]
     for name, weight in run.model.state_dict().items():
         assert torch.equal(weight, before_failure[name]), name
+
+
+def test_a_failure_names_the_sentences_of_a_stream(text, tmp_path):
+    trainer, batch = trainer_and_batch(text, tmp_path, streaming=True, max_steps=2, shuffle_buffer=30)
+    trainer._micro_batches = [batch["index"].tolist()]
+    message = trainer._describe_failure("the loss is nan")
+    where = json.loads((tmp_path / "failed-batch-1-0.json").read_text())["where"]
+    assert f"({'; '.join(where[:3])}; ...)" in message
+    lines = (text / "train.jsonl").read_text().splitlines()
+    for place, ids in zip(where, batch["input_ids"], strict=True):
+        file, line = place.split(", line ")
+        assert file == str(text / "train.jsonl")
+        read = json.loads(lines[int(line) - 1])["translation"]["en"]
+        assert trainer.processing_class.decode(ids, skip_special_tokens=True) == read
 
 
 @pytest.mark.parametrize(

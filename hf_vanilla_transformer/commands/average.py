@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from ..inference.one_line_parser import OneLineParser
 from ..inference.pipes import run_as_filter
-from ..interop.output_folder import output_folder
+from ..interop.output_folder import OF_MODELS, output_folder
 from ..training import average_checkpoints, last_checkpoints
 
 EXAMPLE = """
@@ -34,12 +34,12 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     )
     output_dir = "where the averaged model is written; must be free or empty"
     parser.add_argument("--output_dir", required=True, metavar="DIR", help=output_dir)
-    parser.add_argument("--overwrite", action="store_true", help="replace files that are in --output_dir already")
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier average in --output_dir")
     args = parser.parse_args(argv)
 
     def work() -> None:
         checkpoints = last_checkpoints(args.run, args.last, args.by)
-        with output_folder(args.output_dir, args.overwrite, source=args.run) as folder:
+        with output_folder(args.output_dir, args.overwrite, source=args.run, own=OF_MODELS) as folder:
             average_checkpoints(checkpoints, folder)
         count = "1 checkpoint" if len(checkpoints) == 1 else f"{len(checkpoints)} checkpoints"
         print(f"Averaged {count}: {', '.join(path.name for path in checkpoints)}")

@@ -44,7 +44,7 @@ def make_parser(prog: str | None = None) -> OneLineParser:
     systems = parser.add_subparsers(dest="system", required=True, metavar="SYSTEM", help="where it comes from:")
     output = OneLineParser(add_help=False)
     output.add_argument("--output_dir", required=True, help="folder to write; must be free or empty")
-    output.add_argument("--overwrite", action="store_true", help="replace files that are in --output_dir already")
+    output.add_argument("--overwrite", action="store_true", help="replace an earlier conversion in --output_dir")
     fields = OneLineParser(add_help=False)
     fields.add_argument(
         "--set",

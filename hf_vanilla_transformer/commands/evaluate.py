@@ -4,11 +4,9 @@ import argparse
 import json
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from itertools import accumulate
 from pathlib import Path
 from typing import TextIO
 
-from ..data.text_files import read_aligned
 from ..evaluation import (
     EvaluationSet,
     LengthComparison,
@@ -24,7 +22,7 @@ from ..evaluation import (
     make_metrics,
     moses_lowercase_scoring,
     paper_scoring,
-    read_test_set,
+    read_test_sets,
     system_of_model,
 )
 from ..evaluation.scores import METRICS
@@ -89,7 +87,10 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     args = parse_arguments(argv, prog)
 
     def work() -> None:
-        test_sets, translations = read_texts(args)
+        files = [*args.translations, *([args.baseline] if args.baseline and is_translated(args.baseline) else [])]
+        test_sets, translations = read_test_sets(
+            args.test_set, args.source, args.references, args.source_lang, args.target_lang, files
+        )
         scorings = make_scorings(args)
         # Wrong options and files that cannot be written are to be found before the long work begins.
         for data in test_sets:
@@ -110,39 +111,6 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         print("\n\n".join([comparison_table(comparison), *([length_tables(by_length)] if by_length else [])]))
 
     return run_as_filter(work, args.prog)
-
-
-def read_texts(args: argparse.Namespace) -> tuple[list[EvaluationSet], dict[str, list[list[str]]]]:
-    """Reads sources, references, and the translations that are given as files.
-
-    Args:
-        args: the options.
-
-    Returns:
-        The test sets; and the translations of each, by the name of their file.
-
-    Raises:
-        OSError: a file or test set is not there.
-        ValueError: the files do not belong together.
-    """
-    files = [*args.translations, *([args.baseline] if args.baseline and is_translated(args.baseline) else [])]
-    if args.test_set is None:
-        sources = [args.source] if args.source else []
-        texts = read_aligned([*args.references, *sources, *files])
-        references = [texts[path] for path in args.references]
-        data = EvaluationSet(None, texts.get(args.source, []), references)
-        return [data], {name: [texts[name]] for name in files}
-    test_sets = [read_test_set(name, args.source_lang, args.target_lang) for name in args.test_set]
-    *starts, total = accumulate((len(data.sources) for data in test_sets), initial=0)
-    ends = [*starts[1:], total]
-    translations = {}
-    for name, lines in read_aligned(files).items():
-        if len(lines) != total:
-            names = " and ".join(str(data.name) for data in test_sets)
-            have = f"test set {names} has" if len(test_sets) == 1 else f"test sets {names} have"
-            raise ValueError(f"{name} has {len(lines)} lines, but the {have} {total}")
-        translations[name] = [lines[start:end] for start, end in zip(starts, ends, strict=True)]
-    return test_sets, translations
 
 
 def make_scorings(args: argparse.Namespace) -> list[Scoring]:

@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     parser.add_argument("--model", required=True, help="folder (or Hub name) of a trained model and its tokenizer")
     parser.add_argument("--to", required=True, choices=["ctranslate2", "onnx", "torch"], help="the other system")
     parser.add_argument("--output_dir", required=True, help="folder to write; must be free or empty")
-    parser.add_argument("--overwrite", action="store_true", help="replace files that are in --output_dir already")
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier export in --output_dir")
     parser.add_argument("--quantization", help="ctranslate2: float32 or int8 (default: float32)")
     parser.add_argument("--max_positions", type=int, help="ctranslate2: longest input and output (default: 1024)")
     parser.add_argument(

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from ..evaluation import EvaluationSet
+from ..evaluation import EvaluationSet, read_test_sets
 from ..inference import load_translator, run_as_filter
 from ..inference.one_line_parser import OneLineParser
 from ..interop.output_folder import output_folder
@@ -18,7 +18,6 @@ from ..lab.head_losses import analyse_heads
 from ..lab.head_report import head_summary, write_head_report
 from ..lab.heads import heads_of
 from .shared_options import add_batch_tokens_option, add_device_options, add_text_options, check_text_options
-from .tune import read_test_sets
 
 EXAMPLES = """
 examples:
@@ -77,7 +76,8 @@ def read_texts(args: argparse.Namespace) -> EvaluationSet:
         OSError: a file or test set is not there.
         ValueError: the files do not belong together, or there is no sentence.
     """
-    (data,) = read_test_sets(args)
+    texts = (args.test_set, args.source, args.references, args.source_lang, args.target_lang)
+    (data,), _ = read_test_sets(*texts)
     if not data.sources:
         raise ValueError("there is no sentence to translate")
     kept = slice(args.sentences)

@@ -5,14 +5,12 @@ from collections.abc import Sequence
 
 from tqdm import tqdm
 
-from ..data.text_files import read_aligned
 from ..evaluation import (
-    EvaluationSet,
     TriedDecoding,
     best_decoding,
     check_savable,
     make_metrics,
-    read_test_set,
+    read_test_sets,
     save_decoding,
     tried_table,
     try_decodings,
@@ -60,7 +58,8 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     args = parse_arguments(argv, prog)
 
     def work() -> None:
-        test_sets = read_test_sets(args)
+        texts = (args.test_set, args.source, args.references, args.source_lang, args.target_lang)
+        test_sets, _ = read_test_sets(*texts)
         make_metrics([args.metric])
         for folder in args.models if args.save else ():
             check_savable(folder)
@@ -78,25 +77,6 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
             print(f"saved in {folder}/generation_config.json")
 
     return run_as_filter(work, args.prog)
-
-
-def read_test_sets(args: argparse.Namespace) -> list[EvaluationSet]:
-    """Reads the sources and references that the options of `add_text_options` name.
-
-    Args:
-        args: the options.
-
-    Returns:
-        The sets: one for each of `--test_set`, or one of files.
-
-    Raises:
-        OSError: a file or test set is not there.
-        ValueError: the files do not belong together.
-    """
-    if args.test_set:
-        return [read_test_set(name, args.source_lang, args.target_lang) for name in args.test_set]
-    texts = read_aligned([*args.references, args.source])
-    return [EvaluationSet(None, texts[args.source], [texts[path] for path in args.references])]
 
 
 def _best_line(best: TriedDecoding, tried: Sequence[TriedDecoding], args: argparse.Namespace) -> str:

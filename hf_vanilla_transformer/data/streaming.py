@@ -103,8 +103,22 @@ class TokenBatchStream(torch.utils.data.IterableDataset):
         self.filters, self.options = filters, options
         self.make, self.collate = make, collate
 
+    def where(self, index: int) -> str:
+        """Says where a sentence was read, for messages.
+
+        Args:
+            index: of a batch. It is the line times the number of corpora, plus the number of the corpus: batches are
+                made by other processes, and bring along all that is known of them.
+
+        Returns:
+            Corpus and line. Rows of a dataset are counted by each reader, from 0, where several share it out.
+        """
+        line, number = divmod(index, len(self.corpora))
+        corpus = self.corpora[number]
+        return f"{corpus.name}, {'line' if corpus.dataset is None else 'row'} {line}"
+
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
-        """Yields batches, without end.
+        """Yields batches, without end; `index` of each example is for `where`.
 
         Raises:
             ValueError: nothing is left of a corpus after filtering; or as `read_corpora`.
@@ -125,7 +139,8 @@ class TokenBatchStream(torch.utils.data.IterableDataset):
             buffer = []
             for index, row in enumerate(itertools.islice(rows, options.shuffle_buffer), start=read):
                 made = row if self.make is None else self.make(row, 0, index)
-                buffer.append({name: made[name] for name in COLUMNS if name in made} | {"index": index})
+                place = row["line"] * len(self.corpora) + row["corpus"]
+                buffer.append({name: made[name] for name in COLUMNS if name in made} | {"index": place})
             read += len(buffer)
             whole = sum(counts, start=FilterCounts())
             (logger.warning if whole.kept < whole.read else logger.info)(self.filters.describe("stream", whole))
@@ -157,7 +172,8 @@ class TokenBatchStream(torch.utils.data.IterableDataset):
                 kept, more = self.filters.apply(lengths, np.array(made["blank"]))
                 counts[number] += more  # before any of them is handed on: they add up whenever they are looked at
                 ids = [name for name in ("input_ids", "labels") if name in made]
-                yield from ({**chunk[row], **{name: made[name][row] for name in ids}} for row in kept)
+                for row in kept:
+                    yield {**chunk[row], "corpus": number, **{name: made[name][row] for name in ids}}
             if counts[number].read == before.read:
                 part = "" if mine.count == 1 else f" for reader {mine.index + 1} of {mine.count}"
                 raise ValueError(f"no sentence in {corpus.name}{part}")

@@ -3,7 +3,9 @@
 import hashlib
 import json
 import os
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -33,6 +35,10 @@ _SENTENCES_WORTH_A_PROCESS = 100_000
 _MOST_PROCESSES = 8
 # Part of the name under which tokenised text is kept; a new number makes older ones unknown.
 _CACHE_VERSION = 4
+
+# Folders of tokenised text that is not complete are called so, and were left by a kill where nothing of them is newer
+# than so many seconds.
+_UNFINISHED, _ABANDONED_AFTER = "unfinished-", 24 * 3600
 
 _SIDES = {"source": ("input_ids", "source_length"), "target": ("labels", "target_length")}
 
@@ -189,8 +195,9 @@ def _load_corpus(
     folder = _folder(fingerprint, tokenizer_key, text_format, cache)
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
+        _remove_unfinished(folder.parent)
         # Whole or not at all, also beside another run that does the same: written elsewhere, then renamed.
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix="unfinished-") as scratch:
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=_UNFINISHED) as scratch:
             (written := Path(scratch) / "rows").mkdir()
             with without_progress_bars(not cache.show_progress):
                 _write_corpus(written, Path(scratch), corpus, tokenizer, text_format, cache.processes)
@@ -200,6 +207,17 @@ def _load_corpus(
                 if not folder.exists():
                     raise
     return concatenate_datasets([Dataset.from_file(str(path)) for path in sorted(folder.glob("*.arrow"))])
+
+
+def _remove_unfinished(root: Path) -> None:
+    """Removes what killed processes left. What one still works on, on this machine or another, it writes steadily."""
+    for scratch in root.glob(f"{_UNFINISHED}*"):
+        try:
+            newest = max(path.stat().st_mtime for path in (scratch, *scratch.rglob("*")))
+        except OSError:  # its process is done with it just now
+            continue
+        if newest < time.time() - _ABANDONED_AFTER:
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _write_corpus(

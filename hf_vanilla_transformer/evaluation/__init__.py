@@ -11,7 +11,7 @@ from .scorings import Scoring, moses_lowercase_scoring, paper_scoring
 from .significance import PairedComparison, paired_bootstrap
 from .systems import System, system_of_model
 from .tables import comparison_table, length_tables, tried_table
-from .test_sets import EvaluationSet, files_of_test_set, read_test_set
+from .test_sets import EvaluationSet, files_of_test_set, read_test_set, read_test_sets
 from .translation_metric import load_translation_metric, translation_metric_path
 from .tuning import TriedDecoding, best_decoding, check_savable, save_decoding, try_decodings
 
@@ -50,6 +50,7 @@ __all__ = [
     "paper_scoring",
     "paper_tokenized",
     "read_test_set",
+    "read_test_sets",
     "save_decoding",
     "score_by_length",
     "score_pairs",

@@ -2,7 +2,9 @@
 
 import difflib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from sacrebleu.dataset import DATASETS
 
@@ -69,6 +71,48 @@ def read_test_set(description: str, source_lang: str | None = None, target_lang:
     sources, references = ([row[side] for row in rows] for side in ("source", "target"))
     language = source_lang if corpus.reversed else target_lang
     return EvaluationSet(corpus.name, sources, [references], language, corpus.tag, corpus.reversed)
+
+
+def read_test_sets(
+    names: Sequence[str] | None,
+    source: str | None,
+    references: Sequence[str] | None,
+    source_lang: str | None = None,
+    target_lang: str | None = None,
+    translations: Sequence[str] = (),
+) -> tuple[list[EvaluationSet], dict[str, list[list[str]]]]:
+    """Reads what systems are evaluated on, test sets or files, and translations of it.
+
+    Args:
+        names: of test sets, as in `read_test_set`; None or nothing where there are files.
+        source: a file of sentences; None where there is only something to compare with references.
+        references: files, each with one translation for each sentence.
+        source_lang: as in `read_test_set`.
+        target_lang: likewise.
+        translations: files with one translation for each sentence of all sets, one set after the other.
+
+    Returns:
+        The test sets, one of files; and the translations of each, by the name of their file.
+
+    Raises:
+        OSError: a file or test set is not there.
+        ValueError: the files do not belong together.
+    """
+    if not names:
+        texts = read_aligned([*(references or ()), *([source] if source else []), *translations])
+        data = EvaluationSet(None, texts[source] if source else [], [texts[path] for path in references or ()])
+        return [data], {name: [texts[name]] for name in translations}
+    test_sets = [read_test_set(name, source_lang, target_lang) for name in names]
+    *starts, total = accumulate((len(data.sources) for data in test_sets), initial=0)
+    ends = [*starts[1:], total]
+    made = {}
+    for name, lines in read_aligned(translations).items():
+        if len(lines) != total:
+            said = " and ".join(str(data.name) for data in test_sets)
+            have = f"test set {said} has" if len(test_sets) == 1 else f"test sets {said} have"
+            raise ValueError(f"{name} has {len(lines)} lines, but the {have} {total}")
+        made[name] = [lines[start:end] for start, end in zip(starts, ends, strict=True)]
+    return test_sets, made
 
 
 def files_of_test_set(description: str) -> list[str]:

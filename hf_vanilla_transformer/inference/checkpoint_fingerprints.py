@@ -7,7 +7,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from ..data.text_files import hash_file
-from .loading import ADAPTER_CONFIG, SEALED_FILES, load_config
+from .loading import ADAPTER_CONFIG, LOADED_FILES, SEALED_FILES, load_config
 from .shipped import place_of_model
 
 
@@ -26,12 +26,14 @@ def hashes_of_files(folder: str | Path, patterns: Sequence[str]) -> Iterator[tup
             yield path.name, hash_file(path)
 
 
-def checkpoint_fingerprint(folder: str | Path) -> str:
+def checkpoint_fingerprint(folder: str | Path, decoding: bool = True) -> str:
     """Identifies a checkpoint by its content, wherever it lies: weights, configurations, tokenizer.
 
     Args:
         folder: of the checkpoint, or of an adapter, whose base is part of it; or a name, as `load_translator` takes it.
             One on the Hub is identified by its name and revision.
+        decoding: whether how it decodes is part of it (generation_config.json), which is nothing that another model
+            learns from it.
 
     Returns:
         16 hexadecimal digits.
@@ -44,10 +46,11 @@ def checkpoint_fingerprint(folder: str | Path) -> str:
     if not folder.is_dir():
         content = [[str(place), str(load_config(place)._commit_hash)]]
     else:
-        content = [list(each) for each in hashes_of_files(folder, SEALED_FILES)]
+        files = SEALED_FILES if decoding else (ADAPTER_CONFIG, *LOADED_FILES)
+        content = [list(each) for each in hashes_of_files(folder, files)]
         if (adapter := folder / ADAPTER_CONFIG).exists():
             base = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
-            content.append(["base", checkpoint_fingerprint(base)])
+            content.append(["base", checkpoint_fingerprint(base, decoding)])
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 

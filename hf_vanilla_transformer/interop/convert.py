@@ -14,7 +14,7 @@ from .fairseq import load_fairseq, load_fairseq_tokenizer
 from .gpt2 import load_gpt2, load_gpt2_tokenizer
 from .llama import load_llama, load_llama_tokenizer
 from .marian import load_marian, load_marian_tokenizers
-from .output_folder import TARGET_TOKENIZER, output_folder
+from .output_folder import OF_MODELS, OF_TOKENIZERS, OF_WEIGHTS, TARGET_TOKENIZER, output_folder
 from .sentencepiece import load_sentencepiece_tokenizer
 from .torch_transformer import load_torch_transformer
 
@@ -37,7 +37,7 @@ def convert_marian(
     Args:
         checkpoint: a folder, as `load_marian` and `load_marian_tokenizers` want it.
         output_dir: written when all else is done; must be free or empty.
-        overwrite: whether files in `output_dir` may be replaced.
+        overwrite: whether an earlier result in `output_dir` may be replaced.
 
     Returns:
         The model that was saved.
@@ -46,7 +46,7 @@ def convert_marian(
         OSError: a file is missing, or `output_dir` has files in it or is the checkpoint.
         ValueError: it does not fit.
     """
-    with output_folder(output_dir, overwrite, source=checkpoint) as written:
+    with output_folder(output_dir, overwrite, source=checkpoint, own=OF_MODELS) as written:
         model = load_marian(checkpoint)
         source, target = load_marian_tokenizers(checkpoint)
         _save(model, source, target, written)
@@ -62,7 +62,7 @@ def convert_folder(
         kind: "bert", "gpt2" or "llama".
         checkpoint: a folder, as `load_bert`, `load_gpt2` or `load_llama` wants it.
         output_dir: written when all else is done; must be free or empty.
-        overwrite: whether files in `output_dir` may be replaced.
+        overwrite: whether an earlier result in `output_dir` may be replaced.
 
     Returns:
         The model that was saved: an encoder or a decoder alone.
@@ -73,7 +73,7 @@ def convert_folder(
         ValueError: it does not fit.
     """
     load, load_tokenizer = _FOLDERS[kind]
-    with output_folder(output_dir, overwrite, source=checkpoint) as written:
+    with output_folder(output_dir, overwrite, source=checkpoint, own=OF_MODELS) as written:
         model, tokenizer = load(checkpoint), load_tokenizer(checkpoint)
         model.save_pretrained(written)
         if tokenizer is not None:
@@ -98,7 +98,7 @@ def convert_fairseq(
         source_dictionary: the source's `dict.*.txt`.
         target_dictionary: the target's; None means the same.
         sentencepiece_model: what cuts text into the tokens of the dictionaries, if that is SentencePiece.
-        overwrite: whether files in `output_dir` may be replaced.
+        overwrite: whether an earlier result in `output_dir` may be replaced.
         **fields: of our config, such as `num_heads` where the checkpoint does not say it.
 
     Returns:
@@ -108,7 +108,7 @@ def convert_fairseq(
         OSError: a file cannot be read, or `output_dir` has files in it.
         ValueError: it does not fit.
     """
-    with output_folder(output_dir, overwrite) as written:
+    with output_folder(output_dir, overwrite, own=OF_MODELS) as written:
         model = load_fairseq(checkpoint, **fields)
         config = model.config
         source = target = load_fairseq_tokenizer(
@@ -128,7 +128,7 @@ def convert_torch_transformer(
     Args:
         checkpoint: what `torch.save(module.state_dict(), file)` wrote.
         output_dir: written when all else is done; must be free or empty.
-        overwrite: whether files in `output_dir` may be replaced.
+        overwrite: whether an earlier result in `output_dir` may be replaced.
         **options: of `load_torch_transformer`.
 
     Returns:
@@ -138,7 +138,7 @@ def convert_torch_transformer(
         OSError: the file cannot be read, or `output_dir` has files in it.
         ValueError: it does not fit, or is not a state_dict.
     """
-    with output_folder(output_dir, overwrite) as written, errors_name(checkpoint):
+    with output_folder(output_dir, overwrite, own=OF_WEIGHTS) as written, errors_name(checkpoint):
         model = load_torch_transformer(require_tensors(read_pickle(checkpoint)), **options)
         model.save_pretrained(written)
     return model
@@ -152,7 +152,7 @@ def convert_sentencepiece(
     Args:
         checkpoint: a `.model` or `.spm` file, as `load_sentencepiece_tokenizer` wants it.
         output_dir: written when all else is done; must be free or empty.
-        overwrite: whether files in `output_dir` may be replaced.
+        overwrite: whether an earlier result in `output_dir` may be replaced.
 
     Returns:
         The tokenizer that was saved.
@@ -162,7 +162,7 @@ def convert_sentencepiece(
         OSError: the file cannot be read, or `output_dir` has files in it.
         ValueError: it is not such a file, or a fast tokenizer cannot follow it.
     """
-    with output_folder(output_dir, overwrite) as written:
+    with output_folder(output_dir, overwrite, own=OF_TOKENIZERS) as written:
         tokenizer = load_sentencepiece_tokenizer(checkpoint)
         save_tokenizer(tokenizer, written)
     return tokenizer

@@ -13,7 +13,7 @@ from ..attention import MultiHeadAttention
 from ..configuration_vanilla_transformer import VanillaTransformerConfig
 from ..modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
 from .graph_folder import require_exportable, save_tokenizers
-from .output_folder import output_folder
+from .output_folder import OF_MODELS, output_folder
 
 # Modules of one of our layers, and their names in a layer of CTranslate2's specification.
 CTRANSLATE2_NAMES = {
@@ -69,7 +69,7 @@ def export_ctranslate2(
         max_positions: rows of the table of positions, for source and target.
         target_tokenizer: of the target, where the model has two vocabularies; goes to the sub-folder
             `target_tokenizer`.
-        overwrite: whether files in `folder` may be replaced.
+        overwrite: whether an earlier export in `folder` may be replaced.
 
     Raises:
         ImportError: ctranslate2 is not installed.
@@ -86,7 +86,7 @@ def export_ctranslate2(
     require_ctranslate2_support(config)
     if config.num_learned_positions is not None:
         max_positions = min(max_positions, config.num_learned_positions)
-    with output_folder(folder, overwrite, source=model.name_or_path) as written:
+    with output_folder(folder, overwrite, source=model.name_or_path, own=OF_MODELS) as written:
         save_tokenizers(config, written, tokenizer, target_tokenizer)
         spec = _filled_spec(model, tokenizer, target_tokenizer or tokenizer, max_positions)
         spec.validate()

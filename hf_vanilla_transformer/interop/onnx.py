@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from ..modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
 from .graph_folder import add_companions, require_exportable
 from .graphs import inference_graphs
-from .output_folder import output_folder
+from .output_folder import OF_GRAPHS, output_folder
 
 
 def export_onnx(
@@ -32,7 +32,7 @@ def export_onnx(
         tokenizer: of the source, and of the target where there is one vocabulary; without it the folder has neither
             tokenizer nor `translate.py`.
         target_tokenizer: of the target, where it has a vocabulary of its own.
-        overwrite: whether files in `folder` may be replaced.
+        overwrite: whether an earlier export in `folder` may be replaced.
 
     Raises:
         ImportError: onnx or onnxscript is not installed.
@@ -45,7 +45,7 @@ def export_onnx(
     except ImportError as error:
         raise ImportError("exporting to ONNX needs two packages: pip install onnx onnxscript") from error
     require_exportable(model)
-    with output_folder(folder, overwrite, source=model.name_or_path) as written:
+    with output_folder(folder, overwrite, source=model.name_or_path, own=OF_GRAPHS) as written:
         add_companions(model, written, "onnx", tokenizer, target_tokenizer)
         for name, graph in inference_graphs(model).items():
             with warnings.catch_warnings():

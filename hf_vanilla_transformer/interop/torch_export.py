@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from ..modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
 from .graph_folder import add_companions, require_exportable
 from .graphs import inference_graphs
-from .output_folder import output_folder
+from .output_folder import OF_GRAPHS, output_folder
 
 
 def exported_programs(model: VanillaTransformerForConditionalGeneration) -> dict[str, ExportedProgram]:
@@ -46,14 +46,14 @@ def export_torch(
         tokenizer: of the source, and of the target where there is one vocabulary; without it the folder has neither
             tokenizer nor `translate.py`.
         target_tokenizer: of the target, where it has a vocabulary of its own.
-        overwrite: whether files in `folder` may be replaced.
+        overwrite: whether an earlier export in `folder` may be replaced.
 
     Raises:
         OSError: `folder` has files in it, or is that of the model.
         ValueError: the model is not of this package, or has adapters; or the tokenizer of the target is missing.
     """
     require_exportable(model)
-    with output_folder(folder, overwrite, source=model.name_or_path) as written:
+    with output_folder(folder, overwrite, source=model.name_or_path, own=OF_GRAPHS) as written:
         add_companions(model, written, "pt2", tokenizer, target_tokenizer)
         for name, program in exported_programs(model).items():
             torch.export.save(program, written / f"{name}.pt2")

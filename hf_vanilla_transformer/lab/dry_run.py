@@ -143,7 +143,6 @@ def _shortened(args: VanillaTransformerTrainingArguments, folder: Path) -> Vanil
         "max_steps": args.dry_run,
         "logging_strategy": IntervalStrategy.STEPS,
         "logging_steps": 1,
-        "eval_steps": args.dry_run,
         "save_steps": args.dry_run,
         "resume_from_checkpoint": None,
         "overwrite_output_dir": False,
@@ -151,8 +150,8 @@ def _shortened(args: VanillaTransformerTrainingArguments, folder: Path) -> Vanil
         "report_to": [],
         "disable_tqdm": True,
     }
-    if args.eval_strategy != IntervalStrategy.NO:
-        changes["eval_strategy"] = IntervalStrategy.STEPS
+    if args.validation_data and args.eval_strategy != IntervalStrategy.NO:
+        changes |= {"eval_strategy": IntervalStrategy.STEPS, "eval_steps": args.dry_run}
     if args.save_strategy != SaveStrategy.NO:
         changes["save_strategy"] = SaveStrategy.STEPS
     short = copy.copy(args)

@@ -14,8 +14,6 @@ from ..tokenization_vanilla_transformer import VanillaTransformerTokenizer
 from .card_sections import write_sections
 from .results_schema import FORMAT, Evaluation, Results, Score
 
-# Of the metrics in a run's results.json those that a card quotes.
-_RUN_SCORES = {"final_bleu": "bleu", "final_chrf": "chrf"}
 _HUB_METRICS = {"paper_bleu": "bleu"}  # where the Hub's name for a metric is not ours
 
 _SIGNATURE = re.compile(r"[\w:.|+-]{1,200}")
@@ -217,8 +215,8 @@ def _eval_results(results: Results) -> list[EvalResult]:
 
 def _run_scores(metrics: Mapping[str, Any]) -> dict[str, Score]:
     scores: dict[str, Score] = {}
-    for key, name in _RUN_SCORES.items():
-        if key not in metrics:
+    for name in METRICS:
+        if (key := f"final_{name}") not in metrics:
             continue
         value = metrics[key]
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):

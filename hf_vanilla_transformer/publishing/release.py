@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..data.tokenization import save_tokenizer
 from ..evaluation import EvaluationSet
 from ..inference import load_translator, open_output, translate
-from ..inference.conversions import CONVERSIONS
-from ..interop.output_folder import output_folder
+from ..interop.output_folder import OF_MODELS, output_folder, refuse_foreign_files
 from ..modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
 from ..training.environment import describe_environment
 from .card_file import CardFile
@@ -21,9 +21,20 @@ from .example_translations import pick_examples
 from .model_card import render_card, require_hub_name, shape_of
 from .model_files import sizes_of_files
 from .public_recipe import PublicPaths, recipe_text
-from .release_scores import choose_run, evaluate_test_set, read_texts, scorings_of, translate_texts, write_outputs
+from .release_scores import (
+    choose_run,
+    evaluate_test_set,
+    possible_outputs,
+    read_texts,
+    scorings_of,
+    translate_texts,
+    write_outputs,
+)
 from .results_schema import FORMAT, Example, Examples, Results
-from .runs import read_runs
+from .runs import FinishedRun, read_runs
+
+# Names of what a release is made of.
+_OF_RELEASES = (*OF_MODELS, "README.md", "results.json", "recipe.yaml", "curves.png", "outputs")
 
 # All files of a checkpoint together, in bytes: as much as a repository of code can carry for each.
 LARGEST_FOLDER = 15 * 10**6
@@ -51,7 +62,7 @@ def release(
         output_dir: the folder, whose name is that of the checkpoint; appears whole or not at all.
         card: what people write about it.
         paths: what folders of this machine are called by others.
-        overwrite: whether an earlier folder is replaced.
+        overwrite: whether an earlier release in the folder is replaced, as a whole.
         device: where to translate.
         batch_tokens: tokens of a side that are translated at a time, padding included.
         num_resamples: samples of which the 95 % intervals are.
@@ -78,11 +89,16 @@ def release(
     paths.refuse_unused()
     if len(finished) > 1 and not any(each.role == "validation" for each in card.test_sets):
         raise ValueError("the best of several runs is chosen on a validation set, and the card has none in test_sets")
-    with output_folder(output_dir, overwrite, runs[0]) as folder:
+    if overwrite:
+        _refuse_other_outputs(output_dir, card, finished)
+    with output_folder(output_dir, overwrite, runs[0], _OF_RELEASES) as folder:
         outputs = []
         for run in finished:
             say(f"translating {', '.join(texts)} with {run.folder}")
-            outputs.append(translate_texts(run.folder, texts, device, batch_tokens))
+            model, tokenizer = load_translator([run.folder], device)
+            if not isinstance(model, VanillaTransformerForConditionalGeneration):
+                raise ValueError(f"{run.folder} is a {type(model).__name__}, which is not a model of this package")
+            outputs.append(translate_texts(model, tokenizer, texts, batch_tokens))
         by_set = {name: [of_run[name] for of_run in outputs] for name in texts}
         say("scoring")
         evaluations = [
@@ -94,9 +110,8 @@ def release(
         say(f"writing {output_dir} with the weights of {run.folder}")
         for evaluation in evaluations:
             write_outputs(folder, evaluation, finished, shipped, by_set[evaluation["name"]])
-        model, tokenizer = load_translator([run.folder], device)
-        if not isinstance(model, VanillaTransformerForConditionalGeneration):
-            raise ValueError(f"{run.folder} is a {type(model).__name__}, which is not a model of this package")
+        if run is not finished[-1]:  # whose model is still there
+            model, tokenizer = load_translator([run.folder], device)
         results: Results = {
             "format": FORMAT,
             "name": output_dir.name,
@@ -117,7 +132,7 @@ def release(
         (folder / "recipe.yaml").write_text(recipe_text(run.arguments, output_dir.name), encoding="utf-8")
         results["examples"] = _examples(card, texts, outputs[shipped])
         write_card(folder, apply_card(results, card))
-        _check_folder(folder, output_dir, largest_folder)
+        _check_size(folder, largest_folder)
     return results
 
 
@@ -264,7 +279,7 @@ def _examples(
     return pick_examples(sources, outputs, references, test_set.name, metric)
 
 
-def _check_folder(folder: Path, output_dir: Path, largest: int) -> None:
+def _check_size(folder: Path, largest: int) -> None:
     files = sizes_of_files(folder)
     if (total := sum(files.values())) > largest:
         heaviest = max(files, key=lambda name: files[name])
@@ -272,7 +287,13 @@ def _check_folder(folder: Path, output_dir: Path, largest: int) -> None:
             f"the folder would have {total:,} bytes, more than {largest:,}; the largest file is {heaviest} with "
             f"{files[heaviest]:,}"
         )
-    files_there = (path.relative_to(output_dir) for path in output_dir.rglob("*") if path.is_file())
-    present = {name.as_posix() for name in files_there if CONVERSIONS not in name.parts}
-    if left := sorted(present - files.keys()):
-        raise FileExistsError(f"{output_dir} has {', '.join(left)}, which no release has made; remove that first")
+
+
+def _refuse_other_outputs(output_dir: Path, card: CardFile, runs: Sequence[FinishedRun]) -> None:
+    """Refuses a folder in which there are outputs that are neither of its own release nor of the new one."""
+    known = {name for each in card.test_sets for run in runs for name in possible_outputs(each, run)}
+    with suppress(FileNotFoundError, ValueError):  # it is not a release
+        evaluations = read_results(output_dir)["evaluations"]
+        known |= {name for each in evaluations for of_run in each.get("outputs", []) for name in of_run}
+    found = {path.relative_to(output_dir).as_posix() for path in (output_dir / "outputs").rglob("*") if path.is_file()}
+    refuse_foreign_files(output_dir, found - known, "release")

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 from ..evaluation import (
     EvaluationSet,
     Scoring,
@@ -13,7 +15,7 @@ from ..evaluation import (
     read_test_set,
 )
 from ..evaluation.scores import HIGHER_IS_BETTER, METRICS, make_metrics
-from ..inference import load_translator, translate
+from ..inference import translate
 from ..tokenization_tags import known_tag_tokens
 from .card_file import CardFile, CardTestSet
 from .public_recipe import PublicPaths
@@ -75,24 +77,25 @@ def scorings_of(test_set: CardTestSet, card: CardFile) -> dict[str, Scoring]:
 
 
 def translate_texts(
-    folder: str | Path, texts: Mapping[str, Sequence[EvaluationSet]], device: str, batch_tokens: int
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Mapping[str, Sequence[EvaluationSet]],
+    batch_tokens: int,
 ) -> dict[str, list[list[str]]]:
     """Translates all test sets by one model, as its `generation_config` says.
 
     Args:
-        folder: of the model.
+        model: in eval mode.
+        tokenizer: its tokenizer.
         texts: of each test set by name.
-        device: where to translate.
         batch_tokens: tokens of a side at a time, padding included.
 
     Returns:
         Translations of each text of each test set by name.
 
     Raises:
-        OSError: there is no such model.
-        ValueError: it is damaged, the device cannot be used, or its tokenizer does not know the tag of a text.
+        ValueError: the tokenizer does not know the tag of a text.
     """
-    model, tokenizer = load_translator([folder], device)
     for text in (text for of_set in texts.values() for text in of_set):
         known_tag_tokens(tokenizer, text.tag)
     return {
@@ -184,10 +187,23 @@ def write_outputs(
     (folder / "outputs").mkdir(exist_ok=True)
     evaluation["outputs"] = []
     for number, (run, of_run) in enumerate(zip(runs, translations, strict=True)):
-        names = []
-        for text, lines in zip(evaluation["texts"], of_run, strict=True):
-            part = f".{text}" if len(evaluation["texts"]) > 1 else ""
-            seed = "" if number == shipped else f".seed{run.seed}"
-            names.append(f"outputs/{evaluation['name']}{part}{seed}.txt")
-            (folder / names[-1]).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="\n")
+        names = _output_names(evaluation["name"], evaluation["texts"], None if number == shipped else run.seed)
+        for name, lines in zip(names, of_run, strict=True):
+            (folder / name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="\n")
         evaluation["outputs"].append(names)
+
+
+def possible_outputs(test_set: CardTestSet, run: FinishedRun) -> list[str]:
+    """Names the files that `write_outputs` may write for a run, before it is known which run is the checkpoint.
+
+    Args:
+        test_set: of a card.
+        run: it.
+    """
+    return [name for seed in (None, run.seed) for name in _output_names(test_set.name, list(test_set.texts), seed)]
+
+
+def _output_names(name: str, texts: Sequence[str], seed: int | None) -> list[str]:
+    """The files of a run, one for each text; None for the checkpoint's seed."""
+    of_run = "" if seed is None else f".seed{seed}"
+    return [f"outputs/{name}{f'.{text}' if len(texts) > 1 else ''}{of_run}.txt" for text in texts]

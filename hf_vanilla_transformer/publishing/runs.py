@@ -80,10 +80,11 @@ def read_runs(folders: Sequence[str | Path], paths: PublicPaths) -> list[Finishe
 
 
 def wall_clock_minutes(history: Sequence[Mapping[str, Any]]) -> float:
-    """Adds up the minutes of a run; those of a run that was resumed begin anew with each start.
+    """Finds how long a run took by its log.
 
     Args:
-        history: its log, in which each entry has the minutes since the last start.
+        history: its log, in which each entry has the minutes of all starts; in logs of early versions, of which some
+            are still there, they begin anew with each start.
 
     Returns:
         Minutes by the clock. Work that was lost to a kill, since the last checkpoint, is not in the log.

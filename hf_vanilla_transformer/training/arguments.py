@@ -49,7 +49,8 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
         },
     )
     validation_data: list[str] = field(
-        default_factory=list, metadata={"help": "Like train_data; nothing is filtered out of it but empty lines."}
+        default_factory=list,
+        metadata={"help": "Like train_data; left out are only empty lines and what a model has no positions for."},
     )
     source_lang: str = field(default="en", metadata={"help": "Key of the source in jsonl and dataset rows."})
     target_lang: str = field(default="de", metadata={"help": "Key of the target in jsonl and dataset rows."})

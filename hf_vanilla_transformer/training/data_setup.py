@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from datasets import Dataset
@@ -135,6 +136,7 @@ def prepare_text(
     prints = by_main_process(lambda: [corpus_fingerprint(corpus) for corpus in training])
     validation_prints = by_main_process(lambda: [corpus_fingerprint(corpus) for corpus in validation])
     sizes = by_main_process(lambda: _sizes(args, training))
+    shares: list[float] = []
     with args.main_process_first(local=False, desc="reading and tokenising text"):
         tokenizer = prepare_tokenizer(args, training, text_format, prints, sizes, checkpoint)
         check_tags(tokenizer, training, validation, args.bpe_dropout)
@@ -142,12 +144,13 @@ def prepare_text(
         train_set: TrainingExamples | TokenBatchStream
         sampler = None
         if args.streaming:
+            shares = corpus_shares(training, sizes, args.corpus_temperature)
             options = StreamOptions(
-                args.max_tokens, args.shuffle_buffer, args.seed, args.world_size, args.process_index
+                args.max_tokens, args.shuffle_buffer, _data_seed(args), args.world_size, args.process_index
             )
             train_set = TokenBatchStream(
                 training,
-                corpus_shares(training, sizes, args.corpus_temperature),
+                shares,
                 tokenizer,
                 text_format,
                 filters,
@@ -179,13 +182,20 @@ def prepare_text(
     if args.dataloader_num_workers:
         # Otherwise `tokenizers` warns at each start of a worker that its threads do not survive a fork.
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    shaped_by = json.dumps([prints, [corpus.weight for corpus in training]])
-    fingerprint = hashlib.sha256(shaped_by.encode()).hexdigest()[:16]
+    shaped_by: list[Any] = [prints, [corpus.weight for corpus in training]]
+    if len(shares) > 1:  # of a stream, which depend on a `size` that is given too
+        shaped_by.append(shares)
+    fingerprint = hashlib.sha256(json.dumps(shaped_by).encode()).hexdigest()[:16]
     return PreparedText(tokenizer, train_set, sampler, validation_set, fingerprint)
 
 
 def _with_split(corpus: Corpus, split: str) -> Corpus:
     return corpus if corpus.dataset is None or corpus.split is not None else replace(corpus, split=split)
+
+
+def _data_seed(args: VanillaTransformerTrainingArguments) -> int:
+    """The seed of the order of batches, whether they are of a stream or not."""
+    return int(args.seed if args.data_seed is None else args.data_seed)
 
 
 def _sizes(args: VanillaTransformerTrainingArguments, corpora: list[Corpus]) -> list[int | None]:
@@ -248,7 +258,7 @@ def _sampler(
         sources,
         targets,
         args.max_tokens,
-        seed=args.data_seed if args.data_seed is not None else args.seed,
+        seed=_data_seed(args),
         weights=np.array(weights)[corpus_of_row],
         num_processes=args.world_size,
         process_index=args.process_index,

@@ -29,21 +29,24 @@ _DECIDES = {
     "init_decoder_from": ("vocab_size", "num_sentinels"),
     "distill_from": ("vocab_size", "num_sentinels"),
 }
+# What does nothing where there is no validation text.
+_OF_EVALUATION = ("eval_strategy", "eval_steps", "validation_metrics", "metric_for_best_model")
 # What does nothing unless another option has this value; None: any that is not false.
-_NEEDS: dict[str, tuple[str, str | None]] = {
-    "noise_density": ("objective", " or ".join(WITH_NOISE)),
-    "mean_span_length": ("objective", " or ".join(WITH_SPANS)),
-    "denoising_steps": ("objective", "denoising"),
-    "shuffle_buffer": ("streaming", None),
-    "lora_modules": ("lora_rank", None),
-    "continue_schedule": ("model_name_or_path", None),
-    "distill_share": ("distill_from", None),
-    "average_last": ("final_weights", "average"),
-    "keep_worse_average": ("final_weights", "average or ema"),
-    "ema_decay": ("final_weights", "ema"),
-    "eval_steps": ("eval_strategy", "steps"),
-    "save_steps": ("save_strategy", "steps"),
-}
+_NEEDS: tuple[tuple[str, str, str | None], ...] = (
+    ("noise_density", "objective", " or ".join(WITH_NOISE)),
+    ("mean_span_length", "objective", " or ".join(WITH_SPANS)),
+    ("denoising_steps", "objective", "denoising"),
+    ("shuffle_buffer", "streaming", None),
+    ("lora_modules", "lora_rank", None),
+    ("continue_schedule", "model_name_or_path", None),
+    ("distill_share", "distill_from", None),
+    ("average_last", "final_weights", "average"),
+    ("keep_worse_average", "final_weights", "average or ema"),
+    ("ema_decay", "final_weights", "ema"),
+    ("eval_steps", "eval_strategy", "steps"),
+    ("save_steps", "save_strategy", "steps"),
+    *((name, "validation_data", None) for name in _OF_EVALUATION),
+)
 
 
 class _WithoutDates(yaml.SafeLoader):
@@ -256,22 +259,46 @@ def options_without_effect(args: VanillaTransformerTrainingArguments, given: Map
     Returns:
         Names of `given`.
     """
-    return _without_effect(args, given, dict.fromkeys(other for other, _ in _NEEDS.values()))
+    return {option for option, _, _ in _unmet_needs(args, given)}
+
+
+def refuse_evaluation_without_text(args: VanillaTransformerTrainingArguments) -> None:
+    """Refuses options of evaluation where there is nothing to evaluate on.
+
+    Args:
+        args: a run without validation text.
+
+    Raises:
+        ValueError: it says when, or by what, to evaluate; the message names the options.
+    """
+    given = {name: value for name, value in given_values(args).items() if name in _OF_EVALUATION}
+    if names := sorted(options_without_effect(args, given)):
+        verb = "has" if len(names) == 1 else "have"
+        raise ValueError(
+            f"{' and '.join(names)} {verb} no effect without validation_data; give that too, or leave it out"
+        )
 
 
 def _without_effect(args: VanillaTransformerTrainingArguments, *layers: Mapping[str, Any]) -> set[str]:
     """Finds options that do nothing because a layer over them has turned off what they belong to; refuses others."""
     void, levels = set(), {name: level for level, layer in enumerate(layers) for name in layer}
-    for option, (other, value) in _NEEDS.items():
-        given = getattr(args, other)
-        active = bool(given) if value is None else str(getattr(given, "value", given)) in value.split(" or ")
-        if active or option not in levels:
-            continue
+    for option, other, value in _unmet_needs(args, levels):
         if levels[option] >= levels.get(other, 0):
             needed = other if value is None else f"{other}={value}"
             raise ValueError(f"{option} has no effect without {needed}; give that too, or leave it out")
         void.add(option)
     return void
+
+
+def _unmet_needs(
+    args: VanillaTransformerTrainingArguments, names: Collection[str]
+) -> Iterator[tuple[str, str, str | None]]:
+    """Finds those of `_NEEDS` whose option is among the names, and whose other option is off."""
+    for option, other, value in _NEEDS:
+        given = getattr(args, other)
+        active = bool(given) if value is None else str(getattr(given, "value", given)) in value.split(" or ")
+        if option in names and not active and (option, getattr(args, option)) != ("eval_strategy", "no"):
+            yield option, other, value
 
 
 def _settled(recipe: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:

@@ -82,7 +82,10 @@ class RunIdentity:
             settings["dataloader_num_workers"] = max(args.dataloader_num_workers, 1)  # none reads as one does
         settings["final_weights=ema"] = args.final_weights == "ema"
         settings["training text"] = data
-        settings["distill_from"] = [checkpoint_fingerprint(each) for each in args.distill_from]
+        settings["distill_from"] = [checkpoint_fingerprint(each, decoding=False) for each in args.distill_from]
+        if args.lora_rank and args.model_name_or_path:  # of which checkpoints of adapters have nothing
+            base = checkpoint_fingerprint(args.model_name_or_path, decoding=False)
+            settings["the model of model_name_or_path"] = base
         settings["tokenizer"] = None if tokenizer is None else _fingerprint(tokenizer)
         return cls(settings)
 

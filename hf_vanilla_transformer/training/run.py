@@ -21,14 +21,14 @@ from .environment import describe_environment
 from .final_weights import take_final_weights
 from .model_setup import build_model, learned_positions, model_class
 from .ranks import by_main_process, require_shared
-from .recipes import given_values
+from .recipes import given_values, refuse_evaluation_without_text
 from .refused_options import refuse_data_parallel
 from .report import write_results
 from .resuming import RunIdentity, claim_folder, find_checkpoint
 from .schedule import peak_learning_rate
 from .teachers import TeacherModels
 from .trainer import VanillaTransformerTrainer
-from .validation_metrics import LIKELIHOOD
+from .validation_metrics import check_validation_metrics
 
 
 @dataclass(frozen=True)
@@ -225,8 +225,7 @@ def train(run: PreparedRun, args: VanillaTransformerTrainingArguments) -> Traini
 
 
 def _check_validation(args: VanillaTransformerTrainingArguments, has_validation: bool) -> None:
-    """Refuses what is judged by validation scores that there will not be."""
-    metric = (args.metric_for_best_model or "loss").removeprefix("eval_")
+    """Refuses what is judged by validation scores that there will not be, and options of finding them."""
     needs = {
         "final_weights=best": args.final_weights == "best",
         f"early_stopping_patience={args.early_stopping_patience}": args.early_stopping_patience > 0,
@@ -237,11 +236,9 @@ def _check_validation(args: VanillaTransformerTrainingArguments, has_validation:
             raise ValueError(f"{setting} is decided by validation scores; give validation_data")
         if args.eval_strategy == "no":
             raise ValueError(f"{setting} is decided by validation scores; eval_strategy=no finds none")
-    if has_validation and args.objective != "translation" and metric not in LIKELIHOOD:
-        raise ValueError(f"metric_for_best_model={metric} is of translations; {args.objective} has loss and perplexity")
-    names = (*LIKELIHOOD, *args.validation_metrics)
-    if metric not in names:
-        raise ValueError(f"metric_for_best_model={metric!r} is none of {', '.join(names)}")
+    if not has_validation:
+        refuse_evaluation_without_text(args)
+    check_validation_metrics(args, one_set=True)
 
 
 def _trainer(run: PreparedRun, args: VanillaTransformerTrainingArguments) -> VanillaTransformerTrainer:

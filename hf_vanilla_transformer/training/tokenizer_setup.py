@@ -32,6 +32,8 @@ logger = logging.get_logger(__name__)
 
 # Of a stream, a vocabulary is learned from its first sentences; more would change it little.
 _STREAMED_SENTENCES = 1_000_000
+# What the folder of a run has while its tokenizer is written: a folder of such a name, in which `tokenizer` is.
+_UNFINISHED = "tokenizer-"
 # Part of what a tokenizer is found again by; a new number makes older ones unknown.
 _VERSION = 3
 
@@ -153,6 +155,8 @@ def _trained_tokenizer(
 ) -> Path:
     """Trains a tokenizer, unless this run has: it is kept for its other processes, and for when it is resumed."""
     folder = Path(args.output_dir) / "tokenizer"
+    if args.process_index == 0:
+        _remove_unfinished(folder.parent)
     shares = corpus_shares(corpora, sizes, args.corpus_temperature) if args.streaming else None
     has_mask = args.objective in WITH_MASK
     settings = [
@@ -195,7 +199,7 @@ def _trained_tokenizer(
         logger.warning(f"the tokenizer was trained on the first {sum(counts):,} sentences of the stream")
     # Whole or not at all: written beside it, then renamed.
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="tokenizer-") as scratch:
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=_UNFINISHED) as scratch:
         written = Path(scratch) / "tokenizer"
         save_tokenizer(tokenizer, written)
         (written / stamp.name).write_text(key, encoding="utf-8")
@@ -203,6 +207,13 @@ def _trained_tokenizer(
             shutil.rmtree(folder)
         os.rename(written, folder)
     return folder
+
+
+def _remove_unfinished(output_dir: Path) -> None:
+    """Removes what earlier starts of the run left where they were killed while they wrote a tokenizer."""
+    for scratch in output_dir.glob(f"{_UNFINISHED}{'?' * 8}"):  # as `tempfile` names them
+        if scratch.is_dir() and {path.name for path in scratch.iterdir()} <= {"tokenizer"}:
+            shutil.rmtree(scratch)
 
 
 def tags_of(corpora: Sequence[Corpus]) -> list[str]:

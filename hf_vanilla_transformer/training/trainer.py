@@ -20,6 +20,7 @@ from transformers.utils import logging
 
 from ..data.batching import TokenBatchLoader, TokenBatchSampler, collate
 from ..data.examples import TrainingExamples
+from ..data.streaming import TokenBatchStream
 from ..data.tokenization import save_tokenizer
 from ..evaluation import LabelLikelihood
 from ..loss import IGNORED_LABEL
@@ -269,13 +270,15 @@ class VanillaTransformerTrainer(HubUploads, ValidationOnPairs, Seq2SeqTrainer):
     def _describe_failure(self, what: str) -> str:
         update, indices = self.state.global_step + 1, [index for batch in self._micro_batches for index in batch]
         path = Path(self.args.output_dir) / f"failed-batch-{update}-{self.args.process_index}.json"
-        path.write_text(json.dumps({"update": update, "problem": what, "sentences": indices}) + "\n", encoding="utf-8")
         dataset = self.train_dataset
-        where = [dataset.where(index) for index in indices[:3]] if isinstance(dataset, TrainingExamples) else []
+        knows = isinstance(dataset, TrainingExamples | TokenBatchStream)
+        where = [dataset.where(index) for index in indices] if knows else []
+        listed = {"update": update, "problem": what, "sentences": indices, "where": where}
+        path.write_text(json.dumps(listed) + "\n", encoding="utf-8")
         checkpoints = list_checkpoints(self.args.output_dir)
         return (
             f"update {update}: {what}. It comes of sentences {', '.join(map(str, indices[:20]))}"
-            f"{', ...' if len(indices) > 20 else ''}{' (' + '; '.join(where) + '; ...)' if where else ''}, "
+            f"{', ...' if len(indices) > 20 else ''}{' (' + '; '.join(where[:3]) + '; ...)' if where else ''}, "
             f"all listed in {path}. The weights were not changed by it. Last good checkpoint: "
             f"{checkpoints[-1] if checkpoints else 'none'}. A lower learning_rate or a max_grad_norm may help"
         )

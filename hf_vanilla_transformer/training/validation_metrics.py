@@ -19,11 +19,13 @@ def is_better_higher(metric: str) -> bool:
     return metric.rpartition("_")[2] in HIGHER_IS_BETTER
 
 
-def check_validation_metrics(args: Any) -> None:
+def check_validation_metrics(args: Any, one_set: bool = False) -> None:
     """Refuses metrics that there are not, and to be judged by one that the run does not compute.
 
     Args:
         args: the arguments of a run.
+        one_set: whether there is one validation set, whose scores have no name of a set in front of them, as those of
+            several sets by name do, which a trainer may be given.
 
     Raises:
         ValueError: a metric is unknown, not computed, or of translations where there are none.
@@ -33,7 +35,11 @@ def check_validation_metrics(args: Any) -> None:
             raise ValueError(f"validation_metrics has {name!r}, which is none of {', '.join(OF_TRANSLATIONS)}")
     if args.objective != "translation" and tuple(args.validation_metrics) != DEFAULT:
         raise ValueError(f"validation_metrics are of translations; {args.objective} has loss and perplexity")
-    metric = (args.metric_for_best_model or "loss").removeprefix("eval_").rpartition("_")[2]
+    metric = (args.metric_for_best_model or "loss").removeprefix("eval_")
+    if not one_set:
+        metric = metric.rpartition("_")[2]
+    if metric in OF_TRANSLATIONS and args.objective != "translation":
+        raise ValueError(f"metric_for_best_model={metric} is of translations; {args.objective} has loss and perplexity")
     if metric in OF_TRANSLATIONS and metric not in args.validation_metrics:
         raise ValueError(
             f"metric_for_best_model={args.metric_for_best_model} is not computed; give validation_metrics "
