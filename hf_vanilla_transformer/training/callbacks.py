@@ -62,12 +62,13 @@ class StopAfterMinutes(TrainerCallback, ExportableState):
     def __init__(self, minutes: float) -> None:
         self.minutes = minutes
         self.seconds = 0.0
+        self._agreed = 0.0  # the seconds by which all processes decide
         self._since = time.perf_counter()
 
     @property
     def is_over(self) -> bool:
-        """Whether the time is up."""
-        return self.seconds >= 60 * self.minutes
+        """Whether the time is up; of several processes, by the time that all of them know of."""
+        return self._agreed >= 60 * self.minutes
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps of it."""
@@ -80,6 +81,7 @@ class StopAfterMinutes(TrainerCallback, ExportableState):
         saved = state.stateful_callbacks.get(type(self).__name__)
         newest = saved[-1] if isinstance(saved, list) and saved else saved
         self.seconds = float(newest["attributes"]["seconds"]) if state.global_step and newest else 0.0
+        self._agreed = self.seconds  # all read the same
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -97,6 +99,7 @@ class StopAfterMinutes(TrainerCallback, ExportableState):
             longest = torch.tensor(round(1000 * self.seconds), device=args.device)
             torch.distributed.all_reduce(longest, op=torch.distributed.ReduceOp.MAX)
             self.seconds = int(longest) / 1000
+        self._agreed = self.seconds
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Ends the run, with a checkpoint if it has any, where the time was up before this update was made."""
