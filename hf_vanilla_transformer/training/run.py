@@ -24,7 +24,7 @@ from .ranks import by_main_process, require_shared
 from .recipes import given_values
 from .refused_options import refuse_data_parallel
 from .report import write_results
-from .resuming import RunIdentity, claim_folder, find_checkpoint
+from .resuming import FIRST_UPDATE, RunIdentity, claim_folder, find_checkpoint
 from .schedule import peak_learning_rate
 from .teachers import TeacherModels
 from .trainer import VanillaTransformerTrainer
@@ -120,7 +120,7 @@ def prepare(args: VanillaTransformerTrainingArguments) -> PreparedRun:
     if args.learning_rate is None:
         args.learning_rate = peak_learning_rate(model.config.d_model, int(args.warmup_steps))
     if checkpoint is not None:
-        RunIdentity.of(args, text.fingerprint, text.tokenizer).resumed_from(checkpoint)
+        RunIdentity.of(args, text.fingerprint, text.tokenizer, first_update).resumed_from(checkpoint)
     if args.overwrite_output_dir:
         by_main_process(lambda: claim_folder(args.output_dir, checkpoint, overwrite=True))
     # Weights, and Adam's two moments for those that learn; as many as stay, the best one, and one that is written.
@@ -201,6 +201,8 @@ def train(run: PreparedRun, args: VanillaTransformerTrainingArguments) -> Traini
     metrics: dict[str, Any] = {"train_runtime": output.metrics["train_runtime"], "updates": output.global_step}
     if trainer.interruption.stopped_by is not None:
         return TrainingResult(run.model.eval(), run.text.tokenizer, metrics, history, trainer.interruption.stopped_by)
+    if run.first_update:
+        metrics[FIRST_UPDATE] = run.first_update
     metrics["final_weights"] = take_final_weights(trainer)
     for name, all_of_them in (("parameters", True), ("learned_parameters", False)):
         weights = [weight for weight in run.model.parameters() if all_of_them or weight.requires_grad]

@@ -146,7 +146,7 @@ class VanillaTransformerTrainer(HubUploads, ValidationOnPairs, Seq2SeqTrainer):
             OSError: a checkpoint could not be written.
         """
         checkpoint = find_checkpoint(resume_from_checkpoint, self.args.output_dir)
-        identity = RunIdentity.of(self.args, self.data_fingerprint, self.processing_class)
+        identity = RunIdentity.of(self.args, self.data_fingerprint, self.processing_class, self.first_update)
         self.identity = identity if checkpoint is None else identity.resumed_from(checkpoint)
         if trial is None:
             by_main_process(lambda: claim_folder(self.args.output_dir, checkpoint, self.args.overwrite_output_dir))
