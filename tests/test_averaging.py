@@ -13,7 +13,12 @@ from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerF
 from hf_vanilla_transformer.commands.average import main
 from hf_vanilla_transformer.training import average_checkpoints, last_checkpoints
 from hf_vanilla_transformer.training.averaging import average_weights
-from hf_vanilla_transformer.training.checkpoints import publish_checkpoint, writing_folder
+from hf_vanilla_transformer.training.checkpoints import (
+    IN_BETWEEN,
+    publish_checkpoint,
+    remove_checkpoint,
+    writing_folder,
+)
 
 
 def save(folder, **weights):
@@ -134,6 +139,19 @@ def test_damaged_ones_are_left_out_and_named_and_no_older_one_takes_their_place(
     assert steps(last_checkpoints(tmp_path, 2)) == [30]
     assert steps(last_checkpoints(tmp_path, 3)) == [10, 30]
     assert "checkpoint-20 is damaged and left out of the average: model.safetensors has 0 bytes" in package_log.text
+
+
+def test_those_at_which_the_run_was_stopped_are_no_part_of_the_average(tmp_path):
+    for step in (10, 20, 25, 30, 33):
+        checkpoint = publish(tmp_path, step, 1.0)
+        if step % 10:
+            (checkpoint / IN_BETWEEN).touch()
+    assert steps(last_checkpoints(tmp_path, 2)) == [20, 30]
+    assert steps(last_checkpoints(tmp_path, 3, by="epoch")) == [10, 20, 30]
+    for step in (10, 20, 30):
+        remove_checkpoint(tmp_path / f"checkpoint-{step}")
+    with pytest.raises(ValueError, match="no checkpoint to average; those at which the run was stopped do not count"):
+        last_checkpoints(tmp_path, 2)
 
 
 def test_none_at_all_is_an_error(tmp_path):

@@ -132,6 +132,20 @@ def test_several_processes_go_by_the_slowest_clock(monkeypatch):
     assert (updates, limit.seconds, limit.clocks) == (1, 61.5, ["wall"])
 
 
+def test_no_process_takes_its_own_clock_for_the_time_that_all_agreed_on(monkeypatch):
+    """Whether there is another epoch is asked between two agreements: one that says no would leave the others alone."""
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda value, op: None)
+    clock, limit = Clocks(monkeypatch), callbacks.StopAfterMinutes(0.25)
+    args = SimpleNamespace(**{**ARGS, "world_size": 2})
+    assert clock.runs(limit, ["update"], world_size=2)[0] == 1
+    clock.now += 10.0  # in the update, after the processes agreed
+    limit.on_step_end(args, None, TrainerControl())
+    assert limit.seconds == 20.0
+    assert not limit.is_over
+    limit.on_pre_optimizer_step(args, None, TrainerControl())
+    assert limit.is_over
+
+
 def test_a_run_ends_when_its_time_is_up_and_is_not_trained_further_when_it_is_resumed(text, tmp_path):
     limited = {"max_minutes": 1e-9, "max_steps": 50, "eval_strategy": "no", "save_strategy": "steps", "save_steps": 40}
     limited |= {"validation_data": []}

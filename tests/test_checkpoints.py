@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from hf_vanilla_transformer.data.seals import SEAL, find_damage
 from hf_vanilla_transformer.training import checkpoints
 from hf_vanilla_transformer.training.checkpoints import (
+    IN_BETWEEN,
+    clear_leftovers,
     last_good_checkpoint,
     list_checkpoints,
     prepare_folder,
@@ -183,7 +185,7 @@ def test_what_fails_at_any_point_leaves_no_half_of_a_checkpoint(tmp_path, monkey
             assert (tmp_path / "checkpoint-7" / "model.safetensors").read_bytes() in (b"old", b"new")
         if done:
             break
-        prepare_folder(tmp_path, 0, 0)  # what the next run does
+        clear_leftovers(tmp_path)  # what the next run does
         assert all(path.name.startswith("checkpoint-") for path in tmp_path.iterdir())
         assert steps(tmp_path) in ([3], [3, 7])
     assert done
@@ -239,6 +241,7 @@ def test_damaged_checkpoints_are_named_and_passed_over(tmp_path, package_log):
         (2, None, [4, 5]),
         (3, None, [3, 4, 5]),
         (9, None, [1, 2, 3, 4, 5]),
+        (None, None, [1, 2, 3, 4, 5]),
         (1, None, [5]),
         (2, 1, [1, 4, 5]),
         (3, 2, [2, 3, 4, 5]),
@@ -250,7 +253,7 @@ def test_damaged_checkpoints_are_named_and_passed_over(tmp_path, package_log):
 def test_the_oldest_go_and_the_best_stays_on_top_of_the_last(tmp_path, keep, best, left):
     for step in range(1, 6):
         publish(tmp_path, step, {"a": b"a"})
-    rotate_checkpoints(tmp_path, keep, best and str(tmp_path / f"checkpoint-{best}"))
+    rotate_checkpoints(tmp_path / "checkpoint-5", keep, best and str(tmp_path / f"checkpoint-{best}"))
     assert steps(tmp_path) == left
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"checkpoint-{step}" for step in left]
 
@@ -259,8 +262,39 @@ def test_the_best_is_known_by_another_spelling_of_its_path(tmp_path, monkeypatch
     for step in range(1, 6):
         publish(tmp_path, step, {"a": b"a"})
     monkeypatch.chdir(tmp_path)
-    rotate_checkpoints(tmp_path, 2, "./checkpoint-1")
+    rotate_checkpoints(tmp_path / "checkpoint-5", 2, "./checkpoint-1")
     assert steps(tmp_path) == [1, 4, 5]
+
+
+def publish_marked(folder, step):
+    """One that there is only because the run was stopped there."""
+    return publish(folder, step, {"a": b"a", IN_BETWEEN: b""})
+
+
+def test_those_at_which_the_run_was_stopped_go_without_having_counted(tmp_path):
+    """What is left of the others is what is left without them, at any moment; the newest of all stays."""
+    stopped, whole = tmp_path / "stopped", tmp_path / "whole"
+    for step in range(1, 10):
+        if step % 2:
+            rotate_checkpoints(publish(whole, step, {"a": b"a"}), 2, str(whole / "checkpoint-1"))
+            rotate_checkpoints(publish(stopped, step, {"a": b"a"}), 2, str(stopped / "checkpoint-1"))
+            assert steps(stopped) == steps(whole)
+        else:
+            rotate_checkpoints(publish_marked(stopped, step), 2, str(stopped / "checkpoint-1"))
+            assert steps(stopped) == [*steps(whole), step]
+    assert steps(whole) == [1, 7, 9]
+
+
+@pytest.mark.parametrize("make", [publish, publish_marked])
+def test_what_has_just_been_published_stays_though_a_damaged_one_of_a_later_update_is_there(tmp_path, make):
+    for step in (400, 500, 600):
+        publish(tmp_path, step)
+    (tmp_path / "checkpoint-600" / "empty").unlink()
+    rotate_checkpoints(make(tmp_path, 550), 2)
+    assert steps(tmp_path) == ([500, 550, 600] if make is publish else [400, 500, 550, 600])
+    assert last_good_checkpoint(tmp_path).name == "checkpoint-550"
+    rotate_checkpoints(publish(tmp_path, 600), 2)  # the run has come there
+    assert steps(tmp_path) == ([550, 600] if make is publish else [500, 600])
 
 
 def test_a_checkpoint_that_goes_is_out_of_sight_before_anything_of_it_is_deleted(tmp_path, monkeypatch):
@@ -286,16 +320,42 @@ def test_a_checkpoint_that_goes_is_out_of_sight_before_anything_of_it_is_deleted
 Usage = namedtuple("Usage", "total used free")
 
 
-def test_a_folder_is_made_and_what_a_killed_run_left_is_cleared(tmp_path):
+def test_a_folder_is_made_and_what_is_in_it_is_left_alone(tmp_path):
     folder = tmp_path / "a" / "b"
     prepare_folder(folder, 1, 1)
     assert list(folder.iterdir()) == []
     publish(folder, 1)
-    write(folder, 2)
-    (folder / ".removing" / "checkpoint-0").mkdir(parents=True)
-    (folder / "results.json").write_text("{}")
+    write(folder, 2)  # of a run that is training there
+    before = sorted(folder.rglob("*"))
     prepare_folder(folder, 1, 1)
-    assert sorted(path.name for path in folder.iterdir()) == ["checkpoint-1", "results.json"]
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_what_a_killed_run_left_is_cleared_and_nothing_else(tmp_path):
+    clear_leftovers(tmp_path / "nowhere")
+    assert not (tmp_path / "nowhere").exists()
+    publish(tmp_path, 1)
+    write(tmp_path, 2)
+    (tmp_path / ".removing" / "checkpoint-0").mkdir(parents=True)
+    (tmp_path / ".uploading" / "checkpoint-1-model").mkdir(parents=True)
+    (tmp_path / "results.json").write_text("{}")
+    clear_leftovers(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-1", "results.json"]
+
+
+def test_one_that_is_replaced_is_deleted_only_when_the_new_one_is_there(tmp_path, monkeypatch):
+    """Deleting takes long: a kill meanwhile must not cost the run its newest checkpoint."""
+    publish(tmp_path, 7, {"model.safetensors": b"old"})
+    written, rmtree, seen = write(tmp_path, 7), checkpoints.shutil.rmtree, []
+
+    def look(path, *args, **kwargs):
+        if Path(path).exists():
+            seen.append(find_damage(tmp_path / "checkpoint-7"))
+        rmtree(path, *args, **kwargs)
+
+    monkeypatch.setattr(checkpoints.shutil, "rmtree", look)
+    publish_checkpoint(written, tmp_path)
+    assert seen == [None]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -17,7 +18,7 @@ from child_processes import exit_code, prepared, start
 from safetensors.torch import load_file
 from training_runs import arguments, assert_same_end, flags, options, write_text
 
-from hf_vanilla_transformer.training import VanillaTransformerTrainingArguments, pretrain
+from hf_vanilla_transformer.training import VanillaTransformerTrainingArguments, callbacks, pretrain
 from hf_vanilla_transformer.training.checkpoints import list_checkpoints
 
 # Without it, the processes of a second attempt may read the addresses of the first from torchrun's store.
@@ -48,12 +49,12 @@ def rank_of_two(rank, port, values):
     pretrain(VanillaTransformerTrainingArguments(**values))
 
 
-def run_in_two_prepared_processes(values):
+def run_in_two_prepared_processes(values, work=rank_of_two):
     """As torchrun, but for its launcher: processes that need not import everything, which takes most of its time."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     context, values = prepared(), without_cpu(values)
-    ranks = [context.Process(target=rank_of_two, args=(rank, port, values)) for rank in range(2)]
+    ranks = [context.Process(target=work, args=(rank, port, values)) for rank in range(2)]
     for rank in ranks:
         rank.start()
     assert [exit_code(rank) for rank in ranks] == [0, 0]
@@ -150,3 +151,27 @@ def test_a_signal_stops_both_processes_after_the_same_update(two_processes, text
     run_to_end(torchrun(options(text, tmp_path, **RUN, resume_from_checkpoint="auto")))
     for name, weight in load_file(two_processes / "model.safetensors").items():
         assert weight.equal(load_file(tmp_path / "model.safetensors")[name]), name
+
+
+def rank_with_a_clock_of_its_own(rank, port, values):
+    """The second one's clock leaps ahead in the last update of an epoch, after the processes agreed on the time."""
+    now = [0.0]
+    callbacks.time = SimpleNamespace(perf_counter=lambda: now[0], process_time=lambda: now[0])
+    on_step_end = callbacks.StopAfterMinutes.on_step_end
+
+    def leap(self, args, state, control, **kwargs):
+        now[0] += 3600.0 * (rank == 1 and float(state.epoch).is_integer())
+        on_step_end(self, args, state, control, **kwargs)
+
+    callbacks.StopAfterMinutes.on_step_end = leap
+    rank_of_two(rank, port, values)
+
+
+@pytest.mark.slow
+def test_two_processes_stop_after_the_same_update_though_their_clocks_differ_where_an_epoch_begins(text, tmp_path):
+    """Takes about ten seconds."""
+    limited = {"max_minutes": 5.0, "save_strategy": "no", "eval_strategy": "no", "validation_data": []}
+    run_in_two_prepared_processes(options(text, tmp_path, **limited), rank_with_a_clock_of_its_own)
+    epochs = [entry["epoch"] for entry in history(tmp_path) if "loss" in entry]
+    assert 1.0 in epochs
+    assert len(epochs) == epochs.index(1.0) + 2  # one update more, before which they agree again

@@ -10,9 +10,12 @@ import torch
 from transformers import TrainerControl, TrainerState
 from transformers.trainer_utils import SaveStrategy
 
+from hf_vanilla_transformer.training.checkpoints import EVALUATION_DUE, IN_BETWEEN
 from hf_vanilla_transformer.training.interruption import StopOnSignal
 
-ARGS = SimpleNamespace(world_size=1, device=torch.device("cpu"), save_strategy=SaveStrategy.STEPS)
+ARGS = SimpleNamespace(
+    world_size=1, device=torch.device("cpu"), save_strategy=SaveStrategy.STEPS, eval_strategy="steps", eval_delay=0
+)
 
 
 @pytest.fixture
@@ -90,6 +93,34 @@ def test_a_checkpoint_in_between_is_told_from_one_that_was_due(listening, is_due
     args = SimpleNamespace(**{**vars(ARGS), "save_strategy": strategy})
     callback.on_step_end(args, TrainerState(epoch=epoch, global_step=step, max_steps=9), control)
     assert callback.saves_in_between is in_between
+    assert callback.marks == ([IN_BETWEEN] if in_between else [])
+
+
+@pytest.mark.parametrize(
+    ("is_due", "strategy", "delay", "epoch", "step", "ends", "skips"),
+    [
+        (False, "steps", 0, 2.0, 9, True, False),
+        (True, "steps", 0, 0.5, 3, False, True),
+        (False, "epoch", 0, 0.5, 3, False, False),
+        (False, "epoch", 0, 2.0, 3, False, True),
+        (False, "epoch", 3, 2.0, 3, False, False),
+        (False, "epoch", 0, 0.5, 9, False, True),
+        (False, "epoch", 0, 0.5, 3, True, True),  # by a time limit
+        (False, "no", 0, 2.0, 9, True, False),
+    ],
+)
+def test_an_evaluation_that_is_left_out_is_noted(listening, is_due, strategy, delay, epoch, step, ends, skips):
+    callback, control = listening
+    os.kill(os.getpid(), signal.SIGTERM)
+    control.should_evaluate, control.should_save, control.should_training_stop = is_due, True, ends
+    args = SimpleNamespace(**{**vars(ARGS), "eval_strategy": strategy, "eval_delay": delay})
+    callback.on_step_end(args, TrainerState(epoch=epoch, global_step=step, max_steps=9), control)
+    assert callback.skips_evaluation is skips
+    assert callback.marks == ([EVALUATION_DUE] if skips else [])
+    assert wishes(control) == (True, False, True)
+    callback.on_train_end(args, TrainerState(), control)
+    callback.on_train_begin(args, TrainerState(), control)
+    assert callback.marks == []
 
 
 def test_a_signal_ends_one_run_and_not_the_next_but_all_trials_of_a_search(listening):

@@ -9,7 +9,14 @@ from training_runs import arguments
 
 from hf_vanilla_transformer.data import train_tokenizer
 from hf_vanilla_transformer.lab.ablations import AblatedTransformer
-from hf_vanilla_transformer.training.model_setup import build_model, learned_positions, model_class, parse_overrides
+from hf_vanilla_transformer.training.model_setup import (
+    _updates_done,
+    build_model,
+    learned_positions,
+    model_class,
+    parse_overrides,
+)
+from hf_vanilla_transformer.training.resuming import RUN_FILE, RunIdentity
 
 
 def test_overrides_are_literals_or_strings_or_mappings_and_otherwise_refused():
@@ -163,3 +170,24 @@ def test_what_is_no_class_of_models_is_refused_in_one_line(name, message):
     with pytest.raises(ValueError, match=f"^model_class='{name}' {message}") as raised:
         model_class(name)
     assert "\n" not in str(raised.value)
+
+
+def saved_run(folder, state=None, first_update=None, updates=None):
+    """A model with the numbers that a checkpoint or the end of a run has."""
+    folder.mkdir()
+    if state is not None:
+        (folder / "trainer_state.json").write_text(json.dumps({"global_step": state}))
+        RunIdentity({} if first_update is None else {"first_update": first_update}).write(folder)
+    else:
+        metrics = {"updates": updates} | ({} if first_update is None else {"first_update": first_update})
+        (folder / "results.json").write_text(json.dumps({"metrics": metrics}))
+    return str(folder)
+
+
+@pytest.mark.parametrize("first_update", [None, 1000])
+def test_a_schedule_is_as_far_as_all_runs_before_have_brought_it(tmp_path, first_update):
+    before = first_update or 0
+    assert _updates_done(saved_run(tmp_path / "checkpoint-300", 300, first_update)) == before + 300
+    assert _updates_done(saved_run(tmp_path / "end", first_update=first_update, updates=500)) == before + 500
+    (tmp_path / "checkpoint-300" / RUN_FILE).unlink()  # as one of another trainer
+    assert _updates_done(str(tmp_path / "checkpoint-300")) == 300

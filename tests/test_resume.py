@@ -1,5 +1,6 @@
 """Nothing is lost: a run that is killed at any moment, and resumed, ends as if it had never been."""
 
+import json
 import os
 import random
 import signal
@@ -13,10 +14,15 @@ import pytest
 import torch
 from child_processes import exit_code
 from safetensors.torch import load_file
-from training_runs import arguments, assert_same_end, flags, options, write_text
+from training_runs import arguments, assert_same_end, flags, options, without_clock, write_text
 
-from hf_vanilla_transformer.training import pretrain, summary_lines
-from hf_vanilla_transformer.training.checkpoints import find_damage, last_good_checkpoint, list_checkpoints
+from hf_vanilla_transformer.training import VanillaTransformerTrainer, pretrain, summary_lines
+from hf_vanilla_transformer.training.checkpoints import (
+    find_damage,
+    is_in_between,
+    last_good_checkpoint,
+    list_checkpoints,
+)
 from hf_vanilla_transformer.training.interruption import StopOnSignal
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
@@ -172,19 +178,24 @@ def test_a_signal_saves_says_how_to_resume_and_exits(number, code, start, uninte
         assert weight.equal(load_file(second / "model.safetensors")[name]), name
 
 
+def stop_at(monkeypatch, *updates):
+    """Has a signal come in these updates."""
+    remember = StopOnSignal.on_pre_optimizer_step
+
+    def stop(self, args, state, control, **kwargs):
+        if state.global_step + 1 in updates:
+            os.kill(os.getpid(), signal.SIGTERM)
+        remember(self, args, state, control, **kwargs)
+
+    monkeypatch.setattr(StopOnSignal, "on_pre_optimizer_step", stop)
+
+
 def test_a_run_that_was_stopped_and_resumed_averages_the_checkpoints_of_one_that_was_not(text, tmp_path, monkeypatch):
     """Those at which it was stopped are not among its last ones."""
     saving = {"save_strategy": "steps", "save_steps": 4, "eval_strategy": "no", "max_steps": 12}
     saving |= {"final_weights": "average", "average_last": 2}
     whole = pretrain(arguments(text, tmp_path / "whole", **saving))
-    remember = StopOnSignal.on_pre_optimizer_step
-
-    def stop(self, args, state, control, **kwargs):
-        if state.global_step + 1 in (6, 7, 10):
-            os.kill(os.getpid(), signal.SIGTERM)
-        remember(self, args, state, control, **kwargs)
-
-    monkeypatch.setattr(StopOnSignal, "on_pre_optimizer_step", stop)
+    stop_at(monkeypatch, 6, 7, 10)
     for stopped_at in (6, 7, 10, None):
         values = {**saving, "resume_from_checkpoint": "auto"}
         result = pretrain(arguments(text, tmp_path / "stopped", **values))
@@ -197,6 +208,61 @@ def test_a_run_that_was_stopped_and_resumed_averages_the_checkpoints_of_one_that
     assert result.metrics["minutes"] == minutes[-1]
     for name, weight in whole.model.state_dict().items():
         assert weight.equal(result.model.state_dict()[name]), name
+
+
+EVERY_TWO = {"eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps", "save_steps": 4, "max_steps": 6}
+MISSED = {
+    "and a checkpoint in between": ({**EVERY_TWO}, 2),
+    "and one that was due": ({**EVERY_TWO}, 4),
+    "which is the best": ({**EVERY_TWO, "final_weights": "best"}, 2),
+    "after which the run ends": ({**EVERY_TWO, "max_steps": 4}, 4),
+    "of an epoch": ({"num_train_epochs": 2, "eval_strategy": "epoch", "save_strategy": "epoch"}, None),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("values", "stopped_at"), MISSED.values(), ids=MISSED)
+def test_an_evaluation_that_a_signal_prevented_is_made_when_the_run_is_resumed(
+    values, stopped_at, text, tmp_path, monkeypatch
+):
+    """The log is that of a run that was not stopped, and so is the end. Takes about a second each."""
+    values = {"final_weights": "last", "generation_num_beams": 1, "max_tokens": 256, **values}
+    pretrain(arguments(text, tmp_path / "whole", **values))
+    log = history(tmp_path / "whole")
+    stopped_at = stopped_at or next(entry["step"] for entry in log if "eval_loss" in entry)
+    stop_at(monkeypatch, stopped_at)
+    assert pretrain(arguments(text, tmp_path / "stopped", **values)).interrupted_by == signal.SIGTERM
+    (checkpoint,) = list_checkpoints(tmp_path / "stopped")
+    state = json.loads((checkpoint / "trainer_state.json").read_text())
+    assert not any("eval_loss" in entry for entry in state["log_history"] if entry["step"] == stopped_at)
+    result = pretrain(arguments(text, tmp_path / "stopped", **values, resume_from_checkpoint="last"))
+    assert result.interrupted_by is None
+    assert without_clock(result.history) == without_clock(log)
+    assert_same_end(tmp_path / "whole", tmp_path / "stopped")
+    names = [[path.name for path in list_checkpoints(tmp_path / name)] for name in ("whole", "stopped")]
+    assert names[0] == names[1]
+
+
+def history(output_dir):
+    return json.loads((output_dir / "results.json").read_text())["history"]
+
+
+@pytest.mark.parametrize("strategy", ["epoch", pytest.param("steps", marks=pytest.mark.slow)])
+def test_patience_is_used_up_by_an_evaluation_that_a_signal_prevented(strategy, text, tmp_path, monkeypatch):
+    """No update is made after it, and a checkpoint is as it is at the end of any epoch. Takes about half a second."""
+    losses = {2: 1.0, 4: 2.0}
+    monkeypatch.setattr(
+        VanillaTransformerTrainer, "scores", lambda self, *_, **__: {"loss": losses[self.state.global_step]}
+    )
+    values = {"eval_strategy": "steps", "eval_steps": 2, "early_stopping_patience": 1, "max_steps": 20}
+    values |= {"save_strategy": strategy, **({"save_steps": 2} if strategy == "steps" else {})}
+    stop_at(monkeypatch, 4)
+    assert pretrain(arguments(text, tmp_path, **values)).interrupted_by == signal.SIGTERM
+    assert is_in_between(list_checkpoints(tmp_path)[-1]) is (strategy == "epoch")
+    result = pretrain(arguments(text, tmp_path, **values, resume_from_checkpoint="last"))
+    assert not is_in_between(list_checkpoints(tmp_path)[-1])
+    assert (result.metrics["updates"], result.interrupted_by) == (4, None)
+    assert [entry["eval_loss"] for entry in result.history if "eval_loss" in entry] == [1.0, 2.0]
 
 
 def test_resuming_a_finished_run_changes_nothing(start, uninterrupted, text, tmp_path):

@@ -331,6 +331,23 @@ def test_finetuning_begins_with_the_given_weights_and_a_fresh_or_continued_sched
         prepare(arguments(text, tmp_path, model_name_or_path=str(tmp_path / "bare"), continue_schedule=True))
 
 
+def test_a_chain_of_runs_has_the_schedule_of_one(run, text, tmp_path):
+    """§5.3 for the third link: its first update is one further than all updates of the two before."""
+    done, folder = run[1].metrics["updates"], run[0]
+    chain = {"eval_strategy": "no", "validation_data": [], "save_strategy": "steps", "save_steps": 1, "max_steps": 2}
+    for number, place in enumerate(("end", "checkpoint-1")):
+        options = {**chain, "model_name_or_path": str(folder), "continue_schedule": True}
+        tuned = pretrain(arguments(text, tmp_path / str(number), **options))
+        rates = [entry["learning_rate"] for entry in tuned.history if "learning_rate" in entry]
+        steps = [done + 1, done + 2]
+        assert rates == pytest.approx([16**-0.5 * min(step**-0.5, step * 4**-1.5) for step in steps], rel=1e-6)
+        folder = tmp_path / str(number)
+        done += 2 if place == "end" else 1
+        folder = folder if place == "end" else folder / place
+    again = arguments(text, tmp_path / "again", model_name_or_path=str(folder), continue_schedule=True)
+    assert prepare(again).first_update == done
+
+
 def test_frozen_parts_stay_as_they_were_and_the_others_do_not(run, text, tmp_path):
     output_dir, result = run
     frozen = {"frozen_modules": ["model.encoder", "model.decoder.layers.0.feed_forward"]}

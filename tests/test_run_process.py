@@ -24,6 +24,7 @@ from hf_vanilla_transformer.lab.run_process import (
     train_in_process,
 )
 from hf_vanilla_transformer.training import read_recipe
+from hf_vanilla_transformer.training.folder_lock import training_folder
 
 
 @pytest.fixture
@@ -49,6 +50,15 @@ def test_a_locked_run_is_nobody_elses(run, monkeypatch):
     assert is_locked(run)
     assert lock_run(run) is None
     os.close(lock)
+    assert not is_locked(run)
+    os.close(lock_run(run))
+
+
+def test_a_run_that_is_trained_without_a_queue_is_left_to_that(run, monkeypatch):
+    monkeypatch.setattr(run_process, "_PATIENCE", 0.01)
+    with training_folder(run.output_dir):
+        assert is_locked(run)
+        assert lock_run(run) is None
     assert not is_locked(run)
     os.close(lock_run(run))
 

@@ -293,6 +293,23 @@ def test_ids_that_mean_other_pieces_to_the_model_are_refused(prepare, corpus, tm
         of("longer", "own")
 
 
+def test_a_resumed_run_goes_on_with_its_tokenizer_and_refuses_to_be_told_another(prepare, corpus, tmp_path):
+    checkpoint, same, other = (tmp_path / name for name in ("checkpoint-1", "same", "other"))
+    own = train_tokenizer(texts=["red dogs", "rote Hunde"] * 3, vocab_size=270)
+    own.save_pretrained(same)
+    train_tokenizer(texts=["chiens rouges", "perros"] * 3, vocab_size=270).save_pretrained(other)
+    new = {"new_tokens": ["<2de>", "<2en>"]}
+    started = prepare([corpus], tokenizer_name_or_path=str(same), **new)
+    started.save_pretrained(checkpoint)
+    for named in (None, str(same), str(checkpoint)):
+        resumed = prepare([corpus], checkpoint=checkpoint, tokenizer_name_or_path=named, **new)
+        assert resumed.get_vocab() == started.get_vocab()
+    with pytest.raises(ValueError, match=r"=.*other with new_tokens=<2de> <2en> has another .* than .*checkpoint-1, "):
+        prepare([corpus], checkpoint=checkpoint, tokenizer_name_or_path=str(other), **new)
+    with pytest.raises(ValueError, match=r"=.*same has another vocabulary .*: 2 pieces .*'<2de>' \(270, missing\)"):
+        prepare([corpus], checkpoint=checkpoint, tokenizer_name_or_path=str(same))
+
+
 # Tags, and other units than bpe
 
 

@@ -19,7 +19,7 @@ from hf_vanilla_transformer import VanillaTransformerForConditionalGeneration, t
 from hf_vanilla_transformer.evaluation import label_likelihood
 from hf_vanilla_transformer.inference import translate
 from hf_vanilla_transformer.training import VanillaTransformerTrainer, prepare, pretrain, train
-from hf_vanilla_transformer.training.checkpoints import find_damage, list_checkpoints
+from hf_vanilla_transformer.training.checkpoints import find_damage, list_checkpoints, writing_folder
 from hf_vanilla_transformer.training.run import _trainer
 
 
@@ -270,6 +270,16 @@ def test_scores_under_bf16_are_those_of_the_saved_weights(text, tmp_path):
 def test_what_the_trainer_would_pass_by_is_refused(name):
     with pytest.raises(ValueError, match=f"`{name}` has no effect in VanillaTransformerTrainer: "):
         VanillaTransformerTrainer(**{name: lambda *args: None})
+
+
+def test_a_trainer_by_itself_clears_what_a_killed_one_left(text, tmp_path):
+    """`prepare` is not called again where somebody trains with the Trainer alone."""
+    args = arguments(text, tmp_path, max_steps=1, save_strategy="steps", save_steps=1, eval_strategy="no")
+    trainer = _trainer(prepare(args), args)
+    (writing_folder(tmp_path) / "checkpoint-7").mkdir(parents=True)
+    trainer.train()
+    assert steps_of(tmp_path) == [1]
+    assert not writing_folder(tmp_path).exists()
 
 
 class Trial(dict):

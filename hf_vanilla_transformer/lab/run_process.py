@@ -1,13 +1,11 @@
 """A run of a list in a process of its own: locked against others, told to stop as the queue is, its log kept."""
 
 import contextlib
-import fcntl
 import os
 import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,6 +17,7 @@ import yaml
 
 from ..inference import open_output
 from ..inference.pipes import INTERRUPTED
+from ..training.folder_lock import TRAINING_LOCK, is_file_locked, lock_file
 from .run_list import RECIPE, RESUMED_BY, QueuedRun
 
 # In the folder of a run: what its process says, and what keeps others away.
@@ -52,51 +51,31 @@ class ProcessOptions:
 
 
 def is_locked(run: QueuedRun) -> bool:
-    """Returns whether a process is training a run of a list now."""
-    path = run.output_dir / _LOCK
-    if not path.exists():
-        return False
-    lock = os.open(path, os.O_RDONLY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(lock)
-    return False
+    """Returns whether a process is training a run of a list now, of a queue or started by hand."""
+    return any(is_file_locked(run.output_dir / name) for name in (_LOCK, TRAINING_LOCK))
 
 
 def lock_run(run: QueuedRun) -> int | None:
-    """Keeps others from training a run.
+    """Keeps other queues from training a run.
 
     Whoever has the descriptor open holds the lock. A process that inherits it does too: the run stays locked where its
-    queue was killed and its process was not. (filelock cannot hand a lock on.)
+    queue was killed and its process was not.
 
     Args:
         run: of a list; its folder is made.
 
     Returns:
-        The descriptor, to be closed; None if another has the lock.
+        The descriptor, to be closed; None if another has the lock, or trains the run without a queue.
 
     Raises:
         OSError: the folder cannot be written.
     """
     run.output_dir.mkdir(parents=True, exist_ok=True)
-    lock = os.open(run.output_dir / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-    deadline = time.monotonic() + _PATIENCE
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                os.close(lock)
-                return None
-            time.sleep(_PATIENCE / 10)
-        except OSError:
-            os.close(lock)
-            raise
-        else:
-            return lock
+    lock = lock_file(run.output_dir / _LOCK, _PATIENCE)
+    if lock is not None and is_file_locked(run.output_dir / TRAINING_LOCK):
+        os.close(lock)
+        return None
+    return lock
 
 
 class Stopping:

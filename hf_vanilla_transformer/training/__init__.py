@@ -15,7 +15,7 @@ In reading order:
         schedule                        §5.3
         validation, hub, fsdp           what evaluates, uploads, and divides a model
         callbacks, interruption, progress   what happens at every update besides
-        checkpoints                     that appear whole or not at all
+        checkpoints, folder_lock        that appear whole or not at all, in a folder that one run has to itself
     averaging, moving_average, final_weights    §6.1: which weights the run ends with
     report, environment     results.json, the curves and the three lines; what it was computed on
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils import SAFE_WEIGHTS_NAME, logging
 
-from .checkpoints import find_damage, list_checkpoints
+from .checkpoints import find_damage, is_in_between, list_checkpoints
 from .resuming import RunIdentity
 
 logger = logging.get_logger(__name__)
@@ -76,7 +76,7 @@ def average_weights(checkpoints: Sequence[str | Path]) -> dict[str, torch.Tensor
 
 
 def last_checkpoints(output_dir: str | Path, count: int, by: Literal["step", "epoch"] = "step") -> list[Path]:
-    """Finds the last checkpoints of a run.
+    """Finds the last checkpoints of a run, without those at which it was stopped and would have had none otherwise.
 
     Args:
         output_dir: folder of the run.
@@ -93,7 +93,9 @@ def last_checkpoints(output_dir: str | Path, count: int, by: Literal["step", "ep
     """
     if count < 1:
         raise ValueError(f"{count} checkpoints have no average; take at least 1")
-    found = [path for path in list_checkpoints(output_dir) if by == "step" or _epoch(path).is_integer()]
+    all_of_them = list_checkpoints(output_dir)
+    found = [path for path in all_of_them if not is_in_between(path)]
+    found = [path for path in found if by == "step" or _epoch(path).is_integer()]
     checkpoints = []
     for checkpoint in found[-count:]:
         damage = find_damage(checkpoint)
@@ -105,7 +107,8 @@ def last_checkpoints(output_dir: str | Path, count: int, by: Literal["step", "ep
         if not Path(output_dir).is_dir():
             raise FileNotFoundError(f"there is no folder {output_dir}; name that of a run, which has checkpoints")
         kind = " that was written at the end of an epoch" if by == "epoch" else ""
-        raise ValueError(f"{output_dir} has no checkpoint{kind} to average")
+        only = "; those at which the run was stopped do not count" if any(map(is_in_between, all_of_them)) else ""
+        raise ValueError(f"{output_dir} has no checkpoint{kind} to average{only}")
     if len(checkpoints) < count:
         logger.warning(
             f"{output_dir} has {len(checkpoints)} of the {count} checkpoints to average; only these are averaged"

@@ -64,16 +64,16 @@ class StopAfterMinutes(TrainerCallback, ExportableState):
     def __init__(self, minutes: float) -> None:
         self.minutes = minutes
         self.seconds = 0.0
-        self.clocks: list[
-            str
-        ] = []  # that were read, "cpu" or "wall": two where a resumed run has another number of threads
+        self._agreed = 0.0  # the seconds by which all processes decide
+        # Clocks that were read, "cpu" or "wall": two where a resumed run has another number of threads.
+        self.clocks: list[str] = []
         self._now: Callable[[], float] = time.perf_counter
         self._since = self._now()
 
     @property
     def is_over(self) -> bool:
-        """Whether the time is up."""
-        return self.seconds >= 60 * self.minutes
+        """Whether the time is up; of several processes, by the time that all of them know of."""
+        return self._agreed >= 60 * self.minutes
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps of it."""
@@ -90,6 +90,7 @@ class StopAfterMinutes(TrainerCallback, ExportableState):
         own = "cpu" if _is_one_thread(args) else "wall"
         self._now = time.process_time if own == "cpu" else time.perf_counter
         self.clocks += [own] if own not in self.clocks else []
+        self._agreed = self.seconds  # all read the same
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -107,6 +108,7 @@ class StopAfterMinutes(TrainerCallback, ExportableState):
             longest = torch.tensor(round(1000 * self.seconds), device=args.device)
             torch.distributed.all_reduce(longest, op=torch.distributed.ReduceOp.MAX)
             self.seconds = int(longest) / 1000
+        self._agreed = self.seconds
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Ends the run, with a checkpoint if it has any, where the time was up before this update was made."""

@@ -16,6 +16,8 @@ logger = logging.get_logger(__name__)
 _WRITING, _REMOVING = ".writing", ".removing"
 # In a checkpoint that there is only because the run was stopped there: superfluous as soon as the run has gone on.
 IN_BETWEEN = "stopped-here"
+# In a checkpoint at which the run was stopped before an evaluation that was due; it is made when the run is resumed.
+EVALUATION_DUE = "evaluation-due"
 # Copies of checkpoints that are on their way to the Hub.
 UPLOADING = ".uploading"
 
@@ -44,9 +46,12 @@ def publish_checkpoint(written: Path, output_dir: str | Path) -> Path:
     """
     write_seal(written)
     checkpoint = Path(output_dir) / written.name
-    if checkpoint.exists():  # a run that was resumed from an older one comes by here again
-        remove_checkpoint(checkpoint)
+    is_replaced = checkpoint.exists()  # a run that was resumed from an older one, or from this one, comes by here again
+    if is_replaced:
+        _hide(checkpoint)
     os.rename(written, checkpoint)
+    if is_replaced:  # after the rename, since it takes longer: at most an instant is without this checkpoint
+        shutil.rmtree(checkpoint.parent / _REMOVING, ignore_errors=True)
     written.parent.rmdir()
     sync(checkpoint.parent)
     return checkpoint
@@ -83,22 +88,35 @@ def last_good_checkpoint(output_dir: str | Path) -> Path | None:
     return None
 
 
-def rotate_checkpoints(output_dir: str | Path, keep: int, best: str | None = None) -> None:
+def rotate_checkpoints(published: Path, keep: int | None, best: str | None = None) -> None:
     """Removes the oldest checkpoints of a run, and those at which it was stopped and resumed.
 
-    The latter do not count: a run that was stopped has the checkpoints of one that was not, and the same average.
+    The latter do not count: a run that was stopped has the checkpoints of one that was not, and the same average. Nor
+    do those of later updates, which a run that is resumed leaves in its folder where they are damaged.
 
     Args:
-        output_dir: folder of the run.
-        keep: how many of the newest stay, at least 1.
+        published: the checkpoint that has just been written; it stays.
+        keep: how many of the newest that do count stay, at least 1; None for all.
         best: one that stays on top of these, if it is not among them.
     """
-    for checkpoint in list_checkpoints(output_dir)[:-1]:
-        if (checkpoint / IN_BETWEEN).exists():
-            remove_checkpoint(checkpoint)
-    for checkpoint in list_checkpoints(output_dir)[:-keep]:
-        if best is None or checkpoint.resolve() != Path(best).resolve():
-            remove_checkpoint(checkpoint)
+    checkpoints = list_checkpoints(published.parent)
+    earlier = checkpoints[: [checkpoint.name for checkpoint in checkpoints].index(published.name)]
+    passed = [checkpoint for checkpoint in earlier if is_in_between(checkpoint)]
+    counted = [checkpoint for checkpoint in earlier if not is_in_between(checkpoint)]
+    others = len(counted) if keep is None else keep if is_in_between(published) else keep - 1
+    oldest = counted[: max(len(counted) - others, 0)]
+    kept = None if best is None else Path(best).resolve()
+    for checkpoint in [*passed, *(each for each in oldest if each.resolve() != kept)]:
+        remove_checkpoint(checkpoint)
+
+
+def is_in_between(checkpoint: Path) -> bool:
+    """Returns whether there is a checkpoint only because the run was stopped there.
+
+    Args:
+        checkpoint: its folder.
+    """
+    return (checkpoint / IN_BETWEEN).exists()
 
 
 def remove_checkpoint(checkpoint: Path) -> None:
@@ -107,16 +125,30 @@ def remove_checkpoint(checkpoint: Path) -> None:
     Args:
         checkpoint: its folder.
     """
+    shutil.rmtree(_hide(checkpoint), ignore_errors=True)
+
+
+def _hide(checkpoint: Path) -> Path:
+    """Takes a checkpoint out of sight, and returns the folder to be deleted."""
     removing = checkpoint.parent / _REMOVING
     shutil.rmtree(removing, ignore_errors=True)
     removing.mkdir()
-    hidden = removing / checkpoint.name
-    os.rename(checkpoint, hidden)
-    shutil.rmtree(removing, ignore_errors=True)
+    os.rename(checkpoint, removing / checkpoint.name)
+    return removing
+
+
+def clear_leftovers(output_dir: str | Path) -> None:
+    """Clears what a killed run left half-written, half-deleted or half-uploaded.
+
+    Args:
+        output_dir: folder of a run that nobody else is training; need not exist.
+    """
+    for leftover in (_WRITING, _REMOVING, UPLOADING):
+        shutil.rmtree(Path(output_dir) / leftover, ignore_errors=True)
 
 
 def prepare_folder(output_dir: str | Path, checkpoint_bytes: int = 0, checkpoints: int = 0) -> None:
-    """Makes the folder of a run, clears what a killed run left half-written, and finds out whether it can be written.
+    """Makes the folder of a run, and finds out whether it can be written.
 
     Args:
         output_dir: folder of the run.
@@ -131,8 +163,6 @@ def prepare_folder(output_dir: str | Path, checkpoint_bytes: int = 0, checkpoint
         raise NotADirectoryError(f"output_dir={output_dir} is a file; name a folder, or a name that is free")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for leftover in (folder / _WRITING, folder / _REMOVING, folder / UPLOADING):
-            shutil.rmtree(leftover, ignore_errors=True)
         probe = folder / ".probe"
         probe.write_bytes(b"can be written")
         probe.unlink()

@@ -7,15 +7,18 @@ from typing import Any
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import SaveStrategy
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy
+
+from .checkpoints import EVALUATION_DUE, IN_BETWEEN
 
 
 class StopOnSignal(TrainerCallback):
     """Turns the first SIGTERM or SIGINT into a checkpoint and an orderly end; a SIGINT after that interrupts at once.
 
     `signal_number` says which one was heard, or is None; `stopped_by`, which one ended the run before its end.
-    `saves_in_between` says whether the checkpoint is one that the run would not have had without it. Several processes
-    agree on the update after which they stop, since a signal may reach them at different ones.
+    `saves_in_between` says whether the checkpoint is one that the run would not have had without it, `skips_evaluation`
+    whether the run would have been evaluated there. Several processes agree on the update after which they stop, since
+    a signal may reach them at different ones.
     """
 
     def __init__(self) -> None:
@@ -23,13 +26,19 @@ class StopOnSignal(TrainerCallback):
         self._agreed: int | None = None  # by one of several processes, known to all
         self._is_alone = True
         self.stopped_by: int | None = None
-        self.saves_in_between = False
+        self.saves_in_between = self.skips_evaluation = False
         self._previous: dict[int, Any] = {}
 
     @property
     def signal_number(self) -> int | None:
         """The signal that stops the run; of several processes, the one that all of them know of."""
         return self._heard if self._is_alone else self._agreed
+
+    @property
+    def marks(self) -> list[str]:
+        """Files without content by which the checkpoint that is saved now is told from others."""
+        found = {IN_BETWEEN: self.saves_in_between, EVALUATION_DUE: self.skips_evaluation}
+        return [name for name, is_so in found.items() if is_so]
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -38,7 +47,7 @@ class StopOnSignal(TrainerCallback):
         self._is_alone = args.world_size == 1
         if not state.is_hyper_param_search:  # one signal ends all trials, but not the next run in the same program
             self._heard = self._agreed = None
-        self.stopped_by, self.saves_in_between = None, False
+        self.stopped_by, self.saves_in_between, self.skips_evaluation = None, False, False
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._previous[number] = signal.signal(number, self._remember)
@@ -59,10 +68,13 @@ class StopOnSignal(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Has a checkpoint saved, and the run end, if a signal came."""
         if self.signal_number is not None:
-            # As at the end of an epoch, which is left out below.
+            # As at the end of an epoch, which is left out below; another may have ended it, such as a time limit.
             is_end = float(state.epoch or 0).is_integer() or state.global_step >= state.max_steps
-            is_due = control.should_save or (is_end and args.save_strategy == SaveStrategy.EPOCH)
-            self.stopped_by, self.saves_in_between = self.signal_number, not is_due
+            is_end = is_end or control.should_training_stop
+            saves = control.should_save or (is_end and args.save_strategy == SaveStrategy.EPOCH)
+            evaluates_epochs = args.eval_strategy == IntervalStrategy.EPOCH and args.eval_delay <= (state.epoch or 0)
+            self.stopped_by, self.saves_in_between = self.signal_number, not saves
+            self.skips_evaluation = control.should_evaluate or (is_end and evaluates_epochs)
             control.should_save = control.should_training_stop = True
             control.should_evaluate = False  # whoever asks to stop may not wait that long
 

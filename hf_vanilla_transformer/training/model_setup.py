@@ -19,6 +19,7 @@ from .adapters import add_adapters
 from .arguments import VanillaTransformerTrainingArguments
 from .config_overrides import parse_overrides
 from .objectives import LEARNERS
+from .resuming import FIRST_UPDATE, RunIdentity
 from .weight_transfer import take_over_weights
 
 logger = logging.get_logger(__name__)
@@ -209,14 +210,15 @@ def _freeze(model: Any, names: Sequence[str]) -> None:
 
 
 def _updates_done(folder: str) -> int:
-    """How many updates a model's run had done when it was saved: in a checkpoint, or at the end."""
-    for name, keys in ((TRAINER_STATE_NAME, ("global_step",)), ("results.json", ("metrics", "updates"))):
-        path = Path(folder) / name
-        if path.exists():
-            value = json.loads(path.read_text(encoding="utf-8"))
-            for key in keys:
-                value = value[key]
-            return int(value)
+    """How far the schedule was when a model was saved, in a checkpoint or at the end, its run's own start included."""
+    state, results = Path(folder) / TRAINER_STATE_NAME, Path(folder) / "results.json"
+    if state.exists():
+        identity = RunIdentity.read(Path(folder))
+        first_update = 0 if identity is None else identity.settings.get(FIRST_UPDATE, 0)
+        return int(first_update) + int(json.loads(state.read_text(encoding="utf-8"))["global_step"])
+    if results.exists():
+        metrics = json.loads(results.read_text(encoding="utf-8"))["metrics"]
+        return int(metrics.get(FIRST_UPDATE, 0)) + int(metrics["updates"])
     raise ValueError(
         f"continue_schedule: {folder} has neither {TRAINER_STATE_NAME} nor results.json, which say where it stopped"
     )

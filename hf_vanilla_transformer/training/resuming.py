@@ -21,6 +21,9 @@ logger = logging.get_logger(__name__)
 # In every checkpoint: of which run it is, and with which settings that run began.
 RUN_FILE = "run.json"
 
+# What results.json and RUN_FILE call the update of the schedule with which a run begins, counted from 0.
+FIRST_UPDATE = "first_update"
+
 # Settings that a resumed run would ignore, since they are in the checkpoint, or that would give its batches another
 # order. All others may change, and count from then on.
 _FIXED = (
@@ -64,6 +67,7 @@ class RunIdentity:
         args: VanillaTransformerTrainingArguments,
         data: str | None = None,
         tokenizer: PreTrainedTokenizerBase | None = None,
+        first_update: int = 0,
     ) -> "RunIdentity":
         """Describes a run that starts afresh.
 
@@ -71,6 +75,7 @@ class RunIdentity:
             args: the run, with its learning rate set.
             data: fingerprint of the training text; None where it is not known.
             tokenizer: of the run.
+            first_update: the update of the schedule with which the run begins, from 0.
 
         Returns:
             The identity, with an id of its own.
@@ -81,6 +86,7 @@ class RunIdentity:
             settings["processes"] = args.world_size
             settings["dataloader_num_workers"] = max(args.dataloader_num_workers, 1)  # none reads as one does
         settings["final_weights=ema"] = args.final_weights == "ema"
+        settings[FIRST_UPDATE] = first_update
         settings["training text"] = data
         settings["distill_from"] = [checkpoint_fingerprint(each, decoding=False) for each in args.distill_from]
         if args.lora_rank and args.model_name_or_path:  # of which checkpoints of adapters have nothing
@@ -250,4 +256,4 @@ def _fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     return hashlib.sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()[:16]
 
 
-__all__ = ["RUN_FILE", "RunIdentity", "claim_folder", "find_checkpoint"]
+__all__ = ["FIRST_UPDATE", "RUN_FILE", "RunIdentity", "claim_folder", "find_checkpoint"]

@@ -15,16 +15,17 @@ from ..evaluation.scores import METRICS
 from ..modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
 from .adapters import merge_adapters, refuse_other_adapters, save_adapter
 from .arguments import VanillaTransformerTrainingArguments
-from .checkpoints import prepare_folder
+from .checkpoints import is_in_between, prepare_folder
 from .data_setup import PreparedText, corpora_of, prepare_text
 from .environment import describe_environment
 from .final_weights import take_final_weights
+from .folder_lock import training_folder
 from .model_setup import build_model, learned_positions, model_class
 from .ranks import by_main_process, require_shared
 from .recipes import given_values, refuse_evaluation_without_text
 from .refused_options import refuse_data_parallel
 from .report import write_results
-from .resuming import RunIdentity, claim_folder, find_checkpoint
+from .resuming import FIRST_UPDATE, RunIdentity, claim_folder, find_checkpoint
 from .schedule import peak_learning_rate
 from .teachers import TeacherModels
 from .trainer import VanillaTransformerTrainer
@@ -96,7 +97,8 @@ def prepare(args: VanillaTransformerTrainingArguments) -> PreparedRun:
         What `train` needs.
 
     Raises:
-        ValueError: data, preset or overrides are not usable; the message says which value, where.
+        ValueError: data, preset or overrides are not usable; the message says which value, where. Or another process
+            trains in the folder of the run.
         OSError: a file is missing or cannot be read, or the folder of the run cannot be written.
     """
     for name, instead in (("prepare_only", "training.prepare_only(args)"), ("dry_run", "lab.dry_run.dry_run(args)")):
@@ -109,6 +111,16 @@ def prepare(args: VanillaTransformerTrainingArguments) -> PreparedRun:
         by_main_process(lambda: claim_folder(args.output_dir, checkpoint))
     by_main_process(lambda: prepare_folder(args.output_dir))
     require_shared(args.output_dir)
+    with training_folder(args.output_dir):
+        return _prepare(args, training, validation, checkpoint)
+
+
+def _prepare(
+    args: VanillaTransformerTrainingArguments,
+    training: list[Corpus],
+    validation: list[Corpus],
+    checkpoint: Path | None,
+) -> PreparedRun:
     text = prepare_text(args, training, validation, checkpoint, learned_positions(args))
     model, first_update = build_model(args, text.tokenizer)
     if checkpoint is not None:
@@ -120,13 +132,14 @@ def prepare(args: VanillaTransformerTrainingArguments) -> PreparedRun:
     if args.learning_rate is None:
         args.learning_rate = peak_learning_rate(model.config.d_model, int(args.warmup_steps))
     if checkpoint is not None:
-        RunIdentity.of(args, text.fingerprint, text.tokenizer).resumed_from(checkpoint)
+        RunIdentity.of(args, text.fingerprint, text.tokenizer, first_update).resumed_from(checkpoint)
     if args.overwrite_output_dir:
         by_main_process(lambda: claim_folder(args.output_dir, checkpoint, overwrite=True))
     # Weights, and Adam's two moments for those that learn; as many as stay, the best one, and one that is written.
     learning = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     size = 4 * (sum(weight.numel() for weight in model.parameters()) + 2 * learning)
     checkpoints = 0 if args.save_strategy == "no" else (args.save_total_limit or 2) + 2
+    checkpoints += checkpoint is not None and is_in_between(checkpoint)  # which stays until the next is written
     by_main_process(lambda: prepare_folder(args.output_dir, size, checkpoints))
     return PreparedRun(model, text, first_update, checkpoint, teachers)
 
@@ -191,16 +204,24 @@ def train(run: PreparedRun, args: VanillaTransformerTrainingArguments) -> Traini
         The model, its tokenizer and its numbers.
 
     Raises:
-        ValueError: averaged weights are asked for of an engine that divides them.
+        ValueError: averaged weights are asked for of an engine that divides them; or another process trains in the
+            folder of the run.
         FloatingPointError: a loss or gradient is not finite.
         OSError: a checkpoint could not be written.
     """
+    with training_folder(args.output_dir):
+        return _train(run, args)
+
+
+def _train(run: PreparedRun, args: VanillaTransformerTrainingArguments) -> TrainingResult:
     trainer = _trainer(run, args)
     output = trainer.train(resume_from_checkpoint=str(run.checkpoint) if run.checkpoint else None)
     history = trainer.state.log_history
     metrics: dict[str, Any] = {"train_runtime": output.metrics["train_runtime"], "updates": output.global_step}
     if trainer.interruption.stopped_by is not None:
         return TrainingResult(run.model.eval(), run.text.tokenizer, metrics, history, trainer.interruption.stopped_by)
+    if run.first_update:
+        metrics[FIRST_UPDATE] = run.first_update
     metrics["final_weights"] = take_final_weights(trainer)
     for name, all_of_them in (("parameters", True), ("learned_parameters", False)):
         weights = [weight for weight in run.model.parameters() if all_of_them or weight.requires_grad]

@@ -76,7 +76,12 @@ def prepare_tokenizer(
     check_tokenizer(tokenizer, str(given), new_model=checkpoint is None and args.model_name_or_path is None)
     if checkpoint is None and args.tokenizer_name_or_path and args.model_name_or_path:
         _require_the_vocabulary_of_the_model(tokenizer, args.tokenizer_name_or_path, args.model_name_or_path)
-    if args.new_tokens and checkpoint is None:
+    if checkpoint is not None:
+        if args.tokenizer_name_or_path:
+            named = load_tokenizer(args.tokenizer_name_or_path)
+            add_tokens_to(named, args.new_tokens, tags_of(corpora))
+            _require_the_vocabulary_of_the_checkpoint(named, args, tokenizer, checkpoint)
+    elif args.new_tokens:
         added = add_tokens_to(tokenizer, args.new_tokens, tags_of(corpora))
         logger.info(f"{added} of {len(args.new_tokens)} new_tokens were added; the others were there")
     return tokenizer
@@ -143,6 +148,27 @@ def _require_the_vocabulary_of_the_model(tokenizer: PreTrainedTokenizerBase, nam
             f"tokenizer_name_or_path={name} has another vocabulary than model_name_or_path={model}: {len(differing)} "
             f"pieces of the model have another id or none, such as {examples}. Leave tokenizer_name_or_path away; "
             "new_tokens adds tokens"
+        )
+
+
+def _require_the_vocabulary_of_the_checkpoint(
+    named: PreTrainedTokenizerBase,
+    args: VanillaTransformerTrainingArguments,
+    own: PreTrainedTokenizerBase,
+    checkpoint: Path,
+) -> None:
+    """Refuses a tokenizer that would be named in vain: a resumed run goes on with that of its checkpoint."""
+    theirs, ours = named.get_vocab(), own.get_vocab()
+    differing = sorted(piece for piece in theirs.keys() | ours.keys() if theirs.get(piece) != ours.get(piece))
+    if differing:
+        examples = ", ".join(
+            f"{piece!r} ({ours.get(piece, 'missing')}, {theirs.get(piece, 'missing')})" for piece in differing[:5]
+        )
+        added = f" with new_tokens={' '.join(args.new_tokens)}" if args.new_tokens else ""
+        raise ValueError(
+            f"tokenizer_name_or_path={args.tokenizer_name_or_path}{added} has another vocabulary than {checkpoint}, "
+            f"from which the run is resumed: {len(differing)} pieces have another id or none, such as {examples}. "
+            "Leave tokenizer_name_or_path away or name the former tokenizer; or start a new run in another output_dir"
         )
 
 

@@ -26,7 +26,8 @@ from ..evaluation import LabelLikelihood
 from ..loss import IGNORED_LABEL
 from .arguments import VanillaTransformerTrainingArguments
 from .callbacks import EarlyStopping, LogBeforeSaving, StopAfterMinutes, UpdateMovingAverage
-from .checkpoints import IN_BETWEEN, list_checkpoints, publish_checkpoint, rotate_checkpoints, writing_folder
+from .checkpoints import is_in_between, last_good_checkpoint, publish_checkpoint, rotate_checkpoints, writing_folder
+from .folder_lock import training_folder
 from .fsdp import embeddings_in_outermost_group, refuse_unsaved_models, zero_stage_of
 from .hub import HubUploads
 from .interruption import StopOnSignal
@@ -107,6 +108,7 @@ class VanillaTransformerTrainer(HubUploads, ValidationOnPairs, Seq2SeqTrainer):
         self.interruption = StopOnSignal()
         self.moving_average: MovingAverage | None = None
         self.score_signatures: dict[str, str] = {}
+        self.resumed_at: Path | None = None  # the checkpoint, until training goes on
         self._writing_to: Path | None = None
         self._micro_batches: list[list[int]] = []  # sentences of the batches since the last update
         # Of the batches since the last line of the log: nats, target tokens, all tokens, and places for tokens.
@@ -141,25 +143,26 @@ class VanillaTransformerTrainer(HubUploads, ValidationOnPairs, Seq2SeqTrainer):
             As in transformers.
 
         Raises:
-            ValueError: there is another run in `output_dir`; there is no such checkpoint, or it is damaged; or settings
-                that must not change have changed.
+            ValueError: there is another run in `output_dir`, or a process that trains there; there is no such
+                checkpoint, or it is damaged; or settings that must not change have changed.
             FloatingPointError: a loss or gradient is not finite.
             OSError: a checkpoint could not be written.
         """
         checkpoint = find_checkpoint(resume_from_checkpoint, self.args.output_dir)
-        identity = RunIdentity.of(self.args, self.data_fingerprint, self.processing_class)
+        identity = RunIdentity.of(self.args, self.data_fingerprint, self.processing_class, self.first_update)
         self.identity = identity if checkpoint is None else identity.resumed_from(checkpoint)
-        if trial is None:
-            by_main_process(lambda: claim_folder(self.args.output_dir, checkpoint, self.args.overwrite_output_dir))
-        self.moving_average = None
+        self.resumed_at, self.moving_average = checkpoint, None
         self._micro_batches = []
         self._loss_sum.zero_()
         self._sums.zero_()
         self._started = self._window_started = time.perf_counter()
-        try:
-            return super().train(None if checkpoint is None else str(checkpoint), trial, ignore_keys_for_eval)
-        finally:
-            self.interruption.stop_listening()
+        with training_folder(self._get_output_dir(trial)):
+            if trial is None:
+                by_main_process(lambda: claim_folder(self.args.output_dir, checkpoint, self.args.overwrite_output_dir))
+            try:
+                return super().train(None if checkpoint is None else str(checkpoint), trial, ignore_keys_for_eval)
+            finally:
+                self.interruption.stop_listening()
 
     # Batches, schedule, loss
 
@@ -190,11 +193,12 @@ class VanillaTransformerTrainer(HubUploads, ValidationOnPairs, Seq2SeqTrainer):
         self._started -= 60 * max((entry.get("minutes", 0.0) for entry in self.state.log_history), default=0.0)
         return epochs_and_steps
 
-    def _finalize_training(self, *args: Any, **kwargs: Any) -> Any:
+    def _finalize_training(self, trial: Any, *args: Any, **kwargs: Any) -> Any:
+        self._make_missed_evaluation(trial)  # where there is no epoch left to train
         # transformers would remove the last checkpoint where one is to be kept and another is the best.
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         try:
-            return super()._finalize_training(*args, **kwargs)
+            return super()._finalize_training(trial, *args, **kwargs)
         finally:
             self.args.save_total_limit = limit
 
@@ -205,7 +209,8 @@ class VanillaTransformerTrainer(HubUploads, ValidationOnPairs, Seq2SeqTrainer):
     def _run_epoch(self, **kwargs: Any) -> None:
         if self.args.final_weights == "ema" and self.moving_average is None:
             self.moving_average = MovingAverage(self.model, self.args.ema_decay)
-        is_over = self.time_limit is not None and self.time_limit.is_over
+        self._make_missed_evaluation(kwargs["trial"])
+        is_over = self.control.should_training_stop or (self.time_limit is not None and self.time_limit.is_over)
         if self.state.global_step >= self.state.max_steps or is_over:  # resumed after its last update
             self.control.should_training_stop = True
             return
@@ -275,12 +280,11 @@ class VanillaTransformerTrainer(HubUploads, ValidationOnPairs, Seq2SeqTrainer):
         where = [dataset.where(index) for index in indices] if knows else []
         listed = {"update": update, "problem": what, "sentences": indices, "where": where}
         path.write_text(json.dumps(listed) + "\n", encoding="utf-8")
-        checkpoints = list_checkpoints(self.args.output_dir)
         return (
             f"update {update}: {what}. It comes of sentences {', '.join(map(str, indices[:20]))}"
             f"{', ...' if len(indices) > 20 else ''}{' (' + '; '.join(where[:3]) + '; ...)' if where else ''}, "
             f"all listed in {path}. The weights were not changed by it. Last good checkpoint: "
-            f"{checkpoints[-1] if checkpoints else 'none'}. A lower learning_rate or a max_grad_norm may help"
+            f"{last_good_checkpoint(self.args.output_dir) or 'none'}. A lower learning_rate or a max_grad_norm may help"
         )
 
     # The log
@@ -334,15 +338,14 @@ class VanillaTransformerTrainer(HubUploads, ValidationOnPairs, Seq2SeqTrainer):
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
             best = f"checkpoint-{self.state.best_global_step}"
-            if best == written.name or (output_dir / best).is_dir():
+            if best == written.name or ((output_dir / best).is_dir() and not is_in_between(output_dir / best)):
                 self.state.best_model_checkpoint = str(output_dir / best)
             by_main_process(lambda: self._publish(written, output_dir))
         except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors have their own for full disks
             shutil.rmtree(self._writing_to, ignore_errors=True)
-            last = list_checkpoints(output_dir)
             raise OSError(
                 f"update {self.state.global_step}: the checkpoint could not be written ({error}). "
-                f"Last good checkpoint: {last[-1] if last else 'none'}; make room and go on from there"
+                f"Last good checkpoint: {last_good_checkpoint(output_dir) or 'none'}; make room and go on from there"
             ) from error
         finally:
             self._writing_to = None
@@ -351,11 +354,10 @@ class VanillaTransformerTrainer(HubUploads, ValidationOnPairs, Seq2SeqTrainer):
     def _publish(self, written: Path, output_dir: Path) -> None:
         self.state.save_to_json(str(written / TRAINER_STATE_NAME))
         self.identity.write(written)
-        if self.interruption.saves_in_between:
-            (written / IN_BETWEEN).touch()
+        for mark in self.interruption.marks:
+            (written / mark).touch()
         published = publish_checkpoint(written, output_dir)
-        keep = self.args.save_total_limit or len(list_checkpoints(output_dir))
-        rotate_checkpoints(output_dir, keep, self.state.best_model_checkpoint)
+        rotate_checkpoints(published, self.args.save_total_limit or None, self.state.best_model_checkpoint)
         if self.args.push_to_hub:
             self._upload(published)
 

@@ -4,21 +4,24 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from accelerate.utils import gather_object
 from datasets import Dataset
 from torch import nn
 from transformers import PreTrainedTokenizerBase, Seq2SeqTrainer, TrainerControl
-from transformers.trainer_utils import PredictionOutput
+from transformers.trainer_utils import PredictionOutput, SaveStrategy
 
 from ..data.batching import padded
 from ..evaluation import LabelLikelihood, label_likelihood, score_translations
 from ..inference import translate_with_details
 from ..loss import IGNORED_LABEL
 from .arguments import VanillaTransformerTrainingArguments
+from .checkpoints import EVALUATION_DUE, is_in_between
 from .fsdp import zero_stage_of
 from .moving_average import MovingAverage
+from .ranks import by_main_process
 from .validation_metrics import DEFAULT
 
 
@@ -132,7 +135,25 @@ class ValidationOnPairs(Seq2SeqTrainer):
     control: TrainerControl
     score_signatures: dict[str, str]
     moving_average: MovingAverage | None
+    resumed_at: Path | None
     _window_started: float
+
+    def _make_missed_evaluation(self, trial: Any) -> None:
+        """Evaluates first where the run was stopped before it could, and saves again what that evaluation is part of.
+
+        All is as if the run had not been stopped, random numbers included.
+        """
+        checkpoint, self.resumed_at = self.resumed_at, None
+        if checkpoint is None or self.args.eval_strategy == "no":
+            return
+        if not by_main_process(lambda: (checkpoint / EVALUATION_DUE).exists()):
+            return
+        self._load_rng_state(str(checkpoint))
+        was_due = not is_in_between(checkpoint)
+        self.control.should_evaluate, self.control.should_save = True, was_due
+        self._maybe_log_save_evaluate(self._tr_loss, None, self.model, trial, self.state.epoch, None, time.time())
+        if self.control.should_training_stop and not was_due and self.args.save_strategy == SaveStrategy.EPOCH:
+            self._save_checkpoint(self.model, trial)  # early stopping has ended an epoch before its time
 
     def evaluate(
         self,
