@@ -171,9 +171,7 @@ def test_an_interruption_or_error_in_a_shard_leaves_those_before_it(folder, sour
     assert (tmp_path / "out").read_bytes() == at_once(folder, source, tmp_path / "once")
 
 
-def test_a_shard_damaged_after_its_process_has_seen_it_is_translated_by_the_last(
-    folder, source, tmp_path, translated
-):
+def test_a_shard_damaged_after_its_process_has_seen_it_is_translated_by_the_last(folder, source, tmp_path, translated):
     output = tmp_path / "out"
     words = ["--model", folder, "--file", source, "--output", output, "--shard_lines", 3, *SMALL]
     assert as_process(0, 2, *words).returncode == 0
