@@ -4,6 +4,7 @@ import importlib.util
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -149,7 +150,7 @@ def load_recipe(name):
 
 
 def test_a_service_of_ray_is_that_of_the_same_options(tmp_path, monkeypatch):
-    pytest.importorskip("uvicorn")
+    pytest.importorskip("fastapi")
     from hf_vanilla_transformer.serving import process
 
     (tmp_path / "en-de").mkdir()
@@ -182,7 +183,7 @@ def test_a_service_of_ray_is_that_of_the_same_options(tmp_path, monkeypatch):
     ],
 )
 def test_options_that_ray_cannot_have_are_refused_by_name(words, error, capsys):
-    pytest.importorskip("uvicorn")
+    pytest.importorskip("fastapi")
     with pytest.raises(SystemExit) as exit:
         load_recipe("ray_serve").read_options(["--model", "m", *words])
     assert (exit.value.code, error in capsys.readouterr().err) == (2, True)
@@ -278,8 +279,10 @@ def test_two_replicas_of_ray_serve_answer_as_one_process(folder):
     httpx = pytest.importorskip("httpx")
     from hf_vanilla_transformer.serving.load_test import run_load_test
 
-    port = 18_765
-    options = ["--model", folder, "--min_replicas", 2, "--max_replicas", 2, "--cpus", 0.25, "--port", port]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    options = ["--model", folder, "--languages", "tiny=a:b", "--cpus", 0.25, "--port", port]
+    options += ["--min_replicas", 2, "--max_replicas", 2]
     url = f"http://127.0.0.1:{port}"
     with start([sys.executable, FOLDER / "ray_serve.py", *options], env=environment()) as process:
         while True:
@@ -290,6 +293,7 @@ def test_two_replicas_of_ray_serve_answer_as_one_process(folder):
             except httpx.HTTPError:
                 pass
             time.sleep(0.5)
+        assert httpx.get(f"{url}/languages").json()[0]["code"] == "a"
         texts = [f"a b {number}" for number in range(20)]
         done = run_load_test(str(folder), texts, clients=10, requests=300, alone=10, url=url)
         assert done.is_right, done.lines()
