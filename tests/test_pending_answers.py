@@ -75,6 +75,17 @@ def test_of_answers_that_nobody_fetches_the_newest_stay_up_to_so_many_bytes():
     assert calls.answers["29"].qsize() == 2  # the place in the queue, and the answer
 
 
+def test_answers_are_bounded_when_all_have_asked_before_the_first_is_answered():
+    calls = Calls(max_bytes=11 * MEGABYTE)
+    for number in range(30):
+        calls.ask(f"{number}")
+    for number in range(30):
+        calls.finish(f"{number}", completed(65_536))
+        kept = sum(estimated_size(each) for messages in calls.answers.values() for each in messages._queue)
+        assert kept <= 13 * MEGABYTE
+    assert len(calls.answers) >= 5
+
+
 def test_one_answer_stays_however_large_it_is():
     calls = Calls(max_bytes=1)
     for session in ("a", "b", "c"):

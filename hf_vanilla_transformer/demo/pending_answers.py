@@ -6,10 +6,9 @@ once, and answers that nobody fetches are kept up to an amount of memory.
 """
 
 from asyncio import Queue
-from collections import OrderedDict
 from typing import Any, Protocol
 
-# In bytes; the attention of six layers of eight heads, over as many tokens as the page allows, has some 60 MB.
+# In bytes; the attention of six layers of eight heads, over as many tokens as the page allows, has some 50 MB.
 MAX_UNFETCHED = 2**28
 # Of a number in a list, as Python keeps it.
 _BYTES_OF_NUMBER = 32
@@ -22,12 +21,12 @@ class _EventQueue(Protocol):
     event_ids_to_events: dict[str, Any]
 
 
-class PendingAnswers(OrderedDict[str, Queue[Any]]):
+class PendingAnswers(dict[str, Queue[Any]]):
     """The messages for each session, in place of a Gradio queue's `pending_messages_per_session`.
 
-    With each new session, the others are looked through. A session of which a call waits or is worked on stays; the
-    queue bounds their number. One whose answers were all fetched is removed. Of those with answers that nobody
-    has fetched so far, the newest stay that have `max_bytes` together, and the newest in any case.
+    With each new session and each message, the others are looked through. A session of which a call waits or is worked
+    on stays; the queue bounds their number. One whose answers were all fetched is removed. Of those with answers that
+    nobody has fetched so far, the newest stay that have `max_bytes` together, and the newest in any case.
 
     Args:
         queue: Gradio's queue, which knows the calls.
@@ -43,11 +42,17 @@ class PendingAnswers(OrderedDict[str, Queue[Any]]):
         super().__setitem__(session, messages)
         self._remove_others(session)
 
-    def _remove_others(self, new: str) -> None:
+    def __getitem__(self, session: str) -> Queue[Any]:
+        """The messages of a session, to add one or take one, when those that nobody waits for have been removed."""
+        messages = super().__getitem__(session)
+        self._remove_others(session)
+        return messages
+
+    def _remove_others(self, named: str) -> None:
         calls, unfinished = self._queue.pending_event_ids_session, self._queue.event_ids_to_events.keys()
         total = 0
         for session, messages in reversed(list(self.items())):
-            if session == new or not unfinished.isdisjoint(calls.get(session, ())):
+            if session == named or not unfinished.isdisjoint(calls.get(session, ())):
                 continue
             if not calls.get(session):
                 self._remove(session)
