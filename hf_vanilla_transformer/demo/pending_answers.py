@@ -58,7 +58,7 @@ class PendingAnswers(dict[str, Queue[Any]]):
                 self._remove(session)
             elif not messages.empty():  # else its reader is being sent the last one
                 # There is no other way to look at messages without taking them.
-                size = sum(map(estimated_size, messages._queue))  # type: ignore[attr-defined]
+                size = sum(map(estimated_size, messages._queue))
                 if total and total + size > self._max_bytes:
                     self._remove(session)
                 else:
