@@ -128,7 +128,7 @@ class StandIn:
 
 @pytest.mark.slow
 def test_all_who_wait_for_the_real_server_are_answered_whatever_others_ask_meanwhile(monkeypatch):
-    """Ten seconds on a quiet machine: 15 readers wait, 100 are answered meanwhile, and 12 leave without their answers."""
+    """Ten seconds on a quiet machine: 15 readers wait, 100 are answered meanwhile, and 12 leave without an answer."""
     pytest.importorskip("gradio")
     largest = 4 * estimated_size(SimpleNamespace(output=StandIn().attention("", "", [])))
     monkeypatch.setattr(server_module, "PendingAnswers", lambda queue: PendingAnswers(queue, largest))
