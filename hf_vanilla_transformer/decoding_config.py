@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from transformers import GenerationConfig
@@ -108,6 +109,54 @@ def settled(field: str, places: Sequence[Mapping[str, Any]]) -> tuple[Any, list[
             "penalties for one search; give one of them"
         )
     return value, that_count
+
+
+@dataclass(frozen=True)
+class LengthLimits:
+    """§6.1 "maximum output length": how long the translations of a search may be.
+
+    Args:
+        max_extra: tokens that a translation may have more than its source; None for no such limit.
+        max_new: tokens that a translation may have; None for no such limit.
+    """
+
+    max_extra: int | None
+    max_new: int | None
+
+    @classmethod
+    def of(cls, places: Sequence[Mapping[str, Any]]) -> "LengthLimits":
+        """Reads the limits that take effect.
+
+        Args:
+            places: as of the function `settled`.
+
+        Returns:
+            Them; both None if none was chosen.
+        """
+        extra, chosen = settled("max_extra_tokens", places)
+        if not chosen:
+            return cls(extra, None)
+        name = "max_new_tokens" if "max_new_tokens" in chosen else "max_length"
+        value = next(place[name] for place in places if name in place)
+        return cls(extra, value if name == "max_new_tokens" else value - 1)  # the start token has a length of its own
+
+    def of_sources(self, lengths: Sequence[int], max_positions: int | None) -> list[int]:
+        """How many tokens each translation of a batch may have, `</s>` included; the paper's 50 more if nothing is set.
+
+        Args:
+            lengths: tokens of the sources.
+            max_positions: learned positions of the model; None for no limit.
+
+        Returns:
+            A limit for each source.
+        """
+        limits = [10**9 if self.max_extra is None else length + self.max_extra for length in lengths]
+        if self.max_new is not None:
+            limits = [min(limit, self.max_new) for limit in limits]
+        elif self.max_extra is None:
+            limits = [max(lengths) + MAX_EXTRA_TOKENS] * len(lengths)
+        most = 10**9 if max_positions is None else max_positions - 1  # the start token has one
+        return [max(1, min(limit, most)) for limit in limits]
 
 
 def check_own_fields(config: GenerationConfig) -> None:

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from .decoding_config import MAX_EXTRA_TOKENS, chosen_values, settled
+from .decoding_config import LengthLimits, chosen_values
 from .loss import IGNORED_LABEL
 from .translation_pieces import max_source_length
 from .translation_scoring import forced_pass
@@ -323,11 +323,10 @@ def length_limit(model: PreTrainedModel, source_length: int, options: dict[str, 
         More options for `generate()`; none if there is a limit.
     """
     places = [options, chosen_values(options.get("generation_config")), chosen_values(model.generation_config)]
-    extra, chosen = settled("max_extra_tokens", places)
-    if extra is not None or chosen:
+    longest = LengthLimits.of(places)
+    if longest != LengthLimits(None, None):
         return {}
-    limit, positions = source_length + MAX_EXTRA_TOKENS, max_source_length(model)
-    return {"max_new_tokens": limit if positions is None else min(limit, positions - 1)}
+    return {"max_new_tokens": longest.of_sources([source_length], max_source_length(model))[0]}
 
 
 def refuse_training_mode(model: nn.Module) -> None:

@@ -1,18 +1,23 @@
 """The recipes for clusters: what scripts of the shell start, and programs of Ray and datasets, run on this machine."""
 
+import importlib.util
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from child_processes import start
 from commanding import run, save_translator
 from torch.distributed.run import get_args_parser
 
+from hf_vanilla_transformer.commands import serve as serve_command
 from hf_vanilla_transformer.commands import translate as command
 from hf_vanilla_transformer.inference import Translator
 
@@ -48,6 +53,7 @@ def stand_in(folder, name):
     """A program that writes its words and the variables of launchers into a file."""
     (folder / name).write_text(
         '#!/bin/bash\necho "$RANK/$WORLD_SIZE $OMP_NUM_THREADS ${LOCAL_RANK-none} $*" > "$LOG"\n'
+        'if [ -n "${WRITTEN-}" ]; then echo new > "$WRITTEN"; fi\n'
     )
     (folder / name).chmod(0o755)
     return {"PATH": f"{folder}:{os.environ['PATH']}", "LOG": str(folder / "log")}
@@ -102,7 +108,8 @@ def test_back_translation_is_shared_by_processes_of_one_machine(tmp_path):
     words = ["8", "runs/de-en", "mono.de", "back.en", "--do_sample", "--seed", "1"]
     done = subprocess.run(
         ["bash", FOLDER / "back_translate.sh", *words],
-        env=environment(**stand_in(tmp_path, "torchrun")),
+        env=environment(**stand_in(tmp_path, "torchrun"), WRITTEN="back.en"),
+        cwd=tmp_path,
         check=True,
         capture_output=True,
         text=True,
@@ -116,10 +123,109 @@ def test_back_translation_is_shared_by_processes_of_one_machine(tmp_path):
     assert (args.do_sample, args.seed) == (True, 1)
 
 
+def test_back_translation_that_was_not_written_is_not_trained_with(tmp_path):
+    command_line = ["bash", FOLDER / "back_translate.sh", "8", "runs/de-en", "mono.de", "back.en"]
+    options = {"env": environment(**stand_in(tmp_path, "torchrun")), "cwd": tmp_path}
+    for earlier in (False, True):
+        if earlier:
+            (tmp_path / "back.en").write_text("of an earlier run")
+            os.utime(tmp_path / "back.en", (1e9, 1e9))
+        done = subprocess.run(command_line, **options, capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "back.en was not written; the same command with 1 in place of 8 does" in done.stderr
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["back.en"] * earlier + ["log", "torchrun"]
+
+
 @pytest.mark.parametrize("name", ["slurm_array.sh", "back_translate.sh"])
 def test_without_words_scripts_say_what_they_need(name):
     done = subprocess.run(["bash", FOLDER / name], capture_output=True, text=True)
     assert (done.returncode, done.stderr.startswith("usage: ")) == (2, True)
+
+
+def load_recipe(name):
+    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_service_of_ray_is_that_of_the_same_options(tmp_path, monkeypatch):
+    pytest.importorskip("fastapi")
+    from hf_vanilla_transformer.serving import process
+
+    (tmp_path / "en-de").mkdir()
+    (tmp_path / "token").write_text("secret\n")
+    monkeypatch.chdir(tmp_path)
+    words = ["--model", "en-de", "g2p-15-languages", "--languages", "en-de=en:de", "--host", "0.0.0.0"]
+    words += ["--token_file", "token", "--allowed_hosts", "a.org", "--engine", "ctranslate2", "--quantization", "int8"]
+    words += ["--port", "9000", "--max_queue", "70", "--device", "cpu"]
+    served = []
+    monkeypatch.setattr(process, "serve", served.append)
+    assert (done := run(serve_command.main, *words)).returncode == 0, done.stderr
+    service, args = load_recipe("ray_serve").read_options([*words, "--max_replicas", "3"])
+    (expected,) = served
+    folders = {"en-de": str(tmp_path / "en-de"), "g2p-15-languages": "g2p-15-languages"}
+    assert service == replace(expected, folders=folders)  # which replicas elsewhere find as well
+    assert (service.limits.max_queue, args.max_replicas) == (70, 3)
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (["--access_log"], "--access_log is not for Ray"),
+        (["--shutdown_seconds", "3"], "--shutdown_seconds is not for Ray"),
+        (["--port", "0"], "--port 0 is not for Ray"),
+        (["--quantization", "int8"], "--quantization int8 is for --engine ctranslate2"),
+        (["--replicas", "2"], "unknown option --replicas"),
+        (["--max_queue", "7"], "`max_texts`=64 is more than `max_queue`=7"),
+        (["--token_file", "none"], "No such file or directory"),
+        (["--model", "a/m", "b/m"], "--model has two of the name m"),
+    ],
+)
+def test_options_that_ray_cannot_have_are_refused_by_name(words, error, capsys):
+    pytest.importorskip("fastapi")
+    with pytest.raises(SystemExit) as exit:
+        load_recipe("ray_serve").read_options(["--model", "m", *words])
+    assert (exit.value.code, error in capsys.readouterr().err) == (2, True)
+
+
+def test_workers_of_one_machine_share_its_threads(monkeypatch):
+    recipe, threads = load_recipe("map_dataset"), []
+    monkeypatch.setattr(recipe, "Translator", lambda model, engine: threads.append(torch.get_num_threads()))
+    before = torch.get_num_threads()
+    try:
+        recipe.translator_of("m", "torch", 3)
+    finally:
+        torch.set_num_threads(before)
+    assert threads == [3]
+
+
+@pytest.mark.parametrize(("cores", "workers", "threads"), [(8, 2, 4), (8, 3, 2), (2, 4, 1)])
+def test_each_worker_has_its_part_of_the_threads(monkeypatch, tmp_path, cores, workers, threads):
+    """Of a dataset that only notes what it is mapped by."""
+    recipe, given = load_recipe("map_dataset"), {}
+
+    class Dataset(list):
+        @classmethod
+        def from_generator(cls, function, gen_kwargs):
+            return cls(function(**gen_kwargs))
+
+        def map(self, function, **options):
+            given.update(options)
+            return [{"translation": row["line"].upper()} for row in self]
+
+    (tmp_path / "in").write_text("a\nb\n")
+    monkeypatch.setattr(recipe, "Dataset", Dataset)
+    monkeypatch.setattr(recipe.torch, "get_num_threads", lambda: cores)
+    words = ["program", "--file", "in", "--model", "m", "--output", "out", "--workers", str(workers)]
+    monkeypatch.setattr(sys, "argv", words)
+    monkeypatch.chdir(tmp_path)
+    recipe.main()
+    assert (given["num_proc"], given["fn_kwargs"]["threads"]) == (workers, threads)
+    assert (tmp_path / "out").read_text() == "A\nB\n"
+    (tmp_path / "in").write_text("")
+    recipe.main()
+    assert (tmp_path / "out").read_text() == ""
 
 
 @pytest.mark.slow
@@ -173,8 +279,10 @@ def test_two_replicas_of_ray_serve_answer_as_one_process(folder):
     httpx = pytest.importorskip("httpx")
     from hf_vanilla_transformer.serving.load_test import run_load_test
 
-    port = 18_765
-    options = ["--model", folder, "--min_replicas", 2, "--max_replicas", 2, "--cpus", 0.25, "--port", port]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    options = ["--model", folder, "--languages", "tiny=a:b", "--cpus", 0.25, "--port", port]
+    options += ["--min_replicas", 2, "--max_replicas", 2]
     url = f"http://127.0.0.1:{port}"
     with start([sys.executable, FOLDER / "ray_serve.py", *options], env=environment()) as process:
         while True:
@@ -185,6 +293,7 @@ def test_two_replicas_of_ray_serve_answer_as_one_process(folder):
             except httpx.HTTPError:
                 pass
             time.sleep(0.5)
+        assert httpx.get(f"{url}/languages").json()[0]["code"] == "a"
         texts = [f"a b {number}" for number in range(20)]
         done = run_load_test(str(folder), texts, clients=10, requests=300, alone=10, url=url)
         assert done.is_right, done.lines()

@@ -24,10 +24,12 @@ from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerF
 from hf_vanilla_transformer.attention import MultiHeadAttention, scaled_dot_product_attention
 from hf_vanilla_transformer.decoder import Decoder, DecoderLayer
 from hf_vanilla_transformer.decoding_beam_search import Ranking, gnmt_length_penalty
+from hf_vanilla_transformer.decoding_config import LengthLimits, chosen_values
 from hf_vanilla_transformer.decoding_incremental import IncrementalDecoder, can_share_rows
 from hf_vanilla_transformer.dropout import Dropout
 from hf_vanilla_transformer.feed_forward import FeedForward
 from hf_vanilla_transformer.positions import SinusoidalPositions
+from hf_vanilla_transformer.translation_batches import length_limit
 
 PAD, EOS = 1, 2
 
@@ -696,6 +698,22 @@ def test_a_length_penalty_that_was_saved_is_loaded(tmp_path):
     options = {**sources(model, [4, 7]), "max_new_tokens": 9, "return_dict_in_generate": True}
     expected = model.generate(**options, length_penalty=0.0).sequences_scores
     assert torch.equal(loaded.generate(**options).sequences_scores, expected)
+
+
+@pytest.mark.parametrize("own", [{}, {"max_new_tokens": 3}, {"max_length": 5}, {"max_extra_tokens": None}])
+@pytest.mark.parametrize("call", [{}, {"max_extra_tokens": 2}, {"max_new_tokens": 2, "max_extra_tokens": 1}])
+@pytest.mark.parametrize("positions", [None, 9])
+def test_length_limits_are_those_of_generate(own, call, positions):
+    fields = {"position_encoding": "learned", "num_learned_positions": positions} if positions else {}
+    model = build(**fields)
+    model.generation_config.update(max_extra_tokens=4, num_beams=1, eos_token_id=None)  # nothing ends it but the limit
+    model.generation_config.update(**own)
+    inputs = sources(model, [6])
+    limits = LengthLimits.of([call, chosen_values(model.generation_config)])
+    if limits == LengthLimits(None, None):  # then callers give this one, and transformers would stop at 20
+        call = length_limit(model, 6, call)
+    (limit,) = limits.of_sources([6], positions)
+    assert model.generate(**inputs, **call).shape[1] - 1 == limit
 
 
 def test_a_limit_that_is_named_outranks_the_papers():

@@ -17,6 +17,7 @@ import hf_vanilla_transformer
 from hf_vanilla_transformer.commands import demo as command
 from hf_vanilla_transformer.demo import server
 from hf_vanilla_transformer.demo.limits import Limits
+from hf_vanilla_transformer.demo.pending_answers import PendingAnswers
 
 PACKAGE = Path(hf_vanilla_transformer.__file__).parent
 
@@ -97,7 +98,7 @@ class StubbedServer:
     """What `serve` uses of a `gradio.Server`, without one. It is sent SIGTERM while it serves."""
 
     def __init__(self):
-        self._queue = SimpleNamespace(max_size=None, pending_messages_per_session=SimpleNamespace(max_size=2000))
+        self._queue = SimpleNamespace(max_size=None, pending_messages_per_session={})
         self.is_ended = False
 
     def launch(self, **options):
@@ -119,7 +120,8 @@ def test_sigterm_ends_it_in_order_and_answers_that_nobody_fetches_do_not_pile_up
     assert server.serve(stub) == "http://127.0.0.1:1/"
     assert stub.is_ended
     assert signal.getsignal(signal.SIGTERM) == before
-    assert 0 < stub._queue.max_size < stub._queue.pending_messages_per_session.max_size <= 64
+    assert 0 < stub._queue.max_size <= 64
+    assert isinstance(stub._queue.pending_messages_per_session, PendingAnswers)
     assert "the page is at http://127.0.0.1:1/" in capsys.readouterr().err
 
 

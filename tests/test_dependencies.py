@@ -11,6 +11,8 @@ import hf_vanilla_transformer
 PACKAGE = Path(hf_vanilla_transformer.__file__).parent
 # Packages that are nothing without an extra, so that their files may begin with it; nobody imports them by the way.
 OF_AN_EXTRA = {"serving": "serve"}
+# Extras that are nothing to the package itself.
+OF_TESTS = ("test", "browser", "ray", "dev")
 
 
 def imported_by(path):
@@ -37,7 +39,7 @@ def test_all_that_is_imported_is_declared():
     project = tomllib.loads(path.read_text())["project"]
     needed, optional = declared(project["dependencies"]), set()
     for name, requirements in project["optional-dependencies"].items():
-        optional |= declared(requirements) if name not in ("test", "dev") else set()
+        optional |= declared(requirements) if name not in OF_TESTS else set()
     for file in sorted(PACKAGE.rglob("*.py")):
         extra = OF_AN_EXTRA.get(file.relative_to(PACKAGE).parts[0])
         at_top = needed | declared(project["optional-dependencies"][extra]) if extra else needed

@@ -1,5 +1,6 @@
 """A file translated by one, two and three processes: equal bytes, whatever is killed, damaged or changed in between."""
 
+import shutil
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from commanding import run, save_translator
 from hf_vanilla_transformer.commands import translate as command
 from hf_vanilla_transformer.inference import Translator
 from hf_vanilla_transformer.inference import shard_translation as module
+from hf_vanilla_transformer.inference.shards import ShardFolder
 
 LINES = ["a b", "", "C", "a b c A B C", "b", "c c c", "A", "B a", "c", "a a a a", "b b", "A B"]
 # Of everything small, so that a short file has several shards of several windows of several batches.
@@ -169,6 +171,46 @@ def test_an_interruption_or_error_in_a_shard_leaves_those_before_it(folder, sour
     assert (tmp_path / "out").read_bytes() == at_once(folder, source, tmp_path / "once")
 
 
+def test_a_shard_damaged_after_its_process_has_seen_it_is_translated_by_the_last(folder, source, tmp_path, translated):
+    output = tmp_path / "out"
+    words = ["--model", folder, "--file", source, "--output", output, "--shard_lines", 3, *SMALL]
+    assert as_process(0, 2, *words).returncode == 0
+    (shard,) = (tmp_path / "out.shards").glob("shard-000002-*")
+    (shard / "lines.txt").write_bytes(b"damage")
+    translated.clear()
+    assert as_process(1, 2, *words).returncode == 0
+    assert translated == LINES[3:6] + LINES[9:] + LINES[6:9]
+    assert output.read_bytes() == at_once(folder, source, tmp_path / "once")
+
+
+@pytest.mark.parametrize("change", ["damaged", "removed"])
+def test_without_an_output_the_only_process_fails_and_the_next_one_mends_it(
+    folder, source, tmp_path, monkeypatch, change
+):
+    output, original = tmp_path / "out", ShardFolder.join
+    output.write_text("of an earlier run\n")
+    words = ["--model", folder, "--file", source, "--output", output, "--shard_lines", 3, *SMALL]
+
+    def changed(self):
+        (shard,) = self.path.glob("shard-000002-*")
+        if change == "damaged":
+            (shard / "lines.txt").write_bytes(b"damage")
+        else:
+            shutil.rmtree(shard)
+        return original(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ShardFolder, "join", changed)
+        error = run(command.main, *words).error
+        if change == "damaged":  # whoever finds it, however many there are
+            assert as_process(1, 2, *words).returncode == 2
+    assert ("cannot be joined" if change == "damaged" else "shards have been removed from") in error
+    assert "the same command translates" in error
+    assert output.read_text() == "of an earlier run\n"
+    assert run(command.main, *words).returncode == 0
+    assert output.read_bytes() == at_once(folder, source, tmp_path / "once")
+
+
 def test_shards_of_another_input_model_or_option_are_not_mixed(folder, source, tmp_path):
     words = ["--file", source, "--output", tmp_path / "out", "--shard_lines", 3, *SMALL]
     ours = ["--model", folder]
@@ -304,6 +346,7 @@ def test_a_process_that_is_killed_goes_on_after_its_last_sealed_shard(folder, tm
     assert done.returncode == 0, done.stderr
     assert done.stderr.count(": 100 lines (") == 20 - len(seen)
     assert f"{len(seen)} shards had been translated before" in done.stderr
+    assert not list(shards.glob(".*"))  # what those that were killed have left
     assert all((shards / name / "lines.txt").stat().st_ino == inode for name, inode in seen.items())
     once = ["--model", folder, "--file", source, "--output", tmp_path / "once", "--read_ahead", 100, "--quiet"]
     assert run(command.main, *once).returncode == 0

@@ -128,14 +128,96 @@ def test_a_damaged_shard_is_never_joined_and_is_taken_away(tmp_path, package_log
     folder.write(0, text_writer("whole\n"))
     (shard,) = folder.path.glob("shard-000000-*")
     (shard / "lines.txt").write_text("whale\n")
-    assert not folder.join()
-    assert "cannot be joined: lines.txt has changed" in package_log.text
+    with pytest.raises(OSError, match=r"cannot be joined: lines\.txt has changed.*the same command translates it"):
+        folder.join()
     assert not list(folder.path.glob(".joining-*"))
     assert not (tmp_path / "out").exists()
     assert not folder.is_done(0)
     assert "is damaged and translated again: lines.txt has changed" in package_log.text
     folder.write(0, text_writer("whole\n"))
     assert folder.join()
+
+
+def test_damage_is_looked_for_in_shards_of_all_processes_once_all_are_there(tmp_path):
+    folder = ShardFolder(tmp_path / "out", {"shards": 3})
+    for number in (0, 2):
+        folder.write(number, text_writer("whole\n"))
+    (shard,) = folder.path.glob("shard-000002-*")
+    (shard / "lines.txt").unlink()
+    assert folder.damaged() == []
+    folder.write(1, text_writer("whole\n"))
+    assert folder.damaged() == [2]
+    assert not folder.join()
+    folder.write(2, text_writer("whole\n"))
+    assert folder.damaged() == []
+    assert folder.join()
+
+
+def test_a_shard_that_its_process_takes_away_while_another_joins_is_joined_later(tmp_path, monkeypatch):
+    folder = ShardFolder(tmp_path / "out", {"shards": 1})
+    folder.write(0, text_writer("whole\n"))
+    find_damage = shards_module.find_damage
+
+    def then_taken_away(shard):
+        damage = find_damage(shard)
+        shutil.rmtree(shard)
+        return damage
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shards_module, "find_damage", then_taken_away)
+        assert not folder.join()
+    assert names(folder.path) == ["plan"]
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_killed_processes_left_is_removed_when_all_is_joined_and_not_before(tmp_path):
+    folder = ShardFolder(tmp_path / "out", {"shards": 2})
+    left = [folder.path / f".{name}" for name in ("writing-shard-000000-x", "writing-plan-x", "damaged-x")]
+    for each in left:
+        each.mkdir()
+        (each / "lines.txt").write_text("half")
+    (folder.path / ".joining-x").write_text("half")
+    folder.write(0, text_writer("0\n"))
+    assert not folder.join()
+    assert {each.name for each in left} <= set(names(folder.path))
+    folder.write(1, text_writer("1\n"))
+    assert folder.join()
+    assert [name[:12] for name in names(folder.path)] == ["plan", "shard-000000", "shard-000001"]
+
+
+def test_a_process_whose_duplicate_is_removed_by_another_that_has_joined_goes_on(tmp_path):
+    folder = ShardFolder(tmp_path / "out", {"shards": 2})
+    folder.write(0, text_writer("0\n"))
+
+    def overtaken(file):
+        file.write("1\n")
+        other = ShardFolder(tmp_path / "out", {"shards": 2})
+        assert other.write(1, text_writer("1\n")) == 0
+        assert other.join()
+        assert not list(folder.path.glob(".writing-*"))
+        return 0
+
+    assert folder.write(1, overtaken) == 0
+    assert folder.join()
+    assert (tmp_path / "out").read_text() == "0\n1\n"
+    assert len(names(folder.path)) == 3
+
+
+def test_a_process_that_joins_while_another_has_joined_and_tidied_up_has_joined(tmp_path, monkeypatch):
+    folder = ShardFolder(tmp_path / "out", {"shards": 1})
+    folder.write(0, text_writer("0\n"))
+    sync = shards_module.sync
+
+    def overtaken(path):
+        if path.name.startswith(".joining-"):
+            monkeypatch.setattr(shards_module, "sync", sync)
+            assert ShardFolder(tmp_path / "out", {"shards": 1}).join()
+        sync(path)
+
+    monkeypatch.setattr(shards_module, "sync", overtaken)
+    assert folder.join()
+    assert (tmp_path / "out").read_text() == "0\n"
+    assert len(names(folder.path)) == 2
 
 
 def test_a_process_that_began_by_another_plan_writes_nothing_into_a_folder_begun_anew(tmp_path):

@@ -12,7 +12,7 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..decoding_config import MAX_EXTRA_TOKENS, chosen_values, settled
+from ..decoding_config import LengthLimits, chosen_values, settled
 from ..inference.loading import load_translator
 from ..inference.shipped import place_of_model
 from ..publishing.card_checks import card_examples
@@ -178,8 +178,7 @@ class PageModel:
         try:
             source = self._source(text, tag)
             with self._lock:
-                longest = self._longest(self._count_tokens(source))
-                return work(source, longest)
+                return work(source, self._longest(self._count_tokens(source)))
         except (TypeError, ValueError) as error:
             return {"error": str(error)}
 
@@ -206,12 +205,8 @@ class PageModel:
 
     def _longest(self, source_length: int) -> int:
         """How many tokens a translation of so many source tokens may have, as `generate()` has it without a prefix."""
-        own, positions = chosen_values(self.model.generation_config), max_source_length(self.model)
-        extra, chosen = settled("max_extra_tokens", [{}, own])
-        limit = source_length + (MAX_EXTRA_TOKENS if extra is None else extra)
-        if chosen:
-            limit = own["max_new_tokens"] if "max_new_tokens" in chosen else own["max_length"] - 1  # the start token
-        return limit if positions is None else min(limit, positions - 1)
+        longest = LengthLimits.of([{}, chosen_values(self.model.generation_config)])
+        return longest.of_sources([source_length], max_source_length(self.model))[0]
 
 
 def _split_tag(text: str, tags: Sequence[str]) -> dict[str, str]:

@@ -22,12 +22,13 @@ from typing import Any
 from ..inference.shipped import shipped_checkpoints
 from .limits import Limits
 from .page_model import PageModel
+from .pending_answers import PendingAnswers
 
 # What a page shows that was not told of any model; others of the shipped checkpoints by --model.
 DEFAULT_MODELS = ("multi30k-de-en-tiny", "g2p-15-languages")
 
-# Questions that may wait, and answers that are kept for whoever never fetches them: one of `/attention` has some 20 MB.
-_WAITING, _KEPT = 32, 64
+# Questions that may wait.
+_WAITING = 32
 _PAGE = Path(__file__).with_name("page")
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 _HEADERS = {
@@ -148,7 +149,7 @@ def serve(server: Any, host: str | None = None, port: int | None = None, block: 
     )
     # `gradio.Server` has no options for these: it makes its queue while it is launched.
     queue = server.get_blocks()._queue
-    queue.max_size, queue.pending_messages_per_session.max_size = _WAITING, _KEPT
+    queue.max_size, queue.pending_messages_per_session = _WAITING, PendingAnswers(queue)
     print(f"the page is at {address}", file=sys.stderr, flush=True)
     if block:
         with _sigterm_as_ctrl_c():

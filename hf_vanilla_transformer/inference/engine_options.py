@@ -8,7 +8,7 @@ from typing import Any
 from transformers import GenerationConfig
 
 from ..decoding_beam_search import Ranking
-from ..decoding_config import MAX_EXTRA_TOKENS, check_own_fields, chosen_values, settled
+from ..decoding_config import LengthLimits, check_own_fields, chosen_values, settled
 from ..translation_batches import number_wanted
 
 # CTranslate2 ends a search at a number of finished hypotheses, and knows no other rule; ours ends once no open beam can
@@ -41,14 +41,12 @@ class SearchPlan:
     Args:
         ranking: beams, how many hypotheses are wanted, and their score.
         candidates: finished hypotheses of a source before which its search does not end.
-        max_extra: tokens that a translation may have more than its source; None for no such limit.
-        max_new: tokens that a translation may have; None for no such limit.
+        longest: how long translations may be.
     """
 
     ranking: Ranking
     candidates: int
-    max_extra: int | None
-    max_new: int | None
+    longest: LengthLimits
 
     @property
     def is_exact(self) -> bool:
@@ -65,13 +63,7 @@ class SearchPlan:
         Returns:
             A limit for each source.
         """
-        limits = [10**9 if self.max_extra is None else length + self.max_extra for length in lengths]
-        if self.max_new is not None:
-            limits = [min(limit, self.max_new) for limit in limits]
-        elif self.max_extra is None:
-            limits = [max(lengths) + MAX_EXTRA_TOKENS] * len(lengths)
-        most = 10**9 if max_positions is None else max_positions - 1  # the start token has one
-        return [max(1, min(limit, most)) for limit in limits]
+        return self.longest.of_sources(lengths, max_positions)
 
     def arguments(self) -> dict[str, Any]:
         """What `translate_batch` of CTranslate2 is told of the search, limits aside."""
@@ -121,20 +113,17 @@ def plan_search(
     num_beams, wanted = said("num_beams"), number_wanted(options, defaults)
     early, power = said("early_stopping") is True, said("length_penalty")
     alpha, _ = settled("gnmt_length_penalty", places)
-    extra, chosen = settled("max_extra_tokens", places)
-    check_own_fields(SimpleNamespace(gnmt_length_penalty=alpha, max_extra_tokens=extra))
+    longest = LengthLimits.of(places)
+    check_own_fields(SimpleNamespace(gnmt_length_penalty=alpha, max_extra_tokens=longest.max_extra))
     if num_beams > 1 and alpha is None and not early:
         obstacles.append(f"`length_penalty`={power!r} without `early_stopping`=True, whose end of search it has not")
     if num_beams == 1 and wanted > 1 and not obstacles:
         obstacles.append(f"{wanted} translations without beams")
     if obstacles:
         return None, obstacles
-    max_new = said("max_new_tokens") if "max_new_tokens" in chosen else None
-    if max_new is None and "max_length" in chosen:
-        max_new = said("max_length") - 1  # the start token counts there
     patience = 1 if early else _PATIENCE_FOR_ONE if wanted == 1 else _PATIENCE_FOR_SEVERAL
     ranking = Ranking(num_beams, wanted, alpha, power, early)
-    return SearchPlan(ranking, 1 if num_beams == 1 else num_beams * patience, extra, max_new), []
+    return SearchPlan(ranking, 1 if num_beams == 1 else num_beams * patience, longest), []
 
 
 __all__ = ["SearchPlan", "plan_search"]

@@ -3,7 +3,7 @@
 import hashlib
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -51,7 +51,8 @@ def translate_shards(
         The exit status, as of `write_lines`.
 
     Raises:
-        OSError: a file cannot be read or written.
+        OSError: a file cannot be read or written; or all shards are there, but cannot be joined, or this is the only
+            process, and some are missing. The message says what to do.
         ValueError: an option is not allowed, a line cannot be used, the file changes meanwhile, or the shards that are
             there were begun otherwise.
     """
@@ -66,29 +67,45 @@ def translate_shards(
     plan = make_plan(translator, models, file, seed=seed, **options)
     folder = ShardFolder(output, plan)
     count, sealed, translated = plan["shards"], 0, 0
-    for shard in file.shards_as_planned(plan):
-        if shard.number % process.count != process.rank:
-            continue
-        if folder.is_done(shard.number):
-            sealed += 1
-            continue
-        if seed is not None:
-            torch.manual_seed(_seed_of_shard(seed, shard.number))
-        begun, lines = time.perf_counter(), translated_lines(translator, shard.lines, first=shard.first, **options)
-        if status := folder.write(shard.number, partial(write_lines, lines, quiet=True)):
-            say("interrupted; the same command goes on after the last sealed shard")
-            return status
-        translated += len(shard.lines)
-        rate = len(shard.lines) / (time.perf_counter() - begun)
-        say(f"shard {shard.number + 1} of {count}: {len(shard.lines):,} lines ({rate:,.1f} sentences/s)")
+
+    def translate(is_wanted: Callable[[int], bool]) -> int:
+        nonlocal sealed, translated
+        for shard in file.shards_as_planned(plan):
+            if not is_wanted(shard.number):
+                continue
+            if folder.is_done(shard.number):
+                sealed += 1
+                continue
+            if seed is not None:
+                torch.manual_seed(_seed_of_shard(seed, shard.number))
+            begun, lines = time.perf_counter(), translated_lines(translator, shard.lines, first=shard.first, **options)
+            if status := folder.write(shard.number, partial(write_lines, lines, quiet=True)):
+                say("interrupted; the same command goes on after the last sealed shard")
+                return status
+            translated += len(shard.lines)
+            rate = len(shard.lines) / (time.perf_counter() - begun)
+            say(f"shard {shard.number + 1} of {count}: {len(shard.lines):,} lines ({rate:,.1f} sentences/s)")
+        return 0
+
+    status = translate(lambda number: number % process.count == process.rank)
+    # The last to finish looks through all: a shard that was damaged after its process had seen it is nobody's.
+    if not status and process.count > 1 and (damaged := folder.damaged()):
+        status = translate(damaged.__contains__)
+    if status:
+        return status
     if sealed:
         say(f"{sealed} shard{'' if sealed == 1 else 's'} had been translated before")
     seconds = time.perf_counter() - start
     say(f"{translated:,} sentences translated in {seconds:,.1f} s ({translated / seconds:,.1f} sentences/s)")
     if folder.join():
         say(f"{output} has all {plan['lines']:,} lines; {folder.path} may be removed")
+    elif process.count == 1:
+        raise OSError(f"shards have been removed from {folder.path} meanwhile; the same command translates them again")
     else:
-        say("the process that is the last to finish joins the shards; if one fails, the same command goes on")
+        say(
+            f"the process that is the last to finish joins the shards to {output}; if one fails or it is not there in "
+            "the end, the same command by one process alone does what is missing"
+        )
     return 0
 
 

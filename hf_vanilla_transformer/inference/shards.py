@@ -2,10 +2,9 @@
 
 Beside the output lies a folder, `OUTPUT.shards`, with one sealed folder for each shard that is done, and one for the
 plan, which names all that the translations depend on. Each appears whole, by a rename, or not at all; so processes need
-no connection, and one that is killed loses the shard that it was at.
+no connection, and one that is killed loses the shard that it was at. What it leaves is removed when all is joined.
 """
 
-import errno
 import hashlib
 import json
 import os
@@ -14,7 +13,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 from transformers.utils import logging
 
@@ -29,6 +28,8 @@ SHARD_LINES = 10_000
 
 _FOLDER_END = ".shards"
 _PLAN, _PLAN_FILE, _LINES = "plan", "plan.json", "lines.txt"
+# What is not finished yet, folders of shards or of the plan, and outputs; and shards that are being removed.
+_WRITING, _JOINING, _DAMAGED = ".writing-", ".joining-", ".damaged-"
 
 
 @dataclass(frozen=True)
@@ -179,11 +180,20 @@ class ShardFolder:
         shard = self.path / self._name(number)
         if not shard.exists():
             return False
-        if (damage := find_damage(shard)) is None:
+        if (damage := _find_damage(shard)) is None:
             return True
+        away = self.path / f"{_DAMAGED}{uuid.uuid4().hex}"
+        try:
+            os.rename(shard, away)
+        except FileNotFoundError:  # another process did
+            return False
         logger.warning(f"{shard} is damaged and translated again: {damage}")
-        shutil.rmtree(shard)
+        shutil.rmtree(away, ignore_errors=True)
         return False
+
+    def damaged(self) -> list[int]:
+        """The shards that are damaged, whosever they are, if all are there; they are taken away."""
+        return [number for number in range(self._count) if not self.is_done(number)] if self._is_complete() else []
 
     def write(self, number: int, write: Callable[[TextIO], int]) -> int:
         """Writes a shard, and seals it.
@@ -203,41 +213,66 @@ class ShardFolder:
     def join(self) -> bool:
         """Makes the output of the shards, if all are there. Processes that do so at the same time do no harm.
 
+        What others are still writing then is a duplicate, or was left by processes that were killed: it is removed.
+
         Returns:
-            Whether all were there, as they were written. One that is damaged is for its process to translate again.
+            Whether all were there. A shard that another process takes away, that process translates again.
 
         Raises:
-            OSError: it cannot be written.
+            OSError: the output cannot be written; or a shard is damaged, and the message says what to do.
         """
-        shards = [self.path / self._name(number) for number in range(self._count)]
-        if not all(shard.exists() for shard in shards):
+        if not self._is_complete():
             return False
-        joining = self.path / f".joining-{uuid.uuid4().hex}"
+        joining = self.path / f"{_JOINING}{uuid.uuid4().hex}"
+        joining.touch()
         try:
             with open(joining, "wb") as file:
-                for shard in shards:
-                    if (damage := find_damage(shard)) is not None:
-                        logger.warning(f"{shard} cannot be joined: {damage}; the same command translates it again")
-                        return False
-                    with open(shard / _LINES, "rb") as part:
-                        shutil.copyfileobj(part, file)
+                for name in self._names():
+                    self._copy(self.path / name, file)
             sync(joining)
             if self._output.exists():
                 shutil.copymode(self._output, joining)
             os.replace(joining, self._output)
-        except FileNotFoundError:  # its process has taken a damaged shard away
-            return False
+        except OSError as error:
+            if not joining.exists() and (self.path / _PLAN).exists():
+                return True  # another process has joined all meanwhile, and removed this
+            if isinstance(error, FileNotFoundError):  # another process has taken a damaged shard away
+                return False
+            raise
         finally:
             joining.unlink(missing_ok=True)
         sync(self._output.parent)
+        self._remove_unfinished()
         return True
+
+    def _copy(self, shard: Path, file: BinaryIO) -> None:
+        """Appends a shard to a file."""
+        if (damage := _find_damage(shard)) is not None:
+            kind = OSError if shard.exists() else FileNotFoundError
+            raise kind(f"{shard} cannot be joined: {damage}; the same command translates it again")
+        with open(shard / _LINES, "rb") as part:
+            shutil.copyfileobj(part, file)
+
+    def _remove_unfinished(self) -> None:
+        for left in (each for each in self.path.iterdir() if each.name.startswith((_WRITING, _JOINING, _DAMAGED))):
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
 
     def _name(self, number: int) -> str:
         return f"shard-{number:06}-{self._key}"
 
+    def _names(self) -> list[str]:
+        return [self._name(number) for number in range(self._count)]
+
+    def _is_complete(self) -> bool:
+        # A listing: a network file system may still remember that a shard was not there when it was last asked for.
+        return {*self._names()} <= {*os.listdir(self.path)}
+
     def _publish(self, name: str, file_name: str, write: Callable[[TextIO], int | None]) -> int:
         """Writes a folder with one file out of sight, seals it and renames it; one that is there already stays."""
-        writing = self.path / f".writing-{name}-{uuid.uuid4().hex}"
+        writing = self.path / f"{_WRITING}{name}-{uuid.uuid4().hex}"
         writing.mkdir()
         try:
             with open(writing / file_name, "w", encoding="utf-8", newline="\n") as file:
@@ -245,15 +280,23 @@ class ShardFolder:
             if status:
                 return status
             write_seal(writing)
-            try:
-                os.rename(writing, self.path / name)
-            except OSError as error:
-                if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
-                    raise  # else another process was faster
-            sync(self.path)
-            return 0
+            os.rename(writing, self.path / name)
+        except OSError:
+            # Else another process was faster: the name is taken; or all are joined by now, and `writing` was removed.
+            if not (self.path / name).exists():
+                raise
         finally:
             shutil.rmtree(writing, ignore_errors=True)
+        sync(self.path)
+        return 0
+
+
+def _find_damage(shard: Path) -> str | None:
+    """As `find_damage`, where another process may take the shard away meanwhile."""
+    try:
+        return find_damage(shard)
+    except FileNotFoundError:
+        return "it was taken away"
 
 
 def _differences(begun: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:

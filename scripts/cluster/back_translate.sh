@@ -19,8 +19,16 @@ shift 4
 
 # The same for any number of processes, so that shards of all of them are joined; torchrun sets it for several only.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+begun=$(mktemp "$translations.XXXXXX")
+trap 'rm -f "$begun"' EXIT
 torchrun --standalone --nproc-per-node "$processes" -m hf_vanilla_transformer translate \
     --model "$model" --file "$text" --output "$translations" --shard_lines 10000 "$@"
+
+# On a network disk, each of the processes that finish last may miss the shard of another, and leave the joining to it.
+if [ ! -e "$translations" ] || [ "$translations" -ot "$begun" ]; then
+    echo "$translations was not written; the same command with 1 in place of $processes does what is missing" >&2
+    exit 1
+fi
 
 # The tag (Caswell et al. 2019) lets the new model know synthetic sources from those that people wrote.
 echo "Train with both: vanilla-transformer pretrain ... --train_data source=PAIRS.source,target=PAIRS.target" \

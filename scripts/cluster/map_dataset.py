@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
+import torch
 from datasets import Dataset
 
 from hf_vanilla_transformer.data.text_files import hash_file, read_lines
@@ -19,14 +20,15 @@ from hf_vanilla_transformer.inference import Translator, open_output
 
 
 @cache
-def translator_of(model: str, engine: str) -> Translator:
+def translator_of(model: str, engine: str, threads: int) -> Translator:
     """One translator for each process, loaded when it has its first rows."""
+    torch.set_num_threads(threads)  # which engines take theirs from
     return Translator(model, engine)
 
 
-def translate_rows(rows: dict[str, Any], model: str, engine: str, batch_size: int) -> dict[str, Any]:
+def translate_rows(rows: dict[str, Any], model: str, engine: str, threads: int, batch_size: int) -> dict[str, Any]:
     """Adds translations to rows of lines."""
-    return {"translation": list(translator_of(model, engine).translate(rows["line"], batch_size=batch_size))}
+    return {"translation": list(translator_of(model, engine, threads).translate(rows["line"], batch_size=batch_size))}
 
 
 def rows_of(path: str, content: str) -> Iterator[dict[str, str]]:
@@ -44,13 +46,18 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--workers", type=int, default=2)
     args = parser.parse_args()
+    if next(read_lines(args.file, allow_nul=True), None) is None:  # `datasets` makes no dataset of nothing
+        with open_output(args.output):
+            return
+    # The workers share the cores, or OMP_NUM_THREADS of them.
+    threads = max(1, torch.get_num_threads() // args.workers)
     dataset = Dataset.from_generator(rows_of, gen_kwargs={"path": args.file, "content": hash_file(args.file)})
     translated = dataset.map(
         translate_rows,
         batched=True,
         batch_size=32 * args.batch_size,  # what a translator sorts by length together
         num_proc=args.workers,
-        fn_kwargs={"model": args.model, "engine": args.engine, "batch_size": args.batch_size},
+        fn_kwargs={"model": args.model, "engine": args.engine, "threads": threads, "batch_size": args.batch_size},
         load_from_cache_file=False,  # the model may have been trained again since
     )
     with open_output(args.output) as output:
