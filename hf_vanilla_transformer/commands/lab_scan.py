@@ -24,8 +24,8 @@ examples:
   vanilla-transformer lab-scan score model_cards/experiments/scan-length.yaml --plot scan.png
   vanilla-transformer lab-scan score runs/rotary runs/none --data data/scan/cutoff-26/test.tsv --plot scan-26.png
 
-A list of runs makes a table of kinds of positions and cutoffs, with means over seeds, beside the published figures; runs
-that have not ended are left out. Models make a table by the number of actions.
+A list of runs makes a table of kinds of positions and cutoffs, with means and standard deviations over seeds, beside
+the published figures; runs that have not ended are left out. Models make a table by the number of actions.
 
 The file of SCAN is tasks.txt of https://github.com/brendenlake/SCAN.
 """

@@ -31,7 +31,7 @@ def plan_batches(
     one would not fit: few tokens away from the fewest batches. A pair that is longer than `max_tokens` by itself gets
     a batch by itself. If the number of batches has to be a multiple, the largest are halved.
 
-    With `random`, pairs are in random order, and cut in the same way: a batch has long and short ones, and much padding.
+    With `random`, pairs are in random order, and cut in the same way: a batch has long and short ones, and padding.
 
     Args:
         source_lengths: tokens of each source.

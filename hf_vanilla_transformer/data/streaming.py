@@ -76,7 +76,8 @@ class TokenBatchStream(torch.utils.data.IterableDataset):
 
     Processes and loader workers share the sentences of each corpus out among themselves, and each of them mixes its
     parts sentence by sentence in the given proportion, a part from its beginning again when it ends. `shuffle_buffer`
-    examples at a time are put into batches by `options.batching`, which come out shuffled. The same seed gives the same stream.
+    examples at a time are put into batches, as `batching` says, which come out shuffled. The same seed gives the same
+    stream.
 
     Args:
         corpora: what to read.

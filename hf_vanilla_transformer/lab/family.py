@@ -129,7 +129,16 @@ def family_table(runs: RunList, sentences: Sequence[str], turns: int = 3, device
         speed = f"{statistics.mean(speeds):,.0f}" if speeds else "-"
         parameters, state = f"{metrics[0]['parameters']:,}", str(decoding_state(models[name][0]))
         rows.append([name, parameters, str(len(seeds)), *scores, speed, f"{rates[name]:.0f}", state])
-    header = ["", "parameters", "seeds", "nats per token", "BLEU", "target tokens/s", f"sentences of {_STEPS} tokens/s", "bytes kept"]
+    header = [
+        "",
+        "parameters",
+        "seeds",
+        "nats per token",
+        "BLEU",
+        "target tokens/s",
+        f"sentences of {_STEPS} tokens/s",
+        "bytes kept",
+    ]
     return "\n".join(format_table(header, *rows))
 
 
