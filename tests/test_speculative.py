@@ -55,7 +55,7 @@ def test_the_model_alone_is_timed_with_the_incremental_decoder_and_without(pair,
         for name, program in programs.items():
             made.clear()
             ways.append((name, program(), len(made)))
-        return dict.fromkeys(programs, [1.0])
+        return {name: [1.0] for name in programs}
 
     monkeypatch.setattr(speculative, "in_turns", record)
     compare_speculative(model, copy.deepcopy(model), tokenizer, SENTENCES)
@@ -86,8 +86,8 @@ def test_the_help_trains_a_draft_that_differs_from_the_shipped_model_in_layers_o
     shipped = VanillaTransformerConfig.from_pretrained("model_cards/multi30k-de-en-tiny")
     overrides = {**parse_overrides(args.config_overrides), "vocab_size": shipped.vocab_size}
     draft = VanillaTransformerConfig.from_preset(args.preset, **overrides)
-    differing = {name for name in draft.to_diff_dict() | shipped.to_diff_dict()}
-    differing = {name for name in differing if getattr(draft, name, None) != getattr(shipped, name, None)}
+    given = draft.to_diff_dict() | shipped.to_diff_dict()
+    differing = {name for name in given if getattr(draft, name, None) != getattr(shipped, name, None)}
     of_the_file = {"architectures", "auto_map", "dtype", "transformers_version", "_name_or_path", "model_type"}
     assert differing - of_the_file == {"num_encoder_layers", "num_decoder_layers", "dropout"}
     assert args.tokenizer_name_or_path == "model_cards/multi30k-de-en-tiny"

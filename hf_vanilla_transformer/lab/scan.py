@@ -209,9 +209,8 @@ def draw_accuracy(panels: Mapping[str, Sequence[LengthAccuracy]], path: str | Pa
     """
     check_ending(path)
     figure = new_chart(7, 4 * len(panels))
-    for axes, (title, accuracies) in zip(
-        figure.subplots(len(panels), squeeze=False)[:, 0], panels.items(), strict=True
-    ):
+    places = figure.subplots(len(panels), squeeze=False)[:, 0]
+    for axes, (title, accuracies) in zip(places, panels.items(), strict=True):
         for each in accuracies:
             shares = [100 * right / count for right, count in each.by_length.values()]
             label = f"{each.name}: {100 * each.total:.1f}"

@@ -108,7 +108,14 @@ def compare_speculative(
     equal = sum(one == other for one, other in zip(plain, assisted, strict=True))
     tokens = sum(len(each) - 1 for each in assisted)  # all begin with the start token
     return SpeculativeComparison(
-        draft_tokens, tokens, checks, *(seconds[name] for name in programs), equal, len(sources)
+        draft_tokens,
+        tokens,
+        checks,
+        plain_seconds=seconds["plain"],
+        loop_seconds=seconds["loop"],
+        assisted_seconds=seconds["assisted"],
+        equal=equal,
+        sentences=len(sources),
     )
 
 
