@@ -149,6 +149,7 @@ def test_bf16_runs_on_a_cpu(tmp_path):
         ({"lora_rank": 4, "final_weights": "ema"}, "final_weights=ema is of whole models"),
         ({"streaming": True}, "streaming needs max_steps.*got -1"),
         ({"streaming": True, "max_steps": 9, "drop_duplicates": True}, "drop_duplicates .*not with streaming"),
+        ({"batching": "shuffled"}, "batching='shuffled' is none of length, random"),
         ({"warmup_steps": 0.1}, r"warmup_steps=0.1 is not a number of updates.*§5\.3"),
         ({"gradient_accumulation_steps": 0}, "gradient_accumulation_steps=0 is less than 1"),
         ({"generation_num_beams": 0}, "generation_num_beams=0 is less than 1"),

@@ -1,6 +1,7 @@
 """§5.1 batches by tokens: nothing lost, nothing over the bound, the same on every run and for any processes."""
 
 import itertools
+import statistics
 from collections import Counter
 
 import numpy as np
@@ -266,6 +267,71 @@ def test_less_than_a_twentieth_of_multi30k_is_padding(multi30k):
     assert sum(map(len, epoch_of(sampler, 0))) == 29_000
 
 
+# Random pairs
+
+
+@settings(max_examples=40)
+@given(
+    pairs=LENGTHS,
+    max_tokens=st.integers(1, 200),
+    processes=st.integers(1, 3),
+    steps=st.integers(1, 2),
+    epoch=st.integers(0, 4),
+)
+def test_random_batches_keep_the_bound_and_their_number_and_leave_nothing_out(
+    pairs, max_tokens, processes, steps, epoch
+):
+    sources, targets = columns(pairs)
+    ranks = [
+        TokenBatchSampler(sources, targets, max_tokens, 3, None, processes, rank, steps, batching="random")
+        for rank in range(processes)
+    ]
+    shares = [epoch_of(rank, epoch) for rank in ranks]
+    assert {len(share) for share in shares} == {len(ranks[0])} == {len(epoch_of(ranks[0], epoch + 1))}
+    assert len(ranks[0]) % steps == 0
+    counts = Counter(index for share in shares for batch in share for index in batch)
+    assert set(counts) == set(range(len(pairs)))
+    if len(pairs) >= processes * len(ranks[0]):
+        assert set(counts.values()) == {1}
+    for batch in (batch for share in shares for batch in share):
+        assert len(batch) == 1 or len(batch) * max(*sources[batch], *targets[batch]) <= max_tokens
+    again = TokenBatchSampler(sources, targets, max_tokens, 3, None, processes, 0, steps, batching="random")
+    assert epoch_of(again, epoch) == shares[0]
+
+
+def test_random_batches_are_drawn_from_all_lengths_and_anew_in_each_epoch():
+    """As many of each length stand in a batch as chance has it: variance of the mean length is that of single pairs."""
+    lengths = np.tile(np.arange(1, 21), 200)
+    sampler = TokenBatchSampler(lengths, lengths, 20 * 100, batching="random")
+    batches = [batch for epoch in range(25) for batch in epoch_of(sampler, epoch) if len(batch) == 100]
+    assert len(batches) >= 25 * 38
+    means = [lengths[batch].mean() for batch in batches]
+    expected = lengths.var() / 100 * (1 - 100 / len(lengths))  # drawn without replacement
+    assert np.var(means) == pytest.approx(expected, rel=0.25)
+    first, second = epoch_of(sampler, 0), epoch_of(sampler, 1)
+    assert {frozenset(batch) for batch in first}.isdisjoint(frozenset(batch) for batch in second)
+    by_length = epoch_of(TokenBatchSampler(lengths, lengths, 20 * 100), 0)
+    few, many = (statistics.fmean(len(set(lengths[batch])) for batch in each) for each in (by_length, batches))
+    assert many > 5 * few
+
+
+def test_random_batches_of_weighted_corpora_and_of_lengths_that_change_hold_what_they_should():
+    sources, targets = random_lengths(200)
+    weights = np.array([1.0] * 100 + [2.5] * 100)
+    sampler = TokenBatchSampler(sources, targets, 300, weights=weights, batching="random")
+    for counts in counts_over_epochs(sampler, 3):
+        assert all(counts[index] == 1 for index in range(100))
+        assert sum(counts[index] for index in range(100, 200)) == 250
+    lengths = lengths_of_epochs(400, 10)
+    sampler = TokenBatchSampler(*lengths(0), 500, lengths_in_epoch=lengths, batching="random")
+    for epoch in range(3):
+        batches = epoch_of(sampler, epoch)
+        assert len(batches) == len(sampler)
+        assert sorted(index for batch in batches for index in batch) == list(range(400))
+        sizes = [len(batch) * max(side[batch].max() for side in lengths(epoch)) for batch in batches]
+        assert max(sizes) <= 500 * 1.15
+
+
 # With accelerate
 
 
@@ -282,11 +348,11 @@ class Keys:
         return keys
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(("workers", "batching"), [(0, "length"), (0, "random"), (1, "length")])
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_run_resumed_in_an_epoch_sees_the_batches_that_are_left_of_it(rank, workers):
+def test_a_run_resumed_in_an_epoch_sees_the_batches_that_are_left_of_it(rank, workers, batching):
     def loader():
-        sampler = TokenBatchSampler(*random_lengths(300), 120, 5, None, 2, rank)
+        sampler = TokenBatchSampler(*random_lengths(300), 120, 5, None, 2, rank, batching=batching)
         return TokenBatchLoader(Keys(300), batch_sampler=sampler, collate_fn=list, num_workers=workers)
 
     uninterrupted = loader()

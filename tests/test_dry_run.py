@@ -85,6 +85,8 @@ def test_it_says_what_the_run_will_take(tmp_path):
         "Peak memory: 5.00 GB of the largest process",
         "Disk: 0.76 GB per checkpoint, 4 of which are kept",
     ]
+    result = DryRun(arguments_of(tmp_path, batching="random"), 1, 1, [1.0], 1, 0, 1)
+    assert "64 tokens a side of random pairs on each" in result.lines()[0]
     short = DryRun(arguments_of(tmp_path), 1, 1, [1.0], 1, 0, 1, was_stopped=True).lines()
     assert short[0].endswith("64 tokens a side on each of 1 cpu in fp32; stopped")
     assert short[1] == "Time: 1 seconds per update"

@@ -1,8 +1,7 @@
-"""Variants side by side: what decoding keeps is counted by hand, rates are in turns, and the list is what it says."""
-
-from pathlib import Path
+"""Variants side by side: what decoding keeps is counted by hand, rates are in turns and of equal lengths."""
 
 import pytest
+import torch
 import yaml
 from commanding import run
 from queue_lists import pretend_to_train, write_list
@@ -12,12 +11,8 @@ from hf_vanilla_transformer.commands import lab_variants
 from hf_vanilla_transformer.data import train_tokenizer
 from hf_vanilla_transformer.lab import benchmarks, family
 from hf_vanilla_transformer.lab.family import DecodingState, decoding_rates, decoding_state
-from hf_vanilla_transformer.lab.planning import count_parameters
 from hf_vanilla_transformer.lab.run_list import read_run_list
-from hf_vanilla_transformer.training.config_overrides import parse_overrides
 
-PROJECT = Path(__file__).resolve().parents[1]
-ENTRIES = yaml.safe_load((PROJECT / lab_variants.LIST).read_text())
 SHAPE = {"d_model": 16, "num_heads": 4, "d_ff": 16, "num_encoder_layers": 1, "num_decoder_layers": 3, "vocab_size": 300}
 
 
@@ -47,16 +42,24 @@ def test_rates_are_of_all_models_in_turns(monkeypatch):
     assert rates == {"a": 7, "b": 7}
 
 
-def test_the_variants_of_the_list_have_equally_many_parameters():
-    """Within 1 %, but for learned positions and learned vectors of distances: within 4 %."""
-    default = ENTRIES["defaults"]["config_overrides"]
-    sizes = {}
-    for entry in ENTRIES["runs"]:
-        fields = {**parse_overrides(entry.get("config_overrides", default)), "vocab_size": 4000}
-        sizes[entry["name"]] = count_parameters(VanillaTransformerConfig.from_preset("tiny", **fields))
-    assert len(sizes) == len(ENTRIES["runs"])
-    for name, size in sizes.items():
-        assert abs(size / sizes["base"] - 1) < (0.04 if name in ("learned", "shaw_relative") else 0.01), name
+def test_translations_whose_time_is_taken_are_equally_long_whatever_a_model_has_learned(monkeypatch):
+    tokenizer = train_tokenizer(texts=["a dog runs"] * 9, vocab_size=265)
+    models, lengths = {"ends": model_of(), "goes on": model_of()}, []
+    for name, model in models.items():
+        sign = 1 if name == "ends" else -1
+        bias = torch.zeros(SHAPE["vocab_size"]).index_fill(0, torch.arange(265, 300), -1e9)
+        bias[tokenizer.eos_token_id] = 1e4 * sign
+        model.lm_head.register_forward_hook(lambda module, inputs, output, bias=bias: output + bias)
+        generate = model.generate
+
+        def counted(*args, generate=generate, **options):
+            output = generate(*args, **options)
+            lengths.append(output.shape[1] - 1)
+            return output
+
+        monkeypatch.setattr(model, "generate", counted)
+    decoding_rates({name: (model, tokenizer) for name, model in models.items()}, ["a dog", "runs"], 1, steps=5)
+    assert lengths == [5] * 4
 
 
 def test_the_verb_shows_means_of_seeds_and_leaves_out_what_has_not_ended(tmp_path):

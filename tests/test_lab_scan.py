@@ -3,10 +3,12 @@
 import json
 
 import pytest
-from commanding import run
+from commanding import run, save_translator
+from queue_lists import pretend_to_train, write_list
 from test_scan import PAIRS, write_tasks
 
 from hf_vanilla_transformer.commands import lab_scan, pretrain
+from hf_vanilla_transformer.lab.run_list import read_run_list
 
 
 def test_a_split_is_learned_from_and_scored(tmp_path):
@@ -33,8 +35,30 @@ def test_a_split_is_learned_from_and_scored(tmp_path):
     assert (tmp_path / "scan.png").exists()
 
 
-def test_a_damaged_test_file_is_named(tmp_path):
+def test_a_list_of_runs_makes_one_table_and_names_what_has_not_ended(tmp_path):
+    (tmp_path / "test.tsv").write_text("a b\tA B\nc\tC A\n")
+    entries = [{"name": f"scan-1-{name}", "train_data": [str(tmp_path / "train.tsv")]} for name in ("none", "alibi")]
+    (tmp_path / "train.tsv").write_text("a\tA\n")
+    path = write_list(tmp_path, entries)
+    ended = read_run_list(path).runs[0]
+    pretend_to_train(ended, wer=10.0)
+    save_translator(ended.output_dir, max_extra_tokens=2)
+    done = run(lab_scan.main, "score", path, "--output", tmp_path / "counts.json", "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == "| Exact match, % | longer than 1 actions | as short, held out |"
+    assert lines[2].startswith("| none | ")
+    assert lines[2].endswith(" | 90.0 |")
+    assert "left out, not ended: scan-1-alibi" in done.stderr
+    counts = json.loads((tmp_path / "counts.json").read_text())
+    assert list(counts) == ["scan-1-none"]
+    assert counts["scan-1-none"]["by_length"]["2"][1] == 2
+
+
+def test_models_need_a_test_file_and_a_list_has_its_own(tmp_path):
     (tmp_path / "test.tsv").write_text("go\tI_GO\ngo twice\n")
-    assert (
-        "test.tsv:2: there has to be one tab" in run(lab_scan.main, "score", "m", "--data", tmp_path / "test.tsv").error
-    )
+    data = ("--data", tmp_path / "test.tsv")
+    assert "test.tsv:2: there has to be one tab" in run(lab_scan.main, "score", "m", *data).error
+    assert "models need --data" in run(lab_scan.main, "score", "m").error
+    for words in (("runs.yaml", *data), ("runs.yaml", "m")):
+        assert "runs.yaml says by itself which models and data" in run(lab_scan.main, "score", *words).error

@@ -275,12 +275,13 @@ def test_resuming_a_finished_run_changes_nothing(start, uninterrupted, text, tmp
 
 
 @pytest.mark.slow  # 15 seconds: three runs
-@pytest.mark.parametrize("streaming", [False, True])
-def test_corpora_with_tags_and_a_temperature_go_on_where_they_stopped(start, text, tmp_path, streaming):
+@pytest.mark.parametrize(("streaming", "batching"), [(False, "length"), (True, "length"), (False, "random")])
+def test_corpora_with_tags_and_a_temperature_go_on_where_they_stopped(start, text, tmp_path, streaming, batching):
     train = f"path={text / 'train.jsonl'}"
     data = [f"{train},tag=2de", f"{train},tag=2en,reversed=true,weight=0.1", f"path={text / 'val.jsonl'},tag=2de"]
     values = {"train_data": data, "corpus_temperature": 3.0, "streaming": streaming, "save_strategy": "steps"}
     values |= {"save_steps": 3, "eval_strategy": "no", "validation_data": [], "max_tokens": 256, "average_last": 1}
+    values["batching"] = batching
     run_whole(start, options(text, tmp_path / "whole", **values, max_steps=12))
     run_whole(start, options(text, tmp_path / "parts", **values, max_steps=6))
     run_whole(start, options(text, tmp_path / "parts", **values, max_steps=12, resume_from_checkpoint="last"))

@@ -90,6 +90,7 @@ def test_checkpoints_without_an_optimizer_are_no_place_to_resume_from(text, tmp_
         ({"adam_beta2": 0.9}, "adam_beta2 was 0.98, now 0.9"),
         ({"weight_decay": 0.1}, "weight_decay was 0.0, now 0.1"),
         ({"max_tokens": 99}, "max_tokens was 64, now 99"),
+        ({"batching": "random"}, "batching was 'length', now 'random'"),
         ({"gradient_accumulation_steps": 2}, "processes x gradient_accumulation_steps was 1, now 2"),
         ({"vocab_size": 290}, "vocab_size was 300, now 290"),
         ({"seed": 7}, "seed was 42, now 7"),

@@ -32,6 +32,12 @@ def test_options_override_a_recipe_and_a_file_will_do(tmp_path):
     run = plan_run(str(path), {"max_tokens": 256, "config_overrides": ["d_ff=64"], "vocab_size": 300})
     assert (run.config.d_model, run.config.d_ff, run.config.vocab_size) == (128, 64, 300)
     assert (run.max_tokens, run.updates, run.bf16) == (256, 10, False)
+    assert rows(run_table(run, "A100"))["pairs of a batch"] == "of similar length"
+    path.write_text("preset: tiny\nbatching: random\n")
+    assert rows(run_table(plan_run(str(path), {}), "A100"))["pairs of a batch"] == "random, of any length"
+    path.write_text("preset: tiny\nbatching: any\n")
+    with pytest.raises(ValueError, match="batching='any' is none of length, random"):
+        plan_run(str(path), {})
     assert plan_run(None, {}).config.d_model == 512, "the default of a run"
 
 

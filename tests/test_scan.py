@@ -9,6 +9,7 @@ from hf_vanilla_transformer.lab.scan import (
     accuracy_by_length,
     accuracy_table,
     draw_accuracy,
+    read_pairs,
     read_scan,
     split_by_length,
     write_length_splits,
@@ -33,6 +34,16 @@ def test_a_damaged_line_is_named(tmp_path):
     path.write_text(path.read_text() + "jump twice\n")
     with pytest.raises(ValueError, match=r"tasks.txt:3: 'jump twice' is not of the form"):
         read_scan(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("go\tI_GO\ngo twice\n", "test.tsv:2: there has to be one tab"), ("", "test.tsv is empty")],
+)
+def test_a_damaged_part_is_named(text, message, tmp_path):
+    (tmp_path / "test.tsv").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_pairs(tmp_path / "test.tsv")
 
 
 def test_what_is_learned_from_is_short_what_is_tested_is_longer_and_nothing_is_lost():
@@ -85,9 +96,12 @@ def test_only_whole_outputs_count():
 def test_a_picture_has_a_line_for_each_model_and_appears_whole(tmp_path):
     pytest.importorskip("matplotlib")
     found = [accuracy_by_length(name, ["A B", "A"], ["A B", "A B C"]) for name in ("one", "two")]
-    draw_accuracy(found, tmp_path / "scan.svg")
+    draw_accuracy({"first panel": found, "second panel": found[:1]}, tmp_path / "scan.svg")
     picture = (tmp_path / "scan.svg").read_text()
     assert picture.startswith("<?xml")
+    # matplotlib draws text as paths, and says in a comment what it is.
+    assert [picture.count(f"<!-- {text} -->") for text in ("first panel", "second panel")] == [1, 1]
+    assert [picture.count(f"<!-- {name}: 50.0 -->") for name in ("one", "two")] == [2, 1]
     assert [path.name for path in tmp_path.iterdir()] == ["scan.svg"]
     with pytest.raises(ValueError, match=r"\.png or \.svg"):
-        draw_accuracy(found, tmp_path / "scan.bmp")
+        draw_accuracy({"": found}, tmp_path / "scan.bmp")

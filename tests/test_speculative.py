@@ -1,14 +1,23 @@
 """Speculative decoding: a perfect draft is accepted whole, a useless one never, and the tokens stay the model's."""
 
 import copy
+import re
+import shlex
+from pathlib import Path
 
 import pytest
 import torch
 from commanding import run, save_translator
 
+from hf_vanilla_transformer import VanillaTransformerConfig, decoding
 from hf_vanilla_transformer.commands import lab_speculative
+from hf_vanilla_transformer.decoding_incremental import IncrementalDecoder
+from hf_vanilla_transformer.lab import speculative
 from hf_vanilla_transformer.lab.speculative import SpeculativeComparison, compare_speculative
+from hf_vanilla_transformer.training import parse_arguments
+from hf_vanilla_transformer.training.config_overrides import parse_overrides
 
+PROJECT = Path(__file__).resolve().parents[1]
 SENTENCES = ["a b c", "A B", "c"]
 
 
@@ -37,8 +46,26 @@ def test_a_draft_that_is_always_wrong_costs_a_check_a_token_and_changes_nothing(
     assert (found.equal, found.checks, found.acceptance) == (3, 39, 0)
 
 
+def test_the_model_alone_is_timed_with_the_incremental_decoder_and_without(pair, monkeypatch):
+    model, tokenizer = pair
+    made, ways = [], []
+    monkeypatch.setattr(decoding, "IncrementalDecoder", lambda *args: made.append(1) or IncrementalDecoder(*args))
+
+    def record(programs, *args, **options):
+        for name, program in programs.items():
+            made.clear()
+            ways.append((name, program(), len(made)))
+        return {name: [1.0] for name in programs}
+
+    monkeypatch.setattr(speculative, "in_turns", record)
+    compare_speculative(model, copy.deepcopy(model), tokenizer, SENTENCES)
+    assert [(name, count) for name, _, count in ways] == [("plain", 3), ("loop", 0), ("assisted", 0)]
+    assert ways[0][1] == ways[1][1] == ways[2][1]
+    assert not model.get_decoder()._forward_hooks
+
+
 def test_acceptance_and_speed_follow_from_what_was_counted():
-    found = SpeculativeComparison(4, 300, 100, [2.0, 4.0, 3.0], [2.0, 2.0, 9.0], 10, 10)
+    found = SpeculativeComparison(4, 300, 100, [2.0, 4.0, 3.0], [5.0], [2.0, 2.0, 9.0], 10, 10)
     assert (found.tokens_per_check, found.acceptance, found.speedup) == (3.0, 0.5, 1.5)
 
 
@@ -52,9 +79,23 @@ def test_another_vocabulary_is_refused(pair):
         compare_speculative(model, model, tokenizer, [])
 
 
+def test_the_help_trains_a_draft_that_differs_from_the_shipped_model_in_layers_only(monkeypatch):
+    monkeypatch.chdir(PROJECT)
+    (command,) = re.findall(r"vanilla-transformer pretrain (.+?)\n  vanilla", lab_speculative.EXAMPLES, re.DOTALL)
+    args = parse_arguments(shlex.split(command.replace("\\\n", " ")))
+    shipped = VanillaTransformerConfig.from_pretrained("model_cards/multi30k-de-en-tiny")
+    overrides = {**parse_overrides(args.config_overrides), "vocab_size": shipped.vocab_size}
+    draft = VanillaTransformerConfig.from_preset(args.preset, **overrides)
+    given = draft.to_diff_dict() | shipped.to_diff_dict()
+    differing = {name for name in given if getattr(draft, name, None) != getattr(shipped, name, None)}
+    of_the_file = {"architectures", "auto_map", "dtype", "transformers_version", "_name_or_path", "model_type"}
+    assert differing - of_the_file == {"num_encoder_layers", "num_decoder_layers", "dropout"}
+    assert args.tokenizer_name_or_path == "model_cards/multi30k-de-en-tiny"
+
+
 def test_the_verb_prints_a_line_for_each_number_of_drafted_tokens(tmp_path):
     for name in ("model", "draft"):
-        save_translator(tmp_path / name)
+        save_translator(tmp_path / name, max_extra_tokens=2)
     (tmp_path / "x.en").write_text("a b\n\nA B C\n")
     options = [
         "--model",

@@ -106,6 +106,15 @@ def test_batches_keep_the_bound_and_hold_like_lengths_within_a_buffer(tmp_path, 
     assert sum(len(x["input_ids"]) for batch in buffer for x in batch) / padding > 0.9
 
 
+def test_random_batches_of_a_stream_keep_the_bound_and_mix_lengths(tmp_path, tokenizer):
+    lines = ["a", "a b c d e f g h"] * 60
+    batches = take(stream([corpus(tmp_path / "a.tsv", lines)], tokenizer, max_tokens=80, batching="random"), 120)
+    assert sorted(texts(batches, tokenizer)) == sorted(lines)
+    sizes = [{len(example["input_ids"]) for example in batch} for batch in batches]
+    assert sum(len(each) > 1 for each in sizes) > len(sizes) / 2
+    assert all(len(batch) * max(each) <= 80 for batch, each in zip(batches, sizes, strict=True))
+
+
 def test_sentences_move_no_further_than_the_buffer(tmp_path, tokenizer):
     batches = take(stream([corpus(tmp_path / "a.tsv", LINES)], tokenizer, shuffle_buffer=10), 60)
     order = texts(batches, tokenizer)

@@ -1,4 +1,4 @@
-"""Length generalisation on SCAN: split it by the number of actions, and see which lengths a model has right.
+"""Length generalisation on SCAN: split it by the number of actions, and see which lengths models have right.
 
 A model with absolute positions is said to learn nothing of outputs that are longer than those it saw; one with
 relative positions to have all of them right from a cutoff of 26 on (Csordás et al., 2021).
@@ -6,21 +6,26 @@ relative positions to have all of them right from a cutoff of 26 on (Csordás et
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..data.text_files import read_lines
-from ..inference import load_translator, open_output, run_as_filter, translate
+from ..inference import open_output, run_as_filter
 from ..inference.one_line_parser import OneLineParser
-from ..lab.scan import CUTOFFS, accuracy_by_length, accuracy_table, draw_accuracy, write_length_splits
+from ..lab.run_list import read_run_list
+from ..lab.scan import CUTOFFS, accuracy_table, draw_accuracy, read_pairs, write_length_splits
+from ..lab.scan_results import accuracy_panels, scan_table, score_model, score_runs
 from .shared_options import add_batch_tokens_option, add_device_options
 
 EXAMPLES = """
 examples:
   vanilla-transformer lab-scan split tasks.txt.gz --output_dir data/scan
   vanilla-transformer queue model_cards/experiments/scan-length.yaml
-  vanilla-transformer lab-scan score runs/scan-26-rotary runs/scan-26-none --data data/scan/cutoff-26/test.tsv \\
-      --plot scan-26.png
+  vanilla-transformer lab-scan score model_cards/experiments/scan-length.yaml --plot scan.png
+  vanilla-transformer lab-scan score runs/rotary runs/none --data data/scan/cutoff-26/test.tsv --plot scan-26.png
+
+A list of runs makes a table of kinds of positions and cutoffs, with means and standard deviations over seeds, beside
+the published figures; runs that have not ended are left out. Models make a table by the number of actions.
 
 The file of SCAN is tasks.txt of https://github.com/brendenlake/SCAN.
 """
@@ -44,14 +49,20 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     split.add_argument("--cutoffs", type=int, nargs="+", default=CUTOFFS, metavar="N", help="the most actions of a "
         f"pair to learn from (default: {' '.join(map(str, CUTOFFS))})")  # fmt: skip
     split.add_argument("--overwrite", action="store_true", help="replace files that are there")
-    score = actions.add_parser("score", help="exact matches of models by the number of actions")
-    score.add_argument("models", nargs="+", metavar="MODEL", help="folders of models")
-    score.add_argument("--data", required=True, metavar="FILE", help="a test.tsv of `split`")
+    score = actions.add_parser("score", help="exact matches of a list of runs, or of models by the number of actions")
+    score.add_argument("models", nargs="+", metavar="LIST.yaml|MODEL", help="a list of runs, or folders of models")
+    score.add_argument("--data", metavar="FILE", help="for models: a test.tsv of `split`; a list says which it is")
     score.add_argument("--output", metavar="FILE", help="also write the counts as JSON")
     score.add_argument("--plot", metavar="FILE", help="also draw them: .png or .svg")
     add_batch_tokens_option(score)
     add_device_options(score)
     args = parser.parse_args(argv)
+    if args.action == "score":
+        lists = [each for each in args.models if each.endswith((".yaml", ".yml"))]
+        if lists and (len(args.models) > 1 or args.data is not None):
+            parser.error(f"{lists[0]} says by itself which models and data to score; give it alone, without --data")
+        if not lists and args.data is None:
+            parser.error("models need --data: a test.tsv of `split`")
     return run_as_filter(lambda: _split(args) if args.action == "split" else _score(args), parser.prog)
 
 
@@ -64,21 +75,20 @@ def _split(args: argparse.Namespace) -> None:
 
 
 def _score(args: argparse.Namespace) -> None:
-    pairs = [line.split("\t") for line in read_lines(args.data)]
-    damaged = next((number for number, pair in enumerate(pairs, 1) if len(pair) != 2), None)
-    if damaged is not None:
-        raise ValueError(f"{args.data}:{damaged}: there has to be one tab, between command and actions")
-    commands, actions = zip(*pairs, strict=True)
-    found = []
-    for folder in args.models:
-        model, tokenizer = load_translator([folder], args.device, args.dtype)
-        # Greedy, as those who are compared with decode.
-        outputs = list(translate(model, tokenizer, list(commands), batch_tokens=args.batch_tokens, num_beams=1))
-        found.append(accuracy_by_length(Path(folder).name, outputs, actions))
-    print(accuracy_table(found))
+    options = (args.device, args.dtype, args.batch_tokens)
+    if args.data is None:
+        runs, waiting = score_runs(read_run_list(args.models[0]), *options)
+        found, panels, table = [each.accuracy for each in runs], accuracy_panels(runs), scan_table(runs)
+        if waiting:
+            print(f"left out, not ended: {', '.join(waiting)}", file=sys.stderr)
+    else:
+        pairs = read_pairs(args.data)
+        found = [score_model(Path(folder).name, folder, pairs, *options) for folder in args.models]
+        panels, table = {str(args.data): found}, accuracy_table(found)
+    print(table)
     if args.output:
         counts = {each.name: {"total": each.total, "by_length": each.by_length} for each in found}
         with open_output(args.output) as file:
             file.write(json.dumps(counts, indent=1) + "\n")
     if args.plot:
-        draw_accuracy(found, args.plot)
+        draw_accuracy(panels, args.plot)

@@ -10,14 +10,25 @@ from ..lab.speculative import compare_speculative, speculative_table
 from .shared_options import add_device_options
 
 EXAMPLES = """
-examples:
-  vanilla-transformer pretrain runs/en-de/recipe.yaml --tokenizer_name_or_path runs/en-de --output_dir runs/draft \\
-      --config_overrides num_encoder_layers=1 num_decoder_layers=1 --train_data source=train.en,target=distilled.de
-  vanilla-transformer lab-speculative --model runs/en-de --draft runs/draft --file val.en --draft_tokens 2 4 6
+examples, from a clone of the package and with Multi30k in data/multi30k:
+  vanilla-transformer translate --model multi30k-de-en-tiny --file data/multi30k/train.de --num_beams 1 \\
+      --output data/multi30k/distilled.en
+  vanilla-transformer pretrain model_cards/multi30k-de-en-tiny/recipe.yaml \\
+      --tokenizer_name_or_path model_cards/multi30k-de-en-tiny --output_dir runs/draft \\
+      --train_data source=data/multi30k/train.de,target=data/multi30k/distilled.en \\
+      --config_overrides norm_position=pre dropout=0.1 d_ff=512 num_encoder_layers=1 num_decoder_layers=1
+  vanilla-transformer lab-speculative --model multi30k-de-en-tiny --draft runs/draft --file data/multi30k/val.de \\
+      --draft_tokens 2 4 6
+
+The draft has the model's vocabulary, and learns from the model's own greedy translations; with `--distill_from
+model_cards/multi30k-de-en-tiny --distill_share 0.9` in place of the tokenizer, and train.en as targets, from what the
+model predicts for each token. --config_overrides replaces all that a recipe has, so it lists norm_position, dropout and
+d_ff again.
 
 Sentences are decoded one at a time and greedily, as in a program that answers one person; with the draft, the tokens
-are those of the model alone, but for ties in rounding. The draft has the model's vocabulary, and learns best from the
-model's own translations. Close other programs first: timings are noisy.
+are those of the model alone, but for ties in rounding. With a draft, both models run in transformers' loop; the last
+speed is that of the model alone in it, without the incremental decoder of this package. Close other programs first:
+timings are noisy.
 """
 
 

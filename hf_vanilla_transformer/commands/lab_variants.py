@@ -19,7 +19,8 @@ examples:
   for core in 0 1; do taskset -c $core vanilla-transformer queue model_cards/experiments/variants.yaml --threads 1 & done; wait
   vanilla-transformer lab-variants --test_set source=data/multi30k/val.en,target=data/multi30k/val.de
 
-Close other programs first: the speed of decoding is measured now, of all models in turns.
+Close other programs first: the speed of decoding is measured now, of all models in turns and of translations of equal
+length, so that it does not depend on what a model has learned.
 """  # noqa: E501  # a command is one line
 
 

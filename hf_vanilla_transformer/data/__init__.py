@@ -11,7 +11,8 @@ A sentence pair goes down this list once, on its way from a file to the loss:
     examples        row and epoch -> `input_ids` and `labels`: as they are, or made anew by bpe_dropout or, of text
                     without a translation, by an objective of noise; and how long they will be
     mixing          sizes of corpora -> how often each is learned from
-    batching        lengths -> which examples are a batch (§5.1), the same on all processes, and whose it is;
+    batching        lengths -> which examples are a batch (§5.1), of similar length or any, the same on all processes,
+                    and whose it is;
                     examples -> padded tensors, which the trainer hands to the model and its loss
 
 streaming goes the same way for text that is too large to be kept, a buffer of sentences at a time. Beforehand,

@@ -1,8 +1,8 @@
-"""§5.1 batches by tokens: sentences of like length together, so that little of a batch is padding."""
+"""§5.1 batches by tokens: sentences of like length together, so that little of a batch is padding; or random ones."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -12,9 +12,18 @@ from ..loss import IGNORED_LABEL
 
 logger = logging.get_logger(__name__)
 
+# Which pairs stand together: those of similar length (§5.1), or any.
+Batching = Literal["length", "random"]
+# Random orders that are tried where their batches must not exceed a number.
+_TRIALS = 8
+
 
 def plan_batches(
-    source_lengths: np.ndarray, target_lengths: np.ndarray, max_tokens: int, multiple: int = 1
+    source_lengths: np.ndarray,
+    target_lengths: np.ndarray,
+    max_tokens: int,
+    multiple: int = 1,
+    random: np.random.Generator | None = None,
 ) -> list[np.ndarray]:
     """Groups sentence pairs of like lengths into batches that hold `max_tokens` on either side, padding included.
 
@@ -22,19 +31,25 @@ def plan_batches(
     one would not fit: few tokens away from the fewest batches. A pair that is longer than `max_tokens` by itself gets
     a batch by itself. If the number of batches has to be a multiple, the largest are halved.
 
+    With `random`, pairs are in random order, and cut in the same way: a batch has long and short ones, and padding.
+
     Args:
         source_lengths: tokens of each source.
         target_lengths: tokens of each target.
         max_tokens: the most source tokens and the most target tokens of a batch: sentences times the longest.
         multiple: processes times accumulation steps, so that all have equally many batches.
+        random: draws the order of the pairs; None to order them by length.
 
     Returns:
         Indices of pairs, one array a batch; each index once. Only where fewer pairs than batches are needed, so that
         each is in a batch by itself and none can be halved, is one repeated.
     """
     longest = np.maximum(source_lengths, target_lengths)
-    difference = source_lengths - target_lengths
-    order = np.lexsort((np.where(longest % 2, difference, -difference), longest))
+    if random is None:
+        difference = source_lengths - target_lengths
+        order = np.lexsort((np.where(longest % 2, difference, -difference), longest))
+    else:
+        order = random.permutation(len(longest))
     sources, targets = source_lengths[order].tolist(), target_lengths[order].tolist()
     cuts, start, widest = [0], 0, 0
     for index, (source, target) in enumerate(zip(sources, targets, strict=True)):
@@ -47,7 +62,11 @@ def plan_batches(
 
 
 def plan_number_of_batches(
-    source_lengths: np.ndarray, target_lengths: np.ndarray, max_tokens: int, number: int
+    source_lengths: np.ndarray,
+    target_lengths: np.ndarray,
+    max_tokens: int,
+    number: int,
+    random: np.random.Generator | None = None,
 ) -> list[np.ndarray]:
     """As `plan_batches`, but makes a given number of batches: fuller ones where they would be more.
 
@@ -56,14 +75,15 @@ def plan_number_of_batches(
         target_lengths: tokens of each target.
         max_tokens: the most tokens of a side of a batch. Where the number does not suffice, as few more as will do.
         number: how many batches to make.
+        random: as in `plan_batches`.
 
     Returns:
         Indices of pairs, one array a batch.
     """
-    batches = plan_batches(source_lengths, target_lengths, max_tokens)
+    batches = plan_batches(source_lengths, target_lengths, max_tokens, random=random)
     while len(batches) > number:
         max_tokens = math.ceil(max_tokens * len(batches) / number)
-        batches = plan_batches(source_lengths, target_lengths, max_tokens)
+        batches = plan_batches(source_lengths, target_lengths, max_tokens, random=random)
     return _halved(batches, np.maximum(source_lengths, target_lengths), number)
 
 
@@ -90,6 +110,9 @@ class TokenBatchSampler:
     Where lengths are others in each epoch, each is planned by itself, and has as many batches as epoch 0. Their order
     is shuffled.
 
+    Batches of random pairs are drawn anew for each epoch, and are as many in all: the most of several drawings. A
+    drawing that makes fewer has its largest batches halved, and one that makes more is drawn again.
+
     There is no `batch_size` attribute: accelerate would leave out batches of another size.
 
     Args:
@@ -102,6 +125,7 @@ class TokenBatchSampler:
         process_index: which of them this is.
         accumulation_steps: batches a process adds up before an update.
         lengths_in_epoch: the lengths in each epoch, where they change; the first two are then those of epoch 0.
+        batching: "length" for pairs of similar length in a batch, "random" for any.
     """
 
     def __init__(
@@ -115,10 +139,11 @@ class TokenBatchSampler:
         process_index: int = 0,
         accumulation_steps: int = 1,
         lengths_in_epoch: Callable[[int], tuple[np.ndarray, np.ndarray]] | None = None,
+        batching: Batching = "length",
     ) -> None:
         self.source_lengths, self.target_lengths = np.asarray(source_lengths), np.asarray(target_lengths)
         self.seed, self.num_processes, self.process_index = seed, num_processes, process_index
-        self.max_tokens, self.lengths_in_epoch = max_tokens, lengths_in_epoch
+        self.max_tokens, self.lengths_in_epoch, self.batching = max_tokens, lengths_in_epoch, batching
         self.epoch = 0
         weights = np.ones(len(self.source_lengths)) if weights is None else weights
         # Slots are places in an epoch: a pair is in as many as its weight says, or shares one with others.
@@ -134,8 +159,12 @@ class TokenBatchSampler:
             *(np.repeat(self.target_lengths[group].max(), number) for group, number in self._shared),
         ]
         self._slot_sources, self._slot_targets = np.concatenate(sources), np.concatenate(targets)
-        multiple = num_processes * accumulation_steps
-        self._batches = plan_batches(self._slot_sources, self._slot_targets, max_tokens, multiple)
+        lengths, multiple = (self._slot_sources, self._slot_targets), num_processes * accumulation_steps
+        if batching == "random":
+            draws = [np.random.default_rng((seed, number)) for number in range(_TRIALS)]
+            self._batches = max((plan_batches(*lengths, max_tokens, multiple, draw) for draw in draws), key=len)
+        else:
+            self._batches = plan_batches(*lengths, max_tokens, multiple)
         alone = int((np.maximum(self._slot_sources, self._slot_targets) > max_tokens).sum())
         if alone:
             logger.warning(f"{alone} pairs are longer than max_tokens={max_tokens}; each is a batch of its own")
@@ -156,9 +185,12 @@ class TokenBatchSampler:
         """Yields the batches of this process: (epoch, index) of each pair."""
         random = np.random.default_rng((self.seed, self.epoch))
         slots, batches = self._pairs_in_slots(random), self._batches
+        draw = random if self.batching == "random" else None
         if self.lengths_in_epoch is not None:
             sources, targets = self.lengths_in_epoch(self.epoch)
-            batches = plan_number_of_batches(sources[slots], targets[slots], self.max_tokens, len(batches))
+            batches = plan_number_of_batches(sources[slots], targets[slots], self.max_tokens, len(batches), draw)
+        elif draw is not None:
+            batches = self._random_batches(draw)
         for position in random.permutation(len(self._batches)).reshape(-1, self.num_processes)[:, self.process_index]:
             yield [(self.epoch, int(index)) for index in slots[batches[position]]]
 
@@ -176,8 +208,16 @@ class TokenBatchSampler:
         slots[by_length] = self._whole[shuffled]
         return slots
 
+    def _random_batches(self, random: np.random.Generator) -> list[np.ndarray]:
+        """Draws batches of any slots, as many as planned, none of which is over the bound."""
+        for _ in range(_TRIALS):
+            batches = plan_batches(self._slot_sources, self._slot_targets, self.max_tokens, random=random)
+            if len(batches) <= len(self._batches):
+                return _halved(batches, np.maximum(self._slot_sources, self._slot_targets), len(self._batches))
+        return self._batches
+
     def padding_share(self) -> float:
-        """The share of an epoch's source and target places that hold no token; goal: under 5 %."""
+        """The share of an epoch's source and target places that hold no token; goal: under 5 % by length."""
         places = sum(
             len(batch) * int(self._slot_sources[batch].max() + self._slot_targets[batch].max())
             for batch in self._batches
@@ -298,6 +338,7 @@ def collate(examples: list[dict[str, Any]], pad_token_id: int | None) -> dict[st
 
 
 __all__ = [
+    "Batching",
     "TokenBatchLoader",
     "TokenBatchSampler",
     "collate",

@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from .batching import plan_batches
+from .batching import Batching, plan_batches
 from .corpora import Corpus, Share, TextFormat, read_corpora
 from .examples import COLUMNS, MakeExample, example_lengths
 from .filters import FilterCounts, Filters
@@ -32,6 +32,7 @@ class StreamOptions:
         seed: of mixing and shuffling.
         num_processes: processes that share the sentences.
         process_index: which of them this is.
+        batching: "length" for pairs of similar length in a batch, "random" for any of the buffer.
     """
 
     max_tokens: int
@@ -39,6 +40,7 @@ class StreamOptions:
     seed: int = 0
     num_processes: int = 1
     process_index: int = 0
+    batching: Batching = "length"
 
 
 def corpus_shares(corpora: Sequence[Corpus], sizes: Sequence[int | None], temperature: float = 1.0) -> list[float]:
@@ -74,7 +76,8 @@ class TokenBatchStream(torch.utils.data.IterableDataset):
 
     Processes and loader workers share the sentences of each corpus out among themselves, and each of them mixes its
     parts sentence by sentence in the given proportion, a part from its beginning again when it ends. `shuffle_buffer`
-    examples at a time are put into batches by length, which come out shuffled. The same seed gives the same stream.
+    examples at a time are put into batches, as `batching` says, which come out shuffled. The same seed gives the same
+    stream.
 
     Args:
         corpora: what to read.
@@ -145,7 +148,8 @@ class TokenBatchStream(torch.utils.data.IterableDataset):
             whole = sum(counts, start=FilterCounts())
             (logger.warning if whole.kept < whole.read else logger.info)(self.filters.describe("stream", whole))
             sources, targets = example_lengths(buffer)
-            batches = plan_batches(sources, targets, options.max_tokens)
+            random = shuffling if options.batching == "random" else None
+            batches = plan_batches(sources, targets, options.max_tokens, random=random)
             for position in shuffling.permutation(len(batches)):
                 yield self.collate([buffer[index] for index in batches[position]])
 

@@ -65,6 +65,8 @@ class DryRun:
         batches = f"{args.max_tokens:,} tokens a side"
         if args.gradient_accumulation_steps > 1:
             batches = f"{args.gradient_accumulation_steps} x {batches}"
+        if args.batching == "random":
+            batches += " of random pairs"
         precision = "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32"
         lines = [
             f"Dry run: {len(self.seconds)} of {args.dry_run} updates on made-up text, {self.parameters:,} parameters, "

@@ -15,6 +15,8 @@ from .planning import format_table
 from .queue_results import finished_results
 from .run_list import QueuedRun, RunList
 
+# Tokens of each translation whose time is taken.
+_STEPS = 16
 # Positions at which what a decoder has stored is measured; two, to tell what grows from what does not.
 _SHORT, _LONG = 8, 24
 
@@ -65,20 +67,26 @@ def decoding_rates(
     sentences: Sequence[str],
     turns: int = 3,
     batch_size: int = 32,
+    steps: int = _STEPS,
     **options: Any,
 ) -> dict[str, float]:
     """Measures how fast models translate, in turns, so that other work on the machine hits all of them alike.
+
+    All translations have the same number of tokens, `</s>` being forbidden before: a model that has learned little
+    may go on for long, and its rate would be of that.
 
     Args:
         models: model and tokenizer, by name.
         sentences: what to translate.
         turns: of each model, after one that is not measured.
         batch_size: sentences decoded together.
+        steps: tokens of each translation.
         **options: for `generate()`, such as `num_beams`.
 
     Returns:
         Sentences a second, the median over the turns.
     """
+    options |= {"min_new_tokens": steps, "max_new_tokens": steps}
 
     def program(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[str]:
         return list(translate(model, tokenizer, sentences, batch_size, **options))
@@ -121,7 +129,16 @@ def family_table(runs: RunList, sentences: Sequence[str], turns: int = 3, device
         speed = f"{statistics.mean(speeds):,.0f}" if speeds else "-"
         parameters, state = f"{metrics[0]['parameters']:,}", str(decoding_state(models[name][0]))
         rows.append([name, parameters, str(len(seeds)), *scores, speed, f"{rates[name]:.0f}", state])
-    header = ["", "parameters", "seeds", "nats per token", "BLEU", "target tokens/s", "sentences/s", "bytes kept"]
+    header = [
+        "",
+        "parameters",
+        "seeds",
+        "nats per token",
+        "BLEU",
+        "target tokens/s",
+        f"sentences of {_STEPS} tokens/s",
+        "bytes kept",
+    ]
     return "\n".join(format_table(header, *rows))
 
 

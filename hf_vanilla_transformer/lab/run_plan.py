@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, get_args
 
 from ..configuration_vanilla_transformer import VanillaTransformerConfig
 from ..configuration_variants import require_tokens
+from ..data.batching import Batching
 from ..training import VanillaTransformerTrainingArguments, read_recipe
 from ..training.config_overrides import parse_overrides
 from ..training.model_setup import model_class
@@ -38,6 +39,7 @@ class RunPlan:
         accumulation: batches of a device in an update.
         updates: of the weights; None where the run is measured in epochs of text that nobody has counted.
         bf16: whether GPUs compute products in bfloat16.
+        batching: which pairs stand together in a batch; those of random lengths leave more of its tokens to padding.
     """
 
     name: str
@@ -46,6 +48,7 @@ class RunPlan:
     accumulation: int = 1
     updates: int | None = None
     bf16: bool = True
+    batching: Batching = "length"
 
     def flops_of_update(self, count: int) -> float:
         """Operations of an update on so many devices together."""
@@ -80,6 +83,8 @@ def plan_run(recipe: str | None, given: Mapping[str, Any]) -> RunPlan:
     for name in ("max_tokens", "gradient_accumulation_steps", "vocab_size"):
         if values[name] < 1:
             raise ValueError(f"{name}={values[name]} is less than 1")
+    if values["batching"] not in get_args(Batching):
+        raise ValueError(f"batching={values['batching']!r} is none of {', '.join(get_args(Batching))}")
     config_class = model_class(values["model_class"], values["objective"]).config_class
     if not issubclass(config_class, VanillaTransformerConfig):
         raise ValueError(f"model_class={values['model_class']} is no Transformer, and only their work can be planned")
@@ -93,6 +98,7 @@ def plan_run(recipe: str | None, given: Mapping[str, Any]) -> RunPlan:
         values["gradient_accumulation_steps"],
         values["max_steps"] if values["max_steps"] > 0 else None,
         values["bf16"],
+        values["batching"],
     )
 
 
@@ -120,6 +126,7 @@ def run_table(run: RunPlan, gpu: str | None = None, count: int = 1) -> str:
         ["parameters", f"{count_parameters(run.config) / 1e6:,.1f}M"],
         ["devices", str(count)],
         ["tokens per side and update", f"{tokens:,}"],
+        ["pairs of a batch", "random, of any length" if run.batching == "random" else "of similar length"],
         ["updates", f"{run.updates:,}" if run.updates else "not known; give max_steps"],
     ]
     if run.updates:

@@ -111,6 +111,30 @@ def write_length_splits(
     return splits
 
 
+def read_pairs(path: str | Path) -> list[tuple[str, str]]:
+    """Reads a part of a split, such as `test.tsv`.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Pairs of a command and its actions.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: a line does not have one tab, or there is none; the message names file and line.
+    """
+    pairs = []
+    for number, line in enumerate(read_lines(path), 1):
+        command, *actions = line.split("\t")
+        if len(actions) != 1:
+            raise ValueError(f"{path}:{number}: there has to be one tab, between command and actions")
+        pairs.append((command, actions[0]))
+    if not pairs:
+        raise ValueError(f"{path} is empty")
+    return pairs
+
+
 @dataclass(frozen=True)
 class LengthAccuracy:
     """How often a model's whole output is right, by the length of what it should be.
@@ -172,11 +196,11 @@ def accuracy_table(accuracies: Sequence[LengthAccuracy]) -> str:
     return "\n".join(format_table(header, *rows))
 
 
-def draw_accuracy(accuracies: Sequence[LengthAccuracy], path: str | Path) -> None:
-    """Draws exact match over length, a line for each model.
+def draw_accuracy(panels: Mapping[str, Sequence[LengthAccuracy]], path: str | Path) -> None:
+    """Draws exact match over length: a panel for each set, and in it a line for each model.
 
     Args:
-        accuracies: of models on one set.
+        panels: accuracies of models on one set, by the title of its panel.
         path: the picture, .png or .svg; it appears whole or not at all.
 
     Raises:
@@ -184,12 +208,14 @@ def draw_accuracy(accuracies: Sequence[LengthAccuracy], path: str | Path) -> Non
         ValueError: matplotlib is not installed, or the name has another ending.
     """
     check_ending(path)
-    figure = new_chart(7, 4)
-    axes = figure.subplots()
-    for each in accuracies:
-        shares = [100 * right / count for right, count in each.by_length.values()]
-        axes.plot(list(each.by_length), shares, marker="o", markersize=3, label=f"{each.name}: {100 * each.total:.1f}")
-    axes.set(xlabel="actions of the right output", ylabel="exact match, %", ylim=(-3, 103))
-    axes.grid(alpha=0.3)
-    axes.legend(title="and over all lengths", fontsize=8)
+    figure = new_chart(7, 4 * len(panels))
+    places = figure.subplots(len(panels), squeeze=False)[:, 0]
+    for axes, (title, accuracies) in zip(places, panels.items(), strict=True):
+        for each in accuracies:
+            shares = [100 * right / count for right, count in each.by_length.values()]
+            label = f"{each.name}: {100 * each.total:.1f}"
+            axes.plot(list(each.by_length), shares, marker="o", markersize=3, label=label)
+        axes.set(title=title, xlabel="actions of the right output", ylabel="exact match, %", ylim=(-3, 103))
+        axes.grid(alpha=0.3)
+        axes.legend(title="and over all lengths", fontsize=8)
     save_chart(figure, path)

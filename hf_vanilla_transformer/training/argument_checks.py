@@ -27,6 +27,10 @@ def check_numbers(args: Any) -> None:
     for name, lowest in at_least.items():
         if getattr(args, name) < lowest:
             raise ValueError(f"{name}={getattr(args, name)} is less than {lowest}")
+    if args.max_length_ratio is not None and args.max_length_ratio < 1:
+        raise ValueError(f"max_length_ratio={args.max_length_ratio} is less than 1, which no pair satisfies")
+    if not 1 <= args.corpus_temperature < math.inf:
+        raise ValueError(f"corpus_temperature={args.corpus_temperature} is not a number of at least 1")
     if not 0 < args.distill_share <= 1:
         raise ValueError(f"distill_share={args.distill_share} is not a number above 0 and up to 1")
     if args.max_steps == 0 or args.max_steps < -1:

@@ -1,6 +1,5 @@
 """Everything that describes a training run, in one dataclass: data, tokenizer, model and transformers' own options."""
 
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -9,6 +8,7 @@ from typing import Literal, get_args
 import torch
 from transformers import Seq2SeqTrainingArguments
 
+from ..data.batching import Batching
 from ..data.tokenized import usable_cores
 from .argument_checks import check_final_weights, check_intervals, check_numbers, check_streaming, check_units
 from .objectives import check_objective
@@ -153,6 +153,10 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
     max_tokens: int = field(
         default=25_000,
         metadata={"help": "Source tokens, and target tokens, of a batch on one device, padding included (§5.1)."},
+    )
+    batching: Batching = field(
+        default="length",
+        metadata={"help": "What a batch holds: pairs of similar length (§5.1), or random pairs and much more padding."},
     )
     max_eval_tokens: int = field(
         default=4096,
@@ -368,13 +372,11 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
 
     def _check(self) -> None:
         check_numbers(self)
-        choices = (("objective", Objective), ("final_weights", FinalWeights))
+        choices = (("objective", Objective), ("final_weights", FinalWeights), ("batching", Batching))
         for name, allowed in (*choices, ("source_units", Units), ("target_units", Units)):
             if getattr(self, name) not in get_args(allowed):
                 raise ValueError(f"{name}={getattr(self, name)!r} is none of {', '.join(get_args(allowed))}")
         check_validation_metrics(self)
-        if self.max_length_ratio is not None and self.max_length_ratio < 1:
-            raise ValueError(f"max_length_ratio={self.max_length_ratio} is less than 1, which no pair satisfies")
         check_final_weights(self)
         check_streaming(self)
         if self.learning_rate is None and self.warmup_steps < 1:
@@ -382,8 +384,6 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
                 f"warmup_steps={self.warmup_steps:g} is not a number of updates, from which §5.3 derives the learning "
                 "rate; give one of at least 1, or a learning_rate"
             )
-        if not 1 <= self.corpus_temperature < math.inf:
-            raise ValueError(f"corpus_temperature={self.corpus_temperature} is not a number of at least 1")
         check_units(self)
         if self.dry_run and self.prepare_only:
             raise ValueError(

@@ -41,6 +41,7 @@ OPTION_GROUPS: dict[str, dict[str, str | None]] = {
         "target_units": "Likewise for targets; bpe is for both sides.",
         "num_sentinels": None,
         "max_tokens": None,
+        "batching": None,
         "gradient_accumulation_steps": "Batches whose gradients are added up for one update.",
         "bpe_dropout": None,
     },

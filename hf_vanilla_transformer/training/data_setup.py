@@ -55,7 +55,8 @@ class PreparedText:
         parts = [f"a tokenizer of {len(self.tokenizer):,} tokens"]
         if isinstance(self.train_set, TrainingExamples) and self.train_sampler is not None:
             batches = len(self.train_sampler) * self.train_sampler.num_processes
-            parts.append(f"{len(self.train_set):,} training examples in {batches:,} batches an epoch")
+            kind = " of random pairs" if self.train_sampler.batching == "random" else ""
+            parts.append(f"{len(self.train_set):,} training examples in {batches:,} batches{kind} an epoch")
         if self.validation_set is not None:
             parts.append(f"{len(self.validation_set):,} for validation")
         return f"Ready: {', '.join(parts)}"
@@ -146,7 +147,12 @@ def prepare_text(
         if args.streaming:
             shares = corpus_shares(training, sizes, args.corpus_temperature)
             options = StreamOptions(
-                args.max_tokens, args.shuffle_buffer, _data_seed(args), args.world_size, args.process_index
+                args.max_tokens,
+                args.shuffle_buffer,
+                _data_seed(args),
+                args.world_size,
+                args.process_index,
+                args.batching,
             )
             train_set = TokenBatchStream(
                 training,
@@ -264,4 +270,5 @@ def _sampler(
         process_index=args.process_index,
         accumulation_steps=args.gradient_accumulation_steps,
         lengths_in_epoch=lengths if callable(lengths) else None,
+        batching=args.batching,
     )

@@ -7,7 +7,7 @@ from transformers.integrations import get_available_reporting_integrations
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.trainer_utils import SchedulerType
 
-_BATCHES = "batches are made by max_tokens, of sentences of similar length"
+_BATCHES = "batches are made by max_tokens, of sentences as batching says"
 _LOADER = "the loader of this package takes dataloader_num_workers and dataloader_pin_memory only"
 _EVALUATION = "evaluation computes loss and validation_metrics itself, in batches of max_eval_tokens"
 

@@ -30,8 +30,8 @@ _FIXED = (
     *("objective", "noise_density", "mean_span_length", "denoising_steps", "init_encoder_from", "init_decoder_from"),
     "distill_share",
     *("source_lang", "target_lang", "streaming", "shuffle_buffer"),
-    *("max_length", "max_length_ratio", "drop_duplicates", "vocab_size", "num_sentinels", "max_tokens", "bpe_dropout"),
-    *("source_units", "target_units", "corpus_temperature"),
+    *("max_length", "max_length_ratio", "drop_duplicates", "vocab_size", "num_sentinels", "max_tokens", "batching"),
+    *("bpe_dropout", "source_units", "target_units", "corpus_temperature"),
     *("model_name_or_path", "preset", "model_class", "config_overrides", "frozen_modules", "lora_rank", "lora_modules"),
     *(
         "new_tokens",
