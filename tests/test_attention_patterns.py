@@ -1,12 +1,23 @@
 """Attention patterns: which keys they leave, by their papers' definitions, and what a graph of them is like."""
 
 import itertools
+import warnings
 
 import pytest
 import torch
+from parity import randomise
+from test_attention import flex_attention_runs_here
+from torch.nn.attention import flex_attention
+from transformers.cache_utils import DynamicCache, EncoderDecoderCache, StaticCache
 
-from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerModel
-from hf_vanilla_transformer.attention_patterns import PATTERNS
+from hf_vanilla_transformer import (
+    VanillaTransformerConfig,
+    VanillaTransformerDecoderConfig,
+    VanillaTransformerDecoderModel,
+    VanillaTransformerForCausalLM,
+    VanillaTransformerModel,
+)
+from hf_vanilla_transformer.attention_patterns import PATTERNS, dense_mask
 
 SMALL = {"vocab_size": 20, "d_model": 8, "num_heads": 2, "d_ff": 8, "num_encoder_layers": 1, "num_decoder_layers": 1}
 FIELDS = {
@@ -123,7 +134,114 @@ def test_layers_widen_what_a_pattern_leaves():
     assert moved.nonzero().flatten().tolist() == list(range(7))
 
 
-@pytest.mark.parametrize("implementation", ["flash_attention_2", "flex_attention"])
-def test_an_attention_without_masks_of_numbers_is_refused(implementation):
-    with pytest.raises(ValueError, match=r"does not work with `attention_pattern`='local'.*'eager' or 'sdpa'"):
-        VanillaTransformerModel._from_config(config("local"), attn_implementation=implementation)
+def test_an_attention_without_masks_is_refused_by_name():
+    with pytest.raises(
+        ValueError,
+        match=r"'flash_attention_2' does not work with `attention_pattern`='local'.*which key each query.*'flex_attention'",
+    ):
+        VanillaTransformerModel._from_config(config("local"), attn_implementation="flash_attention_2")
+    model = VanillaTransformerModel(config("local"))
+    with pytest.raises(ValueError, match="does not work with `attention_pattern`='local'"):
+        model.set_attn_implementation("flash_attention_2")
+
+
+# Flex attention
+
+SOURCE_MASK = torch.tensor([[1, 1, 1, 1, 1, 1, 1], [0, 0, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0, 0]])
+TARGET_MASK = torch.tensor([[1, 1, 1, 1, 1, 1], [0, 0, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0]])
+
+
+@pytest.fixture
+def nothing_is_compiled(monkeypatch):
+    monkeypatch.setattr(flex_attention, "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG", True, raising=False)
+    with warnings.catch_warnings(), torch.compiler.set_stance("force_eager"):
+        warnings.filterwarnings("ignore", "flex_attention called without torch.compile")
+        yield
+
+
+def by_eager_and_flex(model):
+    for name in ("eager", "flex_attention"):
+        model.set_attn_implementation(name)
+        yield model
+
+
+def assert_flex_agrees_with_eager(pattern):
+    """With padding on both sides: encoder and decoder at once, and the decoder in parts, from both kinds of cache."""
+    model = VanillaTransformerModel(config(pattern, d_model=32)).eval()
+    generator = torch.Generator().manual_seed(0)
+    source, target = (torch.randint(4, 20, mask.shape, generator=generator) for mask in (SOURCE_MASK, TARGET_MASK))
+    outputs = []
+    for each in by_eager_and_flex(model):
+        whole = each(source, SOURCE_MASK, target, TARGET_MASK)
+        parts = []
+        for cache in (DynamicCache(), StaticCache(config=model.config, max_cache_len=9)):
+            both = EncoderDecoderCache(cache, DynamicCache())
+            for start, end in ((0, 3), (3, 4), (4, 6)):
+                given = {"attention_mask": SOURCE_MASK, "encoder_outputs": (whole.encoder_last_hidden_state,)}
+                mask = TARGET_MASK[:, :end]
+                part = each(**given, decoder_input_ids=target[:, start:end], decoder_attention_mask=mask, cache=both)
+                parts.append(part.last_hidden_state)
+        found = whole.encoder_last_hidden_state[SOURCE_MASK.bool()], whole.last_hidden_state[TARGET_MASK.bool()]
+        steps = [torch.cat(half, dim=1)[TARGET_MASK.bool()] for half in (parts[:3], parts[3:])]
+        outputs.append((*found, *steps))
+        for step in steps:
+            torch.testing.assert_close(step, found[1], rtol=0, atol=1e-5)
+    for eager, flex in zip(*outputs, strict=True):
+        torch.testing.assert_close(flex, eager, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("pattern", FIELDS)
+@pytest.mark.usefixtures("nothing_is_compiled")
+@torch.no_grad()
+def test_flex_attention_agrees_with_eager(pattern):
+    assert_flex_agrees_with_eager(pattern)
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_compiled_flex_attention_agrees_with_eager():
+    """Compiles kernels and masks, some minutes on a quiet machine; the random pattern has the longest code."""
+    if reason := flex_attention_runs_here():
+        pytest.skip(reason)
+    assert_flex_agrees_with_eager("random")
+
+
+@pytest.mark.parametrize("pattern", FIELDS)
+@pytest.mark.usefixtures("nothing_is_compiled")
+@torch.no_grad()
+def test_flex_attention_generates_what_eager_does(pattern):
+    fields = {**FIELDS[pattern], "attention_pattern": pattern, "num_decoder_layers": 1}
+    shape = {"vocab_size": 20, "d_model": 16, "num_heads": 2, "d_ff": 8}
+    model = VanillaTransformerForCausalLM(VanillaTransformerDecoderConfig(**shape, **fields)).eval()
+    randomise(model, seed=0)
+    prompts = {"input_ids": torch.tensor([[5, 9, 4], [1, 8, 7]]), "attention_mask": torch.tensor([[1, 1, 1], [0, 1, 1]])}
+    for options in ({}, {"cache_implementation": "static", "disable_compile": True}, {"num_beams": 2}):
+        eager, flex = (each.generate(**prompts, max_new_tokens=4, **options) for each in by_eager_and_flex(model))
+        assert torch.equal(flex, eager)
+
+
+@pytest.mark.parametrize("pattern", FIELDS)
+@pytest.mark.usefixtures("nothing_is_compiled")
+@torch.no_grad()
+def test_flex_attention_keeps_packed_texts_and_prefixes_and_the_pattern(pattern):
+    fields = {**FIELDS[pattern], "attention_pattern": pattern, "num_decoder_layers": 1}
+    shape = {"vocab_size": 20, "d_model": 16, "num_heads": 2, "d_ff": 8, "prefix_visibility": "bidirectional"}
+    model = VanillaTransformerDecoderModel(VanillaTransformerDecoderConfig(**shape, **fields)).eval()
+    ids, positions = torch.randint(4, 20, (2, 6)), torch.tensor([[0, 1, 2, 3, 0, 1], [0, 1, 2, 3, 4, 5]])
+    for options in ({"position_ids": positions}, {"prefix_length": torch.tensor([3, 4])}, {"output_attentions": True}):
+        eager, flex = (each(ids, **options).last_hidden_state for each in by_eager_and_flex(model))
+        torch.testing.assert_close(flex, eager, rtol=0, atol=1e-5)
+
+
+@pytest.mark.usefixtures("nothing_is_compiled")
+def test_a_block_mask_has_the_pattern_in_its_blocks():
+    """What no query of a block sees is left out whole, so that its scores cost nothing."""
+    module, places = PATTERNS["local"](config("local")), torch.arange(512)[None]
+    everything = flex_attention.create_block_mask(lambda b, h, q, k: q >= 0, 1, None, 512, 512, device="cpu")
+    blocks = module(everything, places, places, torch.float32)
+    assert blocks.to_dense()[0, 0].tolist() == torch.ones(4, 4).tril(1).triu(-1).tolist()
+    expected = allowed("local", 512)
+    assert torch.equal(dense_mask(blocks, torch.device("cpu"))[0], expected)
+    numbers = torch.zeros(1, 1, 512, 512).masked_fill(~expected, torch.finfo(torch.float32).min)
+    for mask in (expected[None, None], numbers):
+        assert torch.equal(dense_mask(mask, torch.device("cpu"))[0], expected)
