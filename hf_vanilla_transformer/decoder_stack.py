@@ -13,6 +13,7 @@ from .configuration_vanilla_transformer import VanillaTransformerConfig
 from .dropout import Dropout
 from .embeddings import token_embedding
 from .encoder import final_norm, refuse_other_shape
+from .modeling_compatibility import cache_for_masks
 from .modeling_pretrained import VanillaTransformerPreTrainedModel
 from .norms import embedding_norm
 from .positions import added_positions, position_ids_from_mask, refuse_unlearned_positions
@@ -126,7 +127,7 @@ class TargetStack(VanillaTransformerPreTrainedModel):
             masks,
             inputs_embeds,
             attention_mask,
-            cache_of_mask,
+            cache_for_masks(cache_of_mask, masks._attn_implementation),
             position_ids=given_positions if may_be_packed else None,
             block_sequence_ids=block_sequence_ids,
         )
