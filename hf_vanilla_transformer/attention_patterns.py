@@ -85,8 +85,9 @@ class LocalPattern(FullPattern):
         def both(batch: torch.Tensor, head: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
             return others(batch, head, query, key) & may_attend(queries[batch, query], keys[batch, key])
 
-        # Compiled as transformers compiles it: else all T * L booleans would be in memory at once.
-        return torch.compile(create_block_mask)(both, batch_size, None, length, num_keys, device=queries.device)
+        # Compiled on an accelerator, so that all T * L booleans are never in memory at once.
+        make = create_block_mask if queries.device.type == "cpu" else torch.compile(create_block_mask)
+        return make(both, batch_size, None, length, num_keys, device=queries.device)
 
     def may_attend(self, queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
         """Whether a query at one position may attend to a key at another.
