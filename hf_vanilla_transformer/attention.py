@@ -318,12 +318,14 @@ def config_of_masks(config: VanillaTransformerConfig, are_numbers: bool) -> Vani
 
     Args:
         config: the config of the call.
-        are_numbers: whether the mask has to be one of numbers, because a bias is added to it.
+        are_numbers: whether the mask has to be one of numbers, because a bias or a pattern is added to it.
 
     Returns:
-        `config`, or a copy for which masks are those of eager attention.
+        `config`, or a copy for which masks are those of eager attention. Flex attention keeps its own, which patterns
+        restrict; biases do not come with it.
     """
-    return config_of_call(config, output_attentions=True) if are_numbers else config
+    is_flex = config._attn_implementation == "flex_attention"
+    return config_of_call(config, output_attentions=True) if are_numbers and not is_flex else config
 
 
 def additive_mask(may_attend: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -1,14 +1,15 @@
 """§3.2.3 restricted: which keys a self-attention's queries may attend to, if not to all (§4, "restricted" of Table 1).
 
 Each stack has one of these modules. A pattern asks for nothing but positions, so the same rule holds in training, for
-cached decoding and in exported graphs. Masked scores are still computed: a pattern changes what a model can see, and
-not yet what it costs.
+cached decoding and in exported graphs. Eager and sdpa attention still compute the scores that it masks; flex attention
+leaves out the blocks of them that no query may see.
 """
 
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
 from .attention import add_bias, additive_mask
 from .configuration_vanilla_transformer import VanillaTransformerConfig
@@ -37,8 +38,8 @@ class FullPattern(nn.Module):
         """Masks what the pattern excludes.
 
         Args:
-            attention_mask: the mask of the stack's self-attentions; with `reads_keys`, None or (B or 1, 1, T, L)
-                numbers to be added to scores, or booleans.
+            attention_mask: the mask of the stack's self-attentions; with `reads_keys`, None, or (B or 1, 1, T, L)
+                numbers to be added to scores, or booleans, or the `BlockMask` (B, 1, T, L) of flex attention.
             query_positions: (B, T) or (1, T) integers from 0.
             key_positions: (B, L) or (1, L), those of all keys; None unless `reads_keys`.
             dtype: type of the hidden states, and so of the mask.
@@ -66,10 +67,27 @@ class LocalPattern(FullPattern):
         key_positions: torch.Tensor | None,
         dtype: torch.dtype,
     ) -> Any:
-        """Masks what `may_attend` excludes; returns (B or 1, 1, T, L) numbers."""
+        """Masks what `may_attend` excludes; returns (B or 1, 1, T, L) numbers, or a `BlockMask` if it was given one."""
         assert key_positions is not None  # `reads_keys`
+        if isinstance(attention_mask, BlockMask):
+            return self._blocks(attention_mask, query_positions, key_positions)
         allowed = self.may_attend(query_positions.unsqueeze(-1), key_positions.unsqueeze(-2)).unsqueeze(1)
         return add_bias(attention_mask, additive_mask(allowed, dtype))
+
+    def _blocks(
+        self, attention_mask: BlockMask, query_positions: torch.Tensor, key_positions: torch.Tensor
+    ) -> BlockMask:
+        """What a mask of flex attention and the pattern both leave."""
+        batch_size, _, length, num_keys = attention_mask.shape
+        others, may_attend = attention_mask.mask_mod, self.may_attend
+        queries, keys = query_positions.expand(batch_size, -1), key_positions.expand(batch_size, -1)
+
+        def both(batch: torch.Tensor, head: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+            return others(batch, head, query, key) & may_attend(queries[batch, query], keys[batch, key])
+
+        # Compiled on an accelerator, so that all T * L booleans are never in memory at once.
+        make = create_block_mask if queries.device.type == "cpu" else torch.compile(create_block_mask)
+        return make(both, batch_size, None, length, num_keys, device=queries.device)
 
     def may_attend(self, queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
         """Whether a query at one position may attend to a key at another.
@@ -139,6 +157,24 @@ PATTERNS: dict[str, type[FullPattern]] = {
     "local_global": LocalGlobalPattern,
     "random": RandomPattern,
 }
+
+
+def dense_mask(attention_mask: Any, device: torch.device) -> torch.Tensor:
+    """Who may attend to whom, read from a mask of any attention that takes such masks.
+
+    Args:
+        attention_mask: (B, 1, T, L) booleans, or numbers to be added to scores, or a `BlockMask`.
+        device: where the positions of a `BlockMask` are.
+
+    Returns:
+        (B, T, L) booleans.
+    """
+    if isinstance(attention_mask, BlockMask):
+        batch_size, _, length, num_keys = attention_mask.shape
+        batch, queries, keys = (torch.arange(count, device=device) for count in (batch_size, length, num_keys))
+        seen = attention_mask.mask_mod(batch[:, None, None], torch.zeros_like(batch[:1]), queries[:, None], keys)
+        return seen.expand(batch_size, length, num_keys)
+    return attention_mask[:, 0] if attention_mask.dtype == torch.bool else attention_mask[:, 0] == 0
 
 
 def _scrambled(positions: torch.Tensor, number: int, seed: int) -> torch.Tensor:

@@ -199,7 +199,8 @@ class Decoder(TargetStack):
             encoder_attention_mask: (B, S), non-zero for source tokens.
             cache: key/value cache of earlier positions; extended in place and returned.
             inputs_embeds: (B, T, D) in place of `input_ids`, already multiplied by sqrt(d_model).
-            position_ids: (B, T); by default, positions continue those of the cache and skip padding.
+            position_ids: (B, T); by default, positions continue those of the cache and skip the padding of a mask
+                (B, cached + T). An expanded mask does not say what is padding, so all places are counted then.
             use_cache: whether to make and return a cache; None leaves it to the config.
             **kwargs: `output_hidden_states`, `output_attentions`, and those of the attention implementation.
 

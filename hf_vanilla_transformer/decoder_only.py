@@ -102,9 +102,11 @@ class VanillaTransformerDecoderModel(VanillaTransformerDecoderPreTrainedModel, T
                 expanded (B, 1, T, cached + T) mask, which must then be causal itself. By default it is derived from the
                 `<pad>` tokens in `input_ids`, unless something is cached, `<pad>` is also `</s>`, or `position_ids` say
                 what belongs together.
-            position_ids: (B, T); by default, positions continue those of the cache and skip padding. Without mask and
-                cache, a position that is not the one before it plus 1 begins another text, which sees nothing of those
-                before: transformers' collators without padding pack texts so. Flash and linear attention cannot.
+            position_ids: (B, T); by default, positions continue those of the cache and skip the padding of a mask
+                (B, cached + T); with an expanded mask, which does not say what is padding, all places are counted.
+                Without mask and cache, a position that is not the one before it plus 1 begins another text, which sees
+                nothing of those before: transformers' collators without padding pack texts so. Flash and linear
+                attention cannot.
             cache: key/value cache of earlier positions; extended in place and returned. `past_key_values`, its name
                 in older versions of transformers, works as well.
             inputs_embeds: (B, T, D) in place of `input_ids`, as `get_input_embeddings()(input_ids)` returns them.

@@ -8,11 +8,12 @@ from transformers.cache_utils import Cache, EncoderDecoderCache
 
 from .attention import MultiHeadAttention, config_of_call, config_of_masks
 from .attention_linear import DECODER_MASKS
-from .attention_patterns import PATTERNS
+from .attention_patterns import PATTERNS, dense_mask
 from .configuration_vanilla_transformer import VanillaTransformerConfig
 from .dropout import Dropout
 from .embeddings import token_embedding
 from .encoder import final_norm, refuse_other_shape
+from .modeling_compatibility import cache_for_masks
 from .modeling_pretrained import VanillaTransformerPreTrainedModel
 from .norms import embedding_norm
 from .positions import added_positions, position_ids_from_mask, refuse_unlearned_positions
@@ -103,6 +104,7 @@ class TargetStack(VanillaTransformerPreTrainedModel):
         )
         if padding_mask is not None:
             refuse_other_shape("attention_mask", padding_mask, (batch_size, end), "the target with what is cached")
+        expanded_mask = attention_mask if padding_mask is None else None
         end_of_positions = end if position_ids is None else None  # shapes do not bound given positions
         given_positions = position_ids
         if position_ids is None and padding_mask is not None:
@@ -125,7 +127,7 @@ class TargetStack(VanillaTransformerPreTrainedModel):
             masks,
             inputs_embeds,
             attention_mask,
-            cache_of_mask,
+            cache_for_masks(cache_of_mask, masks._attn_implementation),
             position_ids=given_positions if may_be_packed else None,
             block_sequence_ids=block_sequence_ids,
         )
@@ -133,7 +135,7 @@ class TargetStack(VanillaTransformerPreTrainedModel):
         if self.reads_key_positions:
             num_keys = end if attention_mask is None else attention_mask.shape[-1]
             key_positions = _positions_of_keys(
-                self.config, given_positions, attention_mask, end, num_keys, inputs_embeds.device
+                self.config, given_positions, padding_mask, expanded_mask, end, num_keys, inputs_embeds.device
             )
         return TargetInputs(inputs_embeds, position_ids, attention_mask, cache, key_positions, config)
 
@@ -141,25 +143,36 @@ class TargetStack(VanillaTransformerPreTrainedModel):
 def _positions_of_keys(
     config: VanillaTransformerConfig,
     position_ids: torch.Tensor | None,
-    attention_mask: torch.Tensor | None,
+    padding_mask: torch.Tensor | None,
+    expanded_mask: Any,
     end: int,
     num_keys: int,
     device: torch.device,
 ) -> torch.Tensor:
-    """The positions (B or 1, L) of cached and new keys; those of keys that are masked have no meaning."""
-    if position_ids is None and attention_mask is None:
-        return torch.arange(num_keys, device=device).unsqueeze(0)
+    """The positions (B or 1, L) of cached and new keys; those of keys that are masked have no meaning.
+
+    Without `position_ids` they are numbered as the queries are: by the tokens of a mask (B, L), else by place.
+    """
     if position_ids is not None and position_ids.shape[1] == num_keys:  # nothing is cached
         return position_ids
-    # The last new token sees all keys but padding. Static caches have room for more than there is yet.
-    is_seen = torch.ones(1, num_keys, dtype=torch.bool, device=device)
-    if attention_mask is not None:
-        last = attention_mask[:, 0, -1]
-        is_seen = last if last.dtype == torch.bool else last == 0
-    positions = position_ids_from_mask(is_seen)
+    sees = None
+    if position_ids is not None and expanded_mask is not None:
+        sees = dense_mask(expanded_mask, device)
+        padding_mask = sees[:, -1]  # the last new token sees all keys but padding
+    if padding_mask is None:
+        positions = torch.arange(num_keys, device=device).unsqueeze(0)
+    else:  # static caches have room for more than there is yet
+        padding_mask = nn.functional.pad(padding_mask.to(device), (0, num_keys - padding_mask.shape[1]))
+        positions = position_ids_from_mask(padding_mask)
     if position_ids is not None and not torch.compiler.is_compiling():
         new = slice(int(end) - position_ids.shape[1], int(end))
-        if bool(((positions[:, new] != position_ids) & is_seen[:, new]).any()):
+        is_other = positions[:, new] != position_ids
+        if padding_mask is not None:
+            is_other = is_other & padding_mask[:, new].ne(0)
+        is_unknown = is_other.any()
+        if sees is not None:  # nothing numbers what only earlier queries see, such as another of several packed texts
+            is_unknown = is_unknown | (sees & ~sees[:, -1:]).any()
+        if bool(is_unknown):
             raise ValueError(
                 f"`position_encoding`={config.position_encoding!r} with `attention_pattern`="
                 f"{config.attention_pattern!r} has to know the positions of all keys, and a cache does not hold them; "

@@ -153,8 +153,8 @@ class Encoder(VanillaTransformerPreTrainedModel):
 
         Args:
             input_ids: (B, S) source tokens; or `inputs_embeds`.
-            attention_mask: (B, S), non-zero for tokens and 0 for padding, on either side. By default it is derived
-                from the `<pad>` tokens in `input_ids`.
+            attention_mask: (B, S), non-zero for tokens and 0 for padding, on either side; or an expanded one, as in
+                `encode`. By default it is derived from the `<pad>` tokens in `input_ids`.
             inputs_embeds: (B, S, D) in place of `input_ids`, already multiplied by sqrt(d_model), as
                 `get_input_embeddings()(input_ids)` returns them.
             **kwargs: `output_hidden_states`, `output_attentions`, and those of the attention implementation.
@@ -180,7 +180,8 @@ class Encoder(VanillaTransformerPreTrainedModel):
 
         Args:
             inputs_embeds: (B, S, D).
-            attention_mask: (B, S), 0 for padding, on either side; None if there is none.
+            attention_mask: (B, S), 0 for padding, on either side; or an already expanded (B, 1, S, S) mask, with which
+                all places are numbered, for it does not say what is padding; None if nothing is masked.
             **kwargs: as in `forward`.
 
         Returns:

@@ -4,6 +4,7 @@ Up to transformers 5.23 the key/value cache is called `past_key_values`, from 5.
 `cache` internally; callers may use either name.
 """
 
+import copy
 import difflib
 import functools
 import inspect
@@ -12,8 +13,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any
 
+import torch
 import transformers
-from transformers.cache_utils import Cache
+from transformers.cache_utils import Cache, EncoderDecoderCache
 from transformers.modeling_outputs import Seq2SeqLMOutput
 from transformers.utils import logging
 from transformers.utils.output_capturing import OutputRecorder
@@ -128,6 +130,32 @@ def cache_of_generation(model_kwargs: Mapping[str, Any]) -> Cache | None:
                 "this code"
             )
     return model_kwargs.get(CACHE)
+
+
+def cache_for_masks(cache: Cache | None, implementation: str | None) -> Cache | None:
+    """The cache by which transformers makes a mask: one whose length stays what it is.
+
+    Its masks for flex attention hold the very tensor that counts the positions of a static cache, and are read when
+    attention has already added to it: queries then see later keys.
+
+    Args:
+        cache: that of the decoder, or of its self-attentions.
+        implementation: the attention implementation.
+
+    Returns:
+        `cache`; with flex attention and a static cache a copy with the same keys and a count of its own.
+    """
+    if implementation != "flex_attention" or cache is None:
+        return cache
+    fixed = copy.copy(cache)
+    if isinstance(fixed, EncoderDecoderCache):
+        fixed.self_attention_cache = cache_for_masks(fixed.self_attention_cache, implementation)
+        return fixed
+    fixed.layers = [copy.copy(layer) for layer in fixed.layers]
+    for layer in fixed.layers:
+        if isinstance(getattr(layer, "cumulative_length", None), torch.Tensor):
+            layer.cumulative_length = layer.cumulative_length.clone()
+    return fixed
 
 
 def strict_forward(forward: Callable[..., Any]) -> Callable[..., Any]:

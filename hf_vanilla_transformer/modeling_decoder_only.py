@@ -22,7 +22,13 @@ from .decoding_prompts import PromptGenerationMixin
 from .decoding_self_check import check_untested_transformers
 from .encoder import derive_attention_mask
 from .loss import IGNORED_LABEL
-from .modeling_compatibility import CACHE, AnswersToBothCacheNames, strict_forward, with_cache_named
+from .modeling_compatibility import (
+    CACHE,
+    AnswersToBothCacheNames,
+    cache_for_masks,
+    strict_forward,
+    with_cache_named,
+)
 from .modeling_loss import mean_token_loss
 from .positions import position_ids_from_mask
 
@@ -210,6 +216,7 @@ class VanillaTransformerForCausalLM(VanillaTransformerDecoderPreTrainedModel, Pr
         """
         if self.config.prefix_visibility == "bidirectional":
             return attention_mask
+        kwargs[CACHE] = cache_for_masks(kwargs[CACHE], self.config._attn_implementation)
         return create_masks_for_generate(attention_mask=attention_mask, **kwargs)
 
     def _can_share_rows(self) -> bool:

@@ -2,7 +2,7 @@
 
 import copy
 from dataclasses import fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import nn
@@ -31,12 +31,26 @@ CUSTOM_PIPELINES = {
 }
 
 
-def _attentions(config: VanillaTransformerConfig) -> tuple[str, ...] | None:
-    """The attention implementations that support a model with biases or a pattern; None if all do."""
+class _Limit(NamedTuple):
+    """The attention implementations that support a model; the field that leaves out the others, and why."""
+
+    allowed: tuple[str, ...]
+    field: str
+    why: str
+
+
+def _limit(config: VanillaTransformerConfig) -> _Limit | None:
+    """None if all attention implementations support the model."""
+    if config.attention == "linear":
+        return _Limit(("eager", "sdpa"), "attention", "its sums are not computed by an attention kernel")
     if config.position_encoding == "shaw_relative":
-        return ("eager",)
-    has_bias = config.position_encoding in ("alibi", "t5_relative") or config.attention_pattern != "full"
-    return ("eager", "sdpa") if has_bias or config.attention == "linear" else None
+        return _Limit(("eager",), "position_encoding", "its value term needs the attention weights")
+    if config.position_encoding in ("alibi", "t5_relative"):
+        return _Limit(("eager", "sdpa"), "position_encoding", "it needs an additive mask for each head")
+    if config.attention_pattern != "full":
+        why = "it needs a mask of which key each query may attend to"
+        return _Limit(("eager", "sdpa", "flex_attention"), "attention_pattern", why)
+    return None
 
 
 def require_kind(model: "VanillaTransformerPreTrainedModel", config: VanillaTransformerConfig) -> None:
@@ -80,23 +94,20 @@ class VanillaTransformerPreTrainedModel(PreTrainedModel):
 
     def __init__(self, config: VanillaTransformerConfig, *args: Any, **kwargs: Any) -> None:
         config.validate_architecture()  # again, because setting a field checks only its type
-        allowed = _attentions(config)
-        self._supports_flash_attn = self._supports_flex_attn = allowed is None
-        self._supports_sdpa = allowed is None or "sdpa" in allowed
+        limit = _limit(config)
+        self._supports_flash_attn = limit is None
+        self._supports_flex_attn = limit is None or "flex_attention" in limit.allowed
+        self._supports_sdpa = limit is None or "sdpa" in limit.allowed
         super().__init__(config, *args, **kwargs)
 
     def _check_and_adjust_attn_implementation(self, attn_implementation: str | None, *args: Any, **kwargs: Any) -> str:
         # transformers asks here for whatever is requested, at the beginning and later.
-        allowed = _attentions(self.config)
-        if allowed is not None and attn_implementation is not None and attn_implementation not in allowed:
-            has_pattern = len(allowed) == 2 and self.config.attention_pattern != "full"
-            field = "attention_pattern" if has_pattern else "position_encoding"
-            why = "its value term needs the attention weights" if len(allowed) == 1 else "it needs an additive mask"
-            if self.config.attention == "linear":
-                field, why = "attention", "its sums are not computed by an attention kernel"
+        limit = _limit(self.config)
+        if limit is not None and attn_implementation is not None and attn_implementation not in limit.allowed:
             raise ValueError(
-                f"`attn_implementation`={attn_implementation!r} does not work with `{field}`="
-                f"{getattr(self.config, field)!r}: {why}; allowed: {' or '.join(map(repr, allowed))}"
+                f"`attn_implementation`={attn_implementation!r} does not work with `{limit.field}`="
+                f"{getattr(self.config, limit.field)!r}: {limit.why}; allowed: "
+                f"{' or '.join(map(repr, limit.allowed))}"
             )
         return super()._check_and_adjust_attn_implementation(attn_implementation, *args, **kwargs)
 

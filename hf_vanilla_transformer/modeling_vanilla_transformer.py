@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from transformers import GenerationConfig
 from transformers.cache_utils import Cache
+from transformers.masking_utils import create_masks_for_generate
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils.generic import can_return_tuple
 
@@ -17,7 +18,7 @@ from .decoding_config import PAPER_DECODING
 from .decoding_self_check import check_untested_transformers
 from .encoder import derive_attention_mask
 from .loss_distillation import Teachers
-from .modeling_compatibility import CACHE, strict_forward, with_cache_named
+from .modeling_compatibility import CACHE, cache_for_masks, strict_forward, with_cache_named
 from .modeling_loss import mean_token_loss
 from .modeling_outputs import VanillaTransformerSeq2SeqLMOutput, VanillaTransformerSeq2SeqModelOutput
 from .modeling_pretrained import VanillaTransformerPreTrainedModel, require_kind
@@ -346,6 +347,11 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
             # With a static cache, transformers expands the mask, and positions can no longer be read from it.
             kwargs["decoder_position_ids"] = position_ids_from_mask(decoder_attention_mask)
         return super().prepare_inputs_for_generation(input_ids, decoder_attention_mask=decoder_attention_mask, **kwargs)
+
+    def create_masks_for_generate(self, **kwargs: Any) -> Any:
+        """Expands the mask for a static cache as transformers does, and so that flex attention may read it later."""
+        kwargs[CACHE] = cache_for_masks(kwargs[CACHE], self.config._attn_implementation)
+        return create_masks_for_generate(**kwargs)
 
     def _can_share_rows(self) -> bool:
         return _what_steps_leave_out(type(self), type(self.model)) == _AS_WRITTEN and super()._can_share_rows()

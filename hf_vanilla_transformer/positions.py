@@ -146,4 +146,4 @@ def position_ids_from_mask(attention_mask: torch.Tensor) -> torch.Tensor:
     Returns:
         (B, L) positions; those of padding have no meaning.
     """
-    return (attention_mask.long().cumsum(dim=-1) - 1).clamp(min=0)
+    return (attention_mask.ne(0).long().cumsum(dim=-1) - 1).clamp(min=0)

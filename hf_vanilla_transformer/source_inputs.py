@@ -62,8 +62,9 @@ class FrameEncoder(Encoder):
         Args:
             input_features: (B, N, W) frames, best of about unit variance; or `inputs_embeds`. Zeros are added up to a
                 multiple of `source_stride`.
-            attention_mask: (B, N), non-zero for frames and 0 for padding, which is on the right; with
-                `inputs_embeds`, (B, S). None if there is no padding.
+            attention_mask: (B, N), non-zero for frames and 0 for padding, on either side; with `inputs_embeds`,
+                (B, S). None if there is no padding. Frames of padded sources are moved to the left before they are
+                grouped, so padding on the left changes no group; what is returned is then padded on the right.
             inputs_embeds: (B, S, D) in place of `input_features`, one vector for each position of the encoder.
             **kwargs: as in `Encoder`.
 
@@ -72,8 +73,7 @@ class FrameEncoder(Encoder):
             there was one; and the requested outputs.
 
         Raises:
-            ValueError: not exactly one of the two inputs was given, or they or the mask have a wrong shape, or a frame
-                follows on padding.
+            ValueError: not exactly one of the two inputs was given, or they or the mask have a wrong shape.
             TypeError: an argument is unknown.
         """
         _require_one(self.main_input_name, input_features, inputs_embeds)
@@ -164,18 +164,20 @@ def source_sizes(config: VanillaTransformerConfig) -> tuple[int, int]:
 def stacked_frames(
     config: VanillaTransformerConfig, frames: torch.Tensor, attention_mask: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Puts `source_stride` frames side by side; padding becomes zeros.
+    """Puts `source_stride` frames side by side; padding moves to the right and becomes zeros.
+
+    Groups are thus those of the source without its padding, wherever that is.
 
     Args:
         config: gives `source_width`, W, and `source_stride`, k.
         frames: (B, N, W).
-        attention_mask: (B, N), 0 for padding, which is on the right; or None.
+        attention_mask: (B, N), 0 for padding, on either side; or None.
 
     Returns:
         (B, S, k W), with S = N / k rounded up; and its mask (B, S), non-zero where there is a frame, or None.
 
     Raises:
-        ValueError: frames or mask have another shape, or a frame follows on padding.
+        ValueError: frames or mask have another shape.
     """
     width, stride = source_sizes(config)
     if frames.dim() != 3 or frames.shape[2] != width:
@@ -185,9 +187,11 @@ def stacked_frames(
         )
     if attention_mask is not None:
         refuse_other_shape("attention_mask", attention_mask, (frames.shape[0], frames.shape[1]), "the source")
-        _refuse_frames_after_padding(attention_mask)
-        frames = frames.masked_fill(attention_mask.unsqueeze(-1) == 0, 0)
-        attention_mask = attention_mask[:, ::stride]  # where the first frame is padding, so are those after it
+        is_padding = attention_mask.eq(0)
+        frames = frames.masked_fill(is_padding.unsqueeze(-1), 0)
+        order = is_padding.long().argsort(dim=1, stable=True)  # frames first; no value is read, which a graph cannot
+        frames = frames.take_along_dim(order.unsqueeze(-1), dim=1)
+        attention_mask = attention_mask.gather(1, order)[:, ::stride]  # a group whose first is padding has no frame
     frames = F.pad(frames, (0, 0, 0, -frames.shape[1] % stride))
     return frames.reshape(frames.shape[0], -1, stride * frames.shape[2]), attention_mask
 
@@ -278,12 +282,3 @@ def source_length(source: torch.Tensor, stride: int | None) -> int:
 def _require_one(name: str, source: torch.Tensor | None, inputs_embeds: torch.Tensor | None) -> None:
     if (source is None) == (inputs_embeds is None):
         raise ValueError(f"give the encoder either `{name}` or `inputs_embeds`, and not both")
-
-
-def _refuse_frames_after_padding(attention_mask: torch.Tensor) -> None:
-    # Asking an accelerator means waiting for it, and a graph cannot ask.
-    if attention_mask.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return
-    is_frame = attention_mask.ne(0)
-    if bool((is_frame[:, 1:] & ~is_frame[:, :-1]).any()):
-        raise ValueError("`attention_mask` has a frame after padding; pad frames on the right only")

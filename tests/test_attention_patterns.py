@@ -1,12 +1,26 @@
 """Attention patterns: which keys they leave, by their papers' definitions, and what a graph of them is like."""
 
 import itertools
+import warnings
 
 import pytest
 import torch
+import transformers
+from parity import randomise
+from test_attention import flex_attention_runs_here
+from torch.nn.attention import flex_attention
+from transformers.cache_utils import DynamicCache, EncoderDecoderCache, StaticCache
 
-from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerModel
-from hf_vanilla_transformer.attention_patterns import PATTERNS
+from hf_vanilla_transformer import (
+    VanillaTransformerConfig,
+    VanillaTransformerDecoderConfig,
+    VanillaTransformerDecoderModel,
+    VanillaTransformerForCausalLM,
+    VanillaTransformerForConditionalGeneration,
+    VanillaTransformerModel,
+)
+from hf_vanilla_transformer.attention_patterns import PATTERNS, dense_mask
+from hf_vanilla_transformer.modeling_compatibility import parsed_version
 
 SMALL = {"vocab_size": 20, "d_model": 8, "num_heads": 2, "d_ff": 8, "num_encoder_layers": 1, "num_decoder_layers": 1}
 FIELDS = {
@@ -123,7 +137,132 @@ def test_layers_widen_what_a_pattern_leaves():
     assert moved.nonzero().flatten().tolist() == list(range(7))
 
 
-@pytest.mark.parametrize("implementation", ["flash_attention_2", "flex_attention"])
-def test_an_attention_without_masks_of_numbers_is_refused(implementation):
-    with pytest.raises(ValueError, match=r"does not work with `attention_pattern`='local'.*'eager' or 'sdpa'"):
-        VanillaTransformerModel._from_config(config("local"), attn_implementation=implementation)
+def test_an_attention_without_masks_is_refused_by_name():
+    says = r"'flash_attention_2' does not work with `attention_pattern`='local': .*which key.*'flex_attention'"
+    with pytest.raises(ValueError, match=says):
+        VanillaTransformerModel._from_config(config("local"), attn_implementation="flash_attention_2")
+    model = VanillaTransformerModel(config("local"))
+    with pytest.raises(ValueError, match="does not work with `attention_pattern`='local'"):
+        model.set_attn_implementation("flash_attention_2")
+
+
+# Flex attention
+
+SHAPE = {"vocab_size": 20, "d_model": 16, "num_heads": 2, "d_ff": 8}
+IS_NEW = parsed_version(transformers.__version__) >= (5, 24)
+STATIC = [{"cache_implementation": "static", "disable_compile": True}] * IS_NEW
+SOURCE_MASK = torch.tensor([[1, 1, 1, 1, 1, 1, 1], [0, 0, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0, 0]])
+TARGET_MASK = torch.tensor([[1, 1, 1, 1, 1, 1], [0, 0, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0]])
+
+
+@pytest.fixture
+def nothing_is_compiled(monkeypatch):
+    monkeypatch.setattr(flex_attention, "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG", True, raising=False)
+    with warnings.catch_warnings(), torch.compiler.set_stance("force_eager"):
+        warnings.filterwarnings("ignore", "flex_attention called without torch.compile")
+        warnings.filterwarnings("ignore", "_compile flag on create_block_mask")  # transformers sets it
+        yield
+
+
+def by_eager_and_flex(model):
+    for name in ("eager", "flex_attention"):
+        model.set_attn_implementation(name)
+        yield model
+
+
+def assert_flex_agrees_with_eager(pattern):
+    """With padding on both sides: encoder and decoder at once, and the decoder in parts, from both kinds of cache."""
+    model = VanillaTransformerModel(config(pattern, d_model=32)).eval()
+    generator = torch.Generator().manual_seed(0)
+    source, target = (torch.randint(4, 20, mask.shape, generator=generator) for mask in (SOURCE_MASK, TARGET_MASK))
+    outputs, is_token = [], TARGET_MASK.bool()
+    for each in by_eager_and_flex(model):
+        whole = each(source, SOURCE_MASK, target, TARGET_MASK)
+        outputs.append((whole.encoder_last_hidden_state[SOURCE_MASK.bool()], whole.last_hidden_state[is_token]))
+        given = {"attention_mask": SOURCE_MASK, "encoder_outputs": (whole.encoder_last_hidden_state,)}
+        for cache in (DynamicCache(), StaticCache(config=model.config, max_cache_len=9)):
+            both, parts = EncoderDecoderCache(cache, DynamicCache()), []
+            for start, end in ((0, 4), (4, 6)):
+                ids = {"decoder_input_ids": target[:, start:end], "decoder_attention_mask": TARGET_MASK[:, :end]}
+                parts.append(each(**given, **ids, cache=both).last_hidden_state)
+            torch.testing.assert_close(torch.cat(parts, dim=1)[is_token], outputs[-1][1], rtol=0, atol=1e-5)
+    for eager, flex in zip(*outputs, strict=True):
+        torch.testing.assert_close(flex, eager, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("pattern", FIELDS)
+@pytest.mark.usefixtures("nothing_is_compiled")
+@torch.no_grad()
+def test_flex_attention_agrees_with_eager(pattern):
+    assert_flex_agrees_with_eager(pattern)
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_compiled_flex_attention_agrees_with_eager():
+    """Compiles kernels, a minute or two on a quiet machine; the random pattern has the longest code."""
+    if reason := flex_attention_runs_here():
+        pytest.skip(reason)
+    model = VanillaTransformerModel(config("random", d_model=32)).eval()
+    generator = torch.Generator().manual_seed(0)
+    source, target = (torch.randint(4, 20, mask.shape, generator=generator) for mask in (SOURCE_MASK, TARGET_MASK))
+    # Not in parts: torch 2.13 then compiles for any length, and writes wrong C++ for a CPU, which does not compile.
+    outputs = [each(source, SOURCE_MASK, target, TARGET_MASK) for each in by_eager_and_flex(model)]
+    for name, mask in (("encoder_last_hidden_state", SOURCE_MASK), ("last_hidden_state", TARGET_MASK)):
+        eager, flex = (output[name][mask.bool()] for output in outputs)
+        torch.testing.assert_close(flex, eager, rtol=0, atol=1e-5)
+
+
+@pytest.mark.usefixtures("nothing_is_compiled")
+@torch.no_grad()
+def test_flex_attention_generates_what_eager_does():
+    fields = {**FIELDS["random"], "attention_pattern": "random", "num_decoder_layers": 1}
+    model = VanillaTransformerForCausalLM(VanillaTransformerDecoderConfig(**SHAPE, **fields)).eval()
+    randomise(model, seed=0)
+    prompts = {
+        "input_ids": torch.tensor([[5, 9, 4], [1, 8, 7]]),
+        "attention_mask": torch.tensor([[1, 1, 1], [0, 1, 1]]),
+    }
+    for options in ({}, {"num_beams": 2}, *STATIC):
+        eager, flex = (each.generate(**prompts, max_new_tokens=3, **options) for each in by_eager_and_flex(model))
+        assert torch.equal(flex, eager)
+
+
+@pytest.mark.skipif(not STATIC, reason="transformers before 5.24 cannot expand masks of flex attention")
+@pytest.mark.usefixtures("nothing_is_compiled")
+@torch.no_grad()
+def test_flex_attention_with_a_static_cache_sees_no_key_that_is_not_there_yet():
+    """transformers' mask reads the length of the cache after it has grown; without a target mask nothing else does."""
+    fields = {**SHAPE, "num_encoder_layers": 1, "num_decoder_layers": 2}
+    model = VanillaTransformerForConditionalGeneration(VanillaTransformerConfig(**fields)).eval()
+    randomise(model, seed=0)
+    options = {"max_new_tokens": 4, "num_beams": 1, "output_logits": True, "return_dict_in_generate": True, **STATIC[0]}
+    logits = [each.generate(torch.tensor([[5, 9, 4, 2]]), **options).logits for each in by_eager_and_flex(model)]
+    for eager, flex in zip(*logits, strict=True):
+        torch.testing.assert_close(flex, eager, rtol=0, atol=1e-5)
+
+
+@pytest.mark.usefixtures("nothing_is_compiled")
+@torch.no_grad()
+def test_flex_attention_keeps_packed_texts_and_prefixes_and_the_pattern():
+    fields = {**FIELDS["local"], "attention_pattern": "local", "num_decoder_layers": 1}
+    decoder = VanillaTransformerDecoderConfig(**SHAPE, **fields, prefix_visibility="bidirectional")
+    model = VanillaTransformerDecoderModel(decoder).eval()
+    ids, positions = torch.randint(4, 20, (2, 6)), torch.tensor([[0, 1, 2, 3, 0, 1], [0, 1, 2, 3, 4, 5]])
+    for options in ({"position_ids": positions}, {"prefix_length": torch.tensor([3, 4])}, {"output_attentions": True}):
+        eager, flex = (each(ids, **options).last_hidden_state for each in by_eager_and_flex(model))
+        torch.testing.assert_close(flex, eager, rtol=0, atol=1e-5)
+
+
+@pytest.mark.usefixtures("nothing_is_compiled")
+def test_a_block_mask_has_the_pattern_in_its_blocks():
+    """What no query of a block sees is left out whole, so that its scores cost nothing."""
+    module, places = PATTERNS["local"](config("local")), torch.arange(512)[None]
+    everything = flex_attention.create_block_mask(lambda b, h, q, k: q >= 0, 1, None, 512, 512, device="cpu")
+    blocks = module(everything, places, places, torch.float32)
+    assert blocks.to_dense()[0, 0].tolist() == torch.ones(4, 4).tril(1).triu(-1).tolist()
+    expected = allowed("local", 512)
+    assert torch.equal(dense_mask(blocks, torch.device("cpu"))[0], expected)
+    numbers = torch.zeros(1, 1, 512, 512).masked_fill(~expected, torch.finfo(torch.float32).min)
+    for mask in (expected[None, None], numbers):
+        assert torch.equal(dense_mask(mask, torch.device("cpu"))[0], expected)

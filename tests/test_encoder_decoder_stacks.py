@@ -3,6 +3,7 @@
 import pytest
 import test_paper_conformance as naive
 import torch
+from test_decoder_stack import RELATIVE
 
 from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerModel
 from hf_vanilla_transformer.decoder import Decoder, SandwichDecoderLayer
@@ -35,6 +36,21 @@ def test_stacks_called_one_after_the_other_are_the_model(model):
     # A tuple, as older callers pass it, will do.
     again = model(encoder_outputs=(encoded,), attention_mask=mask, decoder_input_ids=TARGET)
     assert torch.equal(again.last_hidden_state, whole.last_hidden_state)
+
+
+@pytest.mark.parametrize("fields", RELATIVE.values(), ids=RELATIVE)
+@torch.no_grad()
+def test_an_expanded_mask_over_padding_and_packed_sources_gives_each_alone(fields):
+    """Positions are those of all places then, and only distances count here."""
+    encoder = Encoder(small(num_encoder_layers=1, **fields)).eval()
+    first, second = torch.tensor([[5, 6, 2]]), torch.tensor([[9, 4, 17, 8, 2]])
+    alone = [encoder(each).last_hidden_state for each in (first, second)]
+    ids = torch.cat([torch.full((1, 2), 1), first, second], dim=1)
+    of_text = torch.tensor([0, 0, 1, 1, 1, 2, 2, 2, 2, 2])
+    mask = (of_text[:, None] == of_text)[None, None]
+    for each in (mask, torch.zeros(mask.shape).masked_fill(~mask, torch.finfo(torch.float32).min)):
+        found = encoder(ids, attention_mask=each).last_hidden_state
+        torch.testing.assert_close(found[:, 2:], torch.cat(alone, dim=1), rtol=0, atol=1e-5)
 
 
 def test_recorded_outputs_of_stacks_of_unequal_depth(model):

@@ -252,7 +252,7 @@ def test_the_tokens_of_a_sentence_are_numbered_from_0_on_whichever_side_its_padd
 @settings(max_examples=60)
 def test_any_mask_of_any_type_counts_the_tokens_before(rows):
     for dtype in (torch.bool, torch.long, torch.float32):
-        positions = position_ids_from_mask(torch.tensor(rows).to(dtype))
+        positions = position_ids_from_mask(torch.tensor(rows).to(dtype) * torch.tensor(2).to(dtype))  # not only 1
         for row, kept in zip(positions.tolist(), rows, strict=True):
             for i in range(7):
                 if kept[i]:

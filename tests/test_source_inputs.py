@@ -112,6 +112,36 @@ def test_the_mask_is_shortened_as_the_frames_are(frames, stride):
     assert stacked_frames(config, values, None)[1] is None
 
 
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_groups_are_those_of_the_frames_without_padding_wherever_it_is(stride):
+    config = VanillaTransformerConfig(source_kind="frames", source_width=2, source_stride=stride)
+    frames = torch.randn(64, 6, 2, generator=torch.Generator().manual_seed(0))
+    mask = torch.tensor([*itertools.product([0, 1], repeat=6)])  # every mask
+    given = config, frames.masked_fill(mask.unsqueeze(-1) == 0, torch.nan), mask
+    stacked, shortened = stacked_frames(*given)
+    assert shortened.dtype == mask.dtype
+    without_values = stacked_frames(config, *(each.to("meta") for each in given[1:]))  # as a graph has them
+    assert [each.shape for each in without_values] == [stacked.shape, shortened.shape]
+    for row, is_frame in enumerate(mask.bool()):
+        alone, _ = stacked_frames(config, frames[row : row + 1, is_frame], None)
+        assert torch.equal(stacked[row, : alone.shape[1]], alone[0])
+        assert not stacked[row, alone.shape[1] :].any()
+        assert shortened[row].tolist() == [int(at < alone.shape[1]) for at in range(shortened.shape[1])]
+
+
+@torch.no_grad()
+def test_frames_padded_on_the_left_are_as_alone():
+    model, ids = build(FRAMES, cls=VanillaTransformerModel), targets()
+    inputs = source(FRAMES)  # of 9, 6 and 3 frames, so groups of 2 do not line up with the places
+    left = {"input_features": inputs["input_features"].clone(), "attention_mask": inputs["attention_mask"].flip(1)}
+    for row in range(1, 3):
+        left["input_features"][row] = inputs["input_features"][row].roll(3 * row, dims=0)
+    together = model(**left, decoder_input_ids=ids).last_hidden_state
+    for row in range(3):
+        alone = model(**row_of(inputs, row), decoder_input_ids=ids[row : row + 1]).last_hidden_state
+        torch.testing.assert_close(together[row : row + 1], alone, rtol=0, atol=1e-5)
+
+
 # The shortened mask everywhere
 
 
@@ -461,7 +491,6 @@ def test_inputs_of_another_kind_or_shape_are_refused_by_name():
         (patches, {"pixel_values": torch.zeros(1, 3, 8, 8)}, "shape .1, 3, 8, 8.*`source_width`=2"),
         (patches, {"pixel_values": torch.zeros(1, 2, 8, 6)}, "8 by 6.*`source_stride`=4"),
         (frames, {"input_features": given, "attention_mask": torch.ones(1, 2)}, "`attention_mask` has the shape .1, 2"),
-        (frames, {"input_features": given, "attention_mask": torch.tensor([[0, 1, 1, 1]])}, "on the right only"),
         (patches, {"pixel_values": torch.zeros(1, 2, 8, 8), "attention_mask": torch.ones(1, 3)}, "has .1, 4."),
     ):
         with pytest.raises(ValueError, match=message):

@@ -12,6 +12,7 @@ from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from ..attention import MultiHeadAttention
 from ..attention_linear import CHUNK, LinearAttention
+from ..attention_patterns import LocalPattern
 from ..configuration_vanilla_transformer import VanillaTransformerConfig
 
 KERNEL_SIZE = 3
@@ -91,13 +92,15 @@ def _near_blocks(length: int) -> BlockMask:
     first, last = (blocks - 1).clamp(min=0), (blocks + 1).clamp(max=count - 1)
     seen = (first[:, None] + blocks).clamp(max=count - 1)  # of which the first `last - first + 1` count
     numbers = (last - first + 1)[None, None].int()
+    config = VanillaTransformerConfig(vocab_size=4, attention_pattern="local", attention_window=WINDOW)
+    may_attend = LocalPattern(config).may_attend
+
+    def is_near(batch: Any, head: Any, query: Any, key: Any) -> Any:
+        return may_attend(query, key)
+
     return BlockMask.from_kv_blocks(
-        numbers, seen[None, None].int(), BLOCK_SIZE=_FLEX_BLOCK, mask_mod=_is_near, seq_lengths=(length, length)
+        numbers, seen[None, None].int(), BLOCK_SIZE=_FLEX_BLOCK, mask_mod=is_near, seq_lengths=(length, length)
     )
-
-
-def _is_near(batch: Any, head: Any, query: Any, key: Any) -> Any:
-    return (query - key).abs() <= WINDOW
 
 
 class _Recurrent(nn.Module):
