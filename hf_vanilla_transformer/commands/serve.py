@@ -1,5 +1,6 @@
 """Serve trained models over HTTP: translations, scores, streams, and the fields of LibreTranslate."""
 
+import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from importlib.util import find_spec
@@ -72,8 +73,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     parser = make_parser(prog)
     args = parser.parse_args(argv)
     check_engine_options(parser, args)
-    folders = _by_name(parser, "--model", args.model, _last_part)
-    languages = _by_name(parser, "--languages", args.languages)
+    folders, languages = models_and_languages(parser, args)
     if find_spec("fastapi") is None or find_spec("uvicorn") is None or find_spec("prometheus_client") is None:
         parser.error("this verb needs more packages: pip install 'hf-vanilla-transformer[serve]'")
 
@@ -131,9 +131,18 @@ def make_parser(prog: str | None) -> OneLineParser:
     return parser
 
 
-def _last_part(folder: str) -> str:
-    """What a model is called whose name was left out."""
-    return Path(folder).name
+def models_and_languages(parser: OneLineParser, args: argparse.Namespace) -> tuple[dict[str, str], dict[str, str]]:
+    """Reads --model and --languages; ends the program where they are not of their form, or have a name twice.
+
+    Args:
+        parser: of the options.
+        args: as it returned them.
+
+    Returns:
+        Folders, and languages as they were written; by names of models.
+    """
+    folders = _by_name(parser, "--model", args.model, lambda folder: Path(folder).name)
+    return folders, _by_name(parser, "--languages", args.languages)
 
 
 def _by_name(

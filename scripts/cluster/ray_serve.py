@@ -17,6 +17,7 @@ from fastapi import FastAPI
 
 from hf_vanilla_transformer.commands import serve as command
 from hf_vanilla_transformer.commands.shared_options import check_engine_options
+from hf_vanilla_transformer.serving.access_token import read_token
 from hf_vanilla_transformer.serving.limits import Limits
 from hf_vanilla_transformer.serving.process import Service, load_app
 
@@ -41,16 +42,15 @@ def read_options(argv: Sequence[str] | None = None) -> tuple[Service, argparse.N
     if args.port == 0:
         parser.error("--port 0 is not for Ray; say which")
     # Replicas may be anywhere; names of shipped checkpoints and of the Hub are found where they are.
-    models = command._by_name(parser, "--model", args.model, command._last_part)
+    models, languages = command.models_and_languages(parser, args)
     folders = {name: str(Path(each).resolve()) if Path(each).exists() else each for name, each in models.items()}
-    languages = command._by_name(parser, "--languages", args.languages)
     try:
         service = Service(
             folders,
             languages,
             host=args.host,
             port=args.port,
-            token=command._read_token(args.token_file),
+            token=read_token(args.token_file),
             allowed_hosts=args.allowed_hosts,
             limits=Limits(**{field.name: getattr(args, field.name) for field in fields(Limits)}),
             translator={name: getattr(args, name) for name in ("engine", "device", "dtype", "quantization")},
