@@ -1,4 +1,4 @@
-"""Length generalisation on SCAN: split it by the number of actions, and see which lengths a model has right."""
+"""Length generalisation on SCAN: split it by the number of actions, and see which lengths models have right."""
 
 import sys
 

@@ -50,7 +50,7 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
     )
     validation_data: list[str] = field(
         default_factory=list,
-        metadata={"help": "Like train_data; left out are only empty lines and what a model has no positions for."},
+        metadata={"help": "Like train_data; only empty lines and what is too long for the model are left out."},
     )
     source_lang: str = field(default="en", metadata={"help": "Key of the source in jsonl and dataset rows."})
     target_lang: str = field(default="de", metadata={"help": "Key of the target in jsonl and dataset rows."})
@@ -156,7 +156,7 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
     )
     batching: Batching = field(
         default="length",
-        metadata={"help": "What a batch holds: pairs of similar length (§5.1), or random pairs and much more padding."},
+        metadata={"help": "Pairs of a batch: of one length (§5.1), or random with more padding."},
     )
     max_eval_tokens: int = field(
         default=4096,

@@ -102,8 +102,7 @@ OPTION_GROUPS: dict[str, dict[str, str | None]] = {
         "output_dir": "Where checkpoints, log and model are written. Required, unless the recipe has it.",
         "num_train_epochs": "Times through the training text.",
         "max_steps": "Updates, in place of num_train_epochs.",
-        "max_minutes": "Stop after so many minutes of training, evaluation not counted (of CPU time, with one thread "
-        "on a CPU); 0 is off.",
+        "max_minutes": "Minutes of training (of CPU time, with one thread on a CPU); 0 is off.",
         "seed": "Of weights, dropout and the order of batches.",
         "bf16": "Compute matrix products in bfloat16.",
         "use_cpu": "Train on the CPU though there is a GPU.",
