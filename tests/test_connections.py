@@ -1,7 +1,8 @@
-"""Connections on which nothing is asked, over real sockets: closed in time, whatever they do instead."""
+"""Clients over real sockets: connections that ask nothing are closed in time, and who hangs up is not served."""
 
 import asyncio
 import contextlib
+import json
 import socket
 import time
 
@@ -9,6 +10,7 @@ import pytest
 
 pytest.importorskip("fastapi")
 import uvicorn
+from serving import SlowTranslator, make_app, metric
 
 from hf_vanilla_transformer.serving.connections import PromptHTTPProtocol
 
@@ -28,12 +30,12 @@ async def answer(scope, receive, send):
     await send({"type": "http.response.body", "body": b"ok"})
 
 
-def served(*conversations):
+def served(*conversations, app=answer, http=Impatient, lifespan="off"):
     """Runs conversations with a server, all at a time, and returns their results."""
 
     async def main():
         with socket.create_server(("127.0.0.1", 0)) as listener:
-            config = uvicorn.Config(answer, http=Impatient, lifespan="off", log_level="error", ws="none")
+            config = uvicorn.Config(app, http=http, lifespan=lifespan, log_level="error", ws="none")
             server = uvicorn.Server(config)
             server.capture_signals = contextlib.nullcontext  # which are the tests'
             serving = asyncio.create_task(server.serve(sockets=[listener]))
@@ -103,3 +105,35 @@ def test_a_connection_without_a_request_is_closed_in_time_and_one_that_asks_is_a
     assert min(closed) > 0.5 * SECONDS
     assert max(closed) < 30  # on a busy machine; without the deadline, it is for ever
     assert answered is None
+
+
+def test_texts_whose_client_hangs_up_are_not_decoded():
+    translator = SlowTranslator()
+    app = make_app({"m": translator})
+
+    def ask(writer, texts):
+        body = json.dumps({"text": texts}).encode()
+        head = "POST /translate HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: "
+        writer.write(f"{head}{len(body)}\r\n\r\n".encode() + body)
+
+    async def waiting_texts(number):
+        while metric(app, "queue_texts", model="m") != number:
+            await asyncio.sleep(0.005)
+
+    async def stay(reader, writer):
+        ask(writer, "a")
+        return await reader.readuntil(b"]]}")
+
+    async def hang_up(reader, writer):
+        while not translator.has_begun.is_set():
+            await asyncio.sleep(0.005)
+        ask(writer, ["b", "c"])
+        await waiting_texts(2)
+        writer.close()
+        await waiting_texts(0)
+        translator.may_answer.set()
+
+    said, _ = served(stay, hang_up, app=app, http=PromptHTTPProtocol, lifespan="on")
+    assert json.loads(said.partition(b"\r\n\r\n")[2])["translations"] == [[{"text": "A"}]]
+    assert translator.batches == [["a"]]
+    assert metric(app, "dropped_texts_total", model="m") == 2
