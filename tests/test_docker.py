@@ -132,7 +132,7 @@ def test_a_container_begins_with_a_command_that_serve_takes():
 
 def test_whoever_the_user_is_there_is_a_place_for_conversions():
     settings = dict(pair.split("=", 1) for word, rest in FINAL if word == "ENV" for pair in rest.split())
-    assert Path("/tmp") in Path(settings["HF_HOME"]).parents
+    assert Path("/tmp") in Path(settings["HF_ASSETS_CACHE"]).parents
 
 
 def test_the_file_says_who_may_ask():

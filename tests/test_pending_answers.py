@@ -61,6 +61,15 @@ def test_who_waits_is_never_forgotten_and_what_was_fetched_is_at_once():
     assert list(calls.answers) == list(calls.pending_event_ids_session) == ["last"]
 
 
+def test_sessions_that_nobody_fetches_are_bounded_however_little_was_answered():
+    calls = Calls(max_bytes=MEGABYTE)
+    for number in range(100):
+        calls.ask(str(number))
+        calls.finish(str(number), {"error": "there is no text yet; type some"})
+    assert 8 <= len(calls.answers) <= 17  # of 64 KiB each
+    assert set(calls.pending_event_ids_session) == set(calls.answers)
+
+
 def test_of_answers_that_nobody_fetches_the_newest_stay_up_to_so_many_bytes():
     calls = Calls(max_bytes=11 * MEGABYTE)
     assert estimated_size(completed(65_536)) == 2 * MEGABYTE

@@ -12,6 +12,8 @@ from typing import Any, Protocol
 MAX_UNFETCHED = 2**28
 # Of a number in a list, as Python keeps it.
 _BYTES_OF_NUMBER = 32
+# Of a session, whatever was answered: so there are 4,096 at most of which nobody fetches anything.
+_BYTES_OF_SESSION = 2**16
 
 
 class _EventQueue(Protocol):
@@ -58,7 +60,7 @@ class PendingAnswers(dict[str, Queue[Any]]):
                 self._remove(session)
             elif not messages.empty():  # else its reader is being sent the last one
                 # There is no other way to look at messages without taking them.
-                size = sum(map(estimated_size, messages._queue))
+                size = _BYTES_OF_SESSION + sum(map(estimated_size, messages._queue))
                 if total and total + size > self._max_bytes:
                     self._remove(session)
                 else:
