@@ -1,6 +1,7 @@
 """The folder of a result: whole or not at all, whatever was there before and whenever it fails."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -82,3 +83,13 @@ def test_an_empty_folder_is_filled_and_a_link_stays_one(tmp_path):
         write(tmp_path / "link", {"config.json": text}, overwrite=text == "second")
         assert (tmp_path / "link").is_symlink()
         assert files(tmp_path / "disk") == {"config.json": text}
+
+
+def test_the_present_folder_may_be_the_one(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir(mode=0o750)
+    monkeypatch.chdir(tmp_path / "here")
+    with output_folder(".") as written:
+        (written / "a").write_text("1")
+    assert (Path("a").read_text(), os.getcwd()) == ("1", str(tmp_path / "here"))
+    assert (tmp_path / "here").stat().st_mode & 0o777 == 0o750
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]

@@ -1,5 +1,6 @@
 """Where converted and exported models go: a folder that appears whole or not at all, and replaces nothing unasked."""
 
+import errno
 import os
 import tempfile
 from collections.abc import Collection, Iterator
@@ -58,16 +59,20 @@ def output_folder(
         )
     if own is not None:
         refuse_foreign_files(target, [name for name in present if not any(fnmatch(name, each) for each in own)])
-    target = target.resolve() if target.is_symlink() else target  # the link stays
+    target = target.resolve()  # a link stays, and `.` has a parent
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as temporary:
         written = Path(temporary) / "written"  # with the usual rights, where those of a temporary folder are narrow
         written.mkdir()
         yield written
-        if not present:
-            if target.exists():
-                target.rmdir()  # which fails where another process has put something in it
+        if not target.exists():
             os.rename(written, target)
+            return
+        if not present:  # the folder stays, with its rights, and for whoever works in it
+            if any(target.iterdir()):
+                raise OSError(errno.ENOTEMPTY, "is not empty any more, by another process", str(target))
+            for path in written.iterdir():
+                os.rename(path, target / path.name)
             return
         if own is not None:
             _replace_folder(written, target, Path(temporary) / "before")

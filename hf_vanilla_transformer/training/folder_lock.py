@@ -23,7 +23,7 @@ TRAINING_LOCK = ".training-lock"
 # Seconds after which a lock is not that of somebody who only looks.
 _PATIENCE = 0.5
 # What file systems say that have no locks, some of those on a network.
-_UNKNOWN_TO_IT = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+_UNKNOWN_TO_IT = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
 # The folders that this process has locked, each with the descriptor of its lock.
 _HELD: dict[Path, int | None] = {}
 
@@ -50,8 +50,9 @@ def lock_file(path: Path, patience: float) -> int | None:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Whoever had the lock may have removed the file meanwhile; then this locks nothing.
-            if path.exists() and os.path.samestat(os.fstat(lock), path.stat()):
-                return lock
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(lock), path.stat()):
+                    return lock
         except BlockingIOError:
             pass
         except OSError:
@@ -69,9 +70,10 @@ def is_file_locked(path: Path) -> bool:
     Args:
         path: of the file; need not exist.
     """
-    if not path.exists():
+    try:
+        lock = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
         return False
-    lock = os.open(path, os.O_RDONLY)
     try:
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -101,7 +103,8 @@ def training_folder(output_dir: str | Path) -> Iterator[None]:
     finally:
         if is_outermost and PartialState().is_main_process and folder in _HELD:
             lock = _HELD.pop(folder)
-            (folder / TRAINING_LOCK).unlink(missing_ok=True)  # before others can have it
+            with contextlib.suppress(OSError):  # what is left of it locks nothing
+                (folder / TRAINING_LOCK).unlink()  # before others can have it
             if lock is not None:
                 os.close(lock)
 
@@ -120,8 +123,10 @@ def _take(folder: Path) -> bool:
                 "SIGTERM, which has it save first, and go on with --resume_from_checkpoint last; or choose another "
                 "output_dir"
             )
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, f"process {os.getpid()} on {socket.gethostname()}, since {datetime.now():%F %T},".encode(), 0)
+        with contextlib.suppress(OSError):  # who has it is said for information only
+            os.ftruncate(lock, 0)
+            who = f"process {os.getpid()} on {socket.gethostname()}, since {datetime.now():%F %T},"
+            os.pwrite(lock, who.encode(), 0)
     except OSError as error:
         if error.errno not in _UNKNOWN_TO_IT:
             raise
