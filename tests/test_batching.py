@@ -98,6 +98,22 @@ def test_few_batches_are_not_full():
 # Epochs
 
 
+def shares_of(ranks, pairs, max_tokens, steps, epoch):
+    """The batches of each process in an epoch: as many of each, within the bound, and together everything."""
+    sources, targets = columns(pairs)
+    shares = [epoch_of(rank, epoch) for rank in ranks]
+    assert {len(share) for share in shares} == {len(rank) for rank in ranks} == {len(ranks[0])}
+    assert len(ranks[0]) % steps == 0
+    counts = Counter(index for share in shares for batch in share for index in batch)
+    assert set(counts) == set(range(len(pairs)))
+    if len(pairs) >= len(ranks) * len(ranks[0]):
+        assert set(counts.values()) == {1}  # disjoint, and together everything
+    for batch in (batch for share in shares for batch in share):
+        longest = max(max(sources[batch]), max(targets[batch]))
+        assert len(batch) * longest <= max_tokens or len(batch) == 1
+    return shares
+
+
 @PROPERTY
 @given(
     pairs=LENGTHS,
@@ -111,18 +127,7 @@ def test_processes_share_every_pair_and_have_as_many_batches_each_epoch(pairs, m
     ranks = [
         TokenBatchSampler(sources, targets, max_tokens, 3, None, processes, rank, steps) for rank in range(processes)
     ]
-    lengths = {len(rank) for rank in ranks}
-    assert len(lengths) == 1
-    shares = [epoch_of(rank, epoch) for rank in ranks]
-    assert {len(share) for share in shares} == lengths
-    assert len(ranks[0]) % steps == 0
-    counts = Counter(index for share in shares for batch in share for index in batch)
-    assert set(counts) == set(range(len(pairs)))
-    if len(pairs) >= processes * len(ranks[0]):
-        assert set(counts.values()) == {1}  # disjoint, and together everything
-    for batch in (batch for share in shares for batch in share):
-        longest = max(max(sources[batch]), max(targets[batch]))
-        assert len(batch) * longest <= max_tokens or len(batch) == 1
+    shares_of(ranks, pairs, max_tokens, steps, epoch)
 
 
 @pytest.mark.parametrize("processes", [2, 3])
@@ -286,15 +291,8 @@ def test_random_batches_keep_the_bound_and_their_number_and_leave_nothing_out(
         TokenBatchSampler(sources, targets, max_tokens, 3, None, processes, rank, steps, batching="random")
         for rank in range(processes)
     ]
-    shares = [epoch_of(rank, epoch) for rank in ranks]
-    assert {len(share) for share in shares} == {len(ranks[0])} == {len(epoch_of(ranks[0], epoch + 1))}
-    assert len(ranks[0]) % steps == 0
-    counts = Counter(index for share in shares for batch in share for index in batch)
-    assert set(counts) == set(range(len(pairs)))
-    if len(pairs) >= processes * len(ranks[0]):
-        assert set(counts.values()) == {1}
-    for batch in (batch for share in shares for batch in share):
-        assert len(batch) == 1 or len(batch) * max(*sources[batch], *targets[batch]) <= max_tokens
+    shares = shares_of(ranks, pairs, max_tokens, steps, epoch)
+    assert len(epoch_of(ranks[0], epoch + 1)) == len(ranks[0])
     again = TokenBatchSampler(sources, targets, max_tokens, 3, None, processes, 0, steps, batching="random")
     assert epoch_of(again, epoch) == shares[0]
 

@@ -1,16 +1,20 @@
 """Serve trained models over HTTP: translations, scores, streams, and the fields of LibreTranslate."""
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..inference.one_line_parser import OneLineParser
 from ..inference.pipes import run_as_filter
 from ..serving.access_token import TOKEN_VARIABLE, read_token
 from ..serving.limits import Limits
 from .shared_options import add_device_options, add_engine_options, check_engine_options, first_repeat
+
+if TYPE_CHECKING:
+    from ..serving.process import Service
 
 _LIMITS = {
     "max_characters": "characters of a text",
@@ -78,23 +82,9 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         parser.error("this verb needs more packages: pip install 'hf-vanilla-transformer[serve]'")
 
     def work() -> None:
-        from ..serving.process import Service, serve
+        from ..serving.process import serve
 
-        limits = Limits(**{name: value for name, value in vars(args).items() if name.startswith("max_")})
-        serve(
-            Service(
-                folders,
-                languages,
-                args.host,
-                args.port,
-                read_token(args.token_file),
-                args.allowed_hosts,
-                args.shutdown_seconds,
-                args.access_log,
-                limits,
-                {name: getattr(args, name) for name in ("engine", "device", "dtype", "quantization")},
-            )
-        )
+        serve(make_service(args, folders, languages))
 
     return run_as_filter(work, parser.prog)
 
@@ -143,6 +133,37 @@ def models_and_languages(parser: OneLineParser, args: argparse.Namespace) -> tup
     """
     folders = _by_name(parser, "--model", args.model, lambda folder: Path(folder).name)
     return folders, _by_name(parser, "--languages", args.languages)
+
+
+def make_service(args: argparse.Namespace, folders: Mapping[str, str], languages: Mapping[str, str]) -> "Service":
+    """Makes what is served of the options.
+
+    Args:
+        args: as the parser returned them.
+        folders: of the models, by name.
+        languages: as `models_and_languages` returns them.
+
+    Returns:
+        The service.
+
+    Raises:
+        OSError: the file of the token cannot be read.
+        ValueError: the token or a limit is not allowed.
+    """
+    from ..serving.process import Service  # whose packages are an extra
+
+    return Service(
+        folders,
+        languages,
+        args.host,
+        args.port,
+        read_token(args.token_file),
+        args.allowed_hosts,
+        args.shutdown_seconds,
+        args.access_log,
+        Limits(**{field.name: getattr(args, field.name) for field in fields(Limits)}),
+        {name: getattr(args, name) for name in ("engine", "device", "dtype", "quantization")},
+    )
 
 
 def _by_name(

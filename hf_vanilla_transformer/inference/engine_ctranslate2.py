@@ -70,7 +70,7 @@ class CTranslate2Engine:
         self._token_ids = {name: getattr(config, name) for name in ("eos_token_id", "decoder_start_token_id")}
         self._growing, self._num_positions, self._translator = Lock(), 0, None
         plan, _ = plan_search({}, generation_config, self._token_ids)
-        limits = [] if plan is None else plan.limits([longest_source], None)
+        limits = [] if plan is None else plan.longest.of_sources([longest_source], None)
         self._with_positions(self.max_source_length or max(_POSITIONS, longest_source, *limits))
 
     def obstacles(self, options: dict[str, Any]) -> list[str]:
@@ -124,7 +124,7 @@ class CTranslate2Engine:
         self, plan: SearchPlan, batch: Sequence[Sequence[int]], num_batches: int, scores: bool, alignments: bool
     ) -> list["_Part"]:
         """Cuts a batch into as few parts of like lengths as give work to every thread, and starts them."""
-        limits = plan.limits([len(source) for source in batch], self.max_source_length)
+        limits = plan.longest.of_sources([len(source) for source in batch], self.max_source_length)
         order = sorted(range(len(batch)), key=lambda index: -len(batch[index]))
         size = math.ceil(len(order) / max(1, self.num_threads // num_batches))
         parts = [order[start : start + size] for start in range(0, len(order), size)]

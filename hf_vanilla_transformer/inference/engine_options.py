@@ -1,6 +1,5 @@
 """The search of §6.1 as CTranslate2 is asked for it: which options of `generate()` it has, and what they come to."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -52,18 +51,6 @@ class SearchPlan:
     def is_exact(self) -> bool:
         """Whether CTranslate2 ends this search where `generate()` does, whatever the model."""
         return self.ranking.num_beams == 1 or bool(self.ranking.early_stopping)
-
-    def limits(self, lengths: Sequence[int], max_positions: int | None) -> list[int]:
-        """How many tokens each translation may have, `</s>` included.
-
-        Args:
-            lengths: of the sources of a batch.
-            max_positions: learned positions of the model; None for no limit.
-
-        Returns:
-            A limit for each source.
-        """
-        return self.longest.of_sources(lengths, max_positions)
 
     def arguments(self) -> dict[str, Any]:
         """What `translate_batch` of CTranslate2 is told of the search, limits aside."""

@@ -32,8 +32,8 @@ logger = logging.get_logger(__name__)
 
 ENGINES = ("auto", "torch", "ctranslate2")
 
-# Arguments of `translate_with_details` that say nothing about its search.
-_NOT_OF_THE_SEARCH = {"batch_size", "batch_tokens", "read_ahead", "tag", "scores", "alignments"}
+# Arguments of `translate_with_details` that are no options of a search.
+_NOT_OF_THE_SEARCH = {"batch_size", "batch_tokens", "read_ahead", "tag", "nbest", "scores", "alignments"}
 
 
 class Translator:
@@ -247,7 +247,7 @@ class Translator:
 
 def _of_search(defaults: GenerationConfig, options: Mapping[str, Any]) -> dict[str, Any]:
     """The options that a search will have, of those of a call."""
-    named = {name: value for name, value in options.items() if name not in {*_NOT_OF_THE_SEARCH, "nbest"}}
+    named = {name: value for name, value in options.items() if name not in _NOT_OF_THE_SEARCH}
     return search_options(defaults, named, options.get("nbest", 1))
 
 

@@ -3,7 +3,7 @@
 import os
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -183,7 +183,7 @@ class _Queue:
     ) -> None:
         self._runs, self._options, self._say, self._stopping, self._outcome = runs, options, say, stopping, outcome
         self._tried: set[str] = set()
-        self._failed_before = self._count_failures()
+        self._failed_before = _count_failures(read_rows(runs.results))
 
     def pass_through(self) -> bool:
         """Trains every run that is not ended, diverged, locked or tried; returns whether there was one."""
@@ -238,9 +238,11 @@ class _Queue:
 
     def _is_given_up(self, run: QueuedRun) -> bool:
         """Whether a run has diverged, or has failed in another queue since this one began."""
-        row = last_row(run, read_rows(self._runs.results))
+        rows = read_rows(self._runs.results)
+        row = last_row(run, rows)
         has_diverged = row is not None and "diverged_at" in row
-        return has_diverged or self._count_failures()[run.name] > self._failed_before[run.name]
+        return has_diverged or _count_failures(rows)[run.name] > self._failed_before[run.name]
 
-    def _count_failures(self) -> Counter[str]:
-        return Counter(row["name"] for row in read_rows(self._runs.results) if "error" in row)
+
+def _count_failures(rows: Iterable[Row]) -> Counter[str]:
+    return Counter(row["name"] for row in rows if "error" in row)

@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -143,11 +143,10 @@ def _require_the_vocabulary_of_the_model(tokenizer: PreTrainedTokenizerBase, nam
     theirs, ours = tokenizer.get_vocab(), own.get_vocab()
     differing = sorted((piece for piece in ours if theirs.get(piece) != ours[piece]), key=ours.__getitem__)
     if differing:
-        examples = ", ".join(f"{piece!r} ({ours[piece]}, {theirs.get(piece, 'missing')})" for piece in differing[:5])
         raise ValueError(
             f"tokenizer_name_or_path={name} has another vocabulary than model_name_or_path={model}: {len(differing)} "
-            f"pieces of the model have another id or none, such as {examples}. Leave tokenizer_name_or_path away; "
-            "new_tokens adds tokens"
+            f"pieces of the model have another id or none, such as {_with_ids(differing[:5], ours, theirs)}. Leave "
+            "tokenizer_name_or_path away; new_tokens adds tokens"
         )
 
 
@@ -161,15 +160,18 @@ def _require_the_vocabulary_of_the_checkpoint(
     theirs, ours = named.get_vocab(), own.get_vocab()
     differing = sorted(piece for piece in theirs.keys() | ours.keys() if theirs.get(piece) != ours.get(piece))
     if differing:
-        examples = ", ".join(
-            f"{piece!r} ({ours.get(piece, 'missing')}, {theirs.get(piece, 'missing')})" for piece in differing[:5]
-        )
         added = f" with new_tokens={' '.join(args.new_tokens)}" if args.new_tokens else ""
         raise ValueError(
             f"tokenizer_name_or_path={args.tokenizer_name_or_path}{added} has another vocabulary than {checkpoint}, "
-            f"from which the run is resumed: {len(differing)} pieces have another id or none, such as {examples}. "
-            "Leave tokenizer_name_or_path away or name the former tokenizer; or start a new run in another output_dir"
+            f"from which the run is resumed: {len(differing)} pieces have another id or none, such as "
+            f"{_with_ids(differing[:5], ours, theirs)}. Leave tokenizer_name_or_path away or name the former "
+            "tokenizer; or start a new run in another output_dir"
         )
+
+
+def _with_ids(pieces: Sequence[str], ours: Mapping[str, int], theirs: Mapping[str, int]) -> str:
+    """Names pieces, each with its id in two vocabularies."""
+    return ", ".join(f"{piece!r} ({ours.get(piece, 'missing')}, {theirs.get(piece, 'missing')})" for piece in pieces)
 
 
 def _trained_tokenizer(

@@ -10,15 +10,12 @@ of its own; Ray's proxy spreads requests over them, and Ray's own metrics count 
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 
 from fastapi import FastAPI
 
 from hf_vanilla_transformer.commands import serve as command
 from hf_vanilla_transformer.commands.shared_options import check_engine_options
-from hf_vanilla_transformer.serving.access_token import read_token
-from hf_vanilla_transformer.serving.limits import Limits
 from hf_vanilla_transformer.serving.process import Service, load_app
 
 
@@ -45,19 +42,9 @@ def read_options(argv: Sequence[str] | None = None) -> tuple[Service, argparse.N
     models, languages = command.models_and_languages(parser, args)
     folders = {name: str(Path(each).resolve()) if Path(each).exists() else each for name, each in models.items()}
     try:
-        service = Service(
-            folders,
-            languages,
-            host=args.host,
-            port=args.port,
-            token=read_token(args.token_file),
-            allowed_hosts=args.allowed_hosts,
-            limits=Limits(**{field.name: getattr(args, field.name) for field in fields(Limits)}),
-            translator={name: getattr(args, name) for name in ("engine", "device", "dtype", "quantization")},
-        )
+        return command.make_service(args, folders, languages), args
     except (OSError, ValueError) as error:
         parser.error(str(error))
-    return service, args
 
 
 def main() -> None:
