@@ -1,4 +1,4 @@
-"""Table 3: its rows, each by what differs from the base model (§3), and the smallest model that learns little text."""
+"""Table 3: its rows, each by what differs from the base model (§3); a model for little text; and gated networks."""
 
 from typing import Any
 
@@ -11,12 +11,17 @@ _TINY = {
     "num_decoder_layers": 4,
     "dropout": 0.3,
 }
+_SWIGLU = {"feed_forward": "gated", "activation_function": "silu"}
 
 PRESETS: dict[str, dict[str, Any]] = {
     # The changes of each preset to the defaults, which are the base model of Table 3. Keys are fields of the config.
     "base": {},
     "big": _BIG,
     "tiny": _TINY,  # not in the paper: the smallest model that learns a small corpus on a laptop
+    # Shazeer, 2020: three matrices for two and their biases, so that two thirds of d_ff give as many parameters.
+    "base_swiglu": {**_SWIGLU, "d_ff": 1367},
+    "big_swiglu": {**_BIG, **_SWIGLU, "d_ff": 2732},
+    "tiny_swiglu": {**_TINY, **_SWIGLU, "d_ff": 172},
     "table3_A_h1": {"num_heads": 1, "d_k": 512, "d_v": 512},
     "table3_A_h4": {"num_heads": 4, "d_k": 128, "d_v": 128},
     "table3_A_h16": {"num_heads": 16, "d_k": 32, "d_v": 32},

@@ -68,6 +68,18 @@ def test_two_thirds_of_d_ff_give_a_gated_network_as_many_parameters():
     assert isinstance(plain, FeedForward)
 
 
+@pytest.mark.parametrize("size", ["base", "big", "tiny"])
+def test_presets_with_gated_networks_have_the_width_that_comes_nearest_in_parameters(size):
+    """Shazeer, 2020, section 3.1: d_ff is reduced by a factor of 2/3, to keep the number of parameters."""
+    config, gated = (VanillaTransformerConfig.from_preset(name) for name in (size, f"{size}_swiglu"))
+    counts = [sum(p.numel() for p in FEED_FORWARDS[each.feed_forward](each).parameters()) for each in (config, gated)]
+    assert abs(counts[0] - counts[1]) <= 3 * config.d_model / 2  # of one unit more or less
+    differing = {"d_ff", "feed_forward", "activation_function"}
+    fields = [{k: v for k, v in each.to_dict().items() if k not in differing} for each in (config, gated)]
+    assert fields[0] == fields[1]
+    assert abs(gated.d_ff / config.d_ff - 2 / 3) < 0.01
+
+
 def test_each_position_is_transformed_by_itself_and_alike():
     module = build()
     x = torch.randn(2, 7, 6, dtype=torch.float64)
