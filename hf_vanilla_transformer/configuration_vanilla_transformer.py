@@ -59,6 +59,8 @@ class VanillaTransformerConfig(PreTrainedConfig):
             embeddings and positions (§5.4).
         attention_dropout: dropout on the attention weights. The paper has none.
         activation_dropout: dropout on the inner layer of the feed-forward network. The paper has none.
+        word_dropout: the probability that training hides a whole embedding, of a source token or of one that the
+            decoder reads, and leaves its position (Gal and Ghahramani, 2016). The paper has none.
         label_smoothing: epsilon_ls of the training loss, over the whole vocabulary (§5.4). In eval mode the model's
             loss is not smoothed.
         activation_function: "relu" (max(0, x) of Equation 2) or any other name in `transformers.activations.ACT2FN`.
@@ -172,6 +174,7 @@ class VanillaTransformerConfig(PreTrainedConfig):
     dropout: float | int = 0.1
     attention_dropout: float | int = 0.0
     activation_dropout: float | int = 0.0
+    word_dropout: float | int = 0.0
     label_smoothing: float | int = 0.1
     activation_function: str = "relu"
     norm: Norm = "layer_norm"
@@ -298,7 +301,7 @@ class VanillaTransformerConfig(PreTrainedConfig):
         source_rows = self.source_vocab_size
         self._require("source_vocab_size", source_rows is None or source_rows >= 1, "an integer of at least 1, or None")
         self._require("position_offset", self.position_offset >= 0, "an integer of at least 0")
-        for field in ("dropout", "attention_dropout", "activation_dropout", "label_smoothing"):
+        for field in ("dropout", "attention_dropout", "activation_dropout", "word_dropout", "label_smoothing"):
             self._require(field, 0 <= getattr(self, field) < 1, "a number from 0 up to but not including 1")
         self._require("layer_norm_eps", 0 < self.layer_norm_eps < math.inf, "a finite number above 0")
         self._require("eos_token_id", self.eos_token_id != [], "an id, a list of at least one id, or None")

@@ -48,6 +48,7 @@ class TargetStack(VanillaTransformerPreTrainedModel):
         self.restrict_attention = PATTERNS[config.attention_pattern](config)
         self.reads_key_positions = self.relate_positions.reads_keys or self.restrict_attention.reads_keys
         self.make_mask = DECODER_MASKS[config.attention]
+        self.word_dropout = nn.Dropout1d(config.word_dropout)
         self.dropout = Dropout(config.dropout)
         self.layers = nn.ModuleList([self._make_layer(config, index) for index in range(config.num_decoder_layers)])
         self._no_split_modules = [type(self.layers[0]).__name__]  # only this class: FSDP refuses names of absent ones

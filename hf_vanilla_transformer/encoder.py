@@ -119,6 +119,7 @@ class Encoder(VanillaTransformerPreTrainedModel):
         self.restrict_attention = PATTERNS[config.attention_pattern](config)
         self.reads_key_positions = self.relate_positions.reads_keys or self.restrict_attention.reads_keys
         self.make_mask = ENCODER_MASKS[config.attention]
+        self.word_dropout = nn.Dropout1d(config.word_dropout)
         self.dropout = Dropout(config.dropout)
         layer = ENCODER_LAYERS[config.norm_position]
         self._no_split_modules = [layer.__name__]  # only this class: FSDP refuses names of absent ones
@@ -249,7 +250,8 @@ def through_stack(
     Returns:
         (B, L, D).
     """
-    hidden_states = stack.dropout(stack.embedding_norm(stack.embed_positions(inputs_embeds, position_ids)))
+    hidden_states = stack.embed_positions(stack.word_dropout(inputs_embeds), position_ids)
+    hidden_states = stack.dropout(stack.embedding_norm(hidden_states))
     attention_mask = stack.restrict_attention(attention_mask, position_ids, key_positions, hidden_states.dtype)
     attention_mask, positions = stack.relate_positions(attention_mask, position_ids, key_positions, hidden_states.dtype)
     for layer in stack.layers:

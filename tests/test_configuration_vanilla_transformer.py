@@ -160,7 +160,9 @@ def test_the_base_model_is_the_default_and_its_other_choices_are_those_of_sectio
     assert config.tie_word_embeddings  # 3.4
     assert (config.position_encoding, config.sinusoid_layout) == ("sinusoidal", "interleaved")  # 3.5
     assert not config.attention_bias  # 3.2.2: the projections are matrices
-    assert config.attention_dropout == config.activation_dropout == 0.0  # 5.4: on sub-layers and sums only
+    assert (
+        config.attention_dropout == config.activation_dropout == config.word_dropout == 0.0
+    )  # 5.4: on sub-layers and sums only
 
 
 def test_the_ledger_is_consistent_with_what_the_paper_says_about_it_in_prose():
@@ -289,7 +291,7 @@ SMALL = {
     "num_decoder_layers": 1,
 }
 SIZES = ("vocab_size", "d_model", "num_encoder_layers", "num_decoder_layers", "num_heads", "d_k", "d_v", "d_ff")
-RATES = ("dropout", "attention_dropout", "activation_dropout", "label_smoothing")
+RATES = ("dropout", "attention_dropout", "activation_dropout", "word_dropout", "label_smoothing")
 TOKENS = ("bos_token_id", "pad_token_id", "eos_token_id", "decoder_start_token_id")
 SWITCHES = ("attention_bias", "tie_word_embeddings", "use_cache", "is_encoder_decoder")
 CHOICES = {

@@ -53,6 +53,37 @@ def test_an_expanded_mask_over_padding_and_packed_sources_gives_each_alone(field
         torch.testing.assert_close(found[:, 2:], torch.cat(alone, dim=1), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", [Encoder, Decoder])
+@torch.no_grad()
+def test_word_dropout_hides_whole_embeddings_in_training_and_leaves_their_positions(kind):
+    """Gal and Ghahramani, 2016, section 4.2: words are dropped at random, each with the probability p, as a whole."""
+    stack = kind(small(word_dropout=0.25, dropout=0.0)).train()
+    inputs = []
+    stack.layers[0].register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
+    ids = torch.randint(3, 40, (40, 50))
+    positions = stack.embed_positions(torch.zeros(1, 50, 16), torch.arange(50)[None])
+    embedded = stack.embed_tokens(ids)
+    source = {} if kind is Encoder else {"encoder_hidden_states": torch.randn(40, 3, 16)}
+    stack(input_ids=ids, **source)
+    stack.eval()(input_ids=ids, **source)
+    words = inputs[0] - positions
+    is_hidden = words.abs().amax(-1) < 1e-5
+    torch.testing.assert_close(words[~is_hidden], embedded[~is_hidden] / 0.75, rtol=0, atol=1e-5)
+    # 2,000 independent draws: four standard deviations are 0.039, for the share and for its parts.
+    assert abs(is_hidden.float().mean() - 0.25) < 0.039
+    assert abs((is_hidden[:, 1:] & is_hidden[:, :-1]).float().mean() - 0.25**2) < 0.039
+    assert is_hidden.any(0).all()  # no position is spared
+    torch.testing.assert_close(inputs[1], embedded + positions, rtol=0, atol=1e-6)
+
+
+@torch.no_grad()
+def test_without_word_dropout_no_random_number_is_drawn_for_it():
+    model = VanillaTransformerModel(small(dropout=0.0)).train()
+    before = torch.get_rng_state()
+    model(input_ids=SOURCE, decoder_input_ids=TARGET)
+    assert torch.equal(before, torch.get_rng_state())
+
+
 def test_recorded_outputs_of_stacks_of_unequal_depth(model):
     mask = SOURCE.ne(1)
     options = {"output_hidden_states": True, "output_attentions": True}

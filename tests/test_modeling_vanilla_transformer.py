@@ -740,10 +740,10 @@ def test_evaluation_is_deterministic():
     assert torch.equal(model(**batch()).logits, model(**batch()).logits)
 
 
-@pytest.mark.parametrize("rate", ["dropout", "attention_dropout", "activation_dropout"])
+@pytest.mark.parametrize("rate", ["dropout", "attention_dropout", "activation_dropout", "word_dropout"])
 @pytest.mark.parametrize("attn_implementation", ["eager", "sdpa"])
 def test_each_dropout_is_random_in_training_and_follows_the_seed(rate, attn_implementation):
-    rates = {"dropout": 0.0, "attention_dropout": 0.0, "activation_dropout": 0.0, rate: 0.3}
+    rates = {"dropout": 0.0, "attention_dropout": 0.0, "activation_dropout": 0.0, "word_dropout": 0.0, rate: 0.3}
     model = tiny_model(attn_implementation=attn_implementation, **rates).train()
 
     def run(seed):

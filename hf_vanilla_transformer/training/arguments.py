@@ -192,7 +192,8 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
         metadata={"help": "Likewise with a decoder; of a decoder alone, attention to the encoder stays new."},
     )
     preset: str = field(
-        default="base", metadata={"help": "Shape of a new model: base, big, tiny, or a row of Table 3 (table3_C_N2)."}
+        default="base",
+        metadata={"help": "Shape of a new model: base, big, tiny (or base_swiglu, ...), or a row of Table 3."},
     )
     model_class: str | None = field(
         default=None,

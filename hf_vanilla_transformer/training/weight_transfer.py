@@ -17,9 +17,9 @@ logger = logging.get_logger(__name__)
 # Fields that may differ: what is dropped in training, what other parts are like, and ids, of which the tokenizers say
 # what they mean.
 _FREE = {
-    *("dropout", "attention_dropout", "activation_dropout", "label_smoothing", "tie_word_embeddings", "use_cache"),
+    *("dropout", "attention_dropout", "activation_dropout", "word_dropout", "label_smoothing", "use_cache"),
     *("is_encoder_decoder", "num_encoder_layers", "num_decoder_layers", "final_logits_bias", "vocab_size"),
-    *("bos_token_id", "pad_token_id", "eos_token_id", "decoder_start_token_id"),
+    *("bos_token_id", "pad_token_id", "eos_token_id", "decoder_start_token_id", "tie_word_embeddings"),
 }
 _SHAPE = [
     each.name
