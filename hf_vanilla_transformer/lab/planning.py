@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM, PreTrainedConfig
 
-from ..attention_linear import CHUNK, num_features
+from ..attention_features import num_features
+from ..attention_linear import CHUNK
 from ..configuration_vanilla_transformer import VanillaTransformerConfig
 from .benchmarks import WORKLOADS
 
@@ -114,7 +115,12 @@ def training_flops(config: VanillaTransformerConfig, sentences: int, source_leng
     feed_forward = (3 if config.feed_forward == "gated" else 2) * width * inner
     encoder = source * (queries_and_outputs + keys_and_values + _of_pairs(config, source_length, False) + feed_forward)
     self_attention = target * (queries_and_outputs + keys_and_values + _of_pairs(config, target_length, True))
-    cross_attention = target * (queries_and_outputs + source_length * one_pair) + source * keys_and_values
+    cross_attention = target * queries_and_outputs + source * keys_and_values
+    if config.cross_attention == "softmax":
+        cross_attention += target * source_length * one_pair
+    else:
+        of_query, of_key = _of_sums(config)
+        cross_attention += target * of_query + source * of_key
     if not config.is_encoder_decoder:
         cross_attention = 0
     decoder = self_attention + cross_attention + target * feed_forward
@@ -127,17 +133,24 @@ def _of_pairs(config: VanillaTransformerConfig, length: int, is_causal: bool) ->
     """Multiplications per position that bring positions of a self-attention together, softmax's or linear."""
     assert config.d_k is not None
     assert config.d_v is not None
-    assert config.num_key_value_heads is not None
-    heads, groups = config.num_heads, config.num_key_value_heads
+    heads = config.num_heads
     if config.attention == "softmax":
         return length * heads * (config.d_k + config.d_v)
-    features = num_features(config)
-    making = (heads + groups) * config.d_k * (config.num_random_features or 0)
-    sums = groups * features * config.d_v + heads * features * (config.d_v + 1)
     if not is_causal:
-        return making + sums
+        return sum(_of_sums(config))
     # Pairs within a chunk, and sums of those before.
-    return making + min(length, CHUNK) * heads * (features + config.d_v) + (sums if length > CHUNK else 0)
+    pairs = min(length, CHUNK) * heads * (num_features(config) + config.d_v)
+    return pairs + sum(_of_sums(config, with_sums=length > CHUNK))
+
+
+def _of_sums(config: VanillaTransformerConfig, with_sums: bool = True) -> tuple[int, int]:
+    """Multiplications of linear attention for a query and for a key: their features, and with sums those of these."""
+    assert config.d_k is not None
+    assert config.d_v is not None
+    assert config.num_key_value_heads is not None
+    making, features = config.d_k * (config.num_random_features or 0), num_features(config) * with_sums
+    of_query = config.num_heads * (making + features * (config.d_v + 1))
+    return of_query, config.num_key_value_heads * (making + features * config.d_v)
 
 
 def flops_of_tokens(config: VanillaTransformerConfig, tokens: int) -> float:
