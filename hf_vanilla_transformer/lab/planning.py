@@ -89,8 +89,8 @@ def training_flops(config: VanillaTransformerConfig, sentences: int, source_leng
     """Counts the operations of a forward and backward pass that are matrix products, which nearly all are.
 
     A product of an (m, k) by a (k, n) matrix is 2 m k n operations. In the backward pass each has two of the same size,
-    one for either factor, or one, if the other is a matrix of random directions, which are not learned. Attention is
-    counted over all positions, though the decoder hides half of them, and logits of a masked language model at all.
+    one for either factor, or one, if the other is a matrix of random directions, which are not learned. Counted over
+    all positions are attention, though the decoder hides half of them, and logits of a masked language model.
 
     Args:
         config: the shape (§3).
