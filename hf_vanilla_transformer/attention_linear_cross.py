@@ -55,18 +55,16 @@ class LinearCrossAttention(LinearAttention):
             refuse_without_effect(kwargs, implementation or self.config._attn_implementation)
         query = split_heads(self.q_proj(hidden_states), self.d_k)  # (B, H, T, d_k)
         has_weights = self._is_asked_for_weights(kwargs)
-        sums, keys = self._kept_sums(cache), None
+        sums, weights = self._kept_sums(cache), None
         if sums is None or has_weights:
             key, value = self._project(key_value_states)  # (B, G, S, d_k), (B, G, S, d_v)
         with without_autocast(query.device.type):
+            queries = self._features_of_queries(query)
             if sums is None or has_weights:
                 keys = self._features_of_keys(key, attention_mask)
-            if sums is None:
-                assert keys is not None
-                sums = self._new_sums(keys, value.to(keys.dtype), cache)
-            queries = self._features_of_queries(query)
+                weights = self._weights(queries, keys).to(query.dtype) if has_weights else None
+                sums = sums or self._new_sums(keys, value.to(keys.dtype), cache)
             heads = self._quotient(*read_sums(queries, *sums)).to(query.dtype)  # (B, H, T, d_v)
-            weights = self._weights(queries, keys).to(query.dtype) if has_weights else None
         return self.out_proj(heads.transpose(1, 2).flatten(2)), weights
 
     def _kept_sums(self, cache: Cache | None) -> tuple[torch.Tensor, torch.Tensor] | None:
