@@ -7,8 +7,8 @@ groups, each to be read in this order:
 
 - Figure 1, a box a file: `embeddings`, `positions`, `attention`, `feed_forward`, `norms`, `dropout`, `encoder`,
   `decoder_stack`, `decoder`, `loss`, `loss_r_drop`, `loss_distillation`; and variants inside attention,
-  `positions_relative`, `attention_linear`, `attention_relative`, `attention_patterns`; and sources that are not tokens,
-  `source_inputs`;
+  `positions_relative`, `attention_features`, `attention_linear`, `attention_linear_cross`, `attention_relative`,
+  `attention_patterns`; and sources that are not tokens, `source_inputs`;
 - the whole model: `configuration_vanilla_transformer`, `modeling_vanilla_transformer`, and what that stands on,
   `modeling_*`;
 - the decoder alone, a language model: `configuration_decoder_only`, `decoder_only`, `modeling_decoder_only`,

@@ -1,7 +1,7 @@
 """§3.2 without softmax: attention in time linear in the length, by features of queries and keys and running sums.
 
 softmax(q . k) is replaced by phi(q) . phi(k), so that sum_j phi(k_j) v_j^T, which does not depend on the query, is
-computed once (Katharopoulos et al., 2020). The features decide what that similarity is.
+computed once (Katharopoulos et al., 2020). The features, of `attention_features`, decide what that similarity is.
 """
 
 import contextlib
@@ -13,125 +13,12 @@ from transformers.cache_utils import Cache
 from transformers.masking_utils import create_bidirectional_mask, create_causal_mask
 
 from .attention import AttentionFunction, MultiHeadAttention, refuse_without_effect, split_heads
+from .attention_features import FEATURE_MAPS
 from .configuration_vanilla_transformer import VanillaTransformerConfig
 from .decoding_cache import RunningSums
 
 # Causal sums are kept for every so many positions: each needs as much memory as F positions' keys.
 CHUNK = 64
-# Keys weigh at least e^-60 and at most e^60, so that sums over any length are finite and above 0 in float32.
-_LARGEST_EXPONENT = 60.0
-
-
-class EluFeatures(nn.Module):
-    """phi(x) = elu(x) + 1 (Katharopoulos et al., 2020): positive, one feature for each dimension.
-
-    Args:
-        config: the model's config.
-    """
-
-    # The least denominator: a query that attends to nothing, such as padding, divides 0 by it. Gradients are finite.
-    least = 1e-30
-
-    def __init__(self, config: VanillaTransformerConfig) -> None:
-        super().__init__()
-
-    def forward(self, states: torch.Tensor, are_keys: bool) -> torch.Tensor:
-        """Maps queries or keys (..., L, d_k) to features (..., L, F) of the same type.
-
-        Args:
-            states: of one head or of several.
-            are_keys: whether they are keys; a factor of a query's features cancels in the quotient, that of a key's is
-                its weight.
-        """
-        return nn.functional.elu(states) + 1
-
-
-class ReluFeatures(EluFeatures):
-    """phi(x) = max(0, x), one feature for each dimension; a query that no key resembles attends to nothing."""
-
-    def forward(self, states: torch.Tensor, are_keys: bool) -> torch.Tensor:
-        """Maps queries or keys (..., L, d_k) to features (..., L, d_k)."""
-        return torch.relu(states)
-
-
-class RandomFeatures(EluFeatures):
-    """FAVOR+ (Choromanski et al., 2021): positive orthogonal random features, whose attention estimates softmax's.
-
-    With m random directions w and x scaled by d_k^(-1/4), phi(x)_i = exp(w_i . x - |x|^2 / 2) / sqrt(m) has the
-    expectation phi(q) . phi(k) = exp(q . k / sqrt(d_k)). All heads and layers have the same directions.
-    """
-
-    directions: torch.Tensor
-
-    def __init__(self, config: VanillaTransformerConfig) -> None:
-        super().__init__(config)
-        assert config.d_k is not None  # the config resolves all three
-        assert config.num_random_features is not None
-        assert config.feature_seed is not None
-        self.shape, self.seed, self.scale = (
-            (config.num_random_features, config.d_k),
-            config.feature_seed,
-            config.d_k**-0.25,
-        )
-        self.register_buffer("directions", self.drawn().to(torch.get_default_device()))  # also where that is "meta"
-
-    def drawn(self) -> torch.Tensor:
-        """Draws the directions (m, d_k) anew, by the seed."""
-        return orthogonal_directions(*self.shape, self.seed)
-
-    def forward(self, states: torch.Tensor, are_keys: bool) -> torch.Tensor:
-        """Maps queries or keys (..., L, d_k) to features (..., L, m)."""
-        states, products = self._projected(states)
-        if are_keys:
-            exponents = products - states.square().sum(-1, keepdim=True) / 2
-            return exponents.clamp(-_LARGEST_EXPONENT, _LARGEST_EXPONENT).exp() * self.shape[0] ** -0.5
-        return (products - products.detach().amax(-1, keepdim=True)).exp()
-
-    def _projected(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        states = states * self.scale
-        return states, torch.matmul(states, self.directions.to(states.dtype).t())
-
-
-class CosineSineFeatures(RandomFeatures):
-    """Random Fourier features (Rahimi and Recht, 2007): cosines and sines of m random projections.
-
-    phi(x) = (cos(w_1 . x), ..., sin(w_1 . x), ...) / sqrt(m) has the expectation phi(q) . phi(k) = exp(-|q - k|^2 / 2),
-    so that keys weighted by exp(|k|^2 / 2) give softmax's attention. Estimates may be negative, and a sum of them near
-    zero, which is why Performers have positive features: here a sum below the noise of one estimate, 1 / sqrt(m),
-    counts as that.
-    """
-
-    def __init__(self, config: VanillaTransformerConfig) -> None:
-        super().__init__(config)
-        self.least = self.shape[0] ** -0.5
-
-    def forward(self, states: torch.Tensor, are_keys: bool) -> torch.Tensor:
-        """Maps queries or keys (..., L, d_k) to features (..., L, 2m)."""
-        states, angles = self._projected(states)
-        waves = torch.cat([angles.cos(), angles.sin()], dim=-1) * self.shape[0] ** -0.5
-        if not are_keys:
-            return waves
-        exponents = states.square().sum(-1, keepdim=True) / 2
-        return waves * exponents.clamp(max=_LARGEST_EXPONENT).exp()
-
-
-FEATURE_MAPS: dict[str, type[EluFeatures]] = {
-    "elu": EluFeatures,
-    "relu": ReluFeatures,
-    "random": RandomFeatures,
-    "cosine_sine": CosineSineFeatures,
-}
-
-
-def num_features(config: VanillaTransformerConfig) -> int:
-    """F, the number of features of a query or key.
-
-    Args:
-        config: of a model with linear attention.
-    """
-    assert config.d_k is not None  # the config resolves it
-    directions = config.num_random_features or config.d_k
-    return 2 * directions if config.feature_map == "cosine_sine" else directions
 
 
 class LinearAttention(MultiHeadAttention):
@@ -181,26 +68,38 @@ class LinearAttention(MultiHeadAttention):
         key, value = self._project(hidden_states)  # (B, G, T, d_k), (B, G, T, d_v)
         if positions is not None:
             query, key = self._place(query, key, positions)
-        asked = kwargs.get("output_attentions")
-        has_weights = self.config.output_attentions if asked is None else asked
-        # At least in float32, because sums of many small numbers would lose them.
-        precision = torch.promote_types(query.dtype, torch.float32)
-        with _without_autocast(query.device.type):
-            queries = self.feature_map(query.to(precision), are_keys=False).unflatten(1, (key.shape[1], -1))
-            keys = self.feature_map(key.to(precision), are_keys=True)
-            if attention_mask is not None:
-                keys = keys.masked_fill(~attention_mask[:, None, :, None], 0)
-            sums = self._sums(queries, keys, value.to(precision), cache, has_weights)
-            heads = (sums[0] / sums[1].clamp(min=self.least)).flatten(1, 2).to(value.dtype)  # (B, H, T, d_v)
+        has_weights = self._is_asked_for_weights(kwargs)
+        with without_autocast(query.device.type):
+            queries, keys = self._features_of_queries(query), self._features_of_keys(key, attention_mask)
+            sums = self._sums(queries, keys, value.to(keys.dtype), cache, has_weights)
+            heads = self._quotient(*sums).to(value.dtype)
             weights = self._weights(queries, keys).to(value.dtype) if has_weights else None
         return self.out_proj(heads.transpose(1, 2).flatten(2)), weights
+
+    def _is_asked_for_weights(self, arguments: dict[str, Any]) -> bool:
+        asked = arguments.get("output_attentions")
+        return bool(self.config.output_attentions if asked is None else asked)
+
+    def _features_of_queries(self, query: torch.Tensor) -> torch.Tensor:
+        """Maps (B, H, T, d_k) to (B, G, R, T, F), for R = H / G queries for each head of keys."""
+        features = self.feature_map(query.to(_precision(query)), are_keys=False)
+        return features.unflatten(1, (-1, self.num_key_value_groups))
+
+    def _features_of_keys(self, key: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
+        """Maps (B, G, L, d_k) to (B, G, L, F), 0 for padding."""
+        features = self.feature_map(key.to(_precision(key)), are_keys=True)
+        return features if attention_mask is None else features.masked_fill(~attention_mask[:, None, :, None], 0)
+
+    def _quotient(self, numerators: torch.Tensor, denominators: torch.Tensor) -> torch.Tensor:
+        """What `_sums` returns as heads (B, H, T, d_v)."""
+        return (numerators / denominators.clamp(min=self.least)).flatten(1, 2)
 
     def _sums(
         self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, cache: Cache | None, has_weights: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Numerators (B, G, R, T, d_v) and denominators (B, G, R, T, 1) of R = H / G queries for each head of keys."""
         if cache is None and not self.is_causal:
-            return _read(queries, keys.sum(2)[:, :, None], torch.matmul(keys.transpose(2, 3), values)[:, :, None])
+            return read_sums(queries, *sums_of_all(keys, values))
         if cache is None:
             return causal_sums(queries, keys, values)
         assert self.layer_idx is not None
@@ -215,7 +114,7 @@ class LinearAttention(MultiHeadAttention):
         if key_sums.shape[1] != queries.shape[3]:
             return causal_sums(queries, keys, values, earlier)
         # One position: each query reads the sums of its beam.
-        of_beams = _read(queries.permute(0, 3, 1, 2, 4), key_sums, value_sums)  # (B, K, G, R, ...)
+        of_beams = _products(queries.permute(0, 3, 1, 2, 4), key_sums, value_sums)  # (B, K, G, R, ...)
         return of_beams[0].permute(0, 2, 3, 1, 4), of_beams[1].permute(0, 2, 3, 1, 4)
 
     def _weights(self, queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
@@ -258,7 +157,7 @@ def causal_sums(
     numerators, denominators = torch.matmul(products, values), products.sum(-1, keepdim=True)
     if chunks > 1 or earlier is not None:
         sums = keys.sum(-2), torch.matmul(keys.transpose(-2, -1), values)  # (B, G, 1, chunks, F), (..., F, d_v)
-        before = _read(
+        before = _products(
             queries, *(_before_each(each, None if earlier is None else earlier[i]) for i, each in enumerate(sums))
         )
         numerators, denominators = numerators + before[0], denominators + before[1]
@@ -271,6 +170,7 @@ def key_mask(
     attention_mask: Any,
     cache: Cache | None = None,
     is_causal: bool = False,
+    of_source: bool = False,
 ) -> torch.Tensor | None:
     """Which of the new positions are tokens: the only mask that sums can have. Takes what transformers' masks take.
 
@@ -281,6 +181,7 @@ def key_mask(
             to be added to scores, that hide padding and, if `is_causal`, later positions; or None.
         cache: holds the cached positions.
         is_causal: whether earlier positions are all that is attended to.
+        of_source: whether the positions are those of the encoder's output, which the decoder attends over.
 
     Returns:
         (B, T) booleans, True for tokens; or None.
@@ -293,7 +194,11 @@ def key_mask(
     start, length = 0 if cache is None else cache.get_seq_length(), inputs_embeds.shape[1]
     if isinstance(attention_mask, torch.Tensor) and attention_mask.dim() == 2:
         return attention_mask[:, start : start + length].to(inputs_embeds.device) != 0
-    if isinstance(attention_mask, torch.Tensor) and attention_mask.dim() == 4:
+    if (
+        isinstance(attention_mask, torch.Tensor)
+        and attention_mask.dim() == 4
+        and attention_mask.shape[-1] == start + length
+    ):
         may_attend = attention_mask if attention_mask.dtype == torch.bool else attention_mask == 0
         is_token = may_attend[:, 0, -1]  # the last query sees all keys but padding
         expected = is_token[:, None, None]
@@ -302,10 +207,11 @@ def key_mask(
             expected = expected & (places <= places[start : start + length, None])
         if torch.compiler.is_compiling() or bool((may_attend == expected).all()):
             return is_token[:, start : start + length]
+    name, field = ("encoder_attention_mask", "cross_attention") if of_source else ("attention_mask", "attention")
     raise ValueError(
-        "`attention_mask` hides more than padding" + " and later positions" * is_causal + ", which sums cannot leave "
-        f"out for single queries (`attention`='linear'); give a mask (B, {start + length}) of the tokens, or use a "
-        "model with `attention`='softmax'"
+        f"`{name}` hides more than padding" + " and later positions" * is_causal + ", which sums cannot leave out for "
+        f"single queries (`{field}`='linear'); give a mask (B, {start + length}) of the tokens, or use a model with "
+        f"`{field}`='softmax'"
     )
 
 
@@ -338,31 +244,29 @@ ENCODER_MASKS = {"softmax": create_bidirectional_mask, "linear": key_mask}
 DECODER_MASKS = {"softmax": create_causal_mask, "linear": causal_key_mask}
 
 
-def orthogonal_directions(count: int, width: int, seed: int) -> torch.Tensor:
-    """Random vectors, each distributed as N(0, 1) in all dimensions, of which `width` at a time are orthogonal.
-
-    Args:
-        count: m, the number of vectors.
-        width: d_k.
-        seed: gives the same vectors on every machine and device.
+def sums_of_all(keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sums over all positions: of features (B, G, L, F), and of their products with values (B, G, L, d_v).
 
     Returns:
-        (m, d_k) in float32.
+        (B, G, F) and (B, G, F, d_v).
     """
-    generator = torch.Generator().manual_seed(seed)
-
-    def gaussian(rows: int) -> torch.Tensor:
-        return torch.randn(rows, width, generator=generator, dtype=torch.float64, device="cpu")
-
-    blocks = []
-    for _ in range(-(-count // width)):
-        rotation, triangle = torch.linalg.qr(gaussian(width))
-        blocks.append(rotation * triangle.diagonal().sign())  # uniform among all rotations
-    lengths = gaussian(count).norm(dim=1, keepdim=True)
-    return (torch.cat(blocks)[:count] * lengths).float()
+    return keys.sum(2), torch.matmul(keys.transpose(2, 3), values)
 
 
-def _read(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def read_sums(
+    queries: torch.Tensor, key_sums: torch.Tensor, value_sums: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Numerators (B, G, R, T, d_v) and denominators (B, G, R, T, 1) of queries that all see the same keys.
+
+    Args:
+        queries: (B, G, R, T, F) features.
+        key_sums: (B, G, F), as `sums_of_all` returns it.
+        value_sums: (B, G, F, d_v), likewise.
+    """
+    return _products(queries, key_sums.unsqueeze(2), value_sums.unsqueeze(2))
+
+
+def _products(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Products of features (..., T, F) with sums (..., F) and (..., F, d_v)."""
     return torch.matmul(queries, values), torch.matmul(queries, keys.unsqueeze(-1))
 
@@ -373,6 +277,16 @@ def _before_each(sums: torch.Tensor, earlier: torch.Tensor | None) -> torch.Tens
     return torch.cat([first.unsqueeze(3), sums[:, :, :, :-1]], dim=3).cumsum(3)
 
 
-def _without_autocast(device_type: str) -> contextlib.AbstractContextManager[Any]:
+def _precision(states: torch.Tensor) -> torch.dtype:
+    """At least float32, because sums of many small numbers would lose them."""
+    return torch.promote_types(states.dtype, torch.float32)
+
+
+def without_autocast(device_type: str) -> contextlib.AbstractContextManager[Any]:
+    """A context in which products have the type of their factors.
+
+    Args:
+        device_type: such as "cpu".
+    """
     is_on = torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
     return torch.autocast(device_type, enabled=False) if is_on else contextlib.nullcontext()

@@ -23,6 +23,7 @@ class VanillaTransformerDecoderConfig(VanillaTransformerConfig):
         num_encoder_layers: always 0.
         source_vocab_size: always None.
         source_kind: always "tokens".
+        cross_attention: always "softmax".
         decoder_start_token_id: always None.
         is_encoder_decoder: always False.
 
@@ -48,6 +49,7 @@ class VanillaTransformerDecoderConfig(VanillaTransformerConfig):
         "num_encoder_layers": 0,
         "source_vocab_size": None,
         "source_kind": "tokens",
+        "cross_attention": "softmax",
         "decoder_start_token_id": None,
     }
 

@@ -28,6 +28,7 @@ class VanillaTransformerEncoderConfig(VanillaTransformerConfig):
         num_decoder_layers: always 0.
         source_vocab_size: always None.
         source_kind: always "tokens".
+        cross_attention: always "softmax".
         decoder_start_token_id: always None.
         use_cache: always False.
         is_encoder_decoder: always False.
@@ -56,6 +57,7 @@ class VanillaTransformerEncoderConfig(VanillaTransformerConfig):
         "num_decoder_layers": 0,
         "source_vocab_size": None,
         "source_kind": "tokens",
+        "cross_attention": "softmax",
         "decoder_start_token_id": None,
         "use_cache": False,
     }

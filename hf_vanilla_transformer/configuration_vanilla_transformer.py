@@ -26,7 +26,10 @@ SourceKind = Literal["tokens", "frames", "patches"]
 SinusoidLayout = Literal["interleaved", "concatenated", "concatenated_tensor2tensor"]
 
 # Keywords of old configs that resemble fields but are not fields.
-_OF_TRANSFORMERS = {"cls_token_id", "mask_token_id", "sep_token_id", "unk_token_id", "tie_encoder_decoder"}
+_OF_TRANSFORMERS = {
+    *("cls_token_id", "mask_token_id", "sep_token_id", "unk_token_id"),
+    *("tie_encoder_decoder", "add_cross_attention"),
+}
 
 
 @strict
@@ -100,10 +103,12 @@ class VanillaTransformerConfig(PreTrainedConfig):
         num_random_keys: of "random": with how many earlier positions each is linked; None means 3.
         attention_seed: of the random graph; None means 0.
         attention: of self-attentions: "softmax" is Equation 1 (§3.2.1); "linear" has features of queries and keys in
-            its place, and takes time linear in the length. Attention over the encoder's output is always the former.
-        feature_map: of "linear"; None means "elu", elu(x) + 1 (Katharopoulos et al., 2020). "relu" is max(0, x).
-            "random" estimates the softmax by positive orthogonal random features (FAVOR+, Choromanski et al., 2021),
-            "cosine_sine" by random Fourier features (Rahimi and Recht, 2007). Refused with "softmax".
+            its place, and takes time linear in the length.
+        cross_attention: of the decoder's attention over the encoder's output: "softmax" (§3.2.3) or "linear", likewise.
+            Decoding then keeps sums over the source, of the same size for any length, in place of keys and values.
+        feature_map: of "linear", and one for both; None means "elu", elu(x) + 1 (Katharopoulos et al., 2020). "relu" is
+            max(0, x). "random" estimates the softmax by positive orthogonal random features (FAVOR+, Choromanski et
+            al., 2021), "cosine_sine" by random Fourier features (Rahimi and Recht, 2007). Refused without "linear".
         num_random_features: directions of the last two, the more the better the estimate; None means 128. Each gives
             one feature, or a cosine and a sine. Refused with other maps.
         feature_seed: of these directions, which are saved with the weights; None means 0.
@@ -187,6 +192,7 @@ class VanillaTransformerConfig(PreTrainedConfig):
     num_learned_positions: int | None = None
     embedding_norm: bool = False
     attention: Attention = "softmax"
+    cross_attention: Attention = "softmax"
     feature_map: FeatureMap | None = None
     num_random_features: int | None = None
     feature_seed: int | None = None

@@ -13,6 +13,7 @@ OWN_FIELDS: dict[tuple[str, str], dict[str, Any]] = {
     ("attention_pattern", "strided"): {"attention_window": None, "attention_stride": None},
     ("attention_pattern", "local_global"): {"attention_window": None, "attention_stride": None},
     ("attention", "linear"): {"feature_map": "elu"},
+    ("cross_attention", "linear"): {"feature_map": "elu"},
     ("feature_map", "random"): {"num_random_features": 128, "feature_seed": 0},
     ("feature_map", "cosine_sine"): {"num_random_features": 128, "feature_seed": 0},
     ("attention_pattern", "random"): {"attention_window": None, "num_random_keys": 3, "attention_seed": 0},
@@ -83,12 +84,16 @@ def check_variants(config: Any) -> None:
             f"`source_vocab_size`={config.source_vocab_size} counts nothing with `source_kind`={config.source_kind!r}, "
             "which has no tokens; allowed: None, or `source_kind`='tokens'"
         )
+    linear = [field for field in ("attention", "cross_attention") if getattr(config, field) == "linear"]
+    if linear and config.attention_dropout:
+        _refuse_scores(config, "attention_dropout", linear[0], allowed=0)
     if config.attention == "linear":
         _check_linear(config)
-    elif config.feature_map is not None:
+    if not linear and config.feature_map is not None:
         raise ValueError(
-            f"`feature_map`={config.feature_map!r} changes nothing with `attention`={config.attention!r}; allowed: "
-            "None, or `attention`='linear'"
+            f"`feature_map`={config.feature_map!r} changes nothing with `attention`={config.attention!r} and "
+            f"`cross_attention`={config.cross_attention!r}; allowed: None, or `attention`='linear' or "
+            "`cross_attention`='linear'"
         )
     if config.position_encoding == "rotary":
         _check_rotary(config)
@@ -96,14 +101,17 @@ def check_variants(config: Any) -> None:
         _check_buckets(config)
 
 
+def _refuse_scores(config: Any, field: str, linear: str, allowed: Any) -> None:
+    raise ValueError(
+        f"`{field}`={getattr(config, field)!r} acts on single scores, which `{linear}`='linear' does not compute; "
+        f"allowed: {allowed!r}, or `{linear}`='softmax'"
+    )
+
+
 def _check_linear(config: Any) -> None:
-    """Refuses what acts on single scores, of which linear attention has none."""
-    for field, plain in (("attention_pattern", "full"), ("attention_dropout", 0)):
-        if getattr(config, field) != plain:
-            raise ValueError(
-                f"`{field}`={getattr(config, field)!r} acts on single scores, which `attention`='linear' does not "
-                f"compute; allowed: {plain!r}, or `attention`='softmax'"
-            )
+    """Refuses what acts on single scores of self-attention, of which the linear one has none."""
+    if config.attention_pattern != "full":
+        _refuse_scores(config, "attention_pattern", "attention", allowed="full")
     if config.position_encoding in ("alibi", "t5_relative", "shaw_relative"):
         raise ValueError(
             f"`position_encoding`={config.position_encoding!r} acts on single scores, which `attention`='linear' does "

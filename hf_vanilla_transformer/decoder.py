@@ -6,13 +6,13 @@ from typing import Any
 import torch
 from torch import nn
 from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
-from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .attention import MultiHeadAttention, passed_to_attention
+from .attention_linear_cross import CROSS_ATTENTIONS, SOURCE_MASKS
 from .attention_relative import self_attention
 from .configuration_vanilla_transformer import VanillaTransformerConfig
 from .decoder_stack import TargetStack
@@ -30,7 +30,7 @@ class DecoderLayer(GradientCheckpointingLayer):
         super().__init__()
         self.self_attention = self_attention(config, layer_idx, is_causal=True)
         self.self_attention_norm = norm(config)
-        self.cross_attention = MultiHeadAttention(config, layer_idx)
+        self.cross_attention = CROSS_ATTENTIONS[config.cross_attention](config, layer_idx)
         self.cross_attention_norm = norm(config)
         self.feed_forward = FEED_FORWARDS[config.feed_forward](config)
         self.feed_forward_norm = norm(config)
@@ -168,6 +168,10 @@ class Decoder(TargetStack):
         "cross_attentions": recorder(MultiHeadAttention, index=1, name="cross_attention"),
     }
 
+    def __init__(self, config: VanillaTransformerConfig) -> None:
+        super().__init__(config)
+        self.make_source_mask = SOURCE_MASKS[config.cross_attention]
+
     def _make_layer(self, config: VanillaTransformerConfig, index: int) -> nn.Module:
         return DECODER_LAYERS[config.norm_position](config, index)
 
@@ -227,7 +231,7 @@ class Decoder(TargetStack):
         if encoder_attention_mask is not None and encoder_attention_mask.dim() == 2:
             source_shape = (target.inputs_embeds.shape[0], encoder_hidden_states.shape[1])
             refuse_other_shape("encoder_attention_mask", encoder_attention_mask, source_shape, "the source")
-        encoder_attention_mask = create_bidirectional_mask(
+        encoder_attention_mask = self.make_source_mask(
             target.config, target.inputs_embeds, encoder_attention_mask, encoder_hidden_states=encoder_hidden_states
         )
         hidden_states = self.through_layers(

@@ -1,7 +1,8 @@
 """§3.2.3 masked self-attention, step by step: what each kind of attention keeps of earlier positions.
 
 It is one object per layer, which appends new positions (`update`, as transformers calls it), lets beams follow their
-parents (`select`), and drops rows of the batch (`keep`).
+parents (`select`), and drops rows of the batch (`keep`). Linear attention over the encoder's output keeps the same sums
+as linear self-attention, but those of the source, which are made once.
 """
 
 import torch
@@ -82,10 +83,10 @@ class GrowingLayer(DynamicLayer):
 
 
 class RunningSums(DynamicLayer):
-    """What linear self-attention keeps: sums of constant size, whatever the length (Katharopoulos et al., 2020).
+    """What linear attention keeps: sums of constant size, whatever the length (Katharopoulos et al., 2020).
 
     For each of K beams, `keys` (B, K, G, F) is the sum of the F features of all keys, and `values` (B, K, G, F, d_v)
-    the sum of their products with the values, of G heads; K is 1 until beams are selected.
+    the sum of their products with the values, of G heads; K is 1 until beams are selected, and always of a source.
     """
 
     keys: torch.Tensor
@@ -99,26 +100,32 @@ class RunningSums(DynamicLayer):
         self._forget()
 
     @classmethod
-    def of_layer(cls, cache: Cache, layer_idx: int) -> "RunningSums":
+    def of_layer(cls, cache: Cache, layer_idx: int, of_source: bool = False) -> "RunningSums":
         """The sums of one layer of a cache, where they replace keys and values that are not there yet.
 
         Args:
             cache: a dynamic cache, which may be that of an encoder-decoder model; changed.
             layer_idx: index of the layer.
+            of_source: whether the sums are those of the attention over the encoder's output. They are never added to,
+                so that there they also replace static layers.
 
         Raises:
             ValueError: the layer of the cache has keys already, or is of a kind that is made for keys, such as a
                 static one.
         """
-        layers = (cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache).layers
+        field, kept = ("cross_attention", "the source") if of_source else ("attention", "earlier positions")
+        if isinstance(cache, EncoderDecoderCache):
+            cache = cache.cross_attention_cache if of_source else cache.self_attention_cache
+        layers = cache.layers
         while len(layers) <= layer_idx:
             layers.append(cls())
         found = layers[layer_idx]
-        if type(found) in (DynamicLayer, GrowingLayer) and found.get_seq_length() == 0:
+        is_for_any = of_source or type(found) in (DynamicLayer, GrowingLayer)
+        if is_for_any and not isinstance(found, cls) and found.get_seq_length() == 0:
             found = layers[layer_idx] = cls()
         if not isinstance(found, cls):
             raise ValueError(
-                f"`attention`='linear' keeps sums of earlier positions, and layer {layer_idx} of the cache is a "
+                f"`{field}`='linear' keeps sums of {kept}, and layer {layer_idx} of the cache is a "
                 f"{type(found).__name__} for keys and values, with {found.get_seq_length()} positions; give an empty "
                 "DynamicCache, a cache that this model has returned, or none"
             )

@@ -6,8 +6,9 @@ import torch
 from torch import nn
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from .attention import MultiHeadAttention, attention_function, scaled_dot_product_attention
-from .attention_linear import FEATURE_MAPS
+from .attention import additive_mask, attention_function, scaled_dot_product_attention
+from .attention_features import FEATURE_MAPS
+from .attention_linear_cross import CROSS_ATTENTIONS
 from .attention_patterns import PATTERNS
 from .attention_relative import PLAIN_SELF_ATTENTIONS, SELF_ATTENTIONS
 from .decoder import DECODER_LAYERS, Decoder
@@ -32,7 +33,8 @@ class IncrementalDecoder:
     The beams share the keys and values of their source, which are projected once. They also share those of the target:
     each position appends the keys and values of its K beams, nothing is reordered, and a mask marks each beam's
     ancestors. So a key's place is not its position. Linear attention keeps sums for each beam instead, which follow the
-    beams' parents. The computation is `Decoder.through_layers`, as in `forward`.
+    beams' parents; or, over the source, sums that the beams share. The computation is `Decoder.through_layers`, as in
+    `forward`.
 
     Args:
         decoder: a decoder that passes `can_share_rows`.
@@ -62,8 +64,9 @@ class IncrementalDecoder:
         self.lowest = torch.finfo(self.dtype).min
         self.encoder_mask: torch.Tensor | None = None
         if attention_mask is not None and not bool(attention_mask.all()):
-            self.encoder_mask = self._zeros(*attention_mask.shape).masked_fill(attention_mask == 0, self.lowest)
-            self.encoder_mask = self.encoder_mask[:, None, None]  # (B, 1, 1, S)
+            is_token = attention_mask.ne(0)
+            reads_sums = decoder.config.cross_attention == "linear"  # which leave out padding: (B, S)
+            self.encoder_mask = is_token if reads_sums else additive_mask(is_token, self.dtype)[:, None, None]
         # torch's fused attention on a CPU spreads a few queries over all cores, which costs more than it saves.
         is_written_out = self.device.type == "cpu" and self.dtype == torch.float32
         name = decoder.config._attn_implementation
@@ -215,12 +218,18 @@ class _EncodedAhead:
 
 # Classes that see masks, positions and whole rows; others that can have a view; their own `forward`.
 _ATTENTIONS: tuple[Any, ...] = (*PLAIN_SELF_ATTENTIONS.values(), *SELF_ATTENTIONS.values())
-# With an encoder and without, the layers of a decoder, and the class of their cross-attention.
-_STACKS: dict[Any, tuple[Any, type]] = {
-    Decoder: (DECODER_LAYERS, MultiHeadAttention),
-    VanillaTransformerDecoderModel: (ENCODER_LAYERS, type(None)),
+# With an encoder and without, the layers of a decoder, and the classes of their cross-attention.
+_STACKS: dict[Any, tuple[Any, tuple[type, ...]]] = {
+    Decoder: (DECODER_LAYERS, tuple(CROSS_ATTENTIONS.values())),
+    VanillaTransformerDecoderModel: (ENCODER_LAYERS, (type(None),)),
 }
-_SEE_ROWS: tuple[Any, ...] = (*_STACKS, *_ATTENTIONS, *DECODER_LAYERS.values(), *ENCODER_LAYERS.values())
+_SEE_ROWS: tuple[Any, ...] = (
+    *_STACKS,
+    *_ATTENTIONS,
+    *CROSS_ATTENTIONS.values(),
+    *DECODER_LAYERS.values(),
+    *ENCODER_LAYERS.values(),
+)
 _OTHERS: tuple[Any, ...] = (
     *FEED_FORWARDS.values(),
     SinusoidalPositions,
@@ -250,7 +259,7 @@ def can_share_rows(decoder: Any) -> bool:
     if type(decoder) not in _STACKS:
         return False
     layers: Any = decoder.layers
-    kinds, cross_attention = _STACKS[type(decoder)]
+    kinds, cross_attentions = _STACKS[type(decoder)]
     return (
         attention_function(decoder.config._attn_implementation) in _TAKE_ANY_MASK
         and not has_global_hook()
@@ -259,7 +268,7 @@ def can_share_rows(decoder: Any) -> bool:
         and all(
             type(layer) in kinds.values()
             and type(getattr(layer, "self_attention", None)) in _ATTENTIONS
-            and type(getattr(layer, "cross_attention", None)) is cross_attention
+            and type(getattr(layer, "cross_attention", None)) in cross_attentions
             for layer in layers
         )
         and len({layer.self_attention.layer_idx for layer in layers}) == len(layers)

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import logging
 
-from .attention_linear import RandomFeatures
+from .attention_features import RandomFeatures
 from .configuration_vanilla_transformer import VanillaTransformerConfig
 from .embeddings import with_scale
 from .norms import ScaleNorm

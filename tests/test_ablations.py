@@ -118,6 +118,12 @@ def test_every_weight_learns(changes):
     assert all(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in model.parameters())
 
 
+@pytest.mark.parametrize("field", ["attention", "cross_attention"])
+def test_linear_attention_has_no_scores_to_leave_unscaled(field):
+    with pytest.raises(StrictDataclassError, match=f"`scale_scores`=False .*`{field}`='linear' has none"):
+        AblatedTransformerConfig(**SHAPE, scale_scores=False, **{field: "linear"})
+
+
 def test_without_residual_connections_there_is_no_pre_norm():
     with pytest.raises(StrictDataclassError, match="there is one order of norm and sub-layer only"):
         AblatedTransformerConfig(**SHAPE, residual_connections=False, norm_position="pre")

@@ -1,20 +1,14 @@
 """Linear attention: against its quotient of sums written out in float64, against softmax, and its memory and masks."""
 
-import math
-
 import pytest
 import torch
+from feature_formulas import phi
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache, StaticCache
 
 from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
 from hf_vanilla_transformer.attention import MultiHeadAttention
-from hf_vanilla_transformer.attention_linear import (
-    FEATURE_MAPS,
-    LinearAttention,
-    RandomFeatures,
-    causal_sums,
-    orthogonal_directions,
-)
+from hf_vanilla_transformer.attention_features import FEATURE_MAPS
+from hf_vanilla_transformer.attention_linear import LinearAttention, causal_sums
 from hf_vanilla_transformer.attention_relative import LinearRotaryAttention, RotaryAttention, self_attention
 from hf_vanilla_transformer.positions_relative import RotaryPositions
 
@@ -28,20 +22,6 @@ def config(**fields):
 def build(**fields):
     torch.manual_seed(3)
     return VanillaTransformerForConditionalGeneration(config(**fields)).eval()
-
-
-def phi(name, x, are_keys, directions):
-    """The features by their formulas, one position at a time; constant factors left away."""
-    scaled = x * len(x) ** -0.25
-    if name == "elu":
-        return torch.tensor([each + 1 if each > 0 else math.exp(each) for each in x.tolist()], dtype=x.dtype)
-    if name == "relu":
-        return torch.tensor([max(0.0, each) for each in x.tolist()], dtype=x.dtype)
-    half = float(scaled @ scaled) / 2
-    if name == "random":
-        return torch.stack([torch.exp(w @ scaled - half) for w in directions])
-    waves = [wave(w @ scaled) for w in directions for wave in (torch.cos, torch.sin)]
-    return torch.stack(waves) * (math.exp(half) if are_keys else 1)
 
 
 @torch.no_grad()
@@ -145,50 +125,6 @@ def test_more_random_features_come_nearer_to_softmax(name, is_causal):
     few, many = (relative_error(name, count, 8, is_causal) for count in (64, 1024))
     assert many < 0.1
     assert 2.5 < few / many < 6.5
-
-
-def test_directions_are_orthogonal_in_blocks_and_each_is_gaussian():
-    """Over 2,000 seeds, every number has mean 0 and variance 1, and squares of lengths have d_k, within 6 errors."""
-    drawn = torch.stack([orthogonal_directions(5, 3, seed) for seed in range(2000)])
-    products = drawn @ drawn.transpose(1, 2)
-    first = products[:, :3, :3] - torch.diag_embed(products[:, :3, :3].diagonal(dim1=1, dim2=2))
-    assert first.abs().max() < 1e-5
-    assert products[:, 0, 3].abs().mean() > 0.1  # another block
-    assert (drawn.mean(0).abs() < 6 / 2000**0.5).all()
-    assert ((drawn.square().mean(0) - 1).abs() < 6 * (2 / 2000) ** 0.5).all()
-    lengths = drawn.square().sum(-1)
-    assert (lengths.mean(0) - 3).abs().max() < 6 * (6 / 2000) ** 0.5
-    assert abs(float(lengths.var()) - 6) < 1.5
-    assert torch.equal(orthogonal_directions(5, 3, 7), drawn[7])
-
-
-def test_directions_are_saved_and_a_model_from_meta_has_them(tmp_path):
-    fields = {"feature_map": "random", "num_random_features": 6, "feature_seed": 4}
-    model = build(**fields)
-    maps = [part for part in model.modules() if isinstance(part, RandomFeatures)]
-    assert len(maps) == 2
-    for each in maps:
-        each.directions.add_(1)
-    model.save_pretrained(tmp_path)
-    loaded = VanillaTransformerForConditionalGeneration.from_pretrained(tmp_path)
-    assert all(
-        torch.equal(part.directions, maps[0].directions)
-        for part in loaded.modules()
-        if isinstance(part, RandomFeatures)
-    )
-    with torch.device("meta"):
-        empty = VanillaTransformerForConditionalGeneration(config(**fields))
-    empty.to_empty(device="cpu").init_weights()
-    expected = orthogonal_directions(6, 4, 4)
-    assert all(torch.equal(part.directions, expected) for part in empty.modules() if isinstance(part, RandomFeatures))
-
-
-def test_a_model_made_on_a_device_has_its_directions_there():
-    """Which "meta" stands for; an accelerator would not multiply by directions that are elsewhere."""
-    with torch.device("meta"):
-        model = VanillaTransformerForConditionalGeneration(config(feature_map="random", num_random_features=6))
-    ids = torch.zeros(2, 3, dtype=torch.long, device="meta")
-    assert model(input_ids=ids, decoder_input_ids=ids).logits.shape == (2, 3, 20)
 
 
 def test_rotation_before_random_features_estimates_rotary_attention():
@@ -327,7 +263,7 @@ def test_features_and_sums_stay_in_float32_under_autocast():
 
 @pytest.mark.slow  # ten seconds
 def test_a_graph_for_any_length_gives_the_same_logits():
-    model = build(feature_map="random", num_random_features=6)
+    model = build(feature_map="random", num_random_features=6, cross_attention="linear")
 
     class Logits(torch.nn.Module):
         def __init__(self):

@@ -44,6 +44,7 @@ def test_another_model_gives_marian_as_many_steps_as_its_translations_have(tmp_p
     [
         {"norm_position": "sandwich"},
         {"attention": "linear"},
+        {"cross_attention": "linear"},
         {"embedding_norm": True},
         {"position_encoding": "rotary"},
         {"num_key_value_heads": 1},

@@ -26,6 +26,7 @@ def test_presets_are_those_of_the_whole_model_without_its_encoder(preset):
         ({"num_encoder_layers": 3}, "`num_encoder_layers`=3 is not allowed; allowed: 0 in a VanillaTransformerDec"),
         ({"source_vocab_size": 9}, "`source_vocab_size`=9 is not allowed; allowed: None"),
         ({"source_kind": "frames", "source_width": 3}, "`source_kind`=frames is not allowed; allowed: tokens"),
+        ({"cross_attention": "linear"}, "`cross_attention`=linear is not allowed; allowed: softmax in a"),
         ({"decoder_start_token_id": 0}, "`decoder_start_token_id`=0 is not allowed; allowed: None"),
         ({"is_encoder_decoder": True}, "`is_encoder_decoder`=True is not allowed; allowed: False"),
         ({"encoder_layers": 2}, "`encoder_layers`=2: a VanillaTransformerDecoderConfig has no encoder"),

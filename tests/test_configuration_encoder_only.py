@@ -39,6 +39,7 @@ def test_names_of_transformers_mean_the_encoder():
         ({"num_decoder_layers": 3}, "`num_decoder_layers`=3 is not allowed; allowed: 0 in a VanillaTransformerEnc"),
         ({"source_vocab_size": 9}, "`source_vocab_size`=9 is not allowed; allowed: None"),
         ({"source_kind": "frames", "source_width": 3}, "`source_kind`=frames is not allowed; allowed: tokens"),
+        ({"cross_attention": "linear"}, "`cross_attention`=linear is not allowed; allowed: softmax in a"),
         ({"decoder_start_token_id": 0}, "`decoder_start_token_id`=0 is not allowed; allowed: None"),
         ({"use_cache": True}, "`use_cache`=True is not allowed; allowed: False"),
         ({"is_encoder_decoder": True}, "`is_encoder_decoder`=True is not allowed; allowed: False"),

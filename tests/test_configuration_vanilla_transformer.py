@@ -300,6 +300,7 @@ CHOICES = {
     "norm": ("layer_norm", "rms_norm", "scale_norm"),
     "attention_pattern": ("full", "local", "strided", "local_global", "random"),
     "attention": ("softmax", "linear"),
+    "cross_attention": ("softmax", "linear"),
     "feed_forward": ("plain", "gated"),
     "sinusoid_layout": ("interleaved", "concatenated", "concatenated_tensor2tensor"),
 }
@@ -348,7 +349,19 @@ REFUSALS = [
     ),
     ({"attention_pattern": "random", "attention_window": 1, "num_random_keys": 0}, ["num_random_keys", "at least 1"]),
     ({"attention": "linear", "feature_map": "tanh"}, ["feature_map", "tanh", "elu", "relu", "random", "cosine_sine"]),
-    ({"feature_map": "elu"}, ["`feature_map`='elu'", "`attention`='softmax'", "None", "`attention`='linear'"]),
+    (
+        {"feature_map": "elu"},
+        [
+            "`feature_map`='elu'",
+            "`attention`='softmax' and `cross_attention`='softmax'",
+            "None, or `attention`='linear'",
+        ],
+    ),
+    ({"cross_attention": "linear", "feature_seed": 1}, ["`feature_seed`=1", "`feature_map`='elu'", "'random'"]),
+    (
+        {"cross_attention": "linear", "attention_dropout": 0.1},
+        ["`attention_dropout`=0.1", "`cross_attention`='linear'", "0"],
+    ),
     ({"num_random_features": 9}, ["`num_random_features`=9", "`feature_map`=None", "'random' or 'cosine_sine'"]),
     ({"attention": "linear", "feature_seed": 1}, ["`feature_seed`=1", "`feature_map`='elu'", "'random'"]),
     (

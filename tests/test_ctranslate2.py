@@ -144,6 +144,7 @@ def test_two_vocabularies(tokenizer, tmp_path):
         ({"attention_pattern": "local", "attention_window": 4}, "`attention_pattern`='local'"),
         ({"embedding_norm": True}, "`embedding_norm`=True"),
         ({"attention": "linear"}, "`attention`='linear'"),
+        ({"cross_attention": "linear"}, "`cross_attention`='linear'"),
         ({"source_kind": "frames", "source_width": 2}, "`source_kind`='frames'"),
     ],
 )

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 from transformers import DynamicCache, GenerationConfig, GenerationMixin
-from variants import VARIANTS
+from variants import OF_ONE_STACK
 
 from hf_vanilla_transformer import VanillaTransformerDecoderConfig, VanillaTransformerForCausalLM
 from hf_vanilla_transformer import decoding_self_check as self_check
@@ -21,8 +21,8 @@ KINDS = {
     "pre": {"norm_position": "pre", "d_k": 6, "d_v": 10},
     "learned": {"position_encoding": "learned", "num_learned_positions": 30},
     "prefix": PREFIX,
-    **VARIANTS,
-    **{f"prefix_{name}": {**VARIANTS[name], **PREFIX} for name in ("rotary", "t5_relative", "strided", "many")},
+    **OF_ONE_STACK,
+    **{f"prefix_{name}": {**OF_ONE_STACK[name], **PREFIX} for name in ("rotary", "t5_relative", "strided", "many")},
 }
 
 

@@ -22,7 +22,7 @@ from transformers import (
     Trainer,
     TrainingArguments,
 )
-from variants import VARIANTS
+from variants import OF_ONE_STACK
 
 from hf_vanilla_transformer import (
     VanillaTransformerConfig,
@@ -49,7 +49,7 @@ BASE, HEAD = VanillaTransformerDecoderModel, VanillaTransformerForCausalLM
 AUTO_CLASSES = {BASE: AutoModel, HEAD: AutoModelForCausalLM}
 every_class = pytest.mark.parametrize("cls", AUTO_CLASSES)
 every_variant = pytest.mark.parametrize(
-    "fields", [{}, {"norm_position": "pre"}, *VARIANTS.values()], ids=["post", "pre", *VARIANTS]
+    "fields", [{}, {"norm_position": "pre"}, *OF_ONE_STACK.values()], ids=["post", "pre", *OF_ONE_STACK]
 )
 
 

@@ -22,7 +22,7 @@ from transformers import (
     TrainingArguments,
     pipeline,
 )
-from variants import VARIANTS
+from variants import OF_ONE_STACK
 
 from hf_vanilla_transformer import (
     VanillaTransformerConfig,
@@ -136,7 +136,7 @@ def test_weights_start_as_those_of_the_whole_model():
 # --- The same encoder as the whole model's ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("variant", [{}, *VARIANTS.values()], ids=["paper", *VARIANTS])
+@pytest.mark.parametrize("variant", [{}, *OF_ONE_STACK.values()], ids=["paper", *OF_ONE_STACK])
 @torch.no_grad()
 def test_states_are_those_of_the_encoder_of_the_whole_model_in_every_variant(variant):
     fields = {"num_heads": 4, **variant}

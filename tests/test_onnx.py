@@ -3,7 +3,7 @@
 import pytest
 import torch
 from parity import randomise
-from variants import VARIANTS
+from variants import OF_ONE_STACK, VARIANTS
 
 from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
 from hf_vanilla_transformer.interop import export_onnx, export_torch
@@ -16,7 +16,7 @@ SHAPES = {
     "pre-norm, biases": {"norm_position": "pre", "attention_bias": True, "activation_function": "swish"},
     "two vocabularies": {"source_vocab_size": 30, "final_logits_bias": True, "sinusoid_layout": "concatenated"},
     "learned": {"position_encoding": "learned", "max_position_embeddings": 40, "final_norm": True},
-    **{name: fields for name, fields in VARIANTS.items() if "attention" not in fields},
+    **{name: fields for name, fields in OF_ONE_STACK.items() if "attention" not in fields},
 }
 
 
@@ -131,12 +131,13 @@ def test_logits_of_any_sizes_and_greedy_search_are_ours(shape, runtime, tmp_path
 
 
 @pytest.mark.parametrize("export", [export_torch, export_onnx])
-def test_sums_of_linear_attention_are_refused_by_name(export, tmp_path):
+@pytest.mark.parametrize(("variant", "field"), [("linear", "attention"), ("cross", "cross_attention")])
+def test_sums_of_linear_attention_are_refused_by_name(export, variant, field, tmp_path):
     if export is export_onnx:
         pytest.importorskip("onnxscript")
-    SHAPES["linear"] = VARIANTS["linear"]
-    with pytest.raises(ValueError, match="`attention`='linear'"):
-        export(random_model("linear"), tmp_path / "out")
+    SHAPES[variant] = VARIANTS[variant]
+    with pytest.raises(ValueError, match=f"`{field}`='linear'"):
+        export(random_model(variant), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 

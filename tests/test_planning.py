@@ -51,6 +51,8 @@ def batch():
         {"feed_forward": "gated"},
         {"num_key_value_heads": 2},
         {"attention": "linear", "num_key_value_heads": 2},
+        {"cross_attention": "linear", "num_key_value_heads": 2},
+        {"attention": "linear", "cross_attention": "linear", "feature_map": "cosine_sine", "num_random_features": 9},
     ],
     ids=str,
 )

@@ -93,6 +93,20 @@ def test_the_decoder_of_a_language_model_is_taken_but_its_attention_to_the_encod
     )
 
 
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_a_stack_alone_fits_a_model_whose_attention_between_stacks_is_linear(saved, tokenizer, tmp_path, part):
+    """Which the stack says nothing of; a decoder that has one is another."""
+    linear = ["cross_attention=linear", "feature_map=relu"]
+    folder, theirs = saved(part)
+    made = built(tokenizer, tmp_path, linear, **{f"init_{part}_from": folder})
+    name = "model.{}layers.0.self_attention.q_proj.weight"
+    own = name.format("encoder." if part == "encoder" else "")
+    assert torch.equal(made[name.format(f"{part}.")], theirs[own])
+    whole, _ = saved("whole")
+    with pytest.raises(ValueError, match="cross_attention is 'softmax' there, and 'linear' here; feature_map is None"):
+        built(tokenizer, tmp_path, linear, init_decoder_from=whole)
+
+
 def test_of_a_whole_model_either_stack_is_taken_attention_between_them_included(saved, tokenizer, tmp_path):
     folder, theirs = saved("whole")
     made = built(tokenizer, tmp_path, init_encoder_from=folder, init_decoder_from=folder)

@@ -29,6 +29,15 @@ VARIANTS = {
         "position_encoding": "rotary",
         "num_key_value_heads": 2,
     },
+    "cross": {"cross_attention": "linear"},
+    "cross_rotary": {
+        "cross_attention": "linear",
+        "feature_map": "random",
+        "num_random_features": 9,
+        "position_encoding": "rotary",
+        "num_key_value_heads": 2,
+    },
+    "linear_cross": {"attention": "linear", "cross_attention": "linear", "feature_map": "relu", "d_k": 6, "d_v": 10},
     "many": {
         "position_encoding": "shaw_relative",
         "num_key_value_heads": 2,
@@ -42,3 +51,6 @@ VARIANTS = {
     },
     "t5_grouped": {"position_encoding": "t5_relative", "num_key_value_heads": 1, "norm": "rms_norm"},
 }
+
+# Those of one stack alone, which attends over no other.
+OF_ONE_STACK = {name: fields for name, fields in VARIANTS.items() if "cross_attention" not in fields}

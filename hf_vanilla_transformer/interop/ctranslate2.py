@@ -152,6 +152,7 @@ def require_ctranslate2_support(config: PreTrainedConfig) -> None:
         "attention_pattern": ("full",),
         "embedding_norm": (False,),
         "attention": ("softmax",),
+        "cross_attention": ("softmax",),
         "source_kind": ("tokens",),
     }
     for field, allowed in fits.items():

@@ -133,12 +133,14 @@ def inference_graphs(model: VanillaTransformerForConditionalGeneration) -> dict[
         ValueError: the model does not read text, or its attention is not softmax's.
     """
     require_tokens(model.config, "the export as two graphs")
-    if model.config.attention != "softmax":
-        raise ValueError(
-            f"the exported graphs pass keys and values from step to step, and `attention`={model.config.attention!r} "
-            "has sums instead; export a model with `attention`='softmax', or the model's own forward() by "
-            "`torch.export.export`"
-        )
+    for field in ("attention", "cross_attention"):
+        value = getattr(model.config, field)
+        if value != "softmax":
+            raise ValueError(
+                f"the exported graphs pass keys and values from step to step, and `{field}`={value!r} has sums "
+                f"instead; export a model with `{field}`='softmax', or the model's own forward() by "
+                "`torch.export.export`"
+            )
     model = copy.deepcopy(model).eval().requires_grad_(False)
     model.set_attn_implementation("eager")
     config = model.config

@@ -26,8 +26,8 @@ class AblatedTransformerConfig(VanillaTransformerConfig):
         scale_scores: whether dot products are multiplied by 1 / sqrt(d_k) before the softmax (§3.2.1).
 
     Raises:
-        huggingface_hub.errors.StrictDataclassError: as of `VanillaTransformerConfig`, or there are no residual
-            connections with pre-norm layers.
+        huggingface_hub.errors.StrictDataclassError: as of `VanillaTransformerConfig`; or there are no residual
+            connections with pre-norm layers, or no scaling with linear attention.
     """
 
     model_type = "ablated_transformer"
@@ -37,7 +37,8 @@ class AblatedTransformerConfig(VanillaTransformerConfig):
     scale_scores: bool = True
 
     def validate_architecture(self) -> None:
-        """Refuses what `VanillaTransformerConfig` refuses, and layers without residual connections that are pre-norm.
+        """Refuses what `VanillaTransformerConfig` refuses, layers without residual connections that are pre-norm, and
+        scores without scaling where linear attention has none.
 
         Raises:
             ValueError: a value is refused; the message names the field, the value and what is allowed.
@@ -48,6 +49,12 @@ class AblatedTransformerConfig(VanillaTransformerConfig):
                 f"`residual_connections`=False with `norm_position`={self.norm_position!r}: without them, there is one "
                 "order of norm and sub-layer only; allowed: `norm_position`='post'"
             )
+        for field in ("attention", "cross_attention"):
+            if not self.scale_scores and getattr(self, field) == "linear":
+                raise ValueError(
+                    f"`scale_scores`=False leaves scores as they are, and `{field}`='linear' has none; allowed: True, "
+                    f"or `{field}`='softmax'"
+                )
 
 
 class EncoderLayerWithoutResiduals(EncoderLayer):

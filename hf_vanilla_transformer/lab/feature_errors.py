@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from ..attention_linear import FEATURE_MAPS, RandomFeatures, orthogonal_directions
+from ..attention_features import FEATURE_MAPS, RandomFeatures, orthogonal_directions
 from ..configuration_vanilla_transformer import VanillaTransformerConfig
 from .charts import DPI, new_chart
 

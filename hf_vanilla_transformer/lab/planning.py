@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM, PreTrainedConfig
 
-from ..attention_linear import CHUNK, num_features
+from ..attention_features import num_features
+from ..attention_linear import CHUNK
 from ..configuration_vanilla_transformer import VanillaTransformerConfig
 from .benchmarks import WORKLOADS
 
@@ -88,8 +89,8 @@ def training_flops(config: VanillaTransformerConfig, sentences: int, source_leng
     """Counts the operations of a forward and backward pass that are matrix products, which nearly all are.
 
     A product of an (m, k) by a (k, n) matrix is 2 m k n operations. In the backward pass each has two of the same size,
-    one for either factor. Attention is counted over all positions, though the decoder hides half of them,
-    and logits of a masked language model at all positions.
+    one for either factor, or one, if the other is a matrix of random directions, which are not learned. Counted over
+    all positions are attention, though the decoder hides half of them, and logits of a masked language model.
 
     Args:
         config: the shape (§3).
@@ -100,44 +101,55 @@ def training_flops(config: VanillaTransformerConfig, sentences: int, source_leng
     Returns:
         Operations, a multiplication and an addition being two.
     """
-    assert config.d_k is not None
-    assert config.d_v is not None
-    assert config.num_key_value_heads is not None
-    width, inner, head = config.d_model, config.d_ff, config.d_k + config.d_v
+    d_k, d_v, groups = _heads(config)
+    width, inner, head = config.d_model, config.d_ff, d_k + d_v
     source, target = sentences * source_length, sentences * target_length
     # For a token, W^Q and W^O, and W^K and W^V of all heads; for a pair of positions, Q K^T and its product with V.
     one_pair = config.num_heads * head
-    queries_and_outputs, keys_and_values = (
-        width * one_pair,
-        width * config.num_key_value_heads * head,
-    )
+    queries_and_outputs, keys_and_values = width * one_pair, width * groups * head
     feed_forward = (3 if config.feed_forward == "gated" else 2) * width * inner
     encoder = source * (queries_and_outputs + keys_and_values + _of_pairs(config, source_length, False) + feed_forward)
     self_attention = target * (queries_and_outputs + keys_and_values + _of_pairs(config, target_length, True))
-    cross_attention = target * (queries_and_outputs + source_length * one_pair) + source * keys_and_values
+    cross_attention: float = target * queries_and_outputs + source * keys_and_values
+    if config.cross_attention == "softmax":
+        cross_attention += target * source_length * one_pair
+    else:
+        of_query, of_key = _of_sums(config)
+        cross_attention += target * of_query + source * of_key
     if not config.is_encoder_decoder:
         cross_attention = 0
     decoder = self_attention + cross_attention + target * feed_forward
     projection = target * width * config.vocab_size
     multiplications = config.num_encoder_layers * encoder + config.num_decoder_layers * decoder + projection
-    return 3 * 2 * multiplications
+    return round(3 * 2 * multiplications)
 
 
-def _of_pairs(config: VanillaTransformerConfig, length: int, is_causal: bool) -> int:
+def _of_pairs(config: VanillaTransformerConfig, length: int, is_causal: bool) -> float:
     """Multiplications per position that bring positions of a self-attention together, softmax's or linear."""
+    d_k, d_v, _ = _heads(config)
+    if config.attention == "softmax":
+        return length * config.num_heads * (d_k + d_v)
+    if not is_causal:
+        return sum(_of_sums(config))
+    # Pairs within a chunk, and sums of those before.
+    pairs = min(length, CHUNK) * config.num_heads * (num_features(config) + d_v)
+    return pairs + sum(_of_sums(config, with_sums=length > CHUNK))
+
+
+def _of_sums(config: VanillaTransformerConfig, with_sums: bool = True) -> tuple[float, float]:
+    """Multiplications of linear attention for a query and for a key: their features, and with sums those of these."""
+    d_k, d_v, groups = _heads(config)
+    making = 2 / 3 * d_k * (config.num_random_features or 0)  # in two passes of what others are in three
+    features = num_features(config) * with_sums
+    return config.num_heads * (making + features * (d_v + 1)), groups * (making + features * d_v)
+
+
+def _heads(config: VanillaTransformerConfig) -> tuple[int, int, int]:
+    """d_k, d_v, and the number of heads of keys and values; the config resolves them."""
     assert config.d_k is not None
     assert config.d_v is not None
     assert config.num_key_value_heads is not None
-    heads, groups = config.num_heads, config.num_key_value_heads
-    if config.attention == "softmax":
-        return length * heads * (config.d_k + config.d_v)
-    features = num_features(config)
-    making = (heads + groups) * config.d_k * (config.num_random_features or 0)
-    sums = groups * features * config.d_v + heads * features * (config.d_v + 1)
-    if not is_causal:
-        return making + sums
-    # Pairs within a chunk, and sums of those before.
-    return making + min(length, CHUNK) * heads * (features + config.d_v) + (sums if length > CHUNK else 0)
+    return config.d_k, config.d_v, config.num_key_value_heads
 
 
 def flops_of_tokens(config: VanillaTransformerConfig, tokens: int) -> float:
@@ -171,14 +183,12 @@ def activation_bytes(config: VanillaTransformerConfig, source_tokens: int, targe
     Returns:
         Bytes.
     """
-    assert config.d_k is not None
-    assert config.d_v is not None
-    assert config.num_key_value_heads is not None
+    d_k, d_v, groups = _heads(config)
     # A gated network keeps the gate, the other factor, and their product.
     width, inner = config.d_model, config.d_ff * (3 if config.feed_forward == "gated" else 1)
     product, norm = (2, 4) if bf16 else (4, 4)
-    queries, outputs = config.num_heads * config.d_k, config.num_heads * config.d_v
-    stored = config.num_key_value_heads * (config.d_k + config.d_v)
+    queries, outputs = config.num_heads * d_k, config.num_heads * d_v
+    stored = groups * (d_k + d_v)
     mask = width if config.dropout else 0
     # In fp32 the output of a normalisation is at once the input of what follows, and counted there.
     self_attention = product * (width + queries + outputs + stored) + norm * width + mask
@@ -316,17 +326,9 @@ def _assumptions() -> list[list[str]]:
 
 
 def _work() -> list[list[str]]:
-    header = [
-        "Run",
-        "Parameters",
-        "Updates",
-        "Tokens a side",
-        "Tokens a side, in all",
-        "FLOPs",
-        "in the paper",
-        "ratio",
+    rows = [
+        ["Run", "Parameters", "Updates", "Tokens a side", "Tokens a side, in all", "FLOPs", "in the paper", "ratio"]
     ]
-    rows = [header]
     for plan in PLANS:
         paper = plan.flops_in_paper
         rows.append(

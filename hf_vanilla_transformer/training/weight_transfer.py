@@ -26,6 +26,7 @@ _SHAPE = [
     for each in fields(VanillaTransformerConfig)
     if each.name in VanillaTransformerConfig.__annotations__ and each.name not in _FREE
 ]
+_OF_FEATURES = ("feature_map", "num_random_features", "feature_seed")
 _ENCODER, _DECODER, _HEAD = "model.encoder.", "model.decoder.", "lm_head."
 
 
@@ -94,7 +95,12 @@ def _part(
         what = "encoder" if part == _ENCODER else "decoder"
         raise ValueError(f"{said} is a {theirs.model_type} model, which has no {what} of this package")
     layers = "num_encoder_layers" if part == _ENCODER else "num_decoder_layers"
-    compared = [*_SHAPE, layers, *(["final_logits_bias"] if part == _DECODER else [])]
+    has_no_cross_attention = part == _ENCODER or not theirs.is_encoder_decoder
+    ignored = {"cross_attention"} if has_no_cross_attention else set()
+    if has_no_cross_attention and config.attention == "softmax":
+        ignored |= set(_OF_FEATURES)
+    shape = [name for name in _SHAPE if name not in ignored]
+    compared = [*shape, layers, *(["final_logits_bias"] if part == _DECODER else [])]
     differing = [
         f"{name} is {getattr(theirs, name)!r} there, and {getattr(config, name)!r} here"
         for name in compared
