@@ -254,14 +254,28 @@ def _step(layer: nn.Module, states: torch.Tensor, mode: str) -> None:
 
 
 def _in_a_fresh_process(*args: Any) -> int:
-    # On Linux, a server that has imported this module once forks the processes: importing torch takes seconds, and
-    # nothing has run in the server that a process could inherit.
+    return in_a_fresh_process(peak_of_step, *args, torch.get_num_threads())
+
+
+def in_a_fresh_process(measure: Callable[..., Any], *args: Any) -> Any:
+    """Calls a function in a process that has run nothing before.
+
+    On Linux, a server that has imported torch once forks the processes: importing it takes seconds, and nothing has run
+    in the server that a process could inherit.
+
+    Args:
+        measure: a function of a module.
+        *args: for it; picklable.
+
+    Returns:
+        What it returns.
+    """
     is_linux = sys.platform == "linux"
     context: Any = multiprocessing.get_context("forkserver" if is_linux else "spawn")
     if is_linux:
         context.set_forkserver_preload([__name__])
     with context.Pool(1) as pool:
-        return pool.apply(peak_of_step, (*args, torch.get_num_threads()))
+        return pool.apply(measure, args)
 
 
 def peak_of_step(name: str, mode: str, length: int, d_model: int, num_heads: int, threads: int) -> int:
@@ -281,7 +295,16 @@ def peak_of_step(name: str, mode: str, length: int, d_model: int, num_heads: int
     torch.set_num_threads(threads)
     layer, states = _layer(name, d_model, num_heads), _states(length, d_model)
     _step(layer, _states(_SHORT, d_model), mode)
+    return rise_of_peak(lambda: _step(layer, states, mode))
+
+
+def rise_of_peak(step: Callable[[], Any]) -> int:
+    """Runs a step, and returns by how many bytes it raises the highest resident memory above what there is before.
+
+    Args:
+        step: what to run, once.
+    """
     forget_peak_memory()
     before = peak_memory_of_this_process()
-    _step(layer, states, mode)
+    step()
     return peak_memory_of_this_process() - before
