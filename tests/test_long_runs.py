@@ -13,9 +13,9 @@ from hf_vanilla_transformer.lab.long_runs import (
     check_lengths,
     count_steps,
     learn,
+    lengths_to_test,
     measure_steps,
     peak_of_model_step,
-    tested_lengths,
 )
 
 PROGRAM, MASKED, BLOCKS, *LINEAR = PROGRAMS
@@ -59,8 +59,8 @@ def test_a_model_is_trained_once_and_tested_at_every_length(small):
 
 
 def test_only_retrieval_carries_over_to_longer_texts():
-    assert tested_lengths("copy", 128, [64, 256]) == [128]
-    assert tested_lengths("retrieval", 128, [64, 128, 256]) == [128, 256]
+    assert lengths_to_test("copy", 128, [64, 256]) == [128]
+    assert lengths_to_test("retrieval", 128, [64, 128, 256]) == [128, 256]
 
 
 @pytest.mark.slow  # 20 seconds: two models learn from 1,000 batches

@@ -22,8 +22,8 @@ from ..lab.long_runs import (
     check_lengths,
     count_steps,
     learn,
+    lengths_to_test,
     measure_steps,
-    tested_lengths,
 )
 from ..lab.long_tasks import TASKS
 
@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
                 for task in args.tasks if is_measured else ():
                     cells[task] = measure_steps(task, programs, args.lengths, args.repeats, args.memory, bar.update)
                 for task, attention, length in runs:
-                    tested = tested_lengths(task, length, args.lengths)
+                    tested = lengths_to_test(task, length, args.lengths)
                     scores += learn(task, attention, length, tested, args.updates, args.seed)
                     bar.update()
             measured = LongMeasurement(scores, args.lengths, cells, torch.get_num_threads())

@@ -227,6 +227,9 @@ LAYER_TYPES = {
 # What is measured unless layers are named: Table 1 as far as it needs no compiler.
 TABLE_1 = (EAGER, SDPA, GRU, CONVOLUTION)
 
+# Why a compiled layer has no row of steps with a backward pass; torch 2.13 raises NotImplementedError.
+NO_BACKWARD = "absent: flex attention has no backward pass on a CPU"
+
 # The row of Table 1 that is missing there, and why.
 ABSENT = (
     "self-attention, restricted",

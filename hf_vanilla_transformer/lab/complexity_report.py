@@ -7,7 +7,7 @@ from typing import Any
 
 from .charts import DPI, new_chart
 from .complexity import FORWARD, MODES, Cell, ComplexityMeasurement
-from .complexity_layers import ABSENT, CONVOLUTION, GRU, KERNEL_SIZE, LAYER_TYPES, SDPA, WINDOWED
+from .complexity_layers import ABSENT, CONVOLUTION, GRU, KERNEL_SIZE, LAYER_TYPES, NO_BACKWARD, SDPA, WINDOWED
 
 _COLOURS = dict(
     zip(LAYER_TYPES, ("#aa3377", "#4477aa", "#ccbb44", "#228833", "#ee6677", "#66ccee", "#000000"), strict=True)
@@ -115,10 +115,12 @@ def _exponent_lines(measured: ComplexityMeasurement, mode: str) -> list[str]:
             complexity = LAYER_TYPES[each.layer].complexity
             numbers = f"{each.stated} | {each.expected:.2f} | {each.time:.2f} | {memory}"
             lines.append(f"| {each.layer} | {complexity} | {numbers} |")
-    if WINDOWED in measured.layers():
-        return lines
-    name, complexity, stated, why = ABSENT
-    return [*lines, f"| {name} | {complexity} | {stated} | {why} | | |"]
+    absent = [] if WINDOWED in measured.layers() else [ABSENT]
+    for name in measured.layers():
+        if name not in measured.layers(mode):
+            layer = LAYER_TYPES[name]
+            absent.append((name, layer.complexity, layer.exponent, NO_BACKWARD))
+    return [*lines, *(f"| {name} | {form} | {stated} | {why} | | |" for name, form, stated, why in absent)]
 
 
 def _cell_lines(measured: ComplexityMeasurement, mode: str, unit: str, cell_text: Callable[[Cell], str]) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from .charts import DPI, new_chart
 from .complexity import MODES, Cell
+from .complexity_layers import NO_BACKWARD
 from .long_models import LOCAL, PROGRAMS, SHAPE, WINDOW
 from .long_runs import LongMeasurement, Score
 from .long_tasks import TASKS
@@ -126,7 +127,7 @@ def _growth_lines(measured: LongMeasurement, task: str, mode: str) -> list[str]:
             times = [f"{value:.2f}" for value in (found[0].expected_time, found[0].time)]
             rows.append([name, *times, str(found[0].expected_memory), memory])
         elif program.is_compiled and measured.of(task, name, MODES[0]):
-            rows.append([name, "absent: flex attention has no backward pass on a CPU", "", "", ""])
+            rows.append([name, NO_BACKWARD, "", "", ""])
     return format_table(header, *rows)
 
 

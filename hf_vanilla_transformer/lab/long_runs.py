@@ -185,7 +185,7 @@ def learn(
     return scores
 
 
-def tested_lengths(task_name: str, trained_length: int, lengths: Sequence[int]) -> list[int]:
+def lengths_to_test(task_name: str, trained_length: int, lengths: Sequence[int]) -> list[int]:
     """Returns the lengths at which a model is tested: its own, and where it may carry over, all longer ones.
 
     A model that copies over a distance has learned that distance, which is another at every length; retrieval is the
