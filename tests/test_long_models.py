@@ -7,6 +7,7 @@ import torch
 from torch.nn.attention.flex_attention import flex_attention
 from torch.utils.flop_counter import FlopCounterMode
 
+from hf_vanilla_transformer.attention_linear import num_features
 from hf_vanilla_transformer.lab import long_models
 from hf_vanilla_transformer.lab.long_models import (
     ATTENTIONS,
@@ -39,8 +40,11 @@ def test_nothing_is_known_beyond_the_reach_and_something_within_it(attention):
     assert is_other.nonzero().flatten().tolist() == list(range(5, int(last) + 1))
 
 
-def test_only_linear_attention_has_a_capacity():
-    assert {name: capacity(name) for name in ATTENTIONS} == {FULL: None, LOCAL: None, ELU: 2 * 32, RANDOM: 2 * 128}
+def test_only_linear_attention_has_a_capacity_the_features_of_all_heads():
+    assert capacity(FULL) is capacity(LOCAL) is None
+    for attention in (ELU, RANDOM):
+        config = build_long_model(TASKS["copy"], attention).config
+        assert capacity(attention) == config.num_heads * num_features(config)
 
 
 @pytest.mark.parametrize("name", [name for name in PROGRAMS if name != BLOCKS])

@@ -54,8 +54,8 @@ def test_a_model_is_trained_once_and_tested_at_every_length(small):
         (64, 128, 16, 4 * 16),
     ]
     # With one layer, 32 positions.
-    assert 1 / 16 < found[1].ceiling < found[0].ceiling < 1
-    assert all(each.chance == 1 / 16 and each.capacity is None for each in found)
+    assert 1 / 8 < found[1].ceiling < found[0].ceiling < 1
+    assert all(each.chance == 1 / 8 and each.capacity is None for each in found)
 
 
 def test_only_retrieval_carries_over_to_longer_texts():

@@ -11,7 +11,6 @@ from torch import nn
 from torch.nn.attention.flex_attention import flex_attention
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from ..attention_linear import num_features
 from ..configuration_decoder_only import VanillaTransformerDecoderConfig
 from ..loss import IGNORED_LABEL
 from ..modeling_decoder_only import VanillaTransformerForCausalLM
@@ -99,7 +98,7 @@ def reach(attention: str) -> float:
     Args:
         attention: key of `ATTENTIONS`.
     """
-    return SHAPE["num_decoder_layers"] * WINDOW if attention == LOCAL else math.inf
+    return float(SHAPE["num_decoder_layers"] * WINDOW) if attention == LOCAL else math.inf
 
 
 def capacity(attention: str) -> int | None:
@@ -108,9 +107,10 @@ def capacity(attention: str) -> int | None:
     Args:
         attention: key of `ATTENTIONS`.
     """
-    if ATTENTIONS[attention].get("attention") != "linear":
+    fields, num_heads = ATTENTIONS[attention], int(SHAPE["num_heads"])
+    if fields.get("attention") != "linear":
         return None
-    return SHAPE["num_heads"] * num_features(VanillaTransformerDecoderConfig(**SHAPE, **ATTENTIONS[attention]))
+    return num_heads * int(fields.get("num_random_features", SHAPE["d_model"] // num_heads))
 
 
 def model_operations(program: Program, length: int, num_labels: int, vocab_size: int) -> float:
@@ -136,7 +136,7 @@ def model_operations(program: Program, length: int, num_labels: int, vocab_size:
     else:
         layer = attention_operations(length, d_model, num_heads)
     layer += 4 * length * d_model * SHAPE["d_ff"]
-    return SHAPE["num_decoder_layers"] * layer + 2 * num_labels * d_model * vocab_size
+    return float(SHAPE["num_decoder_layers"] * layer + 2 * num_labels * d_model * vocab_size)
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ from .charts import DPI, new_chart
 from .complexity import MODES, Cell
 from .complexity_layers import NO_BACKWARD
 from .long_models import LOCAL, PROGRAMS, SHAPE, WINDOW
-from .long_runs import LongMeasurement, Score
+from .long_runs import Growth, LongMeasurement, Score
 from .long_tasks import TASKS
 from .planning import format_table
 
@@ -58,7 +58,7 @@ def long_lines(measured: LongMeasurement, settings: dict[str, Any]) -> list[str]
         The lines.
     """
     shape = ", ".join(f"{name} {value}" for name, value in {**SHAPE, "threads": measured.threads, **settings}.items())
-    lines = ["# Long sequences: copying and retrieval", "", shape]
+    lines, growths = ["# Long sequences: copying and retrieval", "", shape], measured.growths()
     for name, task in TASKS.items():
         scores = [score for score in measured.scores if score.task == name]
         if not scores and name not in measured.cells:
@@ -68,7 +68,7 @@ def long_lines(measured: LongMeasurement, settings: dict[str, Any]) -> list[str]
         if scores:
             lines += ["", *_score_lines(scores)]
         for mode in MODES if name in measured.cells else ():
-            lines += ["", f"### {mode.capitalize()}", "", *_growth_lines(measured, name, mode)]
+            lines += ["", f"### {mode.capitalize()}", "", *_growth_lines(measured, growths, name, mode)]
             lines += ["", *_cell_lines(measured, name, mode, "milliseconds", lambda cell: f"{cell.median * 1e3:,.1f}")]
             lines += ["", *_cell_lines(measured, name, mode, "MiB", _mebibytes)]
     return [*lines, "", *_LEGEND.splitlines()]
@@ -117,11 +117,11 @@ def _score_lines(scores: list[Score]) -> list[str]:
     return format_table(header, *rows)
 
 
-def _growth_lines(measured: LongMeasurement, task: str, mode: str) -> list[str]:
+def _growth_lines(measured: LongMeasurement, growths: list[Growth], task: str, mode: str) -> list[str]:
     header = ["program", "exponent of time, predicted", "measured", "exponent of memory, predicted", "measured"]
     rows = []
     for name, program in PROGRAMS.items():
-        found = [each for each in measured.growths() if (each.task, each.program, each.mode) == (task, name, mode)]
+        found = [each for each in growths if (each.task, each.program, each.mode) == (task, name, mode)]
         if found:
             memory = "-" if found[0].memory is None else f"{found[0].memory:.2f}"
             times = [f"{value:.2f}" for value in (found[0].expected_time, found[0].time)]
@@ -144,41 +144,50 @@ def _mebibytes(cell: Cell) -> str:
 
 
 def _draw(measured: LongMeasurement, path: Path) -> None:
-    """A row for each task: accuracy, and time and memory of a step with its backward pass."""
+    """A row for each task: accuracy, time of a step in both modes, and memory of one with its backward pass."""
     tasks = [name for name in TASKS if name in {*measured.cells, *(score.task for score in measured.scores)}]
-    figure = new_chart(13, 4 * len(tasks))
-    rows = figure.subplots(len(tasks), 3, squeeze=False)
-    for task, (accuracies, times, peaks) in zip(tasks, rows, strict=True):
-        for attention, (program, style) in _STYLES.items():
-            scores = [score for score in measured.scores if (score.task, score.attention) == (task, attention)]
-            lengths = [score.length for score in scores]
-            accuracies.plot(lengths, [100 * score.accuracy for score in scores], label=attention, **style)
-            if attention == LOCAL and scores:
-                ceilings = [100 * score.ceiling for score in scores]
-                accuracies.plot(lengths, ceilings, color=_COLOURS[program], linestyle=":", label="within its reach")
-        chance = 100 * TASKS[task].ceiling(0)
-        accuracies.axhline(chance, color="grey", linestyle=":", label="chance")
-        accuracies.set(title=f"{task}, learned", ylabel="accuracy, %", ylim=(0, 105))
-        for name in PROGRAMS:
-            cells = measured.of(task, name, MODES[-1])
-            style = {"color": _COLOURS[name], "marker": "o", "markersize": 4, "label": name}
-            if cells:
-                times.plot(measured.lengths, [cell.median for cell in cells], **style)
-            if found := [(cell.length, cell.peak_bytes / 2**20) for cell in cells if cell.peak_bytes]:
-                peaks.plot(*zip(*found, strict=True), **style)
-        times.set(title=f"{task}, {MODES[-1]}", ylabel="seconds", yscale="log")
-        peaks.set(title=f"{task}, {MODES[-1]}", ylabel="MiB", yscale="log")
-        for axes in (accuracies, times, peaks):
-            axes.set_xscale("log", base=2)
+    figure = new_chart(16, 4 * len(tasks))
+    for task, row in zip(tasks, figure.subplots(len(tasks), 4, squeeze=False), strict=True):
+        _draw_accuracies(row[0], [score for score in measured.scores if score.task == task], TASKS[task].ceiling(0))
+        for mode, axes in zip(MODES, row[1:3], strict=True):
+            _draw_steps(axes, measured, task, mode, "seconds", lambda cell: cell.median)
+        _draw_steps(row[3], measured, task, MODES[-1], "MiB", lambda cell: (cell.peak_bytes or 0) / 2**20)
+        for axes in row:
+            if not axes.lines:
+                axes.set_axis_off()
+                continue
             axes.set(xlabel="length n")
+            axes.set_title(f"{task}, {axes.get_title()}")
+            axes.set_xscale("log", base=2)
             axes.grid(alpha=0.3)
-            if axes.lines:
-                axes.legend(fontsize=8)
+            axes.legend(fontsize=8)
     figure.savefig(path, dpi=DPI)
 
 
-# Of each attention, the program that it is trained by, in whose colour it is drawn.
-_STYLES = {
-    attention: (program, {"color": _COLOURS[program], "marker": "o", "markersize": 4})
-    for attention, program in {each.attention: each.name for each in PROGRAMS.values() if not each.is_compiled}.items()
-}
+def _draw_accuracies(axes: Any, scores: list[Score], chance: float) -> None:
+    for attention, colour in _COLOURS_OF_ATTENTIONS.items():
+        if not (found := [score for score in scores if score.attention == attention]):
+            continue
+        lengths = [score.length for score in found]
+        accuracies = [100 * score.accuracy for score in found]
+        axes.plot(lengths, accuracies, color=colour, marker="o", markersize=4, label=attention)
+        if attention == LOCAL:
+            ceilings = [100 * score.ceiling for score in found]
+            axes.plot(lengths, ceilings, color=colour, linestyle=":", label="within its reach")
+    if scores:
+        axes.axhline(100 * chance, color="grey", linestyle=":", label="chance")
+        axes.set(title="learned", ylabel="accuracy, %", ylim=(0, 105))
+
+
+def _draw_steps(
+    axes: Any, measured: LongMeasurement, task: str, mode: str, unit: str, value: Callable[[Cell], float]
+) -> None:
+    for name, colour in _COLOURS.items():
+        points = [(cell.length, value(cell)) for cell in measured.of(task, name, mode) if value(cell)]
+        if points:
+            axes.plot(*zip(*points, strict=True), color=colour, marker="o", markersize=4, label=name)
+            axes.set(title=mode, ylabel=unit, yscale="log")
+
+
+# An attention has the colour of the program that it is trained by.
+_COLOURS_OF_ATTENTIONS = {each.attention: _COLOURS[each.name] for each in PROGRAMS.values() if not each.is_compiled}

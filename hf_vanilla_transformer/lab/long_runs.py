@@ -16,7 +16,7 @@ from .long_tasks import TASKS, Examples
 LENGTHS = (512, 1024, 2048, 4096, 8192)
 # Of those that models are trained at: copying is learned for one distance, and is trained at each of them; retrieval
 # is trained at one length, and asked for at all.
-TRAINED_LENGTHS = {"copy": (64, 128, 256), "retrieval": (128,)}
+TRAINED_LENGTHS = {"copy": (64, 128, 256), "retrieval": (64,)}
 UPDATES = 1000
 POSITIONS = 2048  # of a batch
 _TESTED_POSITIONS = 2**16

@@ -10,7 +10,7 @@ from ..loss import IGNORED_LABEL
 START, SEPARATOR, BLANK = 0, 4, 5
 FIRST = 6  # after the special tokens
 SYMBOLS = 32  # that are copied
-KEYS, VALUES = 16, 16  # of retrieval
+KEYS, VALUES = 16, 8  # of retrieval
 NOWHERE = -1
 
 
