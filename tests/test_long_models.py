@@ -55,7 +55,7 @@ def test_operations_are_those_that_torch_counts(name, length):
     model, examples = build_long_model(task, program.attention, "eager").eval(), task.examples(1, length, seed=0)
     predicts = examples.labels.roll(-1, dims=1) >= 0
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(input_ids=examples.input_ids, logits_to_keep=predicts)
+        model(input_ids=examples.input_ids, logits_to_keep=predicts, use_cache=False)
     labels = task.kept(length)
     assert counter.get_total_flops() == model_operations(program, length, labels, task.vocab_size)
 
@@ -89,7 +89,7 @@ def test_accuracy_is_of_the_tokens_that_are_asked_for(name):
     """By a model that knows every next token, except the last of each text."""
     examples = TASKS[name].examples(5, 64, seed=0)
 
-    def model(input_ids, logits_to_keep):
+    def model(input_ids, logits_to_keep, use_cache):
         guesses = input_ids.roll(-1, dims=1)
         guesses[:, -2] = 3
         return SimpleNamespace(logits=torch.nn.functional.one_hot(guesses, 400)[logits_to_keep].float())

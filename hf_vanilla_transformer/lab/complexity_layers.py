@@ -30,8 +30,7 @@ class LayerType:
         make: makes the layer, given the width and the number of heads; maps (B, n, d) to (B, n, d).
         operations: multiplications and additions of all its matrix products for one sequence, given n, d and the
             number of heads.
-        is_compiled: whether it is compiled: it then has no backward pass on a CPU, and the compiler's memory would hide
-            its own.
+        is_compiled: whether it is compiled: it then has no backward pass on a CPU.
     """
 
     name: str

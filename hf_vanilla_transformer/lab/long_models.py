@@ -153,7 +153,8 @@ def accuracy(model: Any, examples: Examples, positions: int = 8192) -> float:
     for input_ids, labels in zip(examples.input_ids.split(rows), examples.labels.split(rows), strict=True):
         is_label = labels != IGNORED_LABEL
         predicts = is_label.roll(-1, dims=1)  # the position before; the first token is never a label
-        logits = model(input_ids=input_ids.to(model.device), logits_to_keep=predicts.to(model.device)).logits
+        kept = predicts.to(model.device)
+        logits = model(input_ids=input_ids.to(model.device), logits_to_keep=kept, use_cache=False).logits
         hits += int((logits.argmax(-1).cpu() == labels[is_label]).sum())
     return hits / int((examples.labels != IGNORED_LABEL).sum())
 

@@ -25,9 +25,10 @@ learned at one length, another model learns it at the next, because the distance
 length, and tested at all.
 Exponents are of n, by least squares of logarithms over the upper half of the lengths, of a step of the whole model on
 one text in float32. Predicted ones of time are fitted to the operations of all its matrix products, those of memory are
-of its largest tensors. Memory is by how much a step raises the highest resident memory of a fresh process. The window
-is trained as a mask, which computes what it hides. Compiled flex attention leaves that out; it has no backward pass on
-a CPU (torch 2.13: "FlexAttention does not support backward on CPU"), and the compiler's memory hides its own."""
+of its largest tensors. Memory is by how much a step raises the highest resident memory of a fresh process; a compiled
+program has run there before, and what its compiler has freed was given back. The window is trained as a mask, which
+computes what it hides. Compiled flex attention leaves that out, and has no backward pass on a CPU (torch 2.13:
+"FlexAttention does not support backward on CPU")."""
 
 
 def write_long_report(measured: LongMeasurement, settings: dict[str, Any], folder: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from .benchmarks import in_turns
-from .complexity import FORWARD, MODES, Cell, fitted_exponent, in_a_fresh_process, rise_of_peak
+from .complexity import FORWARD, MODES, SHORT_COMPILED, Cell, fitted_exponent, in_a_fresh_process, rise_of_peak
 from .inputs import train_small
 from .long_models import PROGRAMS, accuracy, build_long_model, capacity, model_operations, reach
 from .long_tasks import TASKS, Examples
@@ -214,7 +214,7 @@ def measure_steps(
 
     Args:
         task_name: key of `TASKS`, whose texts they are.
-        programs: keys of `PROGRAMS`; compiled ones are measured forward only, and without memory.
+        programs: keys of `PROGRAMS`; compiled ones are measured forward only.
         lengths: n, ascending; at least three.
         repeats: measured steps of each; one more is not measured.
         memory: whether to measure memory too.
@@ -228,12 +228,12 @@ def measure_steps(
     for mode in MODES:
         for length in lengths:
             examples = TASKS[task_name].examples(1, length, 0)
-            present = [name for name in programs if mode == FORWARD or not PROGRAMS[name].is_compiled]
+            present = _measurable(programs, mode)
             seconds = in_turns({name: partial(_step, models[name], examples, mode) for name in present}, repeats, 1)
             step()
             for name in present:
                 peak = None
-                if memory and not PROGRAMS[name].is_compiled:
+                if memory:
                     threads = torch.get_num_threads()
                     peak = in_a_fresh_process(peak_of_model_step, task_name, name, mode, length, threads)
                     step()
@@ -249,8 +249,12 @@ def count_steps(programs: Sequence[str], lengths: Sequence[int], memory: bool) -
         lengths: as there.
         memory: as there.
     """
-    with_memory = sum(memory and not PROGRAMS[name].is_compiled for name in programs)
-    return len(MODES) * len(lengths) * (1 + with_memory)
+    with_memory = sum(len(_measurable(programs, mode)) for mode in MODES) if memory else 0
+    return len(lengths) * (len(MODES) + with_memory)
+
+
+def _measurable(programs: Sequence[str], mode: str) -> list[str]:
+    return [name for name in programs if mode == FORWARD or not PROGRAMS[name].is_compiled]
 
 
 def peak_of_model_step(task_name: str, program: str, mode: str, length: int, threads: int) -> int:
@@ -268,8 +272,10 @@ def peak_of_model_step(task_name: str, program: str, mode: str, length: int, thr
     """
     torch.set_num_threads(threads)
     model, examples = _model(task_name, program), TASKS[task_name].examples(1, length, 0)
-    _step(model, TASKS[task_name].examples(1, _SHORT, 0), mode)
-    return rise_of_peak(lambda: _step(model, examples, mode))
+    is_compiled = PROGRAMS[program].is_compiled
+    for short in SHORT_COMPILED if is_compiled else (_SHORT,):
+        _step(model, TASKS[task_name].examples(1, short, 0), mode)
+    return rise_of_peak(lambda: _step(model, examples, mode), is_compiled)
 
 
 def check_lengths(task_name: str, lengths: Sequence[int], least: int, option: str) -> None:
