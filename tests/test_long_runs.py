@@ -63,11 +63,11 @@ def test_only_retrieval_carries_over_to_longer_texts():
     assert lengths_to_test("retrieval", 128, [64, 128, 256]) == [128, 256]
 
 
-@pytest.mark.slow  # 20 seconds: two models learn from 1,000 batches
+@pytest.mark.slow  # 20 seconds: two models learn from 400 batches each
 def test_copying_is_learned_unless_the_window_is_too_small(monkeypatch):
     monkeypatch.setattr(long_models, "WINDOW", 3)
     monkeypatch.setitem(long_models.ATTENTIONS, LOCAL, {"attention_pattern": "local", "attention_window": 3})
-    options = {"updates": 500, "positions": 512, "tested_positions": 1024}
+    options = {"updates": 400, "positions": 1024, "tested_positions": 1024}
     (full,), (window,) = (learn("copy", each, 16, [16], **options) for each in (FULL, LOCAL))
     assert full.accuracy > 0.95
     assert window.ceiling == window.chance == 1 / 32  # it reaches 6 positions, and 7 are needed
