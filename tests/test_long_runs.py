@@ -58,6 +58,25 @@ def test_a_model_is_trained_once_and_tested_at_every_length(small):
     assert all(each.chance == 1 / 8 and each.capacity is None for each in found)
 
 
+@pytest.mark.parametrize(
+    ("task", "length", "phases"),
+    [("copy", 128, [(128, 7)]), ("retrieval", 64, [(64, 7)]), ("retrieval", 128, [(64, 3), (128, 4)])],
+)
+def test_retrieval_begins_with_short_texts_and_goes_on_with_the_same_model(small, monkeypatch, task, length, phases):
+    seen, models = [], []
+
+    def train(shape, inputs, steps, seed, build, batch_size):
+        seen.append((inputs["input_ids"].shape[1], steps))
+        assert len(inputs["labels"]) == steps * batch_size == steps * 256 // inputs["labels"].shape[1]
+        models.append(build(**shape).eval())
+        return models[-1]
+
+    monkeypatch.setattr(long_runs, "train_small", train)
+    learn(task, FULL, length, [length], updates=7, positions=256, tested_positions=64)
+    assert seen == phases
+    assert all(model is models[0] for model in models)
+
+
 def test_only_retrieval_carries_over_to_longer_texts():
     assert lengths_to_test("copy", 128, [64, 256]) == [128]
     assert lengths_to_test("retrieval", 128, [64, 128, 256]) == [128, 256]

@@ -35,8 +35,8 @@ examples:
 
   copy       n/2 - 1 symbols, a separator, and the same symbols again: a window does not reach them, and the state of
              linear attention has no room for all of them, if n is large enough. A model for each length.
-  retrieval  16 keys with a value each stand among blanks, and are asked for at the end. Learned at one length, and
-             tested at all longer ones.
+  retrieval  16 keys with a value each stand among blanks, and are asked for at the end. Learned at 64 positions for
+             half of the updates, then at one length, and tested at all longer ones.
 
 Writes accuracies beside what can be known, and exponents of time and memory beside predicted ones (long.md), a chart
 (long.png) and all numbers (long.json) into a folder that appears when all are complete.

@@ -16,7 +16,7 @@ from .long_tasks import TASKS, Examples
 LENGTHS = (512, 1024, 2048, 4096, 8192)
 # Of those that models are trained at: copying is learned for one distance, and is trained at each of them; retrieval
 # is trained at one length, and asked for at all.
-TRAINED_LENGTHS = {"copy": (64, 128, 256), "retrieval": (64,)}
+TRAINED_LENGTHS = {"copy": (64, 128, 256), "retrieval": (512,)}
 UPDATES = 1000
 POSITIONS = 2048  # of a batch
 _TESTED_POSITIONS = 2**16
@@ -158,7 +158,7 @@ def learn(
     Args:
         task_name: key of `TASKS`.
         attention: key of `ATTENTIONS`.
-        trained_length: n in training.
+        trained_length: n in training, whose first half may be of shorter texts: `Task.first_length`.
         lengths: n in tests.
         updates: of the training; no example is seen twice.
         seed: of weights and examples.
@@ -168,10 +168,17 @@ def learn(
     Returns:
         A score for each length.
     """
-    task, batch_size = TASKS[task_name], max(1, positions // trained_length)
-    examples = task.examples(updates * batch_size, trained_length, seed)
-    inputs = {"input_ids": examples.input_ids, "labels": examples.labels}
-    model = train_small({}, inputs, updates, seed, partial(build_long_model, task, attention), batch_size)
+    task, first = TASKS[task_name], TASKS[task_name].first_length
+    phases = [(trained_length, updates)]
+    if first is not None and first < trained_length and updates > 1:
+        phases = [(first, updates // 2), (trained_length, updates - updates // 2)]
+    build: Callable[[], Any] = partial(build_long_model, task, attention)
+    for length, steps in phases:
+        batch_size = max(1, positions // length)
+        examples = task.examples(steps * batch_size, length, seed)
+        inputs = {"input_ids": examples.input_ids, "labels": examples.labels}
+        model = train_small({}, inputs, steps, seed, build, batch_size)
+        build = partial(_same, model)  # the next phase goes on with it
     scores = []
     for length in lengths:
         test = task.examples(max(1, tested_positions // length), length, _TEST_SEED)
@@ -183,6 +190,10 @@ def learn(
             )
         )  # fmt: skip
     return scores
+
+
+def _same(model: Any) -> Any:
+    return model
 
 
 def lengths_to_test(task_name: str, trained_length: int, lengths: Sequence[int]) -> list[int]:

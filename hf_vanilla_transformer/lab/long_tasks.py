@@ -56,6 +56,8 @@ class Task:
         make: makes examples, given their number, their length, which is even, and a generator.
         position_encoding: what models that learn it have, whatever their attention is.
         kept: how many things have to be kept until they are asked for, given the length.
+        first_length: that of the first half of a training for longer texts; None where what is learned of short texts
+            is of no use for longer ones.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Task:
     make: Callable[[int, int, torch.Generator], Examples]
     position_encoding: str
     kept: Callable[[int], int]
+    first_length: int | None = None
 
     def examples(self, count: int, length: int, seed: int) -> Examples:
         """Makes examples.
@@ -178,6 +181,7 @@ TASKS = {
             retrieval_examples,
             "none",
             lambda length: KEYS,
+            first_length=64,
         ),
     )
 }
