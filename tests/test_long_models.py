@@ -7,7 +7,6 @@ import torch
 from torch.nn.attention.flex_attention import flex_attention
 from torch.utils.flop_counter import FlopCounterMode
 
-from hf_vanilla_transformer.attention_linear import num_features
 from hf_vanilla_transformer.lab import long_models
 from hf_vanilla_transformer.lab.long_models import (
     ATTENTIONS,
@@ -43,8 +42,10 @@ def test_nothing_is_known_beyond_the_reach_and_something_within_it(attention):
 def test_only_linear_attention_has_a_capacity_the_features_of_all_heads():
     assert capacity(FULL) is capacity(LOCAL) is None
     for attention in (ELU, RANDOM):
-        config = build_long_model(TASKS["copy"], attention).config
-        assert capacity(attention) == config.num_heads * num_features(config)
+        model = build_long_model(TASKS["copy"], attention)
+        layer = model.model.layers[0].self_attention
+        features = layer.feature_map(torch.zeros(1, layer.d_k), are_keys=True)
+        assert capacity(attention) == model.config.num_heads * features.shape[-1]
 
 
 @pytest.mark.parametrize("name", [name for name in PROGRAMS if name != BLOCKS])
