@@ -1,5 +1,6 @@
 """That the benchmark compares what it says: equal shapes and equal work. The numbers are not tested."""
 
+import ctypes
 import time
 from functools import partial
 from pathlib import Path
@@ -64,6 +65,19 @@ def test_a_peak_that_is_forgotten_begins_anew_with_what_there_is():
     assert benchmarks.peak_memory_of_this_process() - before > 0.9 * size
     benchmarks.forget_peak_memory()
     assert benchmarks.peak_memory_of_this_process() - before < 0.5 * size
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="another C library than glibc")
+def test_freed_memory_is_given_back():
+    """40 MB in pieces too small to be mapped one by one; the last, which is kept, holds the end of the heap."""
+    pieces = [bytearray(100_000) for _ in range(400)]
+    del pieces[:-1]
+    resident = []
+    for give_back in (lambda: None, benchmarks.give_back_freed_memory):
+        give_back()
+        benchmarks.forget_peak_memory()
+        resident.append(benchmarks.peak_memory_of_this_process())
+    assert resident[1] < resident[0] - 20_000_000
 
 
 @pytest.mark.slow  # 8 seconds

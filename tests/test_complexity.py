@@ -67,7 +67,7 @@ def test_every_cell_is_measured_in_its_order(monkeypatch):
     assert all(each.memory == pytest.approx(1) for each in measured.exponents())
 
 
-def test_compiled_layers_are_measured_forward_and_without_memory(monkeypatch):
+def test_compiled_layers_are_measured_forward_only(monkeypatch):
     monkeypatch.setattr(complexity, "_in_a_fresh_process", lambda name, mode, length, *_: 1)
     monkeypatch.setattr(complexity_layers._Windowed, "forward", lambda self, states: states)
     steps = []
@@ -76,7 +76,7 @@ def test_compiled_layers_are_measured_forward_and_without_memory(monkeypatch):
     assert len(steps) == measured_steps([2, 3, 5], True, layers)
     assert measured.layers() == layers
     assert measured.layers(TRAINING) == [LINEAR, CAUSAL]
-    assert {cell.layer: cell.peak_bytes for cell in measured.cells} == {WINDOWED: None, LINEAR: 1, CAUSAL: 1}
+    assert all(cell.peak_bytes == 1 for cell in measured.cells)
     assert [(each.layer, each.mode) for each in measured.exponents()] == [
         (name, mode) for mode in MODES for name in measured.layers(mode)
     ]
@@ -140,3 +140,13 @@ def test_memory_is_that_of_the_buffers_in_a_fresh_process():
         assert 0 < complexity._in_a_fresh_process(name, MODES[0], 1024, *shape) < matrix
     again = complexity._in_a_fresh_process(EAGER, MODES[0], 1024, *shape)
     assert again == pytest.approx(eager[1024], rel=0.1)
+
+
+@pytest.mark.slow  # a minute: three processes compile flex attention, or find it compiled
+def test_memory_of_a_compiled_layer_is_its_own():
+    """Queries, keys, values and two outputs, and not what the compiler takes: linear in the length."""
+    peaks = [complexity._in_a_fresh_process(WINDOWED, MODES[0], n, 512, 8) for n in (2048, 8192, 2048)]
+    states = 4 * 512 * 2048
+    assert 4 * states < peaks[0] < 6 * states
+    assert peaks[1] == pytest.approx(4 * peaks[0], rel=0.1)
+    assert peaks[2] == pytest.approx(peaks[0], rel=0.1)

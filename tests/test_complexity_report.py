@@ -1,12 +1,22 @@
 """The report of the measured Table 1: every number where it belongs, beside what the paper states."""
 
+import dataclasses
 import json
 
 import matplotlib.image
 from test_complexity import synthetic
 
-from hf_vanilla_transformer.lab.complexity import MODES
-from hf_vanilla_transformer.lab.complexity_layers import ABSENT, EAGER, LAYER_TYPES, LINEAR, SDPA, TABLE_1, WINDOWED
+from hf_vanilla_transformer.lab.complexity import FORWARD, MODES
+from hf_vanilla_transformer.lab.complexity_layers import (
+    ABSENT,
+    EAGER,
+    LAYER_TYPES,
+    LINEAR,
+    NO_BACKWARD,
+    SDPA,
+    TABLE_1,
+    WINDOWED,
+)
 from hf_vanilla_transformer.lab.complexity_report import (
     claim_lines,
     complexity_lines,
@@ -69,3 +79,13 @@ def test_other_layers_have_rows_and_no_claims_of_those_that_are_missing(tmp_path
     rows = [line for line in lines if line.startswith((f"| {LINEAR} |", f"| {WINDOWED} |"))]
     assert len(rows) == 2 * 3 * len(MODES)
     assert "absent" not in json.loads((tmp_path / "complexity.json").read_text())
+
+
+def test_a_layer_without_a_backward_pass_says_so_in_its_place():
+    measured = synthetic(layers=(SDPA, WINDOWED))
+    kept = [cell for cell in measured.cells if cell.mode == FORWARD or cell.layer != WINDOWED]
+    lines = complexity_lines(dataclasses.replace(measured, cells=kept), {})
+    windowed = [line for line in lines if line.startswith(f"| {WINDOWED} |")]
+    assert windowed[-1] == f"| {WINDOWED} | r · n · d | 1 | {NO_BACKWARD} | | |"
+    assert len(windowed) == 3 + 1
+    assert not any(NO_BACKWARD in line for line in complexity_lines(measured, {}))

@@ -38,6 +38,7 @@ VERBS = {
     "lab-variants": ("lab_variants", "put trained variants side by side: scores, speed, what decoding keeps"),
     "lab-heads": ("lab_heads", "show what each attention head looks at, and what is lost without it"),
     "lab-complexity": ("lab_complexity", "measure time and memory of layers over the length: Table 1 of the paper"),
+    "lab-long": ("lab_long", "copy and retrieve over long sequences by full, windowed and linear attention"),
     "lab-inputs": ("lab_inputs", "forecast series, and read handwritten digits as words: sources without tokens"),
     "lab-speculative": ("lab_speculative", "measure speculative decoding: what a draft saves, or does not"),
     "lab-scan": ("lab_scan", "length generalisation on SCAN: split it, and see which lengths a model has right"),

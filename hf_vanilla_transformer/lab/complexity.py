@@ -12,12 +12,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from .benchmarks import forget_peak_memory, in_turns, peak_memory_of_this_process
+from .benchmarks import forget_peak_memory, give_back_freed_memory, in_turns, peak_memory_of_this_process
 from .complexity_layers import ABSENT, KERNEL_SIZE, LAYER_TYPES, TABLE_1, WINDOWED
 
 LENGTHS = (64, 128, 256, 512, 1024, 2048, 4096)
 FORWARD, TRAINING = MODES = ("forward", "forward and backward")
 _SHORT = 16  # positions of a step that wakes the libraries up
+# Of a compiled one: what is compiled for the second of two lengths is for any.
+SHORT_COMPILED = (256, 384)
 
 
 @dataclass(frozen=True)
@@ -173,14 +175,14 @@ def measure_complexity(
     torch, which Python's tracemalloc does not see, and those of the libraries below it, which torch's own profiler
     does not see. A fresh process has no freed buffers that the step could use instead of new ones. Before it is
     measured, a step on a short input wakes the libraries up and allocates the gradients of the weights, which do not
-    depend on the length.
+    depend on the length. A compiled layer runs once more before, and what its compiler has freed is given back.
 
     Args:
         d_model: width of all layers.
         num_heads: of the attentions.
         lengths: n, ascending; at least three.
         repeats: measured steps of each layer; two more are not measured.
-        memory: whether to measure memory too, except that of compiled layers.
+        memory: whether to measure memory too.
         layers: keys of `LAYER_TYPES`. Compiled ones are measured forward only.
         step: called when the times of a length or the memory of a cell are measured: `measured_steps` times.
 
@@ -211,7 +213,7 @@ def measure_complexity(
             step()
             for name in steps:
                 peak = None
-                if memory and not LAYER_TYPES[name].is_compiled:
+                if memory:
                     peak = _in_a_fresh_process(name, mode, length, d_model, num_heads)
                     step()
                 cells.append(Cell(name, mode, length, seconds[name], peak))
@@ -226,8 +228,8 @@ def measured_steps(lengths: Sequence[int], memory: bool, layers: Sequence[str] =
         memory: as there.
         layers: as there.
     """
-    with_memory = sum(memory and not LAYER_TYPES[name].is_compiled for name in layers)
-    return len(MODES) * len(lengths) * (1 + with_memory)
+    with_memory = sum(len(_measurable(layers, mode)) for mode in MODES) if memory else 0
+    return len(lengths) * (len(MODES) + with_memory)
 
 
 def _measurable(layers: Sequence[str], mode: str) -> list[str]:
@@ -254,14 +256,28 @@ def _step(layer: nn.Module, states: torch.Tensor, mode: str) -> None:
 
 
 def _in_a_fresh_process(*args: Any) -> int:
-    # On Linux, a server that has imported this module once forks the processes: importing torch takes seconds, and
-    # nothing has run in the server that a process could inherit.
+    return in_a_fresh_process(peak_of_step, *args, torch.get_num_threads())
+
+
+def in_a_fresh_process(measure: Callable[..., Any], *args: Any) -> Any:
+    """Calls a function in a process that has run nothing before.
+
+    On Linux, a server that has imported the module once forks the processes: that takes seconds, and nothing has run
+    in the server that a process could inherit.
+
+    Args:
+        measure: a function of a module.
+        *args: for it; picklable.
+
+    Returns:
+        What it returns.
+    """
     is_linux = sys.platform == "linux"
     context: Any = multiprocessing.get_context("forkserver" if is_linux else "spawn")
     if is_linux:
-        context.set_forkserver_preload([__name__])
+        context.set_forkserver_preload([measure.__module__])
     with context.Pool(1) as pool:
-        return pool.apply(peak_of_step, (*args, torch.get_num_threads()))
+        return pool.apply(measure, args)
 
 
 def peak_of_step(name: str, mode: str, length: int, d_model: int, num_heads: int, threads: int) -> int:
@@ -280,8 +296,23 @@ def peak_of_step(name: str, mode: str, length: int, d_model: int, num_heads: int
     """
     torch.set_num_threads(threads)
     layer, states = _layer(name, d_model, num_heads), _states(length, d_model)
-    _step(layer, _states(_SHORT, d_model), mode)
+    is_compiled = LAYER_TYPES[name].is_compiled
+    for short in SHORT_COMPILED if is_compiled else (_SHORT,):
+        _step(layer, _states(short, d_model), mode)
+    return rise_of_peak(lambda: _step(layer, states, mode), is_compiled)
+
+
+def rise_of_peak(step: Callable[[], Any], is_compiled: bool = False) -> int:
+    """Runs a step, and returns by how many bytes it raises the highest resident memory above what there is before.
+
+    Args:
+        step: what to run.
+        is_compiled: whether it may be compiled yet: it then runs once before, and what was freed is given back.
+    """
+    if is_compiled:
+        step()
+        give_back_freed_memory()
     forget_peak_memory()
     before = peak_memory_of_this_process()
-    _step(layer, states, mode)
+    step()
     return peak_memory_of_this_process() - before

@@ -30,8 +30,7 @@ class LayerType:
         make: makes the layer, given the width and the number of heads; maps (B, n, d) to (B, n, d).
         operations: multiplications and additions of all its matrix products for one sequence, given n, d and the
             number of heads.
-        is_compiled: whether it is compiled: it then has no backward pass on a CPU, and the compiler's memory would hide
-            its own.
+        is_compiled: whether it is compiled: it then has no backward pass on a CPU.
     """
 
     name: str
@@ -75,31 +74,45 @@ class _Windowed(_Attention):
         self.compiled: Callable[..., Any] = torch.compile(flex_attention)
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
-        return self.attention(states, implementation=partial(self._attend, _near_blocks(states.shape[1])))[0]
+        return self.attention(states, implementation=self._attend)[0]
 
     def _attend(
-        self, blocks: Any, module: nn.Module, query: Any, key: Any, value: Any, *args: Any, **kwargs: Any
+        self, module: nn.Module, query: Any, key: Any, value: Any, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, None]:
-        heads = self.compiled(query, key, value, block_mask=blocks, scale=kwargs["scaling"])
-        return heads.transpose(1, 2), None
+        blocks = near_blocks(query.shape[2], WINDOW)
+        return self.compiled(query, key, value, block_mask=blocks, scale=kwargs["scaling"]).transpose(1, 2), None
 
 
 @functools.cache
-def _near_blocks(length: int) -> BlockMask:
-    """Each block of queries sees itself and its neighbours, which hold the window; made without n² booleans."""
-    count = -(-length // _FLEX_BLOCK)
+def near_blocks(length: int, window: int, is_causal: bool = False) -> BlockMask:
+    """The mask of flex attention over a window: which blocks hold it, made without n² booleans.
+
+    Args:
+        length: n.
+        window: positions to either side.
+        is_causal: whether only those before count.
+
+    Returns:
+        The mask, each block of queries with the blocks of keys to be computed for it.
+    """
+    count, aside = -(-length // _FLEX_BLOCK), -(-window // _FLEX_BLOCK)
     blocks = torch.arange(count)
-    first, last = (blocks - 1).clamp(min=0), (blocks + 1).clamp(max=count - 1)
+    first = (blocks - aside).clamp(min=0)
+    last = blocks if is_causal else (blocks + aside).clamp(max=count - 1)
     seen = (first[:, None] + blocks).clamp(max=count - 1)  # of which the first `last - first + 1` count
     numbers = (last - first + 1)[None, None].int()
-    config = VanillaTransformerConfig(vocab_size=4, attention_pattern="local", attention_window=WINDOW)
+    config = VanillaTransformerConfig(vocab_size=4, attention_pattern="local", attention_window=window)
     may_attend = LocalPattern(config).may_attend
 
     def is_near(batch: Any, head: Any, query: Any, key: Any) -> Any:
         return may_attend(query, key)
 
+    def is_near_before(batch: Any, head: Any, query: Any, key: Any) -> Any:
+        return may_attend(query, key) & (query >= key)
+
+    may_see = is_near_before if is_causal else is_near
     return BlockMask.from_kv_blocks(
-        numbers, seen[None, None].int(), BLOCK_SIZE=_FLEX_BLOCK, mask_mod=is_near, seq_lengths=(length, length)
+        numbers, seen[None, None].int(), BLOCK_SIZE=_FLEX_BLOCK, mask_mod=may_see, seq_lengths=(length, length)
     )
 
 
@@ -121,23 +134,65 @@ class _Convolution(nn.Module):
         return self.convolution(states.transpose(1, 2)).transpose(1, 2)
 
 
-def _attention_operations(length: int, d_model: int, num_heads: int) -> float:
+def attention_operations(length: int, d_model: int, num_heads: int) -> float:
+    """Counts multiplications and additions of attention over all pairs of positions, projections included.
+
+    Args:
+        length: n.
+        d_model: d.
+        num_heads: h, which changes nothing.
+
+    Returns:
+        The operations of all matrix products.
+    """
     return 8 * length * d_model**2 + 4 * length**2 * d_model  # four projections; products with keys and values
 
 
 def _windowed_operations(length: int, d_model: int, num_heads: int) -> float:
-    blocks = -(-length // _FLEX_BLOCK)
-    seen = min(length**2, (3 * blocks - 2) * _FLEX_BLOCK**2)  # each block of queries and its neighbours
-    return 8 * length * d_model**2 + 4 * seen * d_model
+    return windowed_operations(length, d_model, WINDOW)
+
+
+def windowed_operations(length: int, d_model: int, window: int, is_causal: bool = False) -> float:
+    """Counts multiplications and additions of attention over the blocks of `near_blocks`, projections included.
+
+    Args:
+        length: n.
+        d_model: d.
+        window: as there.
+        is_causal: as there.
+
+    Returns:
+        The operations of all matrix products.
+    """
+    blocks, aside = -(-length // _FLEX_BLOCK), -(-window // _FLEX_BLOCK)
+    seen = sum(min(i, aside) + 1 + (0 if is_causal else min(blocks - 1 - i, aside)) for i in range(blocks))
+    return 8 * length * d_model**2 + 4 * min(length**2, seen * _FLEX_BLOCK**2) * d_model
 
 
 def _linear_operations(is_causal: bool, length: int, d_model: int, num_heads: int) -> float:
-    projections, width = 8 * length * d_model**2, d_model // num_heads
+    return linear_operations(length, d_model, num_heads, d_model // num_heads, is_causal)
+
+
+def linear_operations(length: int, d_model: int, num_heads: int, features: int, is_causal: bool) -> float:
+    """Counts multiplications and additions of linear attention, its four projections included, for one sequence.
+
+    Args:
+        length: n.
+        d_model: d.
+        num_heads: h.
+        features: F of each head; what it takes to compute them is not counted.
+        is_causal: whether sums grow from chunk to chunk.
+
+    Returns:
+        The operations of all matrix products.
+    """
+    projections = 8 * length * d_model**2
     if is_causal and length <= CHUNK:
-        return projections + 4 * length**2 * d_model
+        return projections + 2 * length**2 * (num_heads * features + d_model)
     whole = -(-length // CHUNK) * CHUNK if is_causal else length
-    sums = 2 * whole * d_model * (2 * width + 1)  # of keys times values; read by queries, with their denominators
-    return projections + sums + (4 * whole * CHUNK * d_model if is_causal else 0)
+    sums = 2 * whole * features * (2 * d_model + num_heads)  # of keys times values; read by queries, with denominators
+    inside = 2 * whole * CHUNK * (num_heads * features + d_model)
+    return projections + sums + (inside if is_causal else 0)
 
 
 WINDOW = 64  # positions to either side
@@ -151,8 +206,8 @@ LINEAR, CAUSAL = "linear attention", "linear attention, causal"
 LAYER_TYPES = {
     each.name: each
     for each in (
-        LayerType(EAGER, "eager", "n² · d", 2, partial(_Attention, "eager"), _attention_operations),
-        LayerType(SDPA, "sdpa", "n² · d", 2, partial(_Attention, "sdpa"), _attention_operations),
+        LayerType(EAGER, "eager", "n² · d", 2, partial(_Attention, "eager"), attention_operations),
+        LayerType(SDPA, "sdpa", "n² · d", 2, partial(_Attention, "sdpa"), attention_operations),
         LayerType(GRU, "gru", "n · d²", 1, _Recurrent, lambda length, d_model, _: 12 * length * d_model**2),
         LayerType(
             CONVOLUTION,
@@ -170,6 +225,9 @@ LAYER_TYPES = {
 
 # What is measured unless layers are named: Table 1 as far as it needs no compiler.
 TABLE_1 = (EAGER, SDPA, GRU, CONVOLUTION)
+
+# Why a compiled layer has no row of steps with a backward pass; torch 2.13 raises NotImplementedError.
+NO_BACKWARD = "absent: flex attention has no backward pass on a CPU"
 
 # The row of Table 1 that is missing there, and why.
 ABSENT = (

@@ -7,7 +7,7 @@ from typing import Any
 
 from .charts import DPI, new_chart
 from .complexity import FORWARD, MODES, Cell, ComplexityMeasurement
-from .complexity_layers import ABSENT, CONVOLUTION, GRU, KERNEL_SIZE, LAYER_TYPES, SDPA, WINDOWED
+from .complexity_layers import ABSENT, CONVOLUTION, GRU, KERNEL_SIZE, LAYER_TYPES, NO_BACKWARD, SDPA, WINDOWED
 
 _COLOURS = dict(
     zip(LAYER_TYPES, ("#aa3377", "#4477aa", "#ccbb44", "#228833", "#ee6677", "#66ccee", "#000000"), strict=True)
@@ -19,8 +19,9 @@ what grows fastest, and leave out the projections of attention, n · d² operati
 all operations of the layer at the same lengths, and is what a machine would show whose every operation takes equally
 long. What is stated of linear attention is of its sums (Katharopoulos et al., 2020). The paper states none for memory.
 Memory is by how much one step raises the highest resident memory of a fresh process that has the layer and its input;
-work space of libraries, such as that of a convolution, is in it and does not grow. One sequence, float32; times are
-medians of repetitions in turns."""
+work space of libraries, such as that of a convolution, is in it and does not grow. A compiled layer has run there
+before, and what its compiler has freed was given back. One sequence, float32; times are medians of repetitions in
+turns."""
 
 
 def write_complexity_report(measured: ComplexityMeasurement, settings: dict[str, Any], folder: Path) -> None:
@@ -115,10 +116,12 @@ def _exponent_lines(measured: ComplexityMeasurement, mode: str) -> list[str]:
             complexity = LAYER_TYPES[each.layer].complexity
             numbers = f"{each.stated} | {each.expected:.2f} | {each.time:.2f} | {memory}"
             lines.append(f"| {each.layer} | {complexity} | {numbers} |")
-    if WINDOWED in measured.layers():
-        return lines
-    name, complexity, stated, why = ABSENT
-    return [*lines, f"| {name} | {complexity} | {stated} | {why} | | |"]
+    absent = [] if WINDOWED in measured.layers() else [ABSENT]
+    for name in measured.layers():
+        if name not in measured.layers(mode):
+            layer = LAYER_TYPES[name]
+            absent.append((name, layer.complexity, layer.exponent, NO_BACKWARD))
+    return [*lines, *(f"| {name} | {form} | {stated} | {why} | | |" for name, form, stated, why in absent)]
 
 
 def _cell_lines(measured: ComplexityMeasurement, mode: str, unit: str, cell_text: Callable[[Cell], str]) -> list[str]:

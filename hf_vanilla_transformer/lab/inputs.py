@@ -69,23 +69,41 @@ class _Examples(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
         return {name: each[index] for name, each in self.inputs.items()}
 
 
-def train_small(shape: Mapping[str, Any], inputs: Mapping[str, torch.Tensor], steps: int, seed: int) -> Any:
-    """Trains a small model by the Trainer: Adam, batches of 64, a rate of 2e-3 that rises and falls as a cosine.
+def small_translator(**shape: Any) -> VanillaTransformerForConditionalGeneration:
+    """Makes a model of encoder and decoder.
 
     Args:
-        shape: fields of its config.
+        **shape: fields of its config.
+    """
+    return VanillaTransformerForConditionalGeneration(VanillaTransformerConfig(**shape))
+
+
+def train_small(
+    shape: Mapping[str, Any],
+    inputs: Mapping[str, torch.Tensor],
+    steps: int,
+    seed: int,
+    build: Callable[..., Any] = small_translator,
+    batch_size: int = _BATCH,
+) -> Any:
+    """Trains a small model by the Trainer: Adam with a rate of 2e-3 that rises and falls as a cosine.
+
+    Args:
+        shape: arguments of `build`, such as fields of a config.
         inputs: arguments of the model, with `labels`, an example a row.
         steps: updates.
         seed: of weights, order and dropout.
+        build: makes the model.
+        batch_size: examples of an update.
 
     Returns:
         The model, in eval mode.
     """
     torch.manual_seed(seed)
-    model = VanillaTransformerForConditionalGeneration(VanillaTransformerConfig(**shape))
+    model = build(**shape)
     with tempfile.TemporaryDirectory() as folder:
         arguments = Seq2SeqTrainingArguments(
-            folder, max_steps=steps, per_device_train_batch_size=_BATCH, learning_rate=_LEARNING_RATE, seed=seed,
+            folder, max_steps=steps, per_device_train_batch_size=batch_size, learning_rate=_LEARNING_RATE, seed=seed,
             lr_scheduler_type="cosine", warmup_steps=max(1, steps // 20), adam_beta2=0.98, report_to=[],
             save_strategy="no", logging_strategy="no", disable_tqdm=True, dataloader_pin_memory=False,
         )  # fmt: skip
