@@ -25,6 +25,9 @@ FeedForwardKind = Literal["plain", "gated"]
 SourceKind = Literal["tokens", "frames", "patches"]
 SinusoidLayout = Literal["interleaved", "concatenated", "concatenated_tensor2tensor"]
 
+# What acts in training only.
+TRAINING_RATES = ("dropout", "attention_dropout", "activation_dropout", "word_dropout", "label_smoothing")
+
 # Keywords of old configs that resemble fields but are not fields.
 _OF_TRANSFORMERS = {
     *("cls_token_id", "mask_token_id", "sep_token_id", "unk_token_id"),
@@ -307,7 +310,7 @@ class VanillaTransformerConfig(PreTrainedConfig):
         source_rows = self.source_vocab_size
         self._require("source_vocab_size", source_rows is None or source_rows >= 1, "an integer of at least 1, or None")
         self._require("position_offset", self.position_offset >= 0, "an integer of at least 0")
-        for field in ("dropout", "attention_dropout", "activation_dropout", "word_dropout", "label_smoothing"):
+        for field in TRAINING_RATES:
             self._require(field, 0 <= getattr(self, field) < 1, "a number from 0 up to but not including 1")
         self._require("layer_norm_eps", 0 < self.layer_norm_eps < math.inf, "a finite number above 0")
         self._require("eos_token_id", self.eos_token_id != [], "an id, a list of at least one id, or None")
@@ -381,4 +384,4 @@ def _did_you_mean(name: str, known: Any, cutoff: float = 0.6) -> str:
     return f" did you mean `{matches[0]}`?" if matches else ""
 
 
-__all__ = ["PRESETS", "VanillaTransformerConfig"]
+__all__ = ["PRESETS", "TRAINING_RATES", "VanillaTransformerConfig"]

@@ -10,7 +10,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig, MarianMTModel, PreTrainedConfig
 
-from ..configuration_vanilla_transformer import VanillaTransformerConfig
+from ..configuration_vanilla_transformer import TRAINING_RATES, VanillaTransformerConfig
 from ..data.batching import sorted_batches
 from ..inference import Translator
 from ..tokenization_ids import text_to_ids
@@ -28,7 +28,7 @@ _ENGINES = {
 # decoding may be anything.
 _AS_MARIAN = {"attention_bias": True, "sinusoid_layout": "concatenated", "layer_norm_eps": 1e-5}
 _SIZES = ("vocab_size", "d_model", "d_ff", "num_heads", "num_encoder_layers", "num_decoder_layers")
-_OF_TRAINING = {"dropout", "attention_dropout", "activation_dropout", "word_dropout", "label_smoothing", "use_cache"}
+_OF_TRAINING = {*TRAINING_RATES, "use_cache"}
 
 
 @dataclass(frozen=True)

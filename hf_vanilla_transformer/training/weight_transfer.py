@@ -9,7 +9,7 @@ from transformers.utils import logging
 
 from ..configuration_decoder_only import VanillaTransformerDecoderConfig
 from ..configuration_encoder_only import VanillaTransformerEncoderConfig
-from ..configuration_vanilla_transformer import VanillaTransformerConfig
+from ..configuration_vanilla_transformer import TRAINING_RATES, VanillaTransformerConfig
 from ..inference import load_config, load_model, load_tokenizer
 
 logger = logging.get_logger(__name__)
@@ -17,7 +17,7 @@ logger = logging.get_logger(__name__)
 # Fields that may differ: what is dropped in training, what other parts are like, and ids, of which the tokenizers say
 # what they mean.
 _FREE = {
-    *("dropout", "attention_dropout", "activation_dropout", "word_dropout", "label_smoothing", "use_cache"),
+    *(*TRAINING_RATES, "use_cache"),
     *("is_encoder_decoder", "num_encoder_layers", "num_decoder_layers", "final_logits_bias", "vocab_size"),
     *("bos_token_id", "pad_token_id", "eos_token_id", "decoder_start_token_id", "tie_word_embeddings"),
 }
