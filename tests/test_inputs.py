@@ -13,6 +13,7 @@ from hf_vanilla_transformer.lab.inputs import (
     forecast,
     forecast_table,
     read,
+    small_translator,
     train_small,
 )
 from hf_vanilla_transformer.lab.series import BINS, DAY, FIRST_BIN, expected_values, make_series, scale_of
@@ -60,5 +61,7 @@ def test_the_recipe_learns_by_heart_what_an_image_says(small):
     texts = ["one", "two two", "six"]
     shades = torch.tensor([-1.0, 0.0, 1.0]).view(3, 1, 1, 1).expand(3, 1, 8, 24)
     shape = {**READER, **TINY, "d_model": 16, "d_ff": 32, "dropout": 0.0}
-    model = train_small(shape, {"pixel_values": shades, "labels": to_labels(texts)}, steps=150, seed=0)
+    model = train_small(
+        small_translator(shape, 0), {"pixel_values": shades, "labels": to_labels(texts)}, steps=150, seed=0
+    )
     assert read(model, shades, batch_size=2) == texts

@@ -4,14 +4,13 @@ import pytest
 import torch
 
 from hf_vanilla_transformer.lab import long_models, long_runs
-from hf_vanilla_transformer.lab.complexity import FORWARD, MODES, TRAINING, Cell, in_a_fresh_process
+from hf_vanilla_transformer.lab.complexity import FORWARD, MODES, TRAINING, Cell, in_a_fresh_process, measured_steps
 from hf_vanilla_transformer.lab.long_models import ELU, FULL, LOCAL, PROGRAMS, SHAPE
 from hf_vanilla_transformer.lab.long_runs import (
     LENGTHS,
     LongMeasurement,
     Score,
     check_lengths,
-    count_steps,
     learn,
     lengths_to_test,
     measure_steps,
@@ -65,11 +64,11 @@ def test_a_model_is_trained_once_and_tested_at_every_length(small):
 def test_retrieval_begins_with_short_texts_and_goes_on_with_the_same_model(small, monkeypatch, task, length, phases):
     seen, models = [], []
 
-    def train(shape, inputs, steps, seed, build, batch_size):
+    def train(model, inputs, steps, seed, batch_size):
         seen.append((inputs["input_ids"].shape[1], steps))
         assert len(inputs["labels"]) == steps * batch_size == steps * 256 // inputs["labels"].shape[1]
-        models.append(build(**shape).eval())
-        return models[-1]
+        models.append(model.eval())
+        return model
 
     monkeypatch.setattr(long_runs, "train_small", train)
     learn(task, FULL, length, [length], updates=7, positions=256, tested_positions=64)
@@ -98,7 +97,7 @@ def test_every_step_is_measured_in_its_order(small, monkeypatch):
     monkeypatch.setattr(long_runs, "in_a_fresh_process", lambda measure, task, name, mode, length, _: 100 * length)
     steps, programs = [], [PROGRAM, LINEAR[0]]
     cells = measure_steps("copy", programs, [4, 6, 8], repeats=2, step=lambda: steps.append(1))
-    assert len(steps) == count_steps(programs, [4, 6, 8], memory=True)
+    assert len(steps) == measured_steps([4, 6, 8], True, programs, PROGRAMS)
     expected = [(mode, length, name) for mode in MODES for length in (4, 6, 8) for name in programs]
     assert [(cell.mode, cell.length, cell.layer) for cell in cells] == expected
     assert all(len(cell.seconds) == 2 and min(cell.seconds) > 0 for cell in cells)
@@ -110,7 +109,7 @@ def test_compiled_steps_are_measured_forward_only(small, monkeypatch):
     monkeypatch.setattr(long_runs, "_step", lambda *_: None)
     steps, programs = [], [MASKED, BLOCKS]
     cells = measure_steps("copy", programs, [4, 6, 8], repeats=1, step=lambda: steps.append(1))
-    assert len(steps) == count_steps(programs, [4, 6, 8], memory=True)
+    assert len(steps) == measured_steps([4, 6, 8], True, programs, PROGRAMS)
     assert {(cell.layer, cell.mode, cell.peak_bytes) for cell in cells} == {
         (MASKED, FORWARD, 1),
         (BLOCKS, FORWARD, 1),

@@ -11,6 +11,7 @@ from ..inference import run_as_filter
 from ..inference.one_line_parser import OneLineParser
 from ..interop.output_folder import output_folder
 from ..lab.charts import new_chart
+from ..lab.complexity import measured_steps
 from ..lab.long_models import ATTENTIONS, PROGRAMS
 from ..lab.long_report import long_summary, write_long_report
 from ..lab.long_runs import (
@@ -20,7 +21,6 @@ from ..lab.long_runs import (
     UPDATES,
     LongMeasurement,
     check_lengths,
-    count_steps,
     learn,
     lengths_to_test,
     measure_steps,
@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
             check_lengths(task, trained[task], 1, f"{task}_lengths")
         with output_folder(args.output_dir, args.overwrite) as folder:
             cells, scores = {}, []
-            count = count_steps(programs, args.lengths, args.memory) * len(args.tasks) * is_measured
+            count = measured_steps(args.lengths, args.memory, programs, PROGRAMS) * len(args.tasks) * is_measured
             with tqdm(total=count + len(runs), unit=" parts", disable=None) as bar:
                 for task in args.tasks if is_measured else ():
                     cells[task] = measure_steps(task, programs, args.lengths, args.repeats, args.memory, bar.update)

@@ -4,7 +4,7 @@ import math
 import multiprocessing
 import statistics
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -108,8 +108,6 @@ class ComplexityMeasurement:
         for mode in MODES:
             for name in self.layers(mode):
                 cells, layer = self.of(name, mode), LAYER_TYPES[name]
-                peaks = [cell.peak_bytes or 0 for cell in cells]
-                is_positive = min(peaks[len(peaks) // 2 :]) > 0
                 found.append(
                     Exponents(
                         name,
@@ -117,7 +115,7 @@ class ComplexityMeasurement:
                         layer.exponent,
                         fitted_exponent(self.lengths, self._operations(name)),
                         fitted_exponent(self.lengths, [cell.median for cell in cells]),
-                        fitted_exponent(self.lengths, peaks) if is_positive else None,
+                        fitted_memory(self.lengths, cells),
                     )
                 )
         return found
@@ -155,6 +153,20 @@ def fitted_exponent(lengths: Sequence[int], values: Sequence[float]) -> float:
     half = len(lengths) // 2
     logarithms = [[math.log(each) for each in side[half:]] for side in (lengths, values)]
     return statistics.linear_regression(*logarithms).slope
+
+
+def fitted_memory(lengths: Sequence[int], cells: Sequence[Cell]) -> float | None:
+    """Fits the exponent of the memory of steps, as `fitted_exponent` does.
+
+    Args:
+        lengths: n, ascending.
+        cells: of each length.
+
+    Returns:
+        The exponent; None where a peak of the upper half is 0 or was not measured.
+    """
+    peaks = [cell.peak_bytes or 0 for cell in cells]
+    return fitted_exponent(lengths, peaks) if min(peaks[len(peaks) // 2 :]) > 0 else None
 
 
 def measure_complexity(
@@ -202,38 +214,77 @@ def measure_complexity(
     if d_model % num_heads:
         raise ValueError(f"`d_model`={d_model} cannot be divided among `num_heads`={num_heads} heads")
     made = {name: _layer(name, d_model, num_heads) for name in LAYER_TYPES if name in layers}
-    cells = []
-    for mode in MODES:
-        for length in lengths:
-            states = _states(length, d_model)
-            steps: dict[str, Callable[[], None]] = {
-                name: partial(_step, made[name], states, mode) for name in _measurable(layers, mode)
-            }
-            seconds = in_turns(steps, repeats)
-            step()
-            for name in steps:
-                peak = None
-                if memory:
-                    peak = _in_a_fresh_process(name, mode, length, d_model, num_heads)
-                    step()
-                cells.append(Cell(name, mode, length, seconds[name], peak))
+
+    def make_steps(mode: str, length: int) -> dict[str, Callable[[], Any]]:
+        states = _states(length, d_model)
+        return {name: partial(_step, made[name], states, mode) for name in measurable(layers, mode)}
+
+    def measure_peak(name: str, mode: str, length: int) -> int:
+        return _in_a_fresh_process(name, mode, length, d_model, num_heads)
+
+    cells = measure_cells(lengths, make_steps, measure_peak if memory else None, repeats, step)
     return ComplexityMeasurement(d_model, num_heads, lengths, torch.get_num_threads(), cells)
 
 
-def measured_steps(lengths: Sequence[int], memory: bool, layers: Sequence[str] = TABLE_1) -> int:
-    """Returns how often `measure_complexity` calls `step`.
+def measure_cells(
+    lengths: Sequence[int],
+    make_steps: Callable[[str, int], dict[str, Callable[[], Any]]],
+    measure_peak: Callable[[str, str, int], int] | None,
+    repeats: int,
+    step: Callable[[], Any],
+    warmups: int = 2,
+) -> list[Cell]:
+    """Measures steps in every mode at every length: times of one length in turns, and memory step by step.
+
+    Args:
+        lengths: n, ascending.
+        make_steps: what makes the steps of a mode and a length, by name.
+        measure_peak: what measures the memory of the step of a name, a mode and a length; None measures times only.
+        repeats: measured steps of each.
+        step: called when the times of a length or the memory of a cell are measured: `measured_steps` times.
+        warmups: steps of each before these, which are not measured.
+
+    Returns:
+        The cells, in the order of modes, lengths and steps.
+    """
+    cells = []
+    for mode in MODES:
+        for length in lengths:
+            seconds = in_turns(make_steps(mode, length), repeats, warmups)
+            step()
+            for name, found in seconds.items():
+                peak = None
+                if measure_peak is not None:
+                    peak = measure_peak(name, mode, length)
+                    step()
+                cells.append(Cell(name, mode, length, found, peak))
+    return cells
+
+
+def measured_steps(
+    lengths: Sequence[int], memory: bool, names: Sequence[str] = TABLE_1, types: Mapping[str, Any] = LAYER_TYPES
+) -> int:
+    """Returns how often `measure_cells` calls `step`.
 
     Args:
         lengths: as there.
-        memory: as there.
-        layers: as there.
+        memory: whether it is measured.
+        names: as of `measurable`.
+        types: likewise.
     """
-    with_memory = sum(len(_measurable(layers, mode)) for mode in MODES) if memory else 0
+    with_memory = sum(len(measurable(names, mode, types)) for mode in MODES) if memory else 0
     return len(lengths) * (len(MODES) + with_memory)
 
 
-def _measurable(layers: Sequence[str], mode: str) -> list[str]:
-    return [name for name in LAYER_TYPES if name in layers and (mode == FORWARD or not LAYER_TYPES[name].is_compiled)]
+def measurable(names: Sequence[str], mode: str, types: Mapping[str, Any] = LAYER_TYPES) -> list[str]:
+    """Returns what can be measured in a mode, in the order of the types: compiled ones forward only.
+
+    Args:
+        names: keys of `types`.
+        mode: of `MODES`.
+        types: by name, which say of themselves whether they are compiled.
+    """
+    return [name for name in types if name in names and (mode == FORWARD or not types[name].is_compiled)]
 
 
 def _layer(name: str, d_model: int, num_heads: int) -> nn.Module:

@@ -1,13 +1,14 @@
 """The measured Table 1: fitted exponents beside those of the paper, all times and peaks, and a chart."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from .charts import DPI, new_chart
 from .complexity import FORWARD, MODES, Cell, ComplexityMeasurement
 from .complexity_layers import ABSENT, CONVOLUTION, GRU, KERNEL_SIZE, LAYER_TYPES, NO_BACKWARD, SDPA, WINDOWED
+from .planning import format_table
 
 _COLOURS = dict(
     zip(LAYER_TYPES, ("#aa3377", "#4477aa", "#ccbb44", "#228833", "#ee6677", "#66ccee", "#000000"), strict=True)
@@ -58,8 +59,9 @@ def complexity_lines(measured: ComplexityMeasurement, settings: dict[str, Any]) 
         lines += ["", *claims]
     for mode in MODES:
         lines += ["", f"## {mode.capitalize()}", "", *_exponent_lines(measured, mode)]
-        lines += ["", *_cell_lines(measured, mode, "milliseconds", lambda cell: f"{cell.median * 1e3:,.2f}")]
-        lines += ["", *_cell_lines(measured, mode, "MiB", _mebibytes)]
+        cells = {name: measured.of(name, mode) for name in measured.layers(mode)}
+        lines += ["", *cell_lines(measured.lengths, cells, "milliseconds", lambda cell: f"{cell.median * 1e3:,.2f}")]
+        lines += ["", *cell_lines(measured.lengths, cells, "MiB", mebibytes)]
     return [*lines, "", *_LEGEND.splitlines()]
 
 
@@ -124,15 +126,23 @@ def _exponent_lines(measured: ComplexityMeasurement, mode: str) -> list[str]:
     return [*lines, *(f"| {name} | {form} | {stated} | {why} | | |" for name, form, stated, why in absent)]
 
 
-def _cell_lines(measured: ComplexityMeasurement, mode: str, unit: str, cell_text: Callable[[Cell], str]) -> list[str]:
-    lengths = " | ".join(f"n = {length}" for length in measured.lengths)
-    lines = [f"| {unit} | {lengths} |", "|---" * (1 + len(measured.lengths)) + "|"]
-    for name in measured.layers(mode):
-        lines.append(f"| {name} | {' | '.join(cell_text(cell) for cell in measured.of(name, mode))} |")
-    return lines
+def cell_lines(
+    lengths: Sequence[int], cells: Mapping[str, Sequence[Cell]], unit: str, cell_text: Callable[[Cell], str]
+) -> list[str]:
+    """Writes a table of Markdown with a row for each name and a column for each length.
+
+    Args:
+        lengths: n, ascending.
+        cells: of each length, by name.
+        unit: of the numbers, which stands above the names.
+        cell_text: what to write of a cell.
+    """
+    rows = [[name, *map(cell_text, row)] for name, row in cells.items()]
+    return format_table([unit, *(f"n = {length}" for length in lengths)], *rows)
 
 
-def _mebibytes(cell: Cell) -> str:
+def mebibytes(cell: Cell) -> str:
+    """Says how much memory a step takes, or "-" where that was not measured."""
     return "-" if cell.peak_bytes is None else f"{cell.peak_bytes / 2**20:,.1f}"
 
 

@@ -69,38 +69,30 @@ class _Examples(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
         return {name: each[index] for name, each in self.inputs.items()}
 
 
-def small_translator(**shape: Any) -> VanillaTransformerForConditionalGeneration:
+def small_translator(shape: Mapping[str, Any], seed: int) -> VanillaTransformerForConditionalGeneration:
     """Makes a model of encoder and decoder.
 
     Args:
-        **shape: fields of its config.
+        shape: fields of its config.
+        seed: of its weights.
     """
+    torch.manual_seed(seed)
     return VanillaTransformerForConditionalGeneration(VanillaTransformerConfig(**shape))
 
 
-def train_small(
-    shape: Mapping[str, Any],
-    inputs: Mapping[str, torch.Tensor],
-    steps: int,
-    seed: int,
-    build: Callable[..., Any] = small_translator,
-    batch_size: int = _BATCH,
-) -> Any:
+def train_small(model: Any, inputs: Mapping[str, torch.Tensor], steps: int, seed: int, batch_size: int = _BATCH) -> Any:
     """Trains a small model by the Trainer: Adam with a rate of 2e-3 that rises and falls as a cosine.
 
     Args:
-        shape: arguments of `build`, such as fields of a config.
+        model: to be trained, in place.
         inputs: arguments of the model, with `labels`, an example a row.
         steps: updates.
-        seed: of weights, order and dropout.
-        build: makes the model.
+        seed: of order and dropout.
         batch_size: examples of an update.
 
     Returns:
         The model, in eval mode.
     """
-    torch.manual_seed(seed)
-    model = build(**shape)
     with tempfile.TemporaryDirectory() as folder:
         arguments = Seq2SeqTrainingArguments(
             folder, max_steps=steps, per_device_train_batch_size=batch_size, learning_rate=_LEARNING_RATE, seed=seed,
@@ -146,7 +138,7 @@ def forecast_table(
     for seed in seeds:
         learn = make_series(examples, seed)
         inputs = {"input_features": _frames(learn.known), "labels": to_tokens(learn.future, learn.known)}
-        model = train_small(FORECASTER, inputs, steps, seed)
+        model = train_small(small_translator(FORECASTER, seed), inputs, steps, seed)
         found.append((f"this model, seed {seed}", f"{best:.3f} to {naive:.3f}", forecast(model, test.known)))
         step()
     found.append(("as a week ago (seasonal naive)", f"{naive:.3f}", seasonal_naive(test.known)))
@@ -210,9 +202,8 @@ def reading_table(
     rows = [reading_row("nearest neighbour, told where each digit is", neighbours, test.texts)]
     for seed in seeds:
         images = make_rows(learn, examples, seed)
-        model = train_small(
-            READER, {"pixel_values": images.pixel_values, "labels": to_labels(images.texts)}, steps, seed
-        )
+        inputs = {"pixel_values": images.pixel_values, "labels": to_labels(images.texts)}
+        model = train_small(small_translator(READER, seed), inputs, steps, seed)
         rows.append(reading_row(f"this model, seed {seed}", read(model, test.pixel_values), test.texts))
         step()
     return "\n".join(format_table(READING_HEADER, *rows))

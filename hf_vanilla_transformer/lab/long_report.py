@@ -8,6 +8,7 @@ from typing import Any
 from .charts import DPI, new_chart
 from .complexity import MODES, Cell
 from .complexity_layers import NO_BACKWARD
+from .complexity_report import cell_lines, mebibytes
 from .long_models import LOCAL, PROGRAMS, SHAPE, WINDOW
 from .long_runs import Growth, LongMeasurement, Score
 from .long_tasks import TASKS
@@ -70,8 +71,9 @@ def long_lines(measured: LongMeasurement, settings: dict[str, Any]) -> list[str]
             lines += ["", *_score_lines(scores)]
         for mode in MODES if name in measured.cells else ():
             lines += ["", f"### {mode.capitalize()}", "", *_growth_lines(measured, growths, name, mode)]
-            lines += ["", *_cell_lines(measured, name, mode, "milliseconds", lambda cell: f"{cell.median * 1e3:,.1f}")]
-            lines += ["", *_cell_lines(measured, name, mode, "MiB", _mebibytes)]
+            cells = {each: found for each in PROGRAMS if (found := measured.of(name, each, mode))}
+            for unit, cell_text in (("milliseconds", _milliseconds), ("MiB", mebibytes)):
+                lines += ["", *cell_lines(measured.lengths, cells, unit, cell_text)]
     return [*lines, "", *_LEGEND.splitlines()]
 
 
@@ -132,16 +134,8 @@ def _growth_lines(measured: LongMeasurement, growths: list[Growth], task: str, m
     return format_table(header, *rows)
 
 
-def _cell_lines(
-    measured: LongMeasurement, task: str, mode: str, unit: str, cell_text: Callable[[Cell], str]
-) -> list[str]:
-    programs = [name for name in PROGRAMS if measured.of(task, name, mode)]
-    rows = [[name, *(cell_text(cell) for cell in measured.of(task, name, mode))] for name in programs]
-    return format_table([unit, *(f"n = {length}" for length in measured.lengths)], *rows)
-
-
-def _mebibytes(cell: Cell) -> str:
-    return "-" if cell.peak_bytes is None else f"{cell.peak_bytes / 2**20:,.1f}"
+def _milliseconds(cell: Cell) -> str:
+    return f"{cell.median * 1e3:,.1f}"
 
 
 def _draw(measured: LongMeasurement, path: Path) -> None:

@@ -7,8 +7,18 @@ from typing import Any
 
 import torch
 
-from .benchmarks import in_turns
-from .complexity import FORWARD, MODES, SHORT_COMPILED, Cell, fitted_exponent, in_a_fresh_process, rise_of_peak
+from .complexity import (
+    FORWARD,
+    MODES,
+    SHORT_COMPILED,
+    Cell,
+    fitted_exponent,
+    fitted_memory,
+    in_a_fresh_process,
+    measurable,
+    measure_cells,
+    rise_of_peak,
+)
 from .inputs import train_small
 from .long_models import PROGRAMS, accuracy, build_long_model, capacity, model_operations, reach
 from .long_tasks import TASKS, Examples
@@ -120,7 +130,6 @@ class LongMeasurement:
             if not (cells := self.of(task, program, mode)):
                 continue
             operations = [_operations(task, program, length) for length in self.lengths]
-            peaks = [cell.peak_bytes or 0 for cell in cells]
             found.append(
                 Growth(
                     task,
@@ -129,7 +138,7 @@ class LongMeasurement:
                     fitted_exponent(self.lengths, operations),
                     fitted_exponent(self.lengths, [cell.median for cell in cells]),
                     PROGRAMS[program].memory_exponent,
-                    fitted_exponent(self.lengths, peaks) if min(peaks[len(peaks) // 2 :]) > 0 else None,
+                    fitted_memory(self.lengths, cells),
                 )
             )
         return found
@@ -172,13 +181,13 @@ def learn(
     phases = [(trained_length, updates)]
     if first is not None and first < trained_length and updates > 1:
         phases = [(first, updates // 2), (trained_length, updates - updates // 2)]
-    build: Callable[[], Any] = partial(build_long_model, task, attention)
+    torch.manual_seed(seed)
+    model = build_long_model(task, attention)
     for length, steps in phases:
         batch_size = max(1, positions // length)
         examples = task.examples(steps * batch_size, length, seed)
         inputs = {"input_ids": examples.input_ids, "labels": examples.labels}
-        model = train_small({}, inputs, steps, seed, build, batch_size)
-        build = partial(_same, model)  # the next phase goes on with it
+        train_small(model, inputs, steps, seed, batch_size)
     scores = []
     for length in lengths:
         test = task.examples(max(1, tested_positions // length), length, _TEST_SEED)
@@ -190,10 +199,6 @@ def learn(
             )
         )  # fmt: skip
     return scores
-
-
-def _same(model: Any) -> Any:
-    return model
 
 
 def lengths_to_test(task_name: str, trained_length: int, lengths: Sequence[int]) -> list[int]:
@@ -229,43 +234,22 @@ def measure_steps(
         lengths: n, ascending; at least three.
         repeats: measured steps of each; one more is not measured.
         memory: whether to measure memory too.
-        step: called when the times of a length or the memory of a cell are measured: `count_steps` times.
+        step: called when the times of a length or the memory of a cell are measured: `measured_steps` times.
 
     Returns:
         The cells; `layer` is the program.
     """
     models = {name: _model(task_name, name) for name in programs}
-    cells = []
-    for mode in MODES:
-        for length in lengths:
-            examples = TASKS[task_name].examples(1, length, 0)
-            present = _measurable(programs, mode)
-            seconds = in_turns({name: partial(_step, models[name], examples, mode) for name in present}, repeats, 1)
-            step()
-            for name in present:
-                peak = None
-                if memory:
-                    threads = torch.get_num_threads()
-                    peak = in_a_fresh_process(peak_of_model_step, task_name, name, mode, length, threads)
-                    step()
-                cells.append(Cell(name, mode, length, seconds[name], peak))
-    return cells
 
+    def make_steps(mode: str, length: int) -> dict[str, Callable[[], Any]]:
+        examples = TASKS[task_name].examples(1, length, 0)
+        return {name: partial(_step, models[name], examples, mode) for name in measurable(programs, mode, PROGRAMS)}
 
-def count_steps(programs: Sequence[str], lengths: Sequence[int], memory: bool) -> int:
-    """Returns how often `measure_steps` calls `step`.
+    def measure_peak(name: str, mode: str, length: int) -> int:
+        threads = torch.get_num_threads()
+        return int(in_a_fresh_process(peak_of_model_step, task_name, name, mode, length, threads))
 
-    Args:
-        programs: as there.
-        lengths: as there.
-        memory: as there.
-    """
-    with_memory = sum(len(_measurable(programs, mode)) for mode in MODES) if memory else 0
-    return len(lengths) * (len(MODES) + with_memory)
-
-
-def _measurable(programs: Sequence[str], mode: str) -> list[str]:
-    return [name for name in programs if mode == FORWARD or not PROGRAMS[name].is_compiled]
+    return measure_cells(lengths, make_steps, measure_peak if memory else None, repeats, step, warmups=1)
 
 
 def peak_of_model_step(task_name: str, program: str, mode: str, length: int, threads: int) -> int:
