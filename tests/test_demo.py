@@ -1,6 +1,7 @@
 """The command `demo`: its options, what it says without its packages, and that nothing else imports Gradio."""
 
 import ast
+import asyncio
 import importlib.metadata
 import os
 import re
@@ -101,7 +102,12 @@ class StubbedServer:
         self._queue = SimpleNamespace(max_size=None, pending_messages_per_session={})
         self.is_ended = False
 
-    def launch(self, **options):
+    def launch(self, app_kwargs, **options):
+        async def start_listening():
+            async with app_kwargs["lifespan"](self):
+                self.listens_with = vars(self._queue).copy()
+
+        asyncio.run(start_listening())
         return None, "http://127.0.0.1:1/", None
 
     def get_blocks(self):
@@ -120,8 +126,8 @@ def test_sigterm_ends_it_in_order_and_answers_that_nobody_fetches_do_not_pile_up
     assert server.serve(stub) == "http://127.0.0.1:1/"
     assert stub.is_ended
     assert signal.getsignal(signal.SIGTERM) == before
-    assert 0 < stub._queue.max_size <= 64
-    assert isinstance(stub._queue.pending_messages_per_session, PendingAnswers)
+    assert 0 < stub.listens_with["max_size"] <= 64
+    assert isinstance(stub.listens_with["pending_messages_per_session"], PendingAnswers)
     assert "the page is at http://127.0.0.1:1/" in capsys.readouterr().err
 
 

@@ -135,15 +135,9 @@ class StandIn:
         return {"positions": length}
 
 
-@pytest.mark.slow
-def test_all_who_wait_for_the_real_server_are_answered_whatever_others_ask_meanwhile(monkeypatch):
-    """Ten seconds on a quiet machine: 15 readers wait, 100 are answered meanwhile, and 12 leave without an answer."""
-    pytest.importorskip("gradio")
-    largest = 4 * estimated_size(SimpleNamespace(output=StandIn().attention("", "", [])))
-    monkeypatch.setattr(server_module, "PendingAnswers", lambda queue: PendingAnswers(queue, largest))
-    model = StandIn()
-    server = server_module.make_server({"m": model})
-    address, opener = server_module.serve(server, "127.0.0.1", 0, block=False), build_opener(ProxyHandler({}))
+def asking(address):
+    """Functions that begin a call of the model m, and fetch its result."""
+    opener = build_opener(ProxyHandler({}))
 
     def begin(name, *data):
         body = json.dumps({"data": ["m", *data]}).encode()
@@ -155,6 +149,38 @@ def test_all_who_wait_for_the_real_server_are_answered_whatever_others_ask_meanw
         assert "event: complete" in lines, lines
         return json.loads(lines[lines.index("event: complete") + 1].removeprefix("data: "))[0]
 
+    return begin, fetch
+
+
+@pytest.mark.slow
+def test_who_asks_as_soon_as_the_real_server_listens_is_answered(monkeypatch):
+    """Five seconds on a quiet machine: a call comes in while Gradio is still busy with its launch."""
+    http_server = pytest.importorskip("gradio.http_server")
+    start_server, events = http_server.start_server, []
+
+    def start_and_ask(**options):
+        started = start_server(**options)
+        events.append(asking(started[2])[0]("positions", 7))
+        return started
+
+    monkeypatch.setattr(http_server, "start_server", start_and_ask)
+    server = server_module.make_server({"m": StandIn()})
+    address = server_module.serve(server, "127.0.0.1", 0, block=False)
+    try:
+        assert asking(address)[1]("positions", events[0]) == {"positions": 7}
+    finally:
+        server.get_blocks().close()
+
+
+@pytest.mark.slow
+def test_all_who_wait_for_the_real_server_are_answered_whatever_others_ask_meanwhile(monkeypatch):
+    """Ten seconds on a quiet machine: 15 readers wait, 100 are answered meanwhile, and 12 leave without an answer."""
+    pytest.importorskip("gradio")
+    largest = 4 * estimated_size(SimpleNamespace(output=StandIn().attention("", "", [])))
+    monkeypatch.setattr(server_module, "PendingAnswers", lambda queue: PendingAnswers(queue, largest))
+    model = StandIn()
+    server = server_module.make_server({"m": model})
+    begin, fetch = asking(server_module.serve(server, "127.0.0.1", 0, block=False))
     try:
         with ThreadPoolExecutor(15) as pool:
             waiting = [begin("search", str(number), "", None, None, []) for number in range(15)]

@@ -14,8 +14,8 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -146,10 +146,8 @@ def serve(server: Any, host: str | None = None, port: int | None = None, block: 
         enable_monitoring=False,
         mcp_server=False,
         max_file_size="1kb",  # there is nothing to upload
+        app_kwargs={"lifespan": _own_queue},
     )
-    # `gradio.Server` has no options for these: it makes its queue while it is launched.
-    queue = server.get_blocks()._queue
-    queue.max_size, queue.pending_messages_per_session = _WAITING, PendingAnswers(queue)
     print(f"the page is at {address}", file=sys.stderr, flush=True)
     if block:
         with _sigterm_as_ctrl_c():
@@ -199,6 +197,17 @@ def _answers(models: Mapping[str, PageModel]) -> dict[str, Callable[..., dict[st
         return unknown(model) if (found := chosen(model)) is None else found.positions(length)
 
     return {"search": search, "attention": attention, "positions": positions}
+
+
+@asynccontextmanager
+async def _own_queue(server: Any) -> AsyncIterator[None]:
+    """Bounds the queue before the server listens, so that no answer waits where nobody looks for it any more.
+
+    `gradio.Server` has no options for these: it makes its queue while it is launched.
+    """
+    queue = server.get_blocks()._queue
+    queue.max_size, queue.pending_messages_per_session = _WAITING, PendingAnswers(queue)
+    yield
 
 
 def _page_files() -> dict[str, tuple[bytes, str]]:
