@@ -10,7 +10,7 @@ from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerF
 from hf_vanilla_transformer.commands import lab_variants
 from hf_vanilla_transformer.data import train_tokenizer
 from hf_vanilla_transformer.lab import benchmarks, family
-from hf_vanilla_transformer.lab.family import DecodingState, decoding_rates, decoding_state
+from hf_vanilla_transformer.lab.family import DecodingState, decoding_rates, decoding_state, training_rates
 from hf_vanilla_transformer.lab.run_list import read_run_list
 
 SHAPE = {"d_model": 16, "num_heads": 4, "d_ff": 16, "num_encoder_layers": 1, "num_decoder_layers": 3, "vocab_size": 300}
@@ -62,6 +62,23 @@ def test_translations_whose_time_is_taken_are_equally_long_whatever_a_model_has_
     assert lengths == [5] * 4
 
 
+def test_learning_is_measured_in_turns_of_the_tokens_that_are_learned_from(monkeypatch):
+    tokenizer = train_tokenizer(texts=["a dog runs"] * 9, vocab_size=265)
+    models, order = {"a": model_of(dropout=0.5), "b": model_of()}, []
+    for name, model in models.items():
+        model.lm_head.weight.register_hook(
+            lambda gradient, name=name, model=model: order.append((name, model.training))
+        )
+    clock = iter(range(100))
+    monkeypatch.setattr(benchmarks.time, "perf_counter", lambda: float(next(clock)))
+    rates = training_rates({name: (model, tokenizer) for name, model in models.items()}, ["runs"] * 2, ["a", "dog"], 2)
+    assert order == [("a", True), ("b", True)] * 4  # twice to warm up
+    tokens = sum(len(tokenizer(text_target=text)["input_ids"]) for text in ("a", "dog"))
+    assert rates == {"a": tokens, "b": tokens}  # </s> counts, padding does not
+    assert not any(model.training for model in models.values())
+    assert all(weight.grad is None for model in models.values() for weight in model.parameters())
+
+
 def test_the_verb_shows_means_of_seeds_and_leaves_out_what_has_not_ended(tmp_path):
     path = write_list(tmp_path, [{"name": "plain"}, {"name": "shared"}, {"name": "never"}], text=tmp_path)
     list_ = yaml.safe_load(path.read_text())
@@ -85,5 +102,5 @@ def test_the_verb_shows_means_of_seeds_and_leaves_out_what_has_not_ended(tmp_pat
     assert [row[0] for row in table[2:]] == ["plain", "shared"]
     assert table[2][3:5] == ["2.500 ± 0.500", "30.50 ± 0.50"]
     assert (table[2][-1], table[3][-1]) == ("384 a token", "192 a token")
-    assert [row[5] for row in table[2:]] == ["-", "-"], "no speed was logged"
+    assert all(float(cell.replace(",", "")) > 0 for row in table[2:] for cell in row[5:7])
     assert run(lab_variants.main, str(path), "--test_set", test_set, "--turns", "0").returncode == 2

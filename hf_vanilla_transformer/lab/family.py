@@ -9,7 +9,11 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..data.batching import padded_batch
+from ..evaluation.test_sets import EvaluationSet
 from ..inference import load_translator, translate
+from ..loss import IGNORED_LABEL
+from ..tokenization_ids import text_to_ids
 from .benchmarks import in_turns
 from .planning import format_table
 from .queue_results import finished_results
@@ -17,6 +21,8 @@ from .run_list import QueuedRun, RunList
 
 # Tokens of each translation whose time is taken.
 _STEPS = 16
+# Pairs of the batch that is learned from; captions of Multi30k have 15 tokens or so.
+_PAIRS = 128
 # Positions at which what a decoder has stored is measured; two, to tell what grows from what does not.
 _SHORT, _LONG = 8, 24
 
@@ -95,14 +101,60 @@ def decoding_rates(
     return {name: len(sentences) / statistics.median(each) for name, each in seconds.items()}
 
 
-def family_table(runs: RunList, sentences: Sequence[str], turns: int = 3, device: str = "auto") -> str:
+def training_rates(
+    models: Mapping[str, tuple[PreTrainedModel, PreTrainedTokenizerBase]],
+    sources: Sequence[str],
+    targets: Sequence[str],
+    turns: int = 3,
+    dtype: torch.dtype = torch.bfloat16,
+) -> dict[str, float]:
+    """Measures how fast models learn, in turns: a forward and a backward pass over one batch.
+
+    What the optimizer does after it takes as long for all models of as many parameters. The models are in eval mode
+    afterwards, and without gradients.
+
+    Args:
+        models: model and tokenizer, by name.
+        sources: sentences of a batch.
+        targets: their translations.
+        turns: of each model, after two that are not measured.
+        dtype: of the operations that autocast chooses.
+
+    Returns:
+        Target tokens a second, `</s>` counted and padding not, the median over the turns.
+    """
+
+    def program(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> None:
+        with torch.autocast(model.device.type, dtype, enabled=dtype != torch.float32):
+            loss = model.train()(**batch, return_logits=False).loss
+        loss.backward()
+        if model.device.type == "cuda":
+            torch.cuda.synchronize(model.device)
+        model.zero_grad()
+        model.eval()
+
+    tokens, programs = {}, {}
+    for name, (model, tokenizer) in models.items():
+        sides = zip(text_to_ids(tokenizer, sources), text_to_ids(tokenizer, targets, as_target=True), strict=True)
+        examples = [{"input_ids": source, "labels": target} for source, target in sides]
+        batch = {key: ids.to(model.device) for key, ids in padded_batch(examples, model.config.pad_token_id).items()}
+        tokens[name] = int(batch["labels"].ne(IGNORED_LABEL).sum())
+        programs[name] = partial(program, model, batch)
+    seconds = in_turns(programs, turns)
+    return {name: tokens[name] / statistics.median(each) for name, each in seconds.items()}
+
+
+def family_table(
+    runs: RunList, test_set: EvaluationSet, sentences: int = 256, turns: int = 3, device: str = "auto"
+) -> str:
     """Puts the variants of a list side by side.
 
     Args:
         runs: the list, whose entries are variants with one or several seeds each; runs that have not ended are left
             out.
-        sentences: what to translate for the speed of decoding.
-        turns: as of `decoding_rates`.
+        test_set: what to translate, and to learn from, for the speeds.
+        sentences: how many of it are translated.
+        turns: as of `decoding_rates`; three times as many of `training_rates`, which are shorter.
         device: where to translate.
 
     Returns:
@@ -120,23 +172,28 @@ def family_table(runs: RunList, sentences: Sequence[str], turns: int = 3, device
     models = {}
     for name, seeds in ended.items():
         models[name] = load_translator([str(seeds[0][0].output_dir)], device)
-    rates = decoding_rates(models, sentences, turns)
+    # Pairs of like lengths, as batches have in training.
+    pairs = sorted(zip(test_set.sources, test_set.references[0], strict=True), key=lambda pair: len(pair[0]))
+    middle = max(len(pairs) - _PAIRS, 0) // 2
+    sources, targets = zip(*pairs[middle : middle + _PAIRS], strict=True)
+    dtype = torch.bfloat16 if runs.runs[0].arguments.bf16 else torch.float32
+    learned = training_rates(models, sources, targets, 3 * turns, dtype)
+    rates = decoding_rates(models, test_set.sources[:sentences], turns)
     rows = []
     for name, seeds in ended.items():
         metrics = [results["metrics"] for _, results in seeds]
         scores = [_mean(metrics, f"final_{score}", digits) for score, digits in (("loss", 3), ("bleu", 2))]
-        speeds = [each["tokens_per_second"] for each in metrics if "tokens_per_second" in each]
-        speed = f"{statistics.mean(speeds):,.0f}" if speeds else "-"
         parameters, state = f"{metrics[0]['parameters']:,}", str(decoding_state(models[name][0]))
-        rows.append([name, parameters, str(len(seeds)), *scores, speed, f"{rates[name]:.0f}", state])
+        speeds = [f"{learned[name]:,.0f}", f"{rates[name]:.0f}"]
+        rows.append([name, parameters, str(len(seeds)), *scores, *speeds, state])
     header = [
         "",
         "parameters",
         "seeds",
         "nats per token",
         "BLEU",
-        "target tokens/s",
-        f"sentences of {_STEPS} tokens/s",
+        "learning, target tokens/s",
+        f"decoding, sentences of {_STEPS} tokens/s",
         "bytes kept",
     ]
     return "\n".join(format_table(header, *rows))
@@ -151,4 +208,4 @@ def _mean(metrics: Sequence[Mapping[str, float]], name: str, digits: int) -> str
     return f"{statistics.mean(values):.{digits}f}{spread}"
 
 
-__all__ = ["DecodingState", "decoding_rates", "decoding_state", "family_table"]
+__all__ = ["DecodingState", "decoding_rates", "decoding_state", "family_table", "training_rates"]
