@@ -42,6 +42,8 @@ def test_one_part_of_one_task_can_be_chosen(tmp_path, monkeypatch):
     assert done.returncode == 0, done.stderr
     contents = json.loads((out / "long.json").read_text())
     assert (list(contents["cells"]), contents["scores"]) == (["copy"], [])
+    assert contents["settings"]["repeats"] == 1
+    assert not {"updates", "seed"} & set(contents["settings"]), "nothing was learned"
 
 
 @pytest.mark.parametrize(
@@ -52,6 +54,15 @@ def test_one_part_of_one_task_can_be_chosen(tmp_path, monkeypatch):
         (["--copy_lengths", 64, 32], "`copy_lengths` 64 32 are not allowed"),
         (["--updates", 0], "`updates`=0 is not allowed"),
         (["--repeats", 0], "`repeats`=0 is not allowed"),
+        (["--parts", "steps", "--updates", 5], "--updates has no effect without --parts learn"),
+        (["--parts", "steps", "--copy_lengths", 8], "--copy_lengths has no effect without --parts learn"),
+        (["--parts", "learn", "--programs", "full"], "--programs has no effect without --parts steps"),
+        (["--parts", "learn", "--no_memory"], "--no_memory has no effect without --parts steps"),
+        (["--tasks", "copy", "--retrieval_lengths", 64], "--retrieval_lengths has no effect without --tasks retrieval"),
+        (
+            ["--tasks", "copy", "--parts", "learn", "--lengths", 4, 6, 8],
+            "--lengths has no effect without --parts steps",
+        ),
     ],
 )
 def test_what_will_not_do_is_said_in_one_line_and_leaves_nothing(tmp_path, options, message):

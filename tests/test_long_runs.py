@@ -46,6 +46,15 @@ def test_nearly_all_is_expected_unless_it_is_too_much_to_keep(measured, expected
     assert score(**measured).is_as_expected is expected
 
 
+def test_a_model_that_knows_all_that_it_can_is_as_expected_however_few_the_answers():
+    draws = torch.Generator().manual_seed(0)
+    for answers in (128, 512, 2048):
+        right = (torch.rand(400, answers, generator=draws) < 0.25).float().mean(1).tolist()
+        found = [Score("retrieval", LOCAL, 512, 8192, 16, None, 0.25, 1 / 8, each, answers) for each in right]
+        assert sum(each.is_as_expected for each in found) >= 0.97 * len(found)
+        assert not Score("retrieval", LOCAL, 512, 8192, 16, None, 0.25, 1 / 8, 1 / 8, answers).is_as_expected
+
+
 def test_a_model_is_trained_once_and_tested_at_every_length(small):
     found = learn("retrieval", LOCAL, 64, [64, 128], updates=1, positions=64, tested_positions=512)
     assert [(each.trained_length, each.length, each.kept, each.answers) for each in found] == [

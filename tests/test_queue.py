@@ -214,6 +214,8 @@ def test_what_another_queue_has_ended_or_failed_meanwhile_is_not_repeated(tmp_pa
     assert processes[1] == ["a", "d"]
     assert outcome.failed == {}, "of this queue"
     assert outcome.states["c"].describe() == "failed: elsewhere"
+    ended = [row["name"] for row in read_rows(runs.results) if "error" not in row]
+    assert sorted(ended) == ["a", "b", "d"], "b too, whose queue may have been killed"
 
 
 def test_a_run_that_another_queue_ends_between_two_looks_is_not_repeated(tmp_path, processes, monkeypatch):

@@ -306,6 +306,8 @@ def test_the_table_has_mean_and_spread_of_the_seeds_of_an_entry():
     *_, last = cells(results_table([*rows, row("b", "b", {}, bleu=1.0)]))[:-1]
     mean, spread = statistics.fmean(scores), statistics.stdev(scores)
     assert last == ["mean of a", "3 seeds", "", "", f"{mean:.2f} ± {spread:.2f}", "1.0"]
+    former = row("a-seed9", "a", {"max_steps": 3}, seed=9, bleu=0.0)
+    assert cells(results_table(rows, [former]))[-2] == last, "it is of other settings than its seed"
     rows[1]["scores"] = {"chrf": 2.0}
     assert cells(results_table(rows))[-1] == ["mean of a", "3 seeds", "", "", "", "", "1.0"]
 

@@ -13,7 +13,7 @@ from hf_vanilla_transformer import VanillaTransformerConfig, decoding
 from hf_vanilla_transformer.commands import lab_speculative
 from hf_vanilla_transformer.decoding_incremental import IncrementalDecoder
 from hf_vanilla_transformer.lab import speculative
-from hf_vanilla_transformer.lab.speculative import SpeculativeComparison, compare_speculative
+from hf_vanilla_transformer.lab.speculative import SpeculativeComparison, accepted_drafts, compare_speculative
 from hf_vanilla_transformer.training import parse_arguments
 from hf_vanilla_transformer.training.config_overrides import parse_overrides
 
@@ -35,6 +35,24 @@ def test_of_a_perfect_draft_all_is_accepted(pair):
     assert (found.equal, found.tokens) == (3, 3 * 13)
     assert found.checks == 3 * 4  # of 4, 4, 4 and 1 tokens
     assert found.tokens_per_check == 39 / 12
+    assert (found.drafted, found.acceptance) == (3 * (3 + 3 + 3), 1)  # no room for a draft before the last one
+
+
+@pytest.mark.parametrize("draft_tokens", [2, 4, 6])
+def test_of_a_perfect_draft_all_is_accepted_where_the_model_ends_sentences_too(pair, draft_tokens):
+    model, tokenizer = copy.deepcopy(pair[0]), pair[1]
+    # A token that it decodes some way into the first sentence ends all of them.
+    source = torch.tensor([tokenizer(SENTENCES[0])["input_ids"]])
+    model.generation_config.eos_token_id = int(model.generate(source, num_beams=1)[0, 8])
+    found = compare_speculative(model, copy.deepcopy(model), tokenizer, SENTENCES, draft_tokens, turns=1)
+    assert found.equal == 3
+    assert found.tokens < 39
+    assert 0 < found.accepted == found.drafted
+
+
+def test_drafts_count_up_to_the_first_that_is_not_the_models_own():
+    assert accepted_drafts([[5, 6, 7], [9, 9], []], [0, 5, 6, 8, 9, 4, 2]) == 2 + 1
+    assert accepted_drafts([[5, 6], [7, 2, 3]], [0, 5, 6, 8, 2]) == 2  # what is drafted behind a wrong token is not
 
 
 def test_a_draft_that_is_always_wrong_costs_a_check_a_token_and_changes_nothing(pair):
@@ -65,7 +83,7 @@ def test_the_model_alone_is_timed_with_the_incremental_decoder_and_without(pair,
 
 
 def test_acceptance_and_speed_follow_from_what_was_counted():
-    found = SpeculativeComparison(4, 300, 100, [2.0, 4.0, 3.0], [5.0], [2.0, 2.0, 9.0], 10, 10)
+    found = SpeculativeComparison(4, 400, 200, 300, 100, [2.0, 4.0, 3.0], [5.0], [2.0, 2.0, 9.0], 10, 10)
     assert (found.tokens_per_check, found.acceptance, found.speedup) == (3.0, 0.5, 1.5)
 
 

@@ -86,9 +86,12 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
                     scores += learn(task, attention, length, tested, args.updates, args.seed)
                     bar.update()
             measured = LongMeasurement(scores, args.lengths, cells, torch.get_num_threads())
-            settings = {"updates": args.updates, "positions of a batch": POSITIONS, "seed": args.seed}
-            machine = {"repeats": args.repeats, "torch": torch.__version__, "machine": platform.machine()}
-            write_long_report(measured, {**settings, **machine}, folder)
+            settings: dict[str, str | int] = {"torch": torch.__version__, "machine": platform.machine()}
+            if is_learned:
+                settings |= {"updates": args.updates, "positions of a batch": POSITIONS, "seed": args.seed}
+            if is_measured:
+                settings["repeats"] = args.repeats
+            write_long_report(measured, settings, folder)
         print(f"{long_summary(measured)}; all in {args.output_dir}/long.md")
 
     return run_as_filter(work, args.prog)
@@ -123,4 +126,17 @@ def parse_arguments(argv: Sequence[str] | None, prog: str | None) -> argparse.Na
         "which are the window, linear, random (default: all)")  # fmt: skip
     add("--repeats", type=int, default=3, help="measured steps of each (default: %(default)s)")
     add("--no_memory", dest="memory", action="store_false", help="measure times only")
-    return parser.parse_args(argv, argparse.Namespace(prog=parser.prog))
+    args = parser.parse_args(argv, argparse.Namespace(prog=parser.prog))
+    without_effect = {f"{task}_lengths": f"without --tasks {task}" for task in TASKS if task not in args.tasks}
+    if "learn" not in args.parts:
+        without_effect |= dict.fromkeys(
+            ("updates", "seed", *(f"{task}_lengths" for task in TASKS)), "without --parts learn"
+        )
+    if "steps" not in args.parts:
+        without_effect |= dict.fromkeys(("programs", "repeats", "memory"), "without --parts steps")
+        if "retrieval" not in args.tasks:
+            without_effect["lengths"] = "without --parts steps or --tasks retrieval"
+    for name, where in without_effect.items():
+        if getattr(args, name) != parser.get_default(name):
+            parser.error(f"--{'no_memory' if name == 'memory' else name} has no effect {where}; leave it out")
+    return args

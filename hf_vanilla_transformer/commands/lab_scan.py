@@ -1,7 +1,7 @@
 """Length generalisation on SCAN: split it by the number of actions, and see which lengths models have right.
 
-A model with absolute positions is said to learn nothing of outputs that are longer than those it saw; one with
-relative positions to have all of them right from a cutoff of 26 on (Csordás et al., 2021).
+Models with absolute positions are said to have few outputs right that are longer than those they saw; one with relative
+positions, which repeats one layer, all of them from a cutoff of 26 on (Csordás et al., 2021).
 """
 
 import argparse

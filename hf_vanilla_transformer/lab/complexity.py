@@ -17,7 +17,8 @@ from .complexity_layers import ABSENT, KERNEL_SIZE, LAYER_TYPES, TABLE_1, WINDOW
 
 LENGTHS = (64, 128, 256, 512, 1024, 2048, 4096)
 FORWARD, TRAINING = MODES = ("forward", "forward and backward")
-_SHORT = 16  # positions of a step that wakes the libraries up
+# Positions of a step that wakes the libraries up: more than those up to which training writes attention out on a CPU.
+_SHORT = 128
 # Of a compiled one: what is compiled for the second of two lengths is for any.
 SHORT_COMPILED = (256, 384)
 

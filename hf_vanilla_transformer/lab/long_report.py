@@ -21,9 +21,9 @@ What can be known is counted: an answer is within reach if it stands no further 
 {SHAPE["num_decoder_layers"] * WINDOW} positions, and all others are guessed. Attention without a window reaches all of
 them. The state of linear attention keeps up to F things for each head without one disturbing the other (Schlag et al.,
 2021): with more to keep, it is expected not to know all of them, and nothing is said of how many. Expected is met
-where the accuracy is at least 0.95 times what can be known, or less than that beyond the capacity. Where copying is
-learned at one length, another model learns it at the next, because the distance is another; retrieval is learned at 64
-positions, then at one length, and tested at all.
+where the accuracy is at least 0.95 times what can be known, less two standard errors of the answers, or below that
+beyond the capacity. Where copying is learned at one length, another model learns it at the next, because the distance
+is another; retrieval is learned at 64 positions, then at one length, and tested at all.
 Exponents are of n, by least squares of logarithms over the upper half of the lengths, of a step of the whole model on
 one text in float32. Predicted ones of time are fitted to the operations of all its matrix products, those of memory are
 of its largest tensors. Memory is by how much a step raises the highest resident memory of a fresh process; a compiled

@@ -1,5 +1,6 @@
 """Long tasks, run: what models learn, how far that carries, and what a step of them takes over the length."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -29,9 +30,9 @@ LENGTHS = (512, 1024, 2048, 4096, 8192)
 TRAINED_LENGTHS = {"copy": (64, 128, 256), "retrieval": (512,)}
 UPDATES = 1000
 POSITIONS = 2048  # of a batch
-_TESTED_POSITIONS = 2**16
+_TESTED_POSITIONS = 2**18
 _TEST_SEED = 1_000_003  # those that are learned from have the seed of their model
-_SHORT = 64  # positions of a step that wakes the libraries up
+_SHORT = 128  # positions of a step that wakes the libraries up; more than those up to which attention is written out
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,12 @@ class Score:
 
     @property
     def is_as_expected(self) -> bool:
-        """Whether nearly all that can be known is known; beyond the capacity, whether something is not."""
-        reaches = self.accuracy >= 0.95 * self.ceiling
+        """Whether nearly all that can be known is known; beyond the capacity, whether something is not.
+
+        What is guessed is right more or less often by chance: two standard errors of the answers are allowed for.
+        """
+        chance = 2 * math.sqrt(self.ceiling * (1 - self.ceiling) / self.answers)
+        reaches = self.accuracy >= 0.95 * self.ceiling - chance
         return reaches if self.is_within_capacity else not reaches
 
 

@@ -3,7 +3,7 @@
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -125,7 +125,7 @@ def table_of_results(runs: RunList) -> str:
     rows = read_rows(runs.results)
     latest, own = latest_rows(rows), {run.name: last_row(run, rows) for run in runs.runs}
     listed = [row for row in own.values() if row is not None]
-    table = results_table([*listed, *(row for name, row in latest.items() if name not in own)])
+    table = results_table(listed, [row for name, row in latest.items() if name not in own])
     stale = [name for name, row in own.items() if row is None and name in latest]
     note = f"Left out, since their results are of other settings than the list's: {len(stale)} ({', '.join(stale)})."
     return "\n\n".join(filter(None, [table, note if stale else None]))
@@ -156,9 +156,8 @@ def work_through(
     for run in runs.runs:
         run.check()
     outcome = QueueOutcome(run_states(runs))
+    _note_ended(runs, outcome.states)
     for name, state in outcome.states.items():
-        if state.kind == "ended" and state.row is not None:
-            append_row(runs.results, state.row)  # the queue that trained it may have been killed before it did this
         if state.kind in ("ended", "diverged"):
             say(f"{name} has {state.describe()}")
     with Stopping(say) as stopping:
@@ -167,7 +166,15 @@ def work_through(
         while queue.pass_through() and stopping.heard is None:
             pass
     outcome.states, outcome.stopped_by = run_states(runs), stopping.heard
+    _note_ended(runs, outcome.states)
     return outcome
+
+
+def _note_ended(runs: RunList, states: Mapping[str, RunState]) -> None:
+    """Has a line for every run that has ended: the queue that trained it may have been killed before it did this."""
+    for state in states.values():
+        if state.kind == "ended" and state.row is not None:
+            append_row(runs.results, state.row)
 
 
 class _Queue:

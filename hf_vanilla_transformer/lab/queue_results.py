@@ -266,17 +266,20 @@ def scores_text(row: Row) -> str:
     return ", ".join(f"{name} {_number(name, value)}" for name, value in named) or "no scores"
 
 
-def results_table(rows: Sequence[Row]) -> str:
+def results_table(listed: Sequence[Row], former: Sequence[Row] = ()) -> str:
     """Writes results as a table of Markdown, with the mean of those runs of an entry that differ by their seed.
 
     Args:
-        rows: lines of runs that have ended or diverged, the first being what the others are compared with; those of
+        listed: lines of runs that have ended or diverged, the first being what the others are compared with; those of
             other failures are left out.
+        former: likewise, of runs that are in the list no longer; they come last, and no mean has them, since more than
+            their seed may be another.
 
     Returns:
         The table; nothing for no rows.
     """
-    rows = [row for row in rows if "error" not in row or "diverged_at" in row]
+    listed, former = ([row for row in of if "error" not in row or "diverged_at" in row] for of in (listed, former))
+    rows = [*listed, *former]
     if not rows:
         return ""
     scored = dict.fromkeys(name for row in rows for name in row.get("scores", {}))
@@ -292,7 +295,7 @@ def results_table(rows: Sequence[Row]) -> str:
             scores = [_number(name, row["scores"][name]) if name in row["scores"] else "" for name in names]
             cells += [f"{row['parameters'] / 1e6:.2f}M", f"{row['updates']:,}", *scores, f"{row['minutes']:.1f}"]
         table.append(cells)
-        twins = [each for each in rows if each["entry"] == row["entry"]]
+        twins = [each for each in listed if each["entry"] == row["entry"]]
         if len(twins) > 1 and twins[-1] is row:
             means = [_mean(name, [score_of(each, name) for each in twins]) for name in names]
             minutes = [each["minutes"] for each in twins if "minutes" in each]

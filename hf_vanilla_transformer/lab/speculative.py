@@ -4,6 +4,8 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import takewhile
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -18,7 +20,9 @@ class SpeculativeComparison:
     """Greedy decoding of single sentences, with a draft and without.
 
     Args:
-        draft_tokens: proposed before each check.
+        draft_tokens: proposed before each check, unless the draft ends the sentence or there is no room for so many.
+        drafted: tokens proposed in all.
+        accepted: those of them that the model decodes too, up to the first that it does not in each check.
         tokens: decoded in all, `</s>` included.
         checks: passes of the model's decoder that they took with the draft; without, it is one for each token.
         plain_seconds: of all sentences, in each turn, by the incremental decoder of this package.
@@ -29,6 +33,8 @@ class SpeculativeComparison:
     """
 
     draft_tokens: int
+    drafted: int
+    accepted: int
     tokens: int
     checks: int
     plain_seconds: list[float]
@@ -39,13 +45,13 @@ class SpeculativeComparison:
 
     @property
     def tokens_per_check(self) -> float:
-        """Tokens that a check yields: the drafts that it accepts, and one of the model's own."""
+        """Tokens that a check yields: the drafts that it accepts, and mostly one of the model's own."""
         return self.tokens / self.checks
 
     @property
     def acceptance(self) -> float:
-        """The share of drafted tokens that are accepted, if each check has `draft_tokens` of them."""
-        return (self.tokens_per_check - 1) / self.draft_tokens
+        """The share of drafted tokens that are accepted."""
+        return self.accepted / self.drafted if self.drafted else 0.0
 
     @property
     def speedup(self) -> float:
@@ -91,32 +97,57 @@ def compare_speculative(
         assistant_confidence_threshold=0.0,
     )
     sources = [torch.tensor([ids], device=model.device) for ids in text_to_ids(tokenizer, list(sentences))]
-    checks = 0
-
-    def count(*_: object) -> None:
-        nonlocal checks
-        checks += 1
-
     plain = _decoded(model, sources)
-    assisted = _decoded_in_loop(model, sources, draft, count)
+    assisted, drafts = [], []
+    for source in sources:
+        proposed: list[list[int]] = []
+        assisted += _decoded_in_loop(model, [source], draft, partial(_note_draft, proposed))
+        drafts.append(proposed)
+    counts = [accepted_drafts(proposed, ids) for proposed, ids in zip(drafts, assisted, strict=True)]
     programs = {
         "plain": partial(_decoded, model, sources),
         "loop": partial(_decoded_in_loop, model, sources),
         "assisted": partial(_decoded, model, sources, draft),
     }
-    seconds = in_turns(programs, turns, warm_up=0)  # two of them have just run
+    seconds = in_turns(programs, turns, warm_up=1)
     equal = sum(one == other for one, other in zip(plain, assisted, strict=True))
     tokens = sum(len(each) - 1 for each in assisted)  # all begin with the start token
     return SpeculativeComparison(
         draft_tokens,
-        tokens,
-        checks,
+        drafted=sum(len(each) for proposed in drafts for each in proposed),
+        accepted=sum(counts),
+        tokens=tokens,
+        checks=sum(map(len, drafts)),
         plain_seconds=seconds["plain"],
         loop_seconds=seconds["loop"],
         assisted_seconds=seconds["assisted"],
         equal=equal,
         sentences=len(sources),
     )
+
+
+def accepted_drafts(proposed: Sequence[Sequence[int]], decoded: Sequence[int]) -> int:
+    """Counts the drafted tokens of one sentence that the model decoded too.
+
+    Args:
+        proposed: drafted tokens of each check, in order.
+        decoded: the sentence, which begins with the start token.
+
+    Returns:
+        How many were accepted: in each check, those before the first that is not the model's own, which stands there
+        instead.
+    """
+    accepted, place = 0, 1
+    for each in proposed:
+        agreeing = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(each, decoded[place:], strict=False)))
+        accepted += agreeing
+        place += agreeing + 1
+    return accepted
+
+
+def _note_draft(proposed: list[list[int]], module: Any, args: Any, options: dict[str, Any], output: Any) -> None:
+    """A hook on the decoder: it is given the last token that was accepted, or the start token, and the draft."""
+    proposed.append(options["input_ids"][0, 1:].tolist())
 
 
 def speculative_table(comparisons: Sequence[SpeculativeComparison]) -> str:
@@ -154,11 +185,11 @@ def _decoded_in_loop(
     hook: Callable[..., None] = lambda *_: None,
 ) -> list[list[int]]:
     """Decodes with a hook on the decoder: only transformers' loop, which calls it as a module, honours that."""
-    handle = model.get_decoder().register_forward_hook(hook)
+    handle = model.get_decoder().register_forward_hook(hook, with_kwargs=True)
     try:
         return _decoded(model, sources, draft)
     finally:
         handle.remove()
 
 
-__all__ = ["SpeculativeComparison", "compare_speculative", "speculative_table"]
+__all__ = ["SpeculativeComparison", "accepted_drafts", "compare_speculative", "speculative_table"]
