@@ -57,6 +57,8 @@ def scaled_dot_product_attention(
         scores = (products * scaling).masked_fill(~attention_mask, torch.finfo(products.dtype).min)
     else:
         scores = torch.add(attention_mask, products, alpha=scaling)
+        if scores.dtype == torch.float16:  # whose lowest number becomes -inf with 16 less, and a row of these NaN
+            scores = scores.clamp(min=torch.finfo(scores.dtype).min)
     weights = torch.softmax(scores, dim=-1)
     if dropout and module.training:
         weights = nn.functional.dropout(weights, p=dropout, training=True)
@@ -252,11 +254,13 @@ def _written_out(
 
 
 def _in_float32(
-    attention: AttentionFunction, module: nn.Module, query: Any, key: Any, value: Any, *args: Any, **kwargs: Any
+    attention: AttentionFunction, module: nn.Module, query: Any, key: Any, value: Any, mask: Any, **kwargs: Any
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Runs attention in float32, because torch's backward pass in bf16 on a CPU is several times slower."""
+    if isinstance(mask, torch.Tensor) and mask.is_floating_point():
+        mask = mask.float()
     with torch.autocast("cpu", enabled=False):
-        return attention(module, query.float(), key.float(), value.float(), *args, **kwargs)
+        return attention(module, query.float(), key.float(), value.float(), mask, **kwargs)
 
 
 def refuse_without_effect(arguments: dict[str, Any], implementation: str | AttentionFunction) -> None:

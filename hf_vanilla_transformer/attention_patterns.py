@@ -130,9 +130,9 @@ class LocalGlobalPattern(StridedPattern):
 class RandomPattern(LocalPattern):
     """A window and a random graph that grows linearly, as in BigBird (Zaheer et al., 2020) without its global tokens.
 
-    Each position is linked with `num_random_keys` earlier ones, chosen by a hash of `attention_seed` and the position:
-    the graph of a longer text extends that of a shorter one. Few links make it a small world, in which any two
-    positions are near to each other (Watts and Strogatz, 1998).
+    Each position is linked with at most `num_random_keys` earlier ones, drawn by a hash of `attention_seed` and the
+    position, maybe some twice: the graph of a longer text extends that of a shorter one. Few links make it a small
+    world, in which any two positions are near to each other (Watts and Strogatz, 1998).
     """
 
     def __init__(self, config: VanillaTransformerConfig) -> None:

@@ -58,8 +58,10 @@ class ShawAttention(MultiHeadAttention):
     def _relative_values(self, heads: torch.Tensor, weights: torch.Tensor | None, positions: Any) -> torch.Tensor:
         assert weights is not None  # the model refuses implementations without weights
         distances = positions.unsqueeze(1).expand_as(weights)
-        by_distance = weights.new_zeros(*weights.shape[:3], self.relative_values.num_embeddings)
-        by_distance = by_distance.scatter_add(-1, distances, weights)  # (B, H, T, 2k + 1)
+        # All weights beyond k are one sum, which a long text would stop from growing in a type of 8 or 11 bits.
+        exact = torch.promote_types(weights.dtype, torch.float32)
+        by_distance = weights.new_zeros(*weights.shape[:3], self.relative_values.num_embeddings, dtype=exact)
+        by_distance = by_distance.scatter_add(-1, distances, weights.to(exact)).to(weights.dtype)  # (B, H, T, 2k + 1)
         added = torch.matmul(by_distance, _vectors(self.relative_values, weights))  # (B, H, T, d_v)
         return heads + added.transpose(1, 2)
 

@@ -103,7 +103,7 @@ class VanillaTransformerConfig(PreTrainedConfig):
             itself sees all; "random" (Zaheer et al., 2020), also those linked by a random graph.
         attention_window: positions to either side of a query; required for all patterns but "full", refused with it.
         attention_stride: of "strided" and "local_global"; required there and refused elsewhere.
-        num_random_keys: of "random": with how many earlier positions each is linked; None means 3.
+        num_random_keys: of "random": with how many earlier positions, at most, each is linked; None means 3.
         attention_seed: of the random graph; None means 0.
         attention: of self-attentions: "softmax" is Equation 1 (§3.2.1); "linear" has features of queries and keys in
             its place, and takes time linear in the length.
@@ -224,6 +224,8 @@ class VanillaTransformerConfig(PreTrainedConfig):
         for alias, field in self.attribute_map.items():
             if alias in kwargs:
                 value = kwargs.pop(alias)
+                if (own := getattr(self, field)) != getattr(type(self), field, None):
+                    said.setdefault(field, own)
                 if said.setdefault(field, value) != value:
                     raise ValueError(
                         f"`{alias}`={value!r} contradicts `{field}`={said[field]!r}, of which it is another name; "
@@ -288,6 +290,7 @@ class VanillaTransformerConfig(PreTrainedConfig):
         Raises:
             ValueError: a value is refused; the message names the field, the value and what is allowed.
         """
+        fill_in(self)  # again, for what was chosen since the config was made
         self._check_sizes()
         self._check_choices()
 
@@ -317,11 +320,14 @@ class VanillaTransformerConfig(PreTrainedConfig):
         for field in ("bos_token_id", "pad_token_id", "eos_token_id", "decoder_start_token_id"):
             ids = getattr(self, field)
             for token_id in ids if isinstance(ids, list) else [ids]:
-                if token_id is not None and not 0 <= token_id < self.vocab_size:
-                    raise ValueError(
-                        f"`{field}`={token_id} is not in the vocabulary; allowed: 0 to {self.vocab_size - 1} "
-                        f"(`vocab_size`={self.vocab_size}), or None"
-                    )
+                # A source is padded, and ends with </s>, by the same ids.
+                is_of_sources = field in ("pad_token_id", "eos_token_id") and source_rows is not None
+                for size in ("vocab_size", "source_vocab_size") if is_of_sources else ("vocab_size",):
+                    if token_id is not None and not 0 <= token_id < getattr(self, size):
+                        raise ValueError(
+                            f"`{field}`={token_id} is not in the vocabulary; allowed: 0 to {getattr(self, size) - 1} "
+                            f"(`{size}`={getattr(self, size)}), or None"
+                        )
 
     def _check_choices(self) -> None:
         for field, value in self.fixed_fields.items():

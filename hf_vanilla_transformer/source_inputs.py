@@ -80,7 +80,7 @@ class FrameEncoder(Encoder):
         if inputs_embeds is None:
             assert input_features is not None
             frames, attention_mask = stacked_frames(self.config, input_features, attention_mask)
-            inputs_embeds = self.embed_frames(frames.to(self.dtype))
+            inputs_embeds = _projected(self.embed_frames, frames)
         states = self.encode(inputs_embeds, attention_mask, **kwargs)
         return EncodedSource(last_hidden_state=states, attention_mask=attention_mask)
 
@@ -138,7 +138,7 @@ class PatchEncoder(Encoder):
         _require_one(self.main_input_name, pixel_values, inputs_embeds)
         if inputs_embeds is None:
             assert pixel_values is not None
-            inputs_embeds = self.embed_patches(cut_patches(self.config, pixel_values).to(self.dtype))
+            inputs_embeds = _projected(self.embed_patches, cut_patches(self.config, pixel_values))
         states = self.encode(inputs_embeds, attention_mask, **kwargs)
         return EncodedSource(last_hidden_state=states, attention_mask=attention_mask)
 
@@ -277,6 +277,11 @@ def source_length(source: torch.Tensor, stride: int | None) -> int:
     if source.dim() < 4:
         return source.shape[1]
     return (source.shape[2] // (stride or 1)) * (source.shape[3] // (stride or 1))
+
+
+def _projected(projection: nn.Linear, inputs: torch.Tensor) -> torch.Tensor:
+    """Embeds inputs in the weights' precision, as tokens are: all that the stack adds up stays in it under autocast."""
+    return projection(inputs.to(projection.weight.dtype)).to(projection.weight.dtype)
 
 
 def _require_one(name: str, source: torch.Tensor | None, inputs_embeds: torch.Tensor | None) -> None:

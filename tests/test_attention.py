@@ -204,6 +204,39 @@ def test_a_query_that_may_attend_to_nothing_makes_no_nan_in_values_or_gradients(
         assert weight.grad is None or weight.grad.isfinite().all(), name
 
 
+def test_in_float16_a_query_that_may_attend_to_nothing_makes_no_nan_however_low_its_scores():
+    """The lowest number of float16 becomes an infinity with 16 less: of a whole row of those, softmax makes NaN."""
+    query, key = torch.full((1, 1, 2, 4), 8.0).half(), torch.full((1, 1, 3, 4), -8.0).half()
+    mask = torch.zeros(1, 1, 2, 3).half()
+    mask[0, 0, 0] = torch.finfo(torch.float16).min
+    module = MultiHeadAttention(VanillaTransformerConfig(d_model=4, num_heads=1))
+    output, weights = scaled_dot_product_attention(module, query, key, key, mask, scaling=0.5)
+    assert output.isfinite().all()
+    torch.testing.assert_close(weights.sum(-1), torch.ones(1, 1, 2).half(), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"position_encoding": "alibi"}, {"attention_pattern": "local", "attention_window": 2}]
+)
+@pytest.mark.parametrize("is_training", [False, True])
+def test_weights_in_bf16_work_under_autocast_too_with_masks_of_numbers(fields, is_training):
+    shape = {"vocab_size": 20, "d_model": 16, "num_heads": 2, "d_ff": 16, "num_encoder_layers": 1}
+    torch.manual_seed(0)
+    model = VanillaTransformerForConditionalGeneration(
+        VanillaTransformerConfig(**shape, num_decoder_layers=1, **fields)
+    )
+    ids = torch.randint(4, 20, (2, 80))  # more than are written out in training
+    batch = {"input_ids": ids, "attention_mask": torch.arange(80)[None] < torch.tensor([[80], [70]]), "labels": ids}
+    expected = model.eval()(**batch).loss
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model.bfloat16().train(is_training)(**batch).loss
+    if is_training:
+        loss.backward()
+        assert all(weight.grad.isfinite().all() for weight in model.parameters())
+    else:
+        torch.testing.assert_close(loss.float(), expected, rtol=0.02, atol=0)
+
+
 @WIDTHS
 def test_the_weights_of_all_three_uses_come_out_of_the_whole_model(d_k, d_v):
     model = whole_model("eager", d_k=d_k, d_v=d_v)

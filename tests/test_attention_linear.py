@@ -250,15 +250,26 @@ def test_the_cache_that_greedy_search_returns_goes_on_and_its_size_is_that_of_th
 
 
 def test_features_and_sums_stay_in_float32_under_autocast():
-    """Sums of 300 positions in bf16, with 8 bits, would be off by more."""
+    """The output is that of exact sums of 300 positions, rounded once; those in bf16, with 8 bits, are off by more."""
     torch.manual_seed(0)
-    attention, states = LinearAttention(config(), is_causal=True), torch.randn(1, 300, 16)
+    attention, states = LinearAttention(config(), 0, is_causal=True), torch.randn(1, 300, 16)
+    cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
     with torch.no_grad():
-        expected = attention(states)[0]
+        attention.out_proj.weight.copy_(torch.eye(16))
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            output = attention(states)[0]
-    assert output.dtype == torch.bfloat16
-    torch.testing.assert_close(output.float(), expected, rtol=0, atol=0.02)
+            query, key, value = (
+                getattr(attention, f"{name}_proj")(states).double().unflatten(-1, (4, 4)).transpose(1, 2)
+                for name in "qkv"
+            )
+            outputs = [attention(states)[0], attention(states, cache=cache)[0]]
+        features = [torch.where(each > 0, each + 1, each.exp()) for each in (query, key)]
+        weights = (features[0] @ features[1].mT).tril()
+        expected = (weights @ value / weights.sum(-1, keepdim=True)).transpose(1, 2).flatten(2)
+    for output in outputs:
+        assert output.dtype == torch.bfloat16
+        torch.testing.assert_close(output.double(), expected, rtol=2**-8, atol=1e-6)
+    layer = cache.self_attention_cache.layers[0]
+    assert layer.keys.dtype == layer.values.dtype == torch.float32
 
 
 @pytest.mark.slow  # ten seconds

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from hf_vanilla_transformer import VanillaTransformerConfig
@@ -22,6 +23,24 @@ def config(**fields):
 
 def split(states, width):
     return states.unflatten(-1, (-1, width)).transpose(1, 2)
+
+
+def test_shaw_adds_up_the_weights_of_all_far_keys_in_float32():
+    """In bf16, a sum of many small weights stops growing where it is some 256 times as large as they are."""
+    types = []
+
+    class Types(TorchDispatchMode):
+        def __torch_dispatch__(self, operation, types_, args=(), kwargs=None):
+            if "scatter_add" in str(operation):
+                types.append(args[0].dtype)
+            return operation(*args, **(kwargs or {}))
+
+    attention = ShawAttention(config(position_encoding="shaw_relative")).bfloat16()
+    weights = torch.full((1, 2, 1, 9), 1 / 9).bfloat16()
+    with Types():
+        added = attention._relative_values(torch.zeros(1, 1, 2, 4).bfloat16(), weights, torch.zeros(1, 1, 9).long())
+    assert types == [torch.float32]
+    assert added.dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("layout", ["interleaved", "concatenated"])

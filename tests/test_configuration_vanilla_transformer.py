@@ -805,6 +805,43 @@ def test_two_names_of_one_field_may_agree_but_not_contradict_each_other():
         VanillaTransformerConfig(encoder_attention_heads=4, decoder_attention_heads=16)
 
 
+def test_a_field_and_another_name_of_it_may_not_contradict_each_other_either():
+    with pytest.raises(ValueError, match=r"`hidden_size`=256 contradicts `d_model`=1024"):
+        VanillaTransformerConfig(d_model=1024, hidden_size=256)
+    assert VanillaTransformerConfig(d_model=256, hidden_size=256).d_model == 256
+    with pytest.raises(ValueError, match=r"`num_hidden_layers`=5 contradicts `num_decoder_layers`=3"):
+        VanillaTransformerDecoderConfig(num_decoder_layers=3, num_hidden_layers=5)
+
+
+def test_ids_that_sources_have_too_are_in_their_vocabulary():
+    with pytest.raises(
+        StrictDataclassError, match=r"`pad_token_id`=10 is not in the vocabulary; allowed: 0 to 7 \(`source_"
+    ):
+        VanillaTransformerConfig(**{**SMALL, "vocab_size": 20}, source_vocab_size=8, pad_token_id=10)
+    with pytest.raises(
+        StrictDataclassError, match=r"`eos_token_id`=8 is not in the vocabulary; allowed: 0 to 7 \(`source_"
+    ):
+        VanillaTransformerConfig(**{**SMALL, "vocab_size": 20}, source_vocab_size=8, eos_token_id=[2, 8])
+    made = VanillaTransformerConfig(**{**SMALL, "vocab_size": 20}, source_vocab_size=8, decoder_start_token_id=19)
+    assert made.decoder_start_token_id == 19  # of targets alone
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "own"),
+    [
+        ("attention", "linear", {"feature_map": "elu"}),
+        ("cross_attention", "linear", {"feature_map": "elu"}),
+        ("position_encoding", "rotary", {"rotary_base": 10000}),
+        ("position_encoding", "t5_relative", {"max_relative_distance": 128, "num_relative_buckets": 32}),
+    ],
+)
+def test_a_variant_that_is_chosen_later_has_its_defaults(field, value, own):
+    config = VanillaTransformerConfig(**SMALL)
+    setattr(config, field, value)
+    config = VanillaTransformerForConditionalGeneration(config).config
+    assert {name: getattr(config, name) for name in own} == own
+
+
 def test_a_value_that_was_set_later_is_refused_when_a_model_is_built_of_it():
     config = VanillaTransformerConfig(**SMALL)
     config.dropout = 5.0

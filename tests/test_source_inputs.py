@@ -79,6 +79,46 @@ def targets(rows=3, length=4, seed=1):
     return ids
 
 
+# Precision
+
+
+@KINDS
+def test_under_autocast_the_stack_adds_up_in_the_precision_of_its_weights_as_with_tokens(kind):
+    encoder, seen = build(kind, norm_position="pre").get_encoder(), []
+    encoder.layers[0].register_forward_hook(lambda module, inputs, output: seen.append((inputs[0].dtype, output.dtype)))
+    with torch.autocast("cpu", torch.bfloat16):
+        encoder(**source(kind))
+    assert seen == [(torch.float32, torch.float32)]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"norm_position": "pre"},
+        {"position_encoding": "alibi"},
+        {"position_encoding": "t5_relative"},
+        {"attention_pattern": "local", "attention_window": 2},
+    ],
+    ids=lambda fields: "-".join(map(str, fields.values())) or "paper",
+)
+def test_padded_frames_are_decoded_and_learned_from_under_autocast(fields):
+    model, inputs = build(FRAMES, **fields), source(FRAMES)
+    many = {"input_features": torch.randn(2, 200, 3), "attention_mask": torch.ones(2, 200, dtype=torch.long)}
+    many["attention_mask"][1, 150:] = 0
+    expected = model(**inputs, labels=targets()).loss
+    for beams in (1, 2):
+        with torch.autocast("cpu", torch.bfloat16):
+            decoded = model.generate(**inputs, num_beams=beams, max_new_tokens=4)
+        assert decoded.shape[0] == 3
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model(**inputs, labels=targets()).loss
+        learned = model.train()(**many, labels=targets(2, 70)).loss
+    torch.testing.assert_close(loss.float(), expected, rtol=0.03, atol=0)
+    learned.backward()
+    assert all(weight.grad is None or weight.grad.isfinite().all() for weight in model.parameters())
+
+
 # The projection
 
 

@@ -283,6 +283,20 @@ def reason_of(error: StrictDataclassError) -> str:
     return re.sub(r"^.*?alidation error for \w+ '\w+': \w+: ", "", " ".join(str(error).split()))
 
 
+def outranked_by(given: Mapping[str, Any], read: Mapping[str, Any]) -> dict[str, Any]:
+    """Puts what a user said in the place of what a file says.
+
+    Args:
+        given: fields of our config, by their own names or their aliases in `attribute_map`.
+        read: fields by their own names.
+
+    Returns:
+        Fields by their own names.
+    """
+    names = VanillaTransformerConfig.attribute_map
+    return {**read, **{names.get(name, name): value for name, value in given.items()}}
+
+
 def make_config(
     fields: Mapping[str, Any], config_class: type[VanillaTransformerConfig] = VanillaTransformerConfig
 ) -> VanillaTransformerConfig:

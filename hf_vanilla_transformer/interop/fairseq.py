@@ -21,6 +21,7 @@ from .checkpoints import (
     embedding_fields,
     errors_name,
     find,
+    outranked_by,
     read_pickle,
     require_tensors,
     thirds,
@@ -102,7 +103,7 @@ def _load(checkpoint: str | Path, fields: Mapping[str, Any]) -> VanillaTransform
     read: dict[str, Any] = embedding_fields(*(tensors[name] for name in places.values()))
     read |= {ours: options.get(theirs, default) for ours, (theirs, default) in FAIRSEQ_FIELDS.items()}
     read |= _shape(tensors, options) | _position_fields(tensors, options)
-    read |= fields
+    read = outranked_by(fields, read)
     if read["num_heads"] is None:
         raise ValueError("does not say encoder_attention_heads, and shapes of tensors do not tell; give `num_heads`")
     return build(read, tensors, FAIRSEQ_NAMES, places, _NO_WEIGHTS)

@@ -17,6 +17,7 @@ from .checkpoints import (
     count_rows,
     embedding_fields,
     find,
+    outranked_by,
 )
 
 TORCH_NAMES = {
@@ -92,4 +93,4 @@ def load_torch_transformer(
     if bias in state:
         read["final_logits_bias"] = True
         places[PROJECTION_BIAS] = bias
-    return build({**read, **fields}, state, {**TORCH_NAMES, r"^": prefix.replace("\\", r"\\")}, places, ignored)
+    return build(outranked_by(fields, read), state, {**TORCH_NAMES, r"^": prefix.replace("\\", r"\\")}, places, ignored)

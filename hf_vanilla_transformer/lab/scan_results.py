@@ -14,7 +14,7 @@ from .run_list import QueuedRun, RunList
 from .scan import LengthAccuracy, accuracy_by_length, read_pairs
 
 # Exact match in percent, by cutoff, as "The Devil is in the Detail" (Csordás et al., 2021) has it. Neither is of models
-# like those here: the first repeats one layer, and the second (Newman et al., 2020) is told the length of the right output.
+# like those here: the first repeats one layer, and the second (Newman et al., 2020) is told how long outputs are.
 PUBLISHED: Mapping[str, Mapping[int, float]] = {
     "published: relative positions, one layer repeated": {26: 100.0, 30: 100.0},
     "published: the best before, told the length": {22: 58.0, 26: 82.0},
