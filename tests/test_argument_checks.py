@@ -30,6 +30,13 @@ def test_what_does_not_go_together_is_refused(tmp_path, changes, message):
         arguments(tmp_path, tmp_path, **changes)
 
 
+def test_checkpoints_of_which_the_best_is_wanted_are_evaluated_by_shares_of_all_updates_too(tmp_path):
+    best = {"final_weights": "best", "eval_strategy": "steps", "save_strategy": "steps"}
+    assert arguments(tmp_path, tmp_path, **best, eval_steps=0.1, save_steps=0.3).save_steps == 0.3
+    with pytest.raises(ValueError, match=r"a multiple of eval_steps; got .*eval_steps=0\.2"):
+        arguments(tmp_path, tmp_path, **best, eval_steps=0.2, save_steps=0.3)
+
+
 def test_sides_may_be_cut_differently(tmp_path):
     assert arguments(tmp_path, tmp_path, **UNITS).target_units == "words"
     assert arguments(tmp_path, tmp_path, source_units="lowercase_bpe", bpe_dropout=0.1).target_units == "bpe"

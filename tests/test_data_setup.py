@@ -161,6 +161,29 @@ def test_a_header_is_named_and_still_learned(text, tmp_path, package_log):
     assert f"{path}, line 1: 'en' and 'de' look like names of columns" in package_log.text
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"validation_data": ["{path},weight=7"]}, r"a\.tsv: weight=7\.0 is for training text"),
+        (
+            {"train_data": ["{path},weight=2"], "streaming": True, "max_steps": 3},
+            r"a\.tsv: weight=2\.0 is for training",
+        ),
+        ({"corpus_temperature": 5}, r"corpus_temperature=5.* is for the shares of several corpora, and there is one"),
+        ({"train_data": ["{path},split=train"]}, r"split=train chooses a part of a dataset, and a file has no parts"),
+        ({"validation_data": ["{path},config=x"]}, r"config=x chooses a part of a dataset"),
+    ],
+)
+def test_what_a_corpus_has_without_effect_is_refused(text, tmp_path, changes, message):
+    path = write_lines(tmp_path / "a.tsv", ["a b\tc d"])
+    given = {
+        name: [each.format(path=path) for each in value] if isinstance(value, list) else value
+        for name, value in {"train_data": [str(path)], **changes}.items()
+    }
+    with pytest.raises(ValueError, match=message):
+        prepared(arguments(text, tmp_path / "run", **given))
+
+
 def test_the_size_of_a_corpus_is_for_streams(text, tmp_path):
     given = {"train_data": ["dataset=some/name,size=9"]}
     with pytest.raises(ValueError, match="size is for training text that is streamed"):

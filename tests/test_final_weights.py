@@ -93,6 +93,25 @@ def test_weights_of_another_model_are_refused_and_nothing_is_loaded(model, chang
     assert all(torch.equal(weight, before[name]) for name, weight in model.named_parameters())
 
 
+@pytest.mark.parametrize("feature_map", ["random", "cosine_sine"])
+def test_random_directions_are_saved_and_not_averaged(feature_map, tmp_path):
+    shape = {"d_model": 8, "num_heads": 2, "d_ff": 8, "num_encoder_layers": 1, "num_decoder_layers": 1}
+    linear = {"vocab_size": 11, "attention": "linear", "feature_map": feature_map, "num_random_features": 6}
+    model, other = (
+        VanillaTransformerForConditionalGeneration(VanillaTransformerConfig(**shape, **linear, feature_seed=seed))
+        for seed in (0, 1)
+    )
+    for number in (1, 2, 3):
+        model.save_pretrained(tmp_path / str(number))
+    averaged = average_weights([tmp_path / str(number) for number in (1, 2, 3)])
+    assert any("directions" in name for name in averaged)
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    load_exactly(model, averaged)
+    assert all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())
+    with pytest.raises(ValueError, match=r"directions is another, and is not learned"):
+        load_exactly(other, averaged)
+
+
 def test_a_plain_module_will_do():
     module = nn.Linear(2, 1)
     load_exactly(module, {"weight": torch.ones(1, 2), "bias": torch.zeros(1)})

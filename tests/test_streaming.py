@@ -146,6 +146,30 @@ def test_a_weight_is_how_often_a_sentence_counts_as_in_text_in_memory(tmp_path, 
         assert seen[name] / seen.total() == pytest.approx(epoch[name] / epoch.total(), abs=0.05)  # five deviations
 
 
+def test_a_corpus_of_which_little_is_kept_counts_as_in_text_in_memory(tmp_path, tokenizer):
+    """Of a, one line in ten is kept; its share is of all its lines, so that no sentence counts more than one of b."""
+    lines = {
+        "a": [f"a {i}" if i % 10 == 0 else "a " + "long " * 20 for i in range(300)],
+        "b": [f"b {i}" for i in range(300)],
+    }
+    corpora = [corpus(tmp_path / f"{name}.tsv", lines[name]) for name in lines]
+    batches = take(stream(corpora, tokenizer, filters=Filters(max_length=20)), 1000)
+    seen = Counter(text[0] for text in texts(batches, tokenizer))
+    assert seen["a"] / seen.total() == pytest.approx(1 / 11, abs=0.05)  # five deviations
+
+
+def test_no_two_readers_draw_the_same_noise(tmp_path, tokenizer):
+    text, numbers = [corpus(tmp_path / "a.tsv", LINES)], []
+
+    def make(row, epoch, index):
+        numbers.append(index)
+        return row
+
+    for rank in range(3):
+        take(stream(text, tokenizer, make=make, num_processes=3, process_index=rank), 40)
+    assert len(set(numbers)) == len(numbers) >= 120
+
+
 def test_corpora_of_unknown_size_are_not_mixed(tmp_path):
     known, unknown = Corpus(path="a.tsv"), Corpus(dataset="some/name", split="train")
     assert corpus_shares([unknown], [None]) == [1.0]

@@ -1,10 +1,13 @@
 """A run as a program: what its exit status says. Signals: test_resume.py; the scripts themselves: test_scripts.py."""
 
+import signal
+
 import pytest
 from training_runs import flags, options, write_text
 
 from hf_vanilla_transformer.commands import training as command_line
 from hf_vanilla_transformer.commands.training import run_command
+from hf_vanilla_transformer.training.run import TrainingResult
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +40,17 @@ def test_what_goes_wrong_while_training_is_one_line_and_a_status(error, status, 
     monkeypatch.setattr(command_line, "train", train)
     assert run_command(flags(options(text, tmp_path, max_steps=1)), "verb") == status
     assert capsys.readouterr().err.splitlines()[-1] == f"verb: error: {error}"
+
+
+@pytest.mark.parametrize("only_model", [False, True])
+def test_what_was_stopped_says_how_to_go_on(only_model, text, tmp_path, capsys, monkeypatch):
+    stopped = TrainingResult(None, None, {"updates": 7}, [], signal.SIGTERM)
+    monkeypatch.setattr(command_line, "train", lambda run, args: stopped)
+    assert run_command(flags(options(text, tmp_path, max_steps=9, save_only_model=only_model))) == 0
+    said = capsys.readouterr().out
+    assert f"Stopped after update 7; everything is saved in {tmp_path}." in said
+    assert ("--resume_from_checkpoint last" in said) is not only_model
+    assert ("--model_name_or_path" in said) is only_model
 
 
 def test_what_a_script_needs_is_asked_for(text, tmp_path, capsys):

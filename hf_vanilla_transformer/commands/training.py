@@ -64,7 +64,10 @@ def run_command(
                 print("\n".join(summary_lines(result.metrics, args.output_dir, args.objective, tag)), flush=True)
             else:
                 print(f"Stopped after update {result.metrics['updates']}; everything is saved in {args.output_dir}.")
-                print("To go on, repeat the command with --resume_from_checkpoint last", flush=True)
+                way = "repeat the command with --resume_from_checkpoint last"
+                if args.save_only_model:
+                    way = "start a new run with its last checkpoint as --model_name_or_path (save_only_model)"
+                print(f"To go on, {way}", flush=True)
         leave_together()
     except BrokenPipeError:
         send_to_nobody(sys.stdout)

@@ -71,7 +71,8 @@ class Corpus:
         reversed: whether source and target change places: the second column of a .tsv file is then the source.
 
     Raises:
-        ValueError: not exactly one kind of text is named, weight or size are no numbers above 0, or a tag is empty.
+        ValueError: not exactly one kind of text is named, weight or size are no numbers above 0, a tag is empty, or a
+            file has a config or split.
     """
 
     path: str | None = None
@@ -95,6 +96,9 @@ class Corpus:
             raise ValueError(
                 f"the size of a corpus is a number of sentences, and only for a dataset; it cannot be {self.size} here"
             )
+        for name in ("config", "split"):
+            if getattr(self, name) is not None and self.dataset is None:
+                raise ValueError(f"{name}={getattr(self, name)} chooses a part of a dataset, and a file has no parts")
         if self.tag is not None:
             tag_tokens(self.tag)
 

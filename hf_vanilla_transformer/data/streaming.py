@@ -141,7 +141,8 @@ class TokenBatchStream(torch.utils.data.IterableDataset):
         while True:
             buffer = []
             for index, row in enumerate(itertools.islice(rows, options.shuffle_buffer), start=read):
-                made = row if self.make is None else self.make(row, 0, index)
+                # Of all readers, so that no two of them draw the same noise.
+                made = row if self.make is None else self.make(row, 0, index * mine.count + mine.index)
                 place = row["line"] * len(self.corpora) + row["corpus"]
                 buffer.append({name: made[name] for name in COLUMNS if name in made} | {"index": place})
             read += len(buffer)
@@ -153,14 +154,17 @@ class TokenBatchStream(torch.utils.data.IterableDataset):
             for position in shuffling.permutation(len(batches)):
                 yield self.collate([buffer[index] for index in batches[position]])
 
-    def _mixed(self, streams: list[Iterator[Row]], random: np.random.Generator) -> Iterator[Row]:
+    def _mixed(self, streams: list[Iterator[Row | None]], random: np.random.Generator) -> Iterator[Row]:
+        """Draws among rows as they are read, those left out too: else a corpus of which few are kept is repeated."""
         limits = np.cumsum(self.shares)[:-1]
         while True:
             for draw in random.random(CHUNK):
-                yield next(streams[int(np.searchsorted(limits, draw, "right"))])
+                row = next(streams[int(np.searchsorted(limits, draw, "right"))])
+                if row is not None:
+                    yield row
 
-    def _endless(self, number: int, mine: Share, counts: list[FilterCounts]) -> Iterator[Row]:
-        """The rows of a corpus that are this reader's and are kept, with their ids, again and again."""
+    def _endless(self, number: int, mine: Share, counts: list[FilterCounts]) -> Iterator[Row | None]:
+        """The rows of a corpus that are this reader's, with their ids, or None if left out, again and again."""
         corpus = self.corpora[number]
         while True:
             before = counts[number]
@@ -176,8 +180,11 @@ class TokenBatchStream(torch.utils.data.IterableDataset):
                 kept, more = self.filters.apply(lengths, np.array(made["blank"]))
                 counts[number] += more  # before any of them is handed on: they add up whenever they are looked at
                 ids = [name for name in ("input_ids", "labels") if name in made]
-                for row in kept:
-                    yield {**chunk[row], "corpus": number, **{name: made[name][row] for name in ids}}
+                is_kept = np.zeros(len(chunk), dtype=bool)
+                is_kept[kept] = True
+                for row, its in enumerate(chunk):
+                    has = {"corpus": number, **{name: made[name][row] for name in ids}}
+                    yield {**its, **has} if is_kept[row] else None
             if counts[number].read == before.read:
                 part = "" if mine.count == 1 else f" for reader {mine.index + 1} of {mine.count}"
                 raise ValueError(f"no sentence in {corpus.name}{part}")

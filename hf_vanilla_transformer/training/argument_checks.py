@@ -60,7 +60,10 @@ def check_intervals(args: Any) -> None:
         return
     if evaluated != saved or evaluated == "no":
         raise ValueError(f"final_weights=best needs checkpoints at evaluations: both by steps or epoch; got {values}")
-    if saved == "steps" and args.save_steps % (args.eval_steps or args.logging_steps):
+    intervals = [args.save_steps, args.eval_steps or args.logging_steps]
+    if min(intervals) < 1:  # shares of all updates; as transformers compares them
+        intervals = [round(1_000_000 * each) for each in intervals]
+    if saved == "steps" and intervals[0] % intervals[1]:
         raise ValueError(f"final_weights=best needs save_steps that are a multiple of eval_steps; got {values}")
 
 

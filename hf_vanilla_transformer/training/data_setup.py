@@ -83,6 +83,15 @@ def corpora_of(args: VanillaTransformerTrainingArguments) -> tuple[list[Corpus],
         corpus.check()
         if corpus.size is not None and not (args.streaming and corpus in training):
             raise ValueError(f"{corpus.name}: size is for training text that is streamed; leave it away here")
+        if corpus.weight != 1 and (corpus in validation or (args.streaming and len(training) == 1)):
+            raise ValueError(
+                f"{corpus.name}: weight={corpus.weight} is for training text, streamed beside other text or in memory; "
+                "leave it away here"
+            )
+    if args.corpus_temperature != 1 and len(training) == 1:
+        raise ValueError(
+            f"corpus_temperature={args.corpus_temperature} is for the shares of several corpora, and there is one"
+        )
     return training, validation
 
 

@@ -77,14 +77,17 @@ def load_exactly(model: nn.Module, weights: dict[str, torch.Tensor]) -> None:
 
     Args:
         model: its tied weights are one parameter of several names, of which `weights` has one.
-        weights: by name.
+        weights: by name. Buffers may be among them, such as the directions of random features, which stay as they are.
 
     Raises:
-        ValueError: a weight is missing, or belongs nowhere; nothing was loaded then.
+        ValueError: a weight is missing, or belongs nowhere, or a buffer is another; nothing was loaded then.
     """
     parameters = dict(model.named_parameters(remove_duplicate=False))
     places = {name: parameters[name] for name in weights if name in parameters}
-    foreign = weights.keys() - places.keys()
+    buffers = {name: buffer for name, buffer in model.named_buffers() if name in weights}
+    if other := [name for name, each in buffers.items() if not _is_close(each, weights[name])]:
+        raise ValueError(f"the checkpoints are not of this model: {other[0]} is another, and is not learned")
+    foreign = weights.keys() - places.keys() - buffers.keys()
     given = {id(parameter) for parameter in places.values()}
     missing = [name for name, parameter in model.named_parameters() if id(parameter) not in given]
     if foreign or missing:
@@ -97,6 +100,10 @@ def load_exactly(model: nn.Module, weights: dict[str, torch.Tensor]) -> None:
     with torch.no_grad():
         for name, parameter in places.items():
             parameter.copy_(weights[name])
+
+
+def _is_close(buffer: torch.Tensor, other: torch.Tensor) -> bool:
+    return buffer.shape == other.shape and torch.allclose(buffer.double().cpu(), other.double().cpu(), rtol=1e-6)
 
 
 def _average(trainer: "VanillaTransformerTrainer", model: nn.Module) -> str:
