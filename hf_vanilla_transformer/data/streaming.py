@@ -183,8 +183,8 @@ class TokenBatchStream(torch.utils.data.IterableDataset):
                 is_kept = np.zeros(len(chunk), dtype=bool)
                 is_kept[kept] = True
                 for row, its in enumerate(chunk):
-                    has = {"corpus": number, **{name: made[name][row] for name in ids}}
-                    yield {**its, **has} if is_kept[row] else None
+                    own: Row = {"corpus": number, **{name: made[name][row] for name in ids}}
+                    yield {**its, **own} if is_kept[row] else None
             if counts[number].read == before.read:
                 part = "" if mine.count == 1 else f" for reader {mine.index + 1} of {mine.count}"
                 raise ValueError(f"no sentence in {corpus.name}{part}")
