@@ -65,7 +65,7 @@ def test_a_list_can_be_read_says_what_it_is_for_and_loses_nothing_when_it_is_sto
     [
         ("ablations", "58 runs of equally many updates"),
         ("variants", "34 runs of 1,000 updates"),
-        ("scan-length", "all 57"),
+        ("scan-length", "all 29"),
     ],
 )
 def test_there_are_as_many_runs_as_are_stated(name, stated):
@@ -92,7 +92,7 @@ def test_parameters_are_as_equal_as_is_stated(name, first, vocab_size, percent):
 # SCAN
 
 
-def test_scan_has_three_seeds_of_every_encoding_where_it_matters_and_these_come_first():
+def test_scan_has_every_encoding_at_every_cutoff_and_those_that_matter_come_first():
     seeds, encodings = seeds_of("scan-length"), {}
     for cutoff, encoding, _ in scan_runs():
         encodings.setdefault(cutoff, {})[encoding] = seeds[f"scan-{cutoff}-{encoding}"]
@@ -100,10 +100,10 @@ def test_scan_has_three_seeds_of_every_encoding_where_it_matters_and_these_come_
     assert encodings[26].pop("t5_relative-128") == [1]
     names = ["sinusoidal", "none", "learned", "rotary", "alibi", "t5_relative", "shaw_relative"]
     for cutoff, found in encodings.items():
-        assert found == dict.fromkeys(names, [1, 2, 3] if cutoff in (22, 26) else [1])
+        assert found == dict.fromkeys(names, [1]), cutoff
 
 
-def test_scan_trains_by_adam_as_torch_has_it_on_256_random_pairs():
+def test_scan_trains_by_adam_as_torch_has_it_on_64_random_pairs():
     defaults = {name: each.default for name, each in inspect.signature(torch.optim.Adam).parameters.items()}
     for cutoff, _, run in scan_runs():
         args = run.arguments
@@ -112,7 +112,7 @@ def test_scan_trains_by_adam_as_torch_has_it_on_256_random_pairs():
         assert (args.learning_rate, args.max_grad_norm, args.warmup_steps) == (1e-3, 5, 0)
         assert str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)) == "constant"
         assert args.batching == "random"
-        assert args.max_tokens == 256 * (cutoff + 1)  # the longest output and its </s>
+        assert args.max_tokens == 64 * (cutoff + 1)  # the longest output and its </s>
         assert args.train_data == [{"path": f"data/scan/cutoff-{cutoff}/train.tsv"}]
 
 
