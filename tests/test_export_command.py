@@ -223,27 +223,59 @@ def model_of_kind(kind, tokenizer, folder):
     return model, target
 
 
-LIMITS = [{}, {"max_extra_tokens": 0}, {"max_new_tokens": 3}, {"max_length": 4, "eos_token_id": [2, 9]}]
+@pytest.fixture
+def run_program(tokenizer, tmp_path, monkeypatch, capsys):
+    """Runs the program of a folder with the graphs as they are before an export, which takes too long."""
+
+    def run_program(model, target=None, texts=TEXTS):
+        (tmp_path / "out").mkdir()
+        add_companions(model, tmp_path / "out", "pt2", tokenizer, target)
+        graphs = {name: graph.module for name, graph in inference_graphs(model).items()}
+        monkeypatch.setattr(run_graphs, "FOLDER", tmp_path / "out")
+        monkeypatch.setattr(run_graphs, "load_graph", lambda name: (graphs[name], lambda ids: torch.tensor([ids])))
+        monkeypatch.setattr(sys, "argv", ["translate.py", *texts])
+        capsys.readouterr()
+        with torch.no_grad():
+            run_graphs.main()
+        return capsys.readouterr().out.splitlines()
+
+    return run_program
+
+
+LIMITS = [
+    {},
+    {"max_extra_tokens": 0},
+    {"max_new_tokens": 3},
+    {"max_length": 4, "eos_token_id": [2, 9]},
+    {"decoder_start_token_id": 2},  # which ends a translation too, as in models of fairseq
+]
 
 
 @pytest.mark.parametrize("limits", LIMITS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_program_of_a_folder_translates_as_generate_does(kind, limits, tokenizer, tmp_path, monkeypatch, capsys):
-    """With the graphs as they are before an export, which takes too long; those of an export are tested below."""
+def test_the_program_of_a_folder_translates_as_generate_does(kind, limits, tokenizer, tmp_path, run_program):
+    """With the graphs as they are before an export; those of an export are tested below."""
     model, target = model_of_kind(kind, tokenizer, tmp_path / "model")
     model.generation_config.update(**limits)
-    (tmp_path / "out").mkdir()
-    add_companions(model, tmp_path / "out", "pt2", tokenizer, target)
-    graphs = {name: graph.module for name, graph in inference_graphs(model).items()}
-    monkeypatch.setattr(run_graphs, "FOLDER", tmp_path / "out")
-    monkeypatch.setattr(run_graphs, "load_graph", lambda name: (graphs[name], lambda ids: torch.tensor([ids])))
-    monkeypatch.setattr(sys, "argv", ["translate.py", *TEXTS])
-    capsys.readouterr()
-    with torch.no_grad():
-        run_graphs.main()
     expected = greedy(model, tokenizer, target or tokenizer, TEXTS)
-    assert capsys.readouterr().out.splitlines() == expected
+    assert run_program(model, target) == expected
     assert len(set(expected)) > 1 or limits
+    assert any(expected)
+
+
+def test_the_program_of_a_folder_stops_at_the_last_learned_position(tokenizer, run_program):
+    lengths = [len(tokenizer(text).input_ids) for text in TEXTS]
+    model = small_model(tokenizer, position_encoding="learned", num_learned_positions=max(lengths))
+    model.generation_config.bad_words_ids = [[model.config.eos_token_id]]
+    expected = greedy(model, tokenizer, tokenizer, TEXTS)
+    assert run_program(model) == expected
+
+
+def test_the_program_of_a_folder_refuses_a_source_with_more_tokens_than_positions(tokenizer, run_program):
+    lengths = [len(tokenizer(text).input_ids) for text in TEXTS]
+    model = small_model(tokenizer, position_encoding="learned", num_learned_positions=max(lengths) - 1)
+    with pytest.raises(SystemExit, match=f"line 4 has {max(lengths)} tokens.*{max(lengths) - 1} positions"):
+        run_program(model)
 
 
 @pytest.mark.slow  # half a minute each
