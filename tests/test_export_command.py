@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import huggingface_hub
 import pytest
 import torch
 from parity import randomise
@@ -11,8 +12,10 @@ from test_remote_code import PACKAGE_IS_MISSING
 from transformers import AutoTokenizer, MarianConfig, MarianMTModel
 
 from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
+from hf_vanilla_transformer.commands import export as command
 from hf_vanilla_transformer.commands.export import main
 from hf_vanilla_transformer.data import train_tokenizer
+from hf_vanilla_transformer.inference import shipped
 from hf_vanilla_transformer.interop import export_torch, run_graphs
 from hf_vanilla_transformer.interop.graph_folder import add_companions
 from hf_vanilla_transformer.interop.graphs import inference_graphs
@@ -315,6 +318,31 @@ def test_what_stands_beside_graphs_describes_them_and_names_no_place(suffix, tok
     texts = "".join(path.read_text() for path in (tmp_path / "out").iterdir())
     assert "auto_map" not in texts  # the code that it names is not there
     assert str(tmp_path) not in texts
+
+
+@pytest.mark.parametrize("kind", ["a folder", "a shipped checkpoint", "a name of the Hub"])
+def test_the_tokenizer_of_the_target_is_found_where_the_model_is(kind, tokenizer, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "hub" / "models--me--two" / "snapshots" / "1"
+    _, target = model_of_kind("two vocabularies", tokenizer, folder)
+    names = {"a folder": folder, "a shipped checkpoint": "two", "a name of the Hub": "me/two"}
+    monkeypatch.setattr(shipped, "shipped_checkpoints", lambda: {"two": folder})
+    (tmp_path / "hub" / "models--me--two" / "refs").mkdir()
+    (tmp_path / "hub" / "models--me--two" / "refs" / "main").write_text("1")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    found = []
+    monkeypatch.setattr(command, "export_torch", lambda model, target_tokenizer, **rest: found.append(target_tokenizer))
+    status, _, err = run(capsys, "--model", names[kind], "--to", "torch", "--output_dir", tmp_path / "out")
+    assert status == 0, err
+    assert found[0].get_vocab() == target.get_vocab() != tokenizer.get_vocab()
+
+
+def test_a_model_without_the_tokenizer_of_its_target_is_refused(tokenizer, tmp_path, capsys):
+    model_of_kind("two vocabularies", tokenizer, tmp_path / "model")
+    (tmp_path / "model" / "target_tokenizer").rename(tmp_path / "elsewhere")
+    words = ["--model", tmp_path / "model", "--to", "torch", "--output_dir", tmp_path / "out"]
+    line = assert_refused(capsys, tmp_path, *words)
+    assert f"{tmp_path / 'model' / 'target_tokenizer'}: has no tokenizer of the target; give its folder" in line
 
 
 def test_two_vocabularies_need_two_tokenizers(tokenizer, tmp_path):
