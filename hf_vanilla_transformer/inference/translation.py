@@ -104,7 +104,7 @@ def translate_with_details(
         **generation_options: for `model.generate()`.
 
     Yields:
-        For each sentence a list of `nbest` translations, the best first.
+        For each sentence a list of `nbest` translations, the best first; sampled without beams, in the order drawn.
 
     Raises:
         TypeError: a sentence is not a string.
