@@ -78,8 +78,9 @@ class Engine(Protocol):
             alignments: whether they get `source_tokens`, `tokens` and `alignment`.
 
         Yields:
-            For each batch the n-best list of each source, the best first, with n = `num_return_sequences`. If a search
-            finds fewer, the last are empty and impossible (score minus infinity).
+            For each batch the n-best list of each source, with n = `num_return_sequences`: the best first; sampled
+            without beams, in the order drawn. If a search finds fewer, the last are empty and impossible (score minus
+            infinity).
         """
         ...
 
@@ -150,7 +151,7 @@ def translate_pieces(
         alignments: whether they get `source_tokens`, `tokens` and `alignment`.
 
     Returns:
-        For each sentence its n-best list, the best first, as the engine returns it.
+        For each sentence its n-best list, in the order of the engine.
     """
     sources = [piece for pieces in sentences for piece in pieces]
     translated: list[list[Translation]] = [[] for _ in sources]

@@ -78,8 +78,9 @@ class TranslationPipeline(Pipeline):
                 of `generate()`, such as `num_beams`, and `num_return_sequences` for n-best lists.
 
         Returns:
-            For a sentence, a list of `{"translation_text": ...}`, the best first. For a list, a list of such dicts, or
-            of such lists if a sentence has more than one. For anything else, an iterator over such lists.
+            For a sentence, a list of `{"translation_text": ...}`, the best first; sampled without beams, in the order
+            drawn. For a list, a list of such dicts, or of such lists if a sentence has more than one. For anything
+            else, an iterator over such lists.
 
         Raises:
             TypeError: an input is not text.

@@ -151,6 +151,28 @@ def test_a_part_without_a_place_is_named_and_left_out(tmp_path, package_log):
     assert "the pooler and the head for next sentences of this BertForPreTraining" in package_log.text
 
 
+@pytest.mark.parametrize("kind", [BertForMaskedLM, BertForTokenClassification])
+@torch.no_grad()
+def test_weights_of_pretraining_that_a_class_has_no_use_for_are_left_out(kind, tmp_path, package_log):
+    """As on the Hub: bert-base-uncased is a BertForPreTraining, and its config says BertForMaskedLM."""
+    pretrained = bert(tmp_path, BertForPreTraining)
+    if kind is BertForTokenClassification:
+        tensors = load_file(tmp_path / "model.safetensors")
+        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("cls.")}
+        tensors |= {"classifier.weight": torch.randn(3, 16), "classifier.bias": torch.randn(3)}
+        save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    changed(tmp_path, architectures=[kind.__name__])
+    theirs, inputs = kind.from_pretrained(tmp_path).eval(), batch()
+    is_token = inputs["attention_mask"].bool()
+    logits = load_bert(tmp_path)(**inputs).logits[is_token]
+    assert_near(logits, theirs(**inputs).logits[is_token], TOLERANCE, "logits")
+    if kind is BertForMaskedLM:
+        assert_near(logits, answer(pretrained, inputs)[is_token], TOLERANCE, "logits of pre-training")
+        assert "the pooler and the head for next sentences of this BertForMaskedLM" in package_log.text
+    else:
+        assert "the pooler of this BertForTokenClassification" in package_log.text
+
+
 def test_names_of_the_first_checkpoints_are_understood(tmp_path):
     theirs = bert(tmp_path)
     tensors = load_file(tmp_path / "model.safetensors")

@@ -68,6 +68,17 @@ def test_systems_stand_side_by_side():
     assert "\n\nsecond:\n" in table
 
 
+def test_tags_of_a_test_set_are_not_counted():
+    def groups(**data):
+        (found,) = compare_by_length(
+            [System("one", [MADE])], [EvaluationSet("s", references=[REFERENCES], **data)], [3, 5]
+        )
+        return found.as_dict()
+
+    tagged = [f"<2de> <up> {source}" if source else "" for source in SOURCES]
+    assert groups(sources=tagged, tag="2de up") == groups(sources=SOURCES) != groups(sources=tagged)
+
+
 def test_the_verb_prints_and_writes_it(tmp_path):
     texts = {"source": SOURCES, "made": MADE, "references": REFERENCES}
     for name, lines in texts.items():

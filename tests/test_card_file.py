@@ -57,6 +57,11 @@ def test_texts_are_texts_whatever_yaml_takes_them_for(tmp_path):
             "    role: validation\n    metrics: [blue]",
             "unknown metric 'blue'; did you mean bleu?",
         ),
+        (
+            "    role: validation",
+            "    role: validation\n    metrics: [bleu, paper_bleu]",
+            "val: the metric paper_bleu is of tokenised text, which a release does not have; leave it out",
+        ),
         ("metric: bleu", "metric: wer", "the published wer by moses_lowercase has nothing beside it"),
         ("scoring: moses_lowercase", "scoring: moses", "the published bleu by moses has nothing beside it"),
         ("value: 12.5", "value: 12.5, by_text: {val: 3}", "Another has a figure of 'val', which is none of the texts"),

@@ -1,11 +1,15 @@
 """Examples of good and bad translations: those of the rule, and no others."""
 
 import random
+from types import SimpleNamespace
 
 import pytest
 from sacrebleu.metrics import CHRF
 
+from hf_vanilla_transformer.evaluation import EvaluationSet
+from hf_vanilla_transformer.publishing.card_file import CardTestSet
 from hf_vanilla_transformer.publishing.example_translations import pick_examples
+from hf_vanilla_transformer.publishing.release import _examples
 
 
 def sentences(count=60):
@@ -48,6 +52,24 @@ def test_error_rates_are_best_where_they_are_least():
     assert {each["score"] for each in examples["good"]} == {0}
     assert min(each["score"] for each in examples["bad"]) > 80
     assert "Of the 10 lines of words with at least 8 units in the reference" in examples["rule"]
+
+
+def test_tags_are_shown_and_not_counted():
+    """Of a release, whose texts may have a tag each."""
+    data = sentences()
+    sources, made, references = zip(*data)
+    expected = pick_examples(sources, made, [[each] for each in references], "test")
+    texts = [
+        EvaluationSet(tag, [f"<{tag}> {source}" for source in sources[rows]], [list(references[rows])], tag=tag)
+        for tag, rows in (("2de", slice(30)), ("2fr", slice(30, None)))
+    ]
+    test_set = CardTestSet("test", "A test set", "test", {"a": {}, "b": {}})
+    found = _examples(SimpleNamespace(test_sets=[test_set]), {"test": texts}, {"test": [made[:30], made[30:]]})
+    assert found["rule"] == expected["rule"]
+    for kind in ("good", "bad"):
+        shown = [each["source"] for each in found[kind]]
+        assert [source.split(maxsplit=1)[1] for source in shown] == [each["source"] for each in expected[kind]]
+        assert all(source.startswith("<2") for source in shown)
 
 
 def test_without_a_long_sentence_there_is_no_example():

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import huggingface_hub
 import pytest
 import torch
 from parity import randomise
@@ -11,8 +12,10 @@ from test_remote_code import PACKAGE_IS_MISSING
 from transformers import AutoTokenizer, MarianConfig, MarianMTModel
 
 from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
+from hf_vanilla_transformer.commands import export as command
 from hf_vanilla_transformer.commands.export import main
 from hf_vanilla_transformer.data import train_tokenizer
+from hf_vanilla_transformer.inference import shipped
 from hf_vanilla_transformer.interop import export_torch, run_graphs
 from hf_vanilla_transformer.interop.graph_folder import add_companions
 from hf_vanilla_transformer.interop.graphs import inference_graphs
@@ -223,27 +226,59 @@ def model_of_kind(kind, tokenizer, folder):
     return model, target
 
 
-LIMITS = [{}, {"max_extra_tokens": 0}, {"max_new_tokens": 3}, {"max_length": 4, "eos_token_id": [2, 9]}]
+@pytest.fixture
+def run_program(tokenizer, tmp_path, monkeypatch, capsys):
+    """Runs the program of a folder with the graphs as they are before an export, which takes too long."""
+
+    def run_program(model, target=None, texts=TEXTS):
+        (tmp_path / "out").mkdir()
+        add_companions(model, tmp_path / "out", "pt2", tokenizer, target)
+        graphs = {name: graph.module for name, graph in inference_graphs(model).items()}
+        monkeypatch.setattr(run_graphs, "FOLDER", tmp_path / "out")
+        monkeypatch.setattr(run_graphs, "load_graph", lambda name: (graphs[name], lambda ids: torch.tensor([ids])))
+        monkeypatch.setattr(sys, "argv", ["translate.py", *texts])
+        capsys.readouterr()
+        with torch.no_grad():
+            run_graphs.main()
+        return capsys.readouterr().out.splitlines()
+
+    return run_program
+
+
+LIMITS = [
+    {},
+    {"max_extra_tokens": 0},
+    {"max_new_tokens": 3},
+    {"max_length": 4, "eos_token_id": [2, 9]},
+    {"decoder_start_token_id": 2},  # which ends a translation too, as in models of fairseq
+]
 
 
 @pytest.mark.parametrize("limits", LIMITS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_program_of_a_folder_translates_as_generate_does(kind, limits, tokenizer, tmp_path, monkeypatch, capsys):
-    """With the graphs as they are before an export, which takes too long; those of an export are tested below."""
+def test_the_program_of_a_folder_translates_as_generate_does(kind, limits, tokenizer, tmp_path, run_program):
+    """With the graphs as they are before an export; those of an export are tested below."""
     model, target = model_of_kind(kind, tokenizer, tmp_path / "model")
     model.generation_config.update(**limits)
-    (tmp_path / "out").mkdir()
-    add_companions(model, tmp_path / "out", "pt2", tokenizer, target)
-    graphs = {name: graph.module for name, graph in inference_graphs(model).items()}
-    monkeypatch.setattr(run_graphs, "FOLDER", tmp_path / "out")
-    monkeypatch.setattr(run_graphs, "load_graph", lambda name: (graphs[name], lambda ids: torch.tensor([ids])))
-    monkeypatch.setattr(sys, "argv", ["translate.py", *TEXTS])
-    capsys.readouterr()
-    with torch.no_grad():
-        run_graphs.main()
     expected = greedy(model, tokenizer, target or tokenizer, TEXTS)
-    assert capsys.readouterr().out.splitlines() == expected
+    assert run_program(model, target) == expected
     assert len(set(expected)) > 1 or limits
+    assert any(expected)
+
+
+def test_the_program_of_a_folder_stops_at_the_last_learned_position(tokenizer, run_program):
+    lengths = [len(tokenizer(text).input_ids) for text in TEXTS]
+    model = small_model(tokenizer, position_encoding="learned", num_learned_positions=max(lengths))
+    model.generation_config.bad_words_ids = [[model.config.eos_token_id]]
+    expected = greedy(model, tokenizer, tokenizer, TEXTS)
+    assert run_program(model) == expected
+
+
+def test_the_program_of_a_folder_refuses_a_source_with_more_tokens_than_positions(tokenizer, run_program):
+    lengths = [len(tokenizer(text).input_ids) for text in TEXTS]
+    model = small_model(tokenizer, position_encoding="learned", num_learned_positions=max(lengths) - 1)
+    with pytest.raises(SystemExit, match=f"line 4 has {max(lengths)} tokens.*{max(lengths) - 1} positions"):
+        run_program(model)
 
 
 @pytest.mark.slow  # half a minute each
@@ -283,6 +318,31 @@ def test_what_stands_beside_graphs_describes_them_and_names_no_place(suffix, tok
     texts = "".join(path.read_text() for path in (tmp_path / "out").iterdir())
     assert "auto_map" not in texts  # the code that it names is not there
     assert str(tmp_path) not in texts
+
+
+@pytest.mark.parametrize("kind", ["a folder", "a shipped checkpoint", "a name of the Hub"])
+def test_the_tokenizer_of_the_target_is_found_where_the_model_is(kind, tokenizer, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "hub" / "models--me--two" / "snapshots" / "1"
+    _, target = model_of_kind("two vocabularies", tokenizer, folder)
+    names = {"a folder": folder, "a shipped checkpoint": "two", "a name of the Hub": "me/two"}
+    monkeypatch.setattr(shipped, "shipped_checkpoints", lambda: {"two": folder})
+    (tmp_path / "hub" / "models--me--two" / "refs").mkdir()
+    (tmp_path / "hub" / "models--me--two" / "refs" / "main").write_text("1")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    found = []
+    monkeypatch.setattr(command, "export_torch", lambda model, target_tokenizer, **rest: found.append(target_tokenizer))
+    status, _, err = run(capsys, "--model", names[kind], "--to", "torch", "--output_dir", tmp_path / "out")
+    assert status == 0, err
+    assert found[0].get_vocab() == target.get_vocab() != tokenizer.get_vocab()
+
+
+def test_a_model_without_the_tokenizer_of_its_target_is_refused(tokenizer, tmp_path, capsys):
+    model_of_kind("two vocabularies", tokenizer, tmp_path / "model")
+    (tmp_path / "model" / "target_tokenizer").rename(tmp_path / "elsewhere")
+    words = ["--model", tmp_path / "model", "--to", "torch", "--output_dir", tmp_path / "out"]
+    line = assert_refused(capsys, tmp_path, *words)
+    assert f"{tmp_path / 'model' / 'target_tokenizer'}: has no tokenizer of the target; give its folder" in line
 
 
 def test_two_vocabularies_need_two_tokenizers(tokenizer, tmp_path):

@@ -7,7 +7,15 @@ import yaml
 from huggingface_hub import ModelCard
 from released import standing
 
-from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
+from hf_vanilla_transformer import (
+    VanillaTransformerConfig,
+    VanillaTransformerEncoderModel,
+    VanillaTransformerForCausalLM,
+    VanillaTransformerForConditionalGeneration,
+    VanillaTransformerForMaskedLM,
+    VanillaTransformerForSequenceClassification,
+    VanillaTransformerModel,
+)
 from hf_vanilla_transformer.publishing import model_card, read_results, render_card, save_self_contained
 from hf_vanilla_transformer.publishing.card_tables import cell
 
@@ -90,6 +98,22 @@ def test_a_card_without_scores_is_a_card_and_is_saved_with_the_model(model, tmp_
     assert 'from_pretrained("en-de", trust_remote_code=True)' in without_package
     assert "vanilla-transformer translate --model en-de 'A sentence.'" in text
     assert not re.search(r"^#+ .*\n\n#", text, re.MULTILINE), "a heading without text"
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        VanillaTransformerModel,
+        VanillaTransformerEncoderModel,
+        VanillaTransformerForMaskedLM,
+        VanillaTransformerForSequenceClassification,
+        VanillaTransformerForCausalLM,
+    ],
+)
+def test_only_a_model_that_translates_gets_a_card_of_translation(kind):
+    model = kind(kind.config_class(vocab_size=270, d_model=16, num_heads=2, d_ff=32))
+    with pytest.raises(TypeError, match=f"VanillaTransformerForConditionalGeneration, and this is a {kind.__name__};"):
+        model_card(model, "me/model")
 
 
 def test_a_card_names_its_repository_or_one_to_be_filled_in(tmp_path_factory):

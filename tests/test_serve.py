@@ -48,6 +48,16 @@ def test_options_become_what_is_served(monkeypatch, tmp_path):
     assert service.translator == {"engine": "torch", "device": "auto", "dtype": "auto", "quantization": "float32"}
 
 
+def test_a_model_in_the_folder_where_one_stands_has_its_name(monkeypatch, tmp_path):
+    served = []
+    monkeypatch.setattr(process, "serve", served.append)
+    (tmp_path / "runs" / "en-de").mkdir(parents=True)
+    for place, folder in (("runs/en-de", "."), ("runs", "en-de/."), ("runs/en-de", "../en-de/")):
+        monkeypatch.chdir(tmp_path / place)
+        assert run(command.main, "--model", folder).returncode == 0
+        assert served.pop().folders == {"en-de": folder}
+
+
 def test_the_token_may_be_in_the_environment(monkeypatch):
     served = []
     monkeypatch.setattr(process, "serve", served.append)
@@ -118,6 +128,9 @@ def test_no_request_has_to_wait_for_a_conversion(folder, monkeypatch):
     ("words", "message"),
     [
         (["--model", "a/x", "b/x"], "--model has two of the name x"),
+        (["--model", "a/x", "b/../x/."], "--model has two of the name x"),
+        (["--model", "x", "--port", "-1"], "--port -1 is no port; allowed: 1 to 65535"),
+        (["--model", "x", "--port", "70000"], "--port 70000 is no port; allowed: 1 to 65535, or 0 for any"),
         (["--model", "=x"], "--model =x is not of the form NAME=VALUE"),
         (["--model", "x", "--languages", "en:de"], "--languages en:de is not of the form NAME=VALUE"),
         (["--model", "x", "--languages", "y=en:de"], "languages are given for 'y', and the models are x"),

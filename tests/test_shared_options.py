@@ -8,6 +8,7 @@ from hf_vanilla_transformer.commands.shared_options import (
     add_batch_tokens_option,
     add_device_options,
     add_text_options,
+    check_port,
     check_text_options,
     first_repeat,
 )
@@ -51,6 +52,16 @@ def test_what_does_not_go_together_is_refused(words, message, capsys):
 @pytest.mark.parametrize(("values", "expected"), [([], None), ([1, 2], None), ([1, 2, 2, 1], 2), (["a", "a"], "a")])
 def test_the_first_repeat_is_found(values, expected):
     assert first_repeat(values) == expected
+
+
+def test_a_port_is_a_number_that_one_can_listen_at(capsys):
+    """Beyond them, getaddrinfo takes the number modulo 65536."""
+    for port in (0, 1, 65535):
+        check_port(OneLineParser("program"), port)
+    for port in (-1, 65536, 70000):
+        with pytest.raises(SystemExit):
+            check_port(OneLineParser("program"), port)
+        assert f"--port {port} is no port; allowed: 1 to 65535, or 0 for any that is free" in capsys.readouterr().err
 
 
 def test_a_verb_may_have_no_dtype():

@@ -81,6 +81,16 @@ def test_its_card_says_how_it_is_run(models, tmp_path, proofs):
     assert "| y | not stated |" in text
 
 
+def test_what_each_model_makes_of_a_sentence_is_reported(tmp_path, proofs):
+    """Of one sentence, too, which all models get that have no example."""
+    for seed, name in enumerate(("x", "y")):
+        save_translator(tmp_path / name, max_extra_tokens=seed)
+    published = publish_space([tmp_path / "x", tmp_path / "y"], "me/demo", dry_run=True)
+    expected, _ = proofs[0]
+    assert published.translations == {f"{name}: {sentence}": text for name, (sentence, text) in expected.items()}
+    assert len(set(published.translations.values())) == 2
+
+
 def test_models_of_the_hub_stay_there(models, tmp_path, proofs, monkeypatch):
     load = space.load_translator
     monkeypatch.setattr(space, "load_translator", lambda names, device: load([models[0]], device))

@@ -73,6 +73,8 @@ def test_tags_stand_before_sources_whether_an_option_or_the_test_set_puts_them_t
     unknown = read_test_set(f"{tmp_path / 'x.tsv'},tag=down")
     with pytest.raises(ValueError, match="'<down>' is not a tag of this tokenizer; it knows <up>"):
         system_of_model(folders[:1], [unknown])
+    with pytest.raises(ValueError, match=r"tag=<up> would put <up> before sources of .*x\.tsv, where its tag=up has"):
+        system_of_model(folders[:1], [plain, own], tag="<up>")
 
 
 def test_reversed_text_is_refused_where_the_tokenizer_would_read_it_as_another_side(tmp_path):

@@ -83,6 +83,15 @@ def test_pairs_may_be_tagged_and_turned_round(tmp_path):
     assert (found.references, found.target_lang, found.tag) == ([SOURCES], "en", "2en")
 
 
+def test_tags_are_no_words_of_the_sources(tmp_path):
+    lines = ["a dog\teins", "\tzwei", "<2en>b\tdrei", "<2en> <kor> c d\tvier"]
+    (tmp_path / "test.tsv").write_text("".join(f"{line}\n" for line in lines))
+    plain, one, two = (read_test_set(f"{tmp_path / 'test.tsv'}{tag}") for tag in ("", ",tag=2en", ",tag=kor >>2en<<"))
+    assert plain.untagged == plain.sources == ["a dog", "", "<2en>b", "<2en> <kor> c d"]
+    assert one.sources == ["<2en> a dog", "", "<2en> <2en>b", "<2en> <2en> <kor> c d"]
+    assert one.untagged == two.untagged == plain.sources
+
+
 def test_the_files_of_a_test_set_are_known(tmp_path):
     for name, files in {
         f"{NAME}:{PAIR}": [],

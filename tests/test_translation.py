@@ -11,6 +11,7 @@ from hf_vanilla_transformer.data import train_tokenizer
 from hf_vanilla_transformer.data.unit_tokenizer import train_unit_tokenizer
 from hf_vanilla_transformer.inference import EnsembleForConditionalGeneration, translate, translate_with_details
 from hf_vanilla_transformer.inference import translation as translation_module
+from hf_vanilla_transformer.inference.translation import search_options
 from hf_vanilla_transformer.translation_batches import TorchEngine
 from hf_vanilla_transformer.translation_scoring import forced_log_probs
 
@@ -235,6 +236,25 @@ def test_details_are_those_of_forced_decoding_and_of_plain_translation(either, t
             assert translation.source_tokens == tuple(tokenizer.tokenize(sentence))
             assert [target for _, target in translation.alignment] == list(range(len(translation.tokens)))
             assert all(0 <= source < len(translation.source_tokens) for source, _ in translation.alignment)
+
+
+def test_fields_that_the_config_of_a_call_leaves_open_are_the_models(model, tokenizer, monkeypatch):
+    """Also how many translations there are: the model's config may say more than a function returns."""
+    monkeypatch.setattr(model, "generation_config", copy.deepcopy(model.generation_config))
+    model.generation_config.update(num_beams=4, num_return_sequences=3)
+    config = GenerationConfig(max_new_tokens=5)
+    options = {"generation_config": config, "scores": False, "alignments": False}
+    assert search_options(model.generation_config, {"generation_config": config}, 3) == {"generation_config": config}
+    for nbest in (2, 4):
+        ((*found,),) = translate_with_details(model, tokenizer, ["a b c"], nbest=nbest, **options)
+        inputs = tokenizer("a b c", return_tensors="pt")
+        ids = model.generate(**inputs, num_beams=4, num_return_sequences=nbest, max_new_tokens=5)
+        assert [each.text for each in found] == [in_one_line(text) for text in tokenizer.batch_decode(ids, True)]
+    assert search_options(model.generation_config, {"generation_config": config}, 6)["num_beams"] == 6
+    (best,) = translate(model, tokenizer, ["a b c"], generation_config=config)
+    assert best == found[0].text
+    model.generation_config.update(do_sample=True, num_beams=1)
+    assert "num_beams" not in search_options(model.generation_config, {"generation_config": config}, 6)
 
 
 def test_details_that_are_not_asked_for_are_not_there(model, tokenizer):

@@ -3,6 +3,8 @@
 import pytest
 import torch
 from commanding import save_translator
+from serving import save_tagged_translator
+from test_pair_scores import build
 from transformers import GenerationConfig, MarianConfig, MarianMTModel
 
 from hf_vanilla_transformer.evaluation import (
@@ -140,6 +142,18 @@ def test_models_of_other_packages_are_refused(tmp_path):
 def test_what_makes_no_sense_is_refused(folders, options, message):
     with pytest.raises(ValueError, match=message):
         try_decodings(folders[:1], SETS, **options)
+
+
+def test_test_sets_that_a_model_cannot_read_are_refused_before_the_first_search(tmp_path):
+    save_tagged_translator(tmp_path, build)
+    tagged = EvaluationSet("x.tsv", ["<2de> a", "<2de> b"], [["A", "B"]], tag="2de")
+    tried = try_decodings([str(tmp_path)], [tagged], [0.6], [2], "chrf", "cpu")
+    assert len(tried) == 1
+    with pytest.raises(ValueError, match="tag=fr 2de would put <2de> before sources of x.tsv, where its tag=2de has"):
+        try_decodings([str(tmp_path)], [SETS[0], tagged], [0.6], [2], "chrf", "cpu", tag="fr 2de", step=pytest.fail)
+    unknown = EvaluationSet("y.tsv", ["<2xx> a"], [["A"]], tag="2xx")
+    with pytest.raises(ValueError, match="'<2xx>' is not a tag of this tokenizer"):
+        try_decodings([str(tmp_path)], [SETS[0], unknown], [0.6], [2], "chrf", "cpu", step=pytest.fail)
 
 
 def test_the_table_has_a_row_for_each_pair_and_a_column_for_each_model():

@@ -7,6 +7,7 @@ from dataclasses import fields
 from ..demo.limits import Limits
 from ..inference.one_line_parser import OneLineParser
 from ..inference.pipes import run_as_filter
+from .shared_options import check_port
 
 _GRADIO = "gradio>=6.31"  # as the extra `demo` has it
 _LIMITS = {
@@ -45,8 +46,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """
     parser = make_parser(prog)
     args = parser.parse_args(argv)
-    if not 0 <= args.port <= 65535:
-        parser.error(f"--port {args.port} is no port; allowed: 1 to 65535, or 0 for any that is free")
+    check_port(parser, args.port)
     if (lack := _lack_of_gradio()) is not None:
         parser.error(f"this verb needs {_GRADIO}, {lack}: pip install 'hf-vanilla-transformer[demo]'")
 

@@ -4,10 +4,12 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from huggingface_hub import snapshot_download
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from ..inference import load_translator
 from ..inference.one_line_parser import OneLineParser
+from ..inference.shipped import place_of_model
 from ..interop import TARGET_TOKENIZER, export_ctranslate2, export_onnx, export_torch
 
 EXAMPLES = """
@@ -32,7 +34,8 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         The exit status: 0, 2 for options or files that cannot be used, 130 after Ctrl-C.
     """
     parser = OneLineParser(prog=prog, description=__doc__, epilog=EXAMPLES)
-    parser.add_argument("--model", required=True, help="folder (or Hub name) of a trained model and its tokenizer")
+    parser.add_argument("--model", required=True, help="folder of a trained model and its tokenizer; or the name of a "
+        "checkpoint of model_cards, or of the Hub")  # fmt: skip
     parser.add_argument("--to", required=True, choices=["ctranslate2", "onnx", "torch"], help="the other system")
     parser.add_argument("--output_dir", required=True, help="folder to write; must be free or empty")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier export in --output_dir")
@@ -51,7 +54,10 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         model, tokenizer = load_translator([args.model], "cpu")
         target_folder = args.target_tokenizer
         if target_folder is None and getattr(model.config, "source_vocab_size", None) is not None:
-            target_folder = Path(args.model) / TARGET_TOKENIZER
+            place = place_of_model(args.model)
+            if not Path(place).is_dir():  # on the Hub
+                place = snapshot_download(str(place), allow_patterns=f"{TARGET_TOKENIZER}/*")
+            target_folder = Path(place) / TARGET_TOKENIZER
         target = _load_target_tokenizer(target_folder) if target_folder else None
         exporters: dict[str, Callable[..., None]] = {
             "ctranslate2": export_ctranslate2, "onnx": export_onnx, "torch": export_torch,

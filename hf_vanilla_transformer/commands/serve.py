@@ -11,7 +11,7 @@ from ..inference.one_line_parser import OneLineParser
 from ..inference.pipes import run_as_filter
 from ..serving.access_token import TOKEN_VARIABLE, read_token
 from ..serving.limits import Limits
-from .shared_options import add_device_options, add_engine_options, check_engine_options, first_repeat
+from .shared_options import add_device_options, add_engine_options, check_engine_options, check_port, first_repeat
 
 if TYPE_CHECKING:
     from ..serving.process import Service
@@ -77,6 +77,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     parser = make_parser(prog)
     args = parser.parse_args(argv)
     check_engine_options(parser, args)
+    check_port(parser, args.port)
     folders, languages = models_and_languages(parser, args)
     if find_spec("fastapi") is None or find_spec("uvicorn") is None or find_spec("prometheus_client") is None:
         parser.error("this verb needs more packages: pip install 'hf-vanilla-transformer[serve]'")
@@ -131,7 +132,7 @@ def models_and_languages(parser: OneLineParser, args: argparse.Namespace) -> tup
     Returns:
         Folders, and languages as they were written; by names of models.
     """
-    folders = _by_name(parser, "--model", args.model, lambda folder: Path(folder).name)
+    folders = _by_name(parser, "--model", args.model, lambda folder: Path(folder).resolve().name)
     return folders, _by_name(parser, "--languages", args.languages)
 
 

@@ -85,6 +85,17 @@ def check_text_options(parser: OneLineParser, args: argparse.Namespace) -> None:
             parser.error(f"--{name} has no effect without --test_set")
 
 
+def check_port(parser: OneLineParser, port: int) -> None:
+    """Refuses a port that there is not, of which the system would take another; exits with the parser's error.
+
+    Args:
+        parser: of a verb that listens.
+        port: the value of `--port`; 0 takes any that is free.
+    """
+    if not 0 <= port <= 65535:
+        parser.error(f"--port {port} is no port; allowed: 1 to 65535, or 0 for any that is free")
+
+
 def first_repeat(values: Sequence[Any]) -> Any:
     """Returns the first value that was there before; None if all differ.
 

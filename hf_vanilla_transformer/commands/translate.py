@@ -49,7 +49,8 @@ adapters, sampling, some variants of the model, a GPU. --engine auto then takes 
 
 output: for each line its translation, in one line; line breaks in it become spaces. With --nbest above 1, --scores or
 --alignments, lines have columns separated by tabs. Those that were requested are, in this order:
-  index            number of the input line, from 0 (--nbest above 1; its N lines follow each other, the best first)
+  index            number of the input line, from 0 (--nbest above 1; its N lines follow each other, the best first;
+                   with --do_sample and one beam in the order drawn)
   score            by which the beam search ranked it: log-probability divided by the length penalty (--scores)
   log-prob         log-probability of the whole translation, its end included, in nats (--scores)
   translation      tabs in it become spaces

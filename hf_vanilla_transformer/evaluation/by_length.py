@@ -135,7 +135,7 @@ def compare_by_length(
 
     Args:
         systems: translations of the test sets.
-        test_sets: in the order of their translations, with sources.
+        test_sets: in the order of their translations, with sources, of which tags are not counted.
         bounds: as in `score_by_length`.
         metric: which score.
         **options: of `score_translations`; `tokenize` None takes the tokeniser that suits the language.
@@ -153,7 +153,7 @@ def compare_by_length(
         options["tokenize"] = tokenize or default_tokenizer(data.target_lang)
         groups = {
             system.name: score_by_length(
-                data.sources, system.translations[number], references, bounds, [metric], **options
+                data.untagged, system.translations[number], references, bounds, [metric], **options
             )
             for system in systems
         }

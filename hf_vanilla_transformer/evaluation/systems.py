@@ -53,7 +53,7 @@ def system_of_model(
         device: where to compute; "auto" for the best device there is.
         dtype: of the weights; "auto" for the one in which they are saved.
         batch_tokens: tokens of a side that are translated or scored at a time, padding included.
-        tag: what to put in front of each source, such as "2de" for the token `<2de>`.
+        tag: what to put in front of each source, such as "2de" for the token `<2de>`; a set may also have its own.
         engine: what translates, as `Translator` takes it. Likelihoods are always torch's.
         quantization: of CTranslate2.
         **translation_options: for `translate()` and so for `generate()`, such as `num_beams`.
@@ -64,15 +64,14 @@ def system_of_model(
 
     Raises:
         OSError: there is no such model.
-        ValueError: an option is out of its range; the tokenizer does not know a tag; or a test set is reversed, and the
-            tokenizer cuts source and target differently.
+        ValueError: an option is out of its range, or as in `check_translatable`.
     """
     translator = Translator(folders, engine, device, dtype, quantization, translation_options)
     tokenizer = translator.tokenizer
     name, translations = " + ".join(folders), []
     likelihoods: list[ScoreTotals | None] = []
     for data in test_sets:  # before the first is translated
-        check_translatable(tokenizer, data)
+        check_translatable(tokenizer, data, tag)
     options = {"batch_tokens": batch_tokens, "tag": tag, **translation_options}
     chosen = translator.engine_for(options)
     for data in test_sets:
@@ -92,17 +91,23 @@ def system_of_model(
     return System(name, translations, likelihoods, f"{chosen.name}{quantized}")
 
 
-def check_translatable(tokenizer: PreTrainedTokenizerBase, data: EvaluationSet) -> None:
+def check_translatable(tokenizer: PreTrainedTokenizerBase, data: EvaluationSet, tag: str | None = None) -> None:
     """Refuses a test set that a tokenizer cannot read.
 
     Args:
         tokenizer: of a model.
         data: what to translate.
+        tag: what is put in front of each source, besides the tag of the set.
 
     Raises:
-        ValueError: the tokenizer does not know the tag of the set; or the set is reversed, and the tokenizer cuts
-            source and target differently.
+        ValueError: the tokenizer does not know a tag; one would stand before each source twice; or the set is reversed,
+            and the tokenizer cuts source and target differently.
     """
-    known_tag_tokens(tokenizer, data.tag)
+    own = known_tag_tokens(tokenizer, data.tag)
+    if twice := [token for token in known_tag_tokens(tokenizer, tag) if token in own]:
+        raise ValueError(
+            f"tag={tag} would put {' '.join(twice)} before sources of {data.name}, where its tag={data.tag} has put it "
+            "already; leave one of them out"
+        )
     if data.reversed and getattr(tokenizer, "target_side", None) is not None:
         raise ValueError(f"{data.name}: reversed text cannot be translated where the tokenizer cuts sides differently")

@@ -10,6 +10,7 @@ from sacrebleu.dataset import DATASETS
 
 from ..data.corpora import Corpus, TextFormat
 from ..data.text_files import read_aligned
+from ..tokenization_tags import tag_tokens
 
 # sacrebleu's NAME:SOURCE-TARGET, such as wmt14/full:en-de.
 _SACREBLEU = re.compile(r"([\w./-]+):(\w+)-(\w+)")
@@ -34,6 +35,12 @@ class EvaluationSet:
     target_lang: str | None = None
     tag: str | None = None
     reversed: bool = False
+
+    @property
+    def untagged(self) -> list[str]:
+        """The sources without `tag`, which is no word of theirs."""
+        before = "" if self.tag is None else " ".join([*tag_tokens(self.tag), ""])
+        return [source.removeprefix(before) for source in self.sources]
 
 
 def read_test_set(description: str, source_lang: str | None = None, target_lang: str | None = None) -> EvaluationSet:

@@ -12,6 +12,7 @@ from ..decoding import PaperGenerationMixin
 from ..decoding_config import OUTRANKED_BY, PaperGenerationConfig
 from ..inference import load_translator, translate
 from .scores import HIGHER_IS_BETTER, default_tokenizer, score_translations
+from .systems import check_translatable
 from .test_sets import EvaluationSet
 
 # What is tried unless somebody says otherwise: no penalty at all, the paper's, and more than it.
@@ -63,7 +64,7 @@ def try_decodings(
         device: where to translate; "auto" for the best device there is.
         dtype: of the weights; "auto" for the one in which they are saved.
         batch_tokens: tokens of a side that are translated at a time, padding included.
-        tag: what to put in front of each source, such as "2de" for the token `<2de>`.
+        tag: what to put in front of each source, such as "2de" for the token `<2de>`; a set may also have its own.
         step: is called after each pair with each model.
 
     Returns:
@@ -71,7 +72,8 @@ def try_decodings(
 
     Raises:
         OSError: there is no such model.
-        ValueError: there is nothing to try, a value is out of its range, or a model is not one of this package.
+        ValueError: there is nothing to try, a value is out of its range, a model is not one of this package, or as in
+            `check_translatable`.
     """
     if 1 in num_beams and len(length_penalties) > 1:
         raise ValueError("one beam is greedy search, on which length penalties have no effect; try more beams")
@@ -83,6 +85,8 @@ def try_decodings(
         model, tokenizer = load_translator([folder], device, dtype)
         if not isinstance(model, PaperGenerationMixin):
             raise ValueError(f"{folder} is a {type(model).__name__}, whose search has another length penalty")
+        for data in test_sets:
+            check_translatable(tokenizer, data, tag)
         for (beams, alpha), results in zip(pairs, found, strict=True):
             scores, words = [], 0
             for data in test_sets:

@@ -11,7 +11,8 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from transformers.utils import logging
 
 from ..data.batching import sorted_batches, token_batches
-from ..translation_batches import Engine, TorchEngine, Translation, translate_pieces
+from ..decoding_config import chosen_values
+from ..translation_batches import Engine, TorchEngine, Translation, number_wanted, translate_pieces
 from ..translation_pieces import source_pieces
 
 logger = logging.get_logger(__name__)
@@ -103,7 +104,7 @@ def translate_with_details(
         **generation_options: for `model.generate()`.
 
     Yields:
-        For each sentence a list of `nbest` translations, the best first.
+        For each sentence a list of `nbest` translations, the best first; sampled without beams, in the order drawn.
 
     Raises:
         TypeError: a sentence is not a string.
@@ -165,7 +166,7 @@ def search_options(defaults: GenerationConfig, options: Mapping[str, Any], nbest
 
     Args:
         defaults: the model's `generation_config`.
-        options: those that a call gives.
+        options: those that a call gives; a `generation_config` among them comes before the model's, field by field.
         nbest: translations of each sentence.
 
     Returns:
@@ -181,11 +182,17 @@ def search_options(defaults: GenerationConfig, options: Mapping[str, Any], nbest
             f"`num_return_sequences`={options['num_return_sequences']}, but this function yields {nbest} per "
             "sentence; for more, call translate_with_details() with `nbest`"
         )
-    options, config = dict(options), options.get("generation_config") or defaults
-    _require_positive("num_beams", options.get("num_beams", config.num_beams))
-    if (config.num_return_sequences or 1) != nbest:
+    options = dict(options)
+    # A field that the config of a call leaves open is the model's, as generate() has it.
+    places = [options, chosen_values(options.get("generation_config")), chosen_values(defaults)]
+    num_beams, do_sample = (
+        next((place[name] for place in places if place.get(name) is not None), None)
+        for name in ("num_beams", "do_sample")
+    )
+    _require_positive("num_beams", num_beams)
+    if number_wanted(options, defaults) != nbest:
         options["num_return_sequences"] = nbest
-    if nbest > (options.get("num_beams", config.num_beams) or 1) and not options.get("do_sample", config.do_sample):
+    if nbest > (num_beams or 1) and not do_sample:
         if "num_beams" in options:
             raise ValueError(
                 f"`nbest`={nbest} is more than `num_beams`={options['num_beams']}; give at least as many beams"

@@ -175,7 +175,7 @@ class Translator:
             **options: of the function `translate_with_details`: `nbest`, `scores`, `alignments`, `num_beams` and so on.
 
         Returns:
-            For each sentence a list of `nbest` translations, the best first, as they are ready.
+            For each sentence a list of `nbest` translations, in the order of that function, as they are ready.
 
         Raises:
             TypeError: as the function `translate_with_details`, and so is the next.

@@ -73,10 +73,14 @@ _CLASSES: dict[str, type[VanillaTransformerEncoderPreTrainedModel]] = {
 # What no field of ours says, and the values with which BERT is the formula of ours.
 _ONLY = {"position_embedding_type": "absolute", "is_decoder": False, "add_cross_attention": False}
 _POOLER, _NEXT_SENTENCE = r"^bert\.pooler\.", r"^cls\.seq_relationship\."
-# Parts of theirs that ours of the class has no place for.
+_PRETRAINED = {_POOLER: "the pooler", _NEXT_SENTENCE: "the head for next sentences"}
+# Parts of theirs that ours of the class has no place for. Folders of the Hub, bert-base-uncased for one, say that they
+# are a BertForMaskedLM and have all weights of pre-training.
 _DROPPED = {
     "BertModel": {_POOLER: "the pooler"},
-    "BertForPreTraining": {_POOLER: "the pooler", _NEXT_SENTENCE: "the head for next sentences"},
+    "BertForMaskedLM": _PRETRAINED,
+    "BertForPreTraining": _PRETRAINED,
+    "BertForTokenClassification": {_POOLER: "the pooler"},
 }
 # Positions are counted, and the copies of tied matrices and biases are stored by some versions.
 _NO_WEIGHTS = r"\.position_ids$|^cls\.predictions\.(decoder\.(weight|bias)|bias)$"
@@ -85,10 +89,10 @@ _NO_WEIGHTS = r"\.position_ids$|^cls\.predictions\.(decoder\.(weight|bias)|bias)
 def load_bert(folder: str | Path) -> VanillaTransformerEncoderPreTrainedModel:
     """Reads a BERT model from its folder; logits and hidden states stay those of the original.
 
-    A model without a head loses its pooler, one of pre-training also its head for next sentences; a warning says so. To
-    start a classifier from either, load the converted folder by `AutoModelForSequenceClassification`, whose head is
-    then new. Two things are not BERT's: without an `attention_mask`, padding is masked, and with padding on the left,
-    positions are counted from the first token.
+    A model without a head, or with one for tokens, loses the pooler where the folder has one, and a model for masked
+    tokens also the head for next sentences; a warning says so. To start a classifier of texts from either, load the
+    converted folder by `AutoModelForSequenceClassification`, whose head is then new. Two things are not BERT's: without
+    an `attention_mask`, padding is masked, and with padding on the left, positions are counted from the first token.
 
     Args:
         folder: has `config.json` and the weights in it, such as a download of google-bert/bert-base-uncased.

@@ -10,7 +10,7 @@ from transformers.utils import logging
 
 from ..modeling_decoder_only import VanillaTransformerForCausalLM
 from .checkpoints import PROJECTION, build, errors_name, read_folder
-from .model_folder import load_tokenizer, read_config, refuse_other_values
+from .model_folder import load_tokenizer, read_config, read_generation_config, refuse_other_values
 
 logger = logging.get_logger(__name__)
 
@@ -54,6 +54,8 @@ _NO_WEIGHTS = r"\.attn\.(masked_)?bias$|^lm_head\.weight$"
 def load_gpt2(folder: str | Path) -> VanillaTransformerForCausalLM:
     """Reads a GPT-2 model from its folder; logits and generated ids stay those of the original.
 
+    So does its `generation_config`, where the folder has one.
+
     Args:
         folder: has `config.json` and the weights in it, such as a download of openai-community/gpt2.
 
@@ -75,7 +77,7 @@ def load_gpt2(folder: str | Path) -> VanillaTransformerForCausalLM:
             )
         tensors = _as_linear(read_folder(folder))
         fields = {ours: getattr(config, theirs) for ours, theirs in GPT2_FIELDS.items()}
-        return build(
+        model = build(
             {
                 **fields,
                 "d_ff": config.n_inner or 4 * config.n_embd,
@@ -91,6 +93,8 @@ def load_gpt2(folder: str | Path) -> VanillaTransformerForCausalLM:
             _NO_WEIGHTS,
             VanillaTransformerForCausalLM,
         )
+        model.generation_config = read_generation_config(folder) or model.generation_config
+        return model
 
 
 def load_gpt2_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase | None:

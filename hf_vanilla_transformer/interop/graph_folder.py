@@ -55,6 +55,7 @@ python translate.py "A sentence."
 
 `translate.py` decodes greedily, with the cache, one sentence at a time. Of `generation_config.json` it reads special
 ids, limits of length, and tokens that are never written; beams and penalties are left to a program of your own.
+Where `config.json` has `num_learned_positions`, it refuses a sentence of more tokens.
 `tokenizer.json` makes ids of text and text of ids.
 """
 

@@ -6,7 +6,7 @@ from transformers import LlamaConfig, PreTrainedTokenizerBase
 
 from ..modeling_decoder_only import VanillaTransformerForCausalLM
 from .checkpoints import PROJECTION, build, errors_name, read_folder
-from .model_folder import load_tokenizer, read_config, refuse_other_values
+from .model_folder import load_tokenizer, read_config, read_generation_config, refuse_other_values
 
 LLAMA_NAMES = {
     r"^model\.final_norm\.": "model.norm.",
@@ -45,7 +45,8 @@ _NO_WEIGHTS = r"\.rotary_emb\.inv_freq$|^lm_head\.weight$"
 def load_llama(folder: str | Path) -> VanillaTransformerForCausalLM:
     """Reads a LLaMA model from its folder; logits and generated ids stay those of the original.
 
-    `max_position_embeddings` is left out, because rotary positions have no longest length.
+    So does its `generation_config`, where the folder has one. `max_position_embeddings` is left out, because rotary
+    positions have no longest length.
 
     Args:
         folder: has `config.json` and the weights in it, in one file.
@@ -65,7 +66,7 @@ def load_llama(folder: str | Path) -> VanillaTransformerForCausalLM:
         if angles.get("rope_type", "default") != "default":
             raise ValueError(f"rope_type={angles['rope_type']!r} has no counterpart here; allowed: 'default'")
         fields = {ours: getattr(config, theirs) for ours, theirs in LLAMA_FIELDS.items()}
-        return build(
+        model = build(
             {
                 **fields,
                 "attention_dropout": config.attention_dropout or 0.0,
@@ -85,6 +86,8 @@ def load_llama(folder: str | Path) -> VanillaTransformerForCausalLM:
             _NO_WEIGHTS,
             VanillaTransformerForCausalLM,
         )
+        model.generation_config = read_generation_config(folder) or model.generation_config
+        return model
 
 
 def load_llama_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase | None:

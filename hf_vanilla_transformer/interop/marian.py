@@ -20,7 +20,7 @@ from .checkpoints import (
     read_folder,
     read_json,
 )
-from .model_folder import read_config
+from .model_folder import read_config, read_generation_config
 from .sentencepiece import TokenIds, fast_tokenizer, read_sentencepiece
 
 logger = logging.get_logger(__name__)
@@ -180,10 +180,10 @@ def _embedding_places(config: MarianConfig, tensors: Mapping[str, torch.Tensor])
 
 
 def _generation_config(folder: str | Path) -> GenerationConfig:
-    if (Path(folder) / "generation_config.json").is_file():
-        return GenerationConfig.from_pretrained(folder)
     # Older folders keep beams and forbidden words among the fields of the model.
-    return GenerationConfig.from_pretrained(folder, config_file_name="config.json", _from_model_config=True)
+    return read_generation_config(folder) or GenerationConfig.from_pretrained(
+        folder, config_file_name="config.json", _from_model_config=True
+    )
 
 
 def _read_ids(path: Path) -> TokenIds:

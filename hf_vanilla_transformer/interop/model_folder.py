@@ -1,11 +1,11 @@
-"""What the imports of transformers' folders share: their config, what it may not say, and their tokenizer."""
+"""What the imports of transformers' folders share: configs, what they may not say, and tokenizers."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
 
 from .checkpoints import read_json, reason_of
 
@@ -34,6 +34,22 @@ def read_config(folder: str | Path, config_class: type[PreTrainedConfig]) -> Any
         return config_class.from_pretrained(folder)
     except StrictDataclassError as error:
         raise ValueError(f"{path}: {reason_of(error)}") from error
+
+
+def read_generation_config(folder: str | Path) -> GenerationConfig | None:
+    """Reads how a model of another kind decodes: what ends its texts, its beams, and so on.
+
+    Args:
+        folder: of the model.
+
+    Returns:
+        What its `generation_config.json` says; None where it has none.
+
+    Raises:
+        OSError: the file is damaged.
+    """
+    is_there = (Path(folder) / "generation_config.json").is_file()
+    return GenerationConfig.from_pretrained(folder) if is_there else None
 
 
 def refuse_other_values(folder: str | Path, config: Any, only: Mapping[str, Any]) -> None:

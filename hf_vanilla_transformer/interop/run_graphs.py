@@ -48,22 +48,25 @@ def load_graph(name: str) -> tuple[Callable[..., Any], Callable[[Any], Any]]:
     return call, lambda ids: torch.tensor([ids])
 
 
-def longest(settings: dict[str, Any], source_length: int) -> int:
-    """How many tokens a translation may have, by generation_config.json.
+def longest(settings: dict[str, Any], positions: int | None, source_length: int) -> int:
+    """How many tokens a translation may have, by generation_config.json and the positions of the model.
 
     Args:
-        settings: its content.
+        settings: the content of the file.
+        positions: learned positions of the model; None for no limit.
         source_length: tokens of the source, its end included.
 
     Returns:
         The number, without the token that starts the decoder.
     """
     if settings.get("max_new_tokens") is not None:
-        return settings["max_new_tokens"]
-    if settings.get("max_length") is not None:
-        return settings["max_length"] - 1
-    extra = settings.get("max_extra_tokens")
-    return source_length + (50 if extra is None else extra)
+        limit = settings["max_new_tokens"]
+    elif settings.get("max_length") is not None:
+        limit = settings["max_length"] - 1
+    else:
+        extra = settings.get("max_extra_tokens")
+        limit = source_length + (50 if extra is None else extra)
+    return limit if positions is None else max(1, min(limit, positions - 1))  # the token that starts has one too
 
 
 def forbidden(settings: dict[str, Any]) -> list[int]:
@@ -80,22 +83,26 @@ def forbidden(settings: dict[str, Any]) -> list[int]:
 
 
 def main() -> None:
-    """Translates what the command line or standard input gives."""
+    """Translates what the command line or standard input gives, up to a source of more tokens than positions."""
     settings = json.loads((FOLDER / "generation_config.json").read_text(encoding="utf-8"))
+    positions = json.loads((FOLDER / "config.json").read_text(encoding="utf-8")).get("num_learned_positions")
     target = FOLDER / "target_tokenizer" / "tokenizer.json"
     source_tokenizer = Tokenizer.from_file(str(FOLDER / "tokenizer.json"))
     target_tokenizer = Tokenizer.from_file(str(target)) if target.exists() else source_tokenizer
     ends = settings["eos_token_id"] if isinstance(settings["eos_token_id"], list) else [settings["eos_token_id"]]
     never = forbidden(settings)
     (encoder, as_input), (decoder, _) = load_graph("encoder"), load_graph("decoder")
-    for line in sys.argv[1:] or sys.stdin:
+    for number, line in enumerate(sys.argv[1:] or sys.stdin, start=1):
         source = source_tokenizer.encode(line.rstrip("\n")).ids
+        if positions is not None and len(source) > positions:
+            sys.exit(f"error: line {number} has {len(source)} tokens, but the model has {positions} positions; cut it")
         mask = as_input([1] * len(source))  # 0 would mark padding
         cross = encoder(as_input(source), mask)
         past = [tensor[:, :, :0] for tensor in cross]  # keys and values of no token yet
         tokens = [settings["decoder_start_token_id"]]
-        limit = longest(settings, len(source))
-        while len(tokens) <= limit and tokens[-1] not in ends:
+        limit = longest(settings, positions, len(source))
+        # The token that starts may be one that ends.
+        while len(tokens) <= limit and (len(tokens) == 1 or tokens[-1] not in ends):
             logits, *past = decoder(as_input(tokens[-1:]), mask, cross, past)
             scores = logits[0, -1]
             if never:

@@ -48,7 +48,7 @@ class CardTestSet:
         role: `validation`, on which everything was chosen, or `test`, which is scored for the release only.
         texts: by name, a corpus each, as recipes write it, by paths that the card may show. Scores are averages over
             texts, such as languages; and the card has a table of them.
-        metrics: names of `evaluation.METRICS`.
+        metrics: names of `evaluation.METRICS`, but for `paper_bleu`, which is of tokenised text.
         dataset: its name on the Hub, if it is there.
         split: its split there.
         moses_lowercase: language by which it is scored a second time, lowercased and tokenised by Moses; None if it is
@@ -167,6 +167,11 @@ def _check_test_set(test_set: CardTestSet, path: str) -> None:
             raise ValueError(f"{where}, text {name}: {error}") from error
     if unknown := [name for name in test_set.metrics if name not in METRICS]:
         raise ValueError(f"{where}: unknown metric {unknown[0]!r}{did_you_mean(unknown[0], METRICS)}")
+    if "paper_bleu" in test_set.metrics:
+        raise ValueError(
+            f"{where}: the metric paper_bleu is of tokenised text, which a release does not have; leave it out, or "
+            "compute it by `vanilla-transformer evaluate --paper_bleu`"
+        )
     scorings = ["cased", *(["moses_lowercase"] if test_set.moses_lowercase else [])]
     for score in test_set.published:
         if score.scoring not in scorings or score.metric not in test_set.metrics:

@@ -19,6 +19,7 @@ def pick_examples(
     metric: str = "chrf",
     count: int = COUNT,
     min_words: int = MIN_WORDS,
+    untagged: Sequence[str] | None = None,
 ) -> Examples | None:
     """Picks the sentences of a test set that were translated best and worst.
 
@@ -31,16 +32,17 @@ def pick_examples(
         count: how many of each kind, if there are enough; no sentence is picked twice.
         min_words: words that source and first reference have at least, for a score of a few words says little; of
             error rates, units of the first reference.
+        untagged: sources without their tags, of which words are counted; None where they have none.
 
     Returns:
         The sentences and the rule; None where none is long enough.
     """
     scorer = make_metrics([metric])[metric]
     found: list[Example] = []
-    for source, translation, given in zip(sources, translations, references, strict=True):
+    for source, text, translation, given in zip(sources, untagged or sources, translations, references, strict=True):
         length = len(given[0].split())
         if metric not in _OF_UNITS:
-            length = min(length, len(source.split()))
+            length = min(length, len(text.split()))
         if length >= min_words:
             score = scorer.sentence_score(translation, list(given)).score
             found.append({"source": source, "output": translation, "reference": given[0], "score": score})

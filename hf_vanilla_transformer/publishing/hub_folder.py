@@ -64,7 +64,7 @@ def save_self_contained(
         tokenizer: saved next to it, with its code if it is a `VanillaTransformerTokenizer`. Any other needs no code:
             `PreTrainedTokenizerFast.from_pretrained(folder)` loads it without a question; `AutoTokenizer` reads the
             config of the model first, and so asks about its code.
-        card: saved as README.md; `model_card` writes one.
+        card: saved as README.md; `model_card` writes that of a whole Transformer.
         **kwargs: for `save_pretrained`, such as `max_shard_size`.
 
     Raises:
@@ -101,7 +101,7 @@ def push_self_contained(
         model: a model of this package.
         repo_id: "user/name"; made where there is none.
         tokenizer: uploaded with it.
-        card: uploaded as README.md; `model_card` writes one. None leaves the card of the repository as it is.
+        card: uploaded as README.md, as there. None leaves the card of the repository as it is.
         private: whether a new repository is private; None leaves it to the Hub.
         token: of the Hub; None means the one that is logged in.
         commit_message: of the commit.

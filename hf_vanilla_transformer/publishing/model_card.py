@@ -1,4 +1,4 @@
-"""The card of a model on the Hub: what it is, how it was scored, how to load it; nothing of the machine it is from."""
+"""The card of a model that translates, for the Hub: what it is, its scores, how to load it; nothing of the machine."""
 
 import math
 import re
@@ -10,6 +10,7 @@ from huggingface_hub.utils import HFValidationError, validate_repo_id
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..evaluation.scores import METRICS
+from ..modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
 from ..tokenization_vanilla_transformer import VanillaTransformerTokenizer
 from .card_sections import write_sections
 from .results_schema import FORMAT, Evaluation, Results, Score
@@ -43,13 +44,13 @@ def model_card(
     dataset: str = "validation text of the training run",
     tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> ModelCard:
-    """Writes the card of a model that `save_self_contained` or `push_self_contained` publishes.
+    """Writes the card of a translation model that `save_self_contained` or `push_self_contained` publishes.
 
     Of `results` only scores and their signatures are used; arguments of the run, with their paths and secrets, and its
     log are not. `release` writes a card with everything in it.
 
     Args:
-        model: a model of this package.
+        model: a whole Transformer with its head, which translates.
         name: on the Hub, "user/name"; or "name".
         results: what results.json of its run holds; None where there are no scores.
         license: by the Hub's short name, such as "apache-2.0".
@@ -61,6 +62,7 @@ def model_card(
         The card.
 
     Raises:
+        TypeError: the model is an encoder or a decoder alone, has no head, or is not of this package.
         ValueError: the name is not one of the Hub, or a score is not a number.
     """
     require_hub_name(name)
@@ -88,13 +90,21 @@ def shape_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None =
     """Describes a model in numbers, for `Results`.
 
     Args:
-        model: a model of this package.
+        model: a whole Transformer with its head, which translates.
         tokenizer: its tokenizer; None for one that needs no code.
 
     Returns:
         Parameters, layers and widths; how it decodes, by the fields of its `generation_config`; and whether its
         tokenizer has code.
+
+    Raises:
+        TypeError: the model is another one.
     """
+    if not isinstance(model, VanillaTransformerForConditionalGeneration):
+        raise TypeError(
+            f"a card describes a VanillaTransformerForConditionalGeneration, and this is a {type(model).__name__}; "
+            "write its card yourself, as a huggingface_hub.ModelCard"
+        )
     config, decoding = model.config, model.generation_config
     fields = ("num_beams", "gnmt_length_penalty", "max_extra_tokens")
     return {

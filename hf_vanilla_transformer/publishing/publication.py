@@ -46,7 +46,7 @@ class Published:
     Args:
         files: sizes in bytes, by name.
         left_out: files of the model's folder that are not part of it.
-        translations: sentences and what they become.
+        translations: sentences and what they become; in a Space, each after the name of its model.
         proofs: what was proven, and on what.
         unproven: what was not, a line each.
         remarks: what is worth knowing, a line each.

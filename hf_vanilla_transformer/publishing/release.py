@@ -273,10 +273,13 @@ def _examples(
     """Those of the first test set; of a validation set where there is none."""
     test_set = next((each for each in card.test_sets if each.role == "test"), card.test_sets[0])
     metric = next((name for name in ("chrf", "per") if name in test_set.metrics), test_set.metrics[0])
-    sources = [sentence for text in texts[test_set.name] for sentence in text.sources]
+    sources, untagged = (
+        [sentence for text in texts[test_set.name] for sentence in getattr(text, side)]
+        for side in ("sources", "untagged")
+    )
     references = [row for text in texts[test_set.name] for row in zip(*text.references, strict=True)]
     outputs = [line for text in translations[test_set.name] for line in text]
-    return pick_examples(sources, outputs, references, test_set.name, metric)
+    return pick_examples(sources, outputs, references, test_set.name, metric, untagged=untagged)
 
 
 def _check_size(folder: Path, largest: int) -> None:

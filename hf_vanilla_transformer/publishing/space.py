@@ -127,7 +127,7 @@ def publish_space(
         _require_plain(name, model)
         (translated,) = expected_translations(model, tokenizer, [sentence])
         expected[found[name]] = (sentence, translated["generate"])
-        translations[sentence] = translated["generate"]
+        translations[f"{found[name]}: {sentence}"] = translated["generate"]
     if not dry_run:
         repository = with_owner(repository)
     upload = None
