@@ -100,7 +100,7 @@ def test_scan_has_every_encoding_at_every_cutoff_and_those_that_matter_come_firs
     assert encodings[26].pop("t5_relative-128") == [1]
     names = ["sinusoidal", "none", "learned", "rotary", "alibi", "t5_relative", "shaw_relative"]
     for cutoff, found in encodings.items():
-        assert found == dict.fromkeys(names, [1]), cutoff
+        assert found == {name: [1] for name in names}, cutoff
 
 
 def test_scan_trains_by_adam_as_torch_has_it_on_64_random_pairs():

@@ -41,6 +41,8 @@ def plot_claims(runs: RunList, path: str | Path) -> None:
 def _draw(comparisons: list[Comparison], first: Comparison) -> Any:
     metrics = list(first.findings)
     figure = new_chart(3 + 5 * len(metrics), 1.5 + 0.3 * len(comparisons))
+    from matplotlib.ticker import LogFormatter  # an extra, of which `new_chart` has said if it is missing
+
     for axes, metric in zip(figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0], metrics, strict=True):
         for place, each in enumerate(comparisons):
             _draw_finding(axes, place, each, metric, first.entry)
@@ -50,6 +52,8 @@ def _draw(comparisons: list[Comparison], first: Comparison) -> Any:
         axes.set_yticks(range(len(comparisons)), [each.entry for each in comparisons])
         if metric == "perplexity":  # that of a model which learns nothing is that of a hundred which do
             axes.set_xscale("log")
+            for set_formatter in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+                set_formatter(LogFormatter(minor_thresholds=(1, 0.4)))  # 9 and 10 rather than powers of ten
         axes.grid(alpha=0.3)
     handles = [axes.plot([], [], "o", color=color, label=verdict)[0] for verdict, color in _COLORS.items()]
     handles += axes.plot([], [], "o", color=_OTHERS, label="no claim, or unknown")
