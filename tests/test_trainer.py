@@ -356,3 +356,15 @@ def test_the_log_of_a_run_that_saves_the_best_is_whole_when_it_is_resumed(text, 
     pretrain(arguments(text, tmp_path / "resumed", **steps, max_steps=3))
     pretrain(arguments(text, tmp_path / "resumed", **steps, max_steps=6, resume_from_checkpoint="last"))
     assert_same_end(tmp_path / "whole", tmp_path / "resumed")
+
+
+def test_a_resumed_run_is_not_evaluated_at_its_start_once_more(text, tmp_path, monkeypatch):
+    """The evaluation would find what the last one found, which is no better, and use up patience."""
+    steps = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1}
+    values = {**steps, "eval_on_start": True, "early_stopping_patience": 1}
+    with_losses(monkeypatch, 9.0, 3.0, 2.0, 1.0)
+    pretrain(arguments(text, tmp_path, **values, max_steps=2))
+    args = arguments(text, tmp_path, **values, max_steps=3, resume_from_checkpoint="last")
+    found = [(entry["step"], entry["eval_loss"]) for entry in pretrain(args).history if "eval_loss" in entry]
+    assert found == [(0, 9.0), (1, 3.0), (2, 2.0), (3, 1.0)]
+    assert args.eval_on_start

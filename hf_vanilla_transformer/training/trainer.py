@@ -156,12 +156,15 @@ class VanillaTransformerTrainer(HubUploads, ValidationOnPairs, Seq2SeqTrainer):
         self._loss_sum.zero_()
         self._sums.zero_()
         self._started = self._window_started = time.perf_counter()
+        evaluates_first = self.args.eval_on_start
         with training_folder(self._get_output_dir(trial)):
             if trial is None:
                 by_main_process(lambda: claim_folder(self.args.output_dir, checkpoint, self.args.overwrite_output_dir))
             try:
+                self.args.eval_on_start = evaluates_first and checkpoint is None  # resumed, it has long begun
                 return super().train(None if checkpoint is None else str(checkpoint), trial, ignore_keys_for_eval)
             finally:
+                self.args.eval_on_start = evaluates_first
                 self.interruption.stop_listening()
 
     # Batches, schedule, loss
