@@ -67,6 +67,7 @@ class StopAfterMinutes(TrainerCallback, ExportableState):
         self._agreed = 0.0  # the seconds by which all processes decide
         # Clocks that were read, "cpu" or "wall": two where a resumed run has another number of threads.
         self.clocks: list[str] = []
+        self._is_catching_up = False
         self._now: Callable[[], float] = time.perf_counter
         self._since = self._now()
 
@@ -91,12 +92,20 @@ class StopAfterMinutes(TrainerCallback, ExportableState):
         self._now = time.process_time if own == "cpu" else time.perf_counter
         self.clocks += [own] if own not in self.clocks else []
         self._agreed = self.seconds  # all read the same
+        self._is_catching_up = state.global_step > 0
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Begins to count."""
         self._since = self._now()
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Leaves out what a resumed run took to come back to where it was: reading, and planning batches, once more."""
+        if self._is_catching_up:
+            self._since, self._is_catching_up = self._now(), False
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
