@@ -42,6 +42,7 @@ def test_early_stopping_stops_a_resumed_run_where_it_stops_a_whole_one(text, tmp
 
 
 ARGS = {"save_strategy": "no", "device": "cpu", "world_size": 1, "dataloader_num_workers": 0}
+ARGS |= {"load_best_model_at_end": False, "eval_strategy": "steps", "eval_delay": 0}
 
 
 class Clocks:
@@ -136,6 +137,21 @@ def test_what_a_resumed_run_reads_up_to_its_checkpoint_counts_no_second_time(mon
         limit = callbacks.StopAfterMinutes(9.0)
         clocks.runs(limit, ["update"] * 3, state, waiting=120.0)
         assert limit.seconds == seconds
+
+
+@pytest.mark.parametrize(
+    ("args", "is_evaluated"),
+    [
+        ({}, False),
+        ({"load_best_model_at_end": True}, True),
+        ({"load_best_model_at_end": True, "eval_delay": 2}, False),  # as at the end of any run
+        ({"load_best_model_at_end": True, "eval_strategy": "epoch"}, False),  # it is at the end of the epoch
+    ],
+)
+def test_where_the_best_is_wanted_there_is_an_evaluation_when_the_time_is_up(monkeypatch, args, is_evaluated):
+    limit = callbacks.StopAfterMinutes(0.1)
+    updates, control = Clocks(monkeypatch).runs(limit, ["update"] * 9, **args)
+    assert (updates, control.should_evaluate) == (1, is_evaluated)
 
 
 def test_several_processes_go_by_the_slowest_clock(monkeypatch):

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
-from transformers.trainer_utils import SaveStrategy
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from .moving_average import MovingAverage
 
@@ -120,9 +120,14 @@ class StopAfterMinutes(TrainerCallback, ExportableState):
         self._agreed = self.seconds
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Ends the run, with a checkpoint if it has any, where the time was up before this update was made."""
+        """Ends the run, with a checkpoint if it has any, where the time was up before this update was made.
+
+        Where the best checkpoint is wanted, there is an evaluation too, as at the end of any run: it may be the first.
+        """
         if self.is_over:
             control.should_training_stop = True
+            by_steps = args.eval_strategy == IntervalStrategy.STEPS and args.eval_delay <= state.global_step
+            control.should_evaluate = control.should_evaluate or (args.load_best_model_at_end and by_steps)
             control.should_save = control.should_save or args.save_strategy == SaveStrategy.STEPS
         self._count()
 
