@@ -16,7 +16,7 @@ logger = logging.get_logger(__name__)
 _WRITING, _REMOVING = ".writing", ".removing"
 # In a checkpoint that there is only because the run was stopped there: superfluous as soon as the run has gone on.
 IN_BETWEEN = "stopped-here"
-# In a checkpoint at which the run was stopped before an evaluation that was due; it is made when the run is resumed.
+# In a checkpoint that was written before an evaluation of the same update; it is made when the run is resumed there.
 EVALUATION_DUE = "evaluation-due"
 # Copies of checkpoints that are on their way to the Hub.
 UPLOADING = ".uploading"

@@ -11,7 +11,7 @@ from accelerate.utils import gather_object
 from datasets import Dataset
 from torch import nn
 from transformers import PreTrainedTokenizerBase, Seq2SeqTrainer, TrainerControl
-from transformers.trainer_utils import PredictionOutput, SaveStrategy
+from transformers.trainer_utils import IntervalStrategy, PredictionOutput, SaveStrategy
 
 from ..data.batching import padded
 from ..evaluation import LabelLikelihood, label_likelihood, score_translations
@@ -139,7 +139,7 @@ class ValidationOnPairs(Seq2SeqTrainer):
     _window_started: float
 
     def _make_missed_evaluation(self, trial: Any) -> None:
-        """Evaluates first where the run was stopped before it could, and saves again what that evaluation is part of.
+        """Evaluates first where the run was saved before it could, and saves again what that evaluation is part of.
 
         All is as if the run had not been stopped, random numbers included.
         """
@@ -150,7 +150,9 @@ class ValidationOnPairs(Seq2SeqTrainer):
             return
         self._load_rng_state(str(checkpoint))
         was_due = not is_in_between(checkpoint)
-        self.control.should_evaluate, self.control.should_save = True, was_due
+        # What is saved by updates is saved before the epoch ends.
+        is_before = (self.args.eval_strategy, self.args.save_strategy) == (IntervalStrategy.EPOCH, SaveStrategy.STEPS)
+        self.control.should_evaluate, self.control.should_save = True, was_due and not is_before
         self._maybe_log_save_evaluate(self._tr_loss, None, self.model, trial, self.state.epoch, None, time.time())
         if self.control.should_training_stop and not was_due and self.args.save_strategy == SaveStrategy.EPOCH:
             self._save_checkpoint(self.model, trial)  # early stopping has ended an epoch before its time
