@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_vanilla_transformer.data.seals import SEAL, find_damage
+from hf_vanilla_transformer.data.seals import SEAL, find_damage, write_seal
 from hf_vanilla_transformer.training import checkpoints
 from hf_vanilla_transformer.training.checkpoints import (
     IN_BETWEEN,
@@ -341,6 +341,41 @@ def test_what_a_killed_run_left_is_cleared_and_nothing_else(tmp_path):
     (tmp_path / "results.json").write_text("{}")
     clear_leftovers(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-1", "results.json"]
+
+
+@pytest.mark.parametrize(
+    ("written", "removed", "left"),
+    [
+        ("sealed", "whole", b"new"),  # between the two renames
+        ("half", "whole", b"old"),
+        (None, "whole", b"old"),
+        ("sealed", None, b"new"),  # nothing was replaced
+        ("half", "damaged", None),
+    ],
+)
+def test_what_was_killed_between_two_renames_is_put_back(tmp_path, package_log, written, removed, left):
+    if removed:
+        old = publish(tmp_path, 7, {"model.safetensors": b"old"})
+        if removed == "damaged":
+            (old / "model.safetensors").write_bytes(b"odd")
+        checkpoints._hide(old)
+    if written:
+        new = write(tmp_path, 7, {"model.safetensors": b"new"})
+        if written == "sealed":
+            write_seal(new)
+    clear_leftovers(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == (["checkpoint-7"] if left else [])
+    if left:
+        assert (tmp_path / "checkpoint-7" / "model.safetensors").read_bytes() == left
+        assert find_damage(tmp_path / "checkpoint-7") is None
+    assert ("checkpoint-7 is put back" in package_log.text) is bool(left)
+
+
+def test_what_is_there_is_not_replaced_by_what_was_left(tmp_path):
+    publish(tmp_path, 7, {"model.safetensors": b"there"})
+    write_seal(write(tmp_path, 7, {"model.safetensors": b"left"}))
+    clear_leftovers(tmp_path)
+    assert (tmp_path / "checkpoint-7" / "model.safetensors").read_bytes() == b"there"
 
 
 def test_one_that_is_replaced_is_deleted_only_when_the_new_one_is_there(tmp_path, monkeypatch):

@@ -1,13 +1,14 @@
 """Resuming: which checkpoint, of which run, and what must not have changed; folders are never mixed."""
 
 import json
+import os
 import shutil
 
 import pytest
 from training_runs import arguments, assert_same_end, options, write_text
 
 from hf_vanilla_transformer.data import train_tokenizer
-from hf_vanilla_transformer.training import VanillaTransformerTrainer, prepare, pretrain
+from hf_vanilla_transformer.training import VanillaTransformerTrainer, folder_lock, prepare, pretrain
 from hf_vanilla_transformer.training.averaging import average_weights
 from hf_vanilla_transformer.training.checkpoints import list_checkpoints
 from hf_vanilla_transformer.training.resuming import RUN_FILE, RunIdentity, claim_folder, find_checkpoint
@@ -62,6 +63,30 @@ def test_where_all_are_damaged_nothing_starts_afresh_over_them(copy_of_stopped, 
         (checkpoint / "optimizer.pt").write_bytes(b"")
     with pytest.raises(ValueError, match="all 2 checkpoints in .* are damaged"):
         find_checkpoint(given, copy_of_stopped)
+
+
+@pytest.mark.parametrize("given", ["last", "auto"])
+def test_a_checkpoint_that_was_being_replaced_when_the_run_was_killed_is_found(copy_of_stopped, given):
+    """It may be the only one: without it, a run would start afresh."""
+    for folder, step in ((".removing", 4), (".writing", 2)):
+        (copy_of_stopped / folder).mkdir()
+        (copy_of_stopped / f"checkpoint-{step}").rename(copy_of_stopped / folder / f"checkpoint-{step}")
+    assert list_checkpoints(copy_of_stopped) == []
+    assert find_checkpoint(given, copy_of_stopped) == copy_of_stopped / "checkpoint-4"
+    assert names(copy_of_stopped) == ["checkpoint-2", "checkpoint-4"]
+
+
+def test_nothing_is_put_back_or_looked_for_where_another_process_trains(copy_of_stopped, monkeypatch):
+    monkeypatch.setattr(folder_lock, "_PATIENCE", 0.01)
+    (copy_of_stopped / ".writing").mkdir()
+    (copy_of_stopped / "checkpoint-4").rename(copy_of_stopped / ".writing" / "checkpoint-4")
+    lock = folder_lock.lock_file(copy_of_stopped / folder_lock.TRAINING_LOCK, patience=0)
+    try:
+        with pytest.raises(ValueError, match="is in use: another process trains there"):
+            find_checkpoint("last", copy_of_stopped)
+    finally:
+        os.close(lock)
+    assert names(copy_of_stopped) == ["checkpoint-2"]
 
 
 def test_a_folder_that_is_no_checkpoint_is_refused(stopped, tmp_path):

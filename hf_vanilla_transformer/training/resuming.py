@@ -14,6 +14,7 @@ from transformers.utils import logging
 from ..inference.checkpoint_fingerprints import checkpoint_fingerprint
 from .arguments import VanillaTransformerTrainingArguments
 from .checkpoints import find_damage, last_good_checkpoint, list_checkpoints, remove_checkpoint
+from .folder_lock import training_folder
 from .ranks import by_main_process
 from .validation_metrics import decided_by_scores
 
@@ -50,6 +51,7 @@ _SCORED_BY = ("metric_for_best_model", "validation text")
 # What a finished run leaves in its folder, besides checkpoints.
 _RESULTS = ("results.json", "model.safetensors", "model.safetensors.index.json", "adapter")
 _LAST = ("last", "true", "True", True)
+_AFRESH = (None, False, "false", "False")
 
 
 @dataclass(frozen=True)
@@ -176,6 +178,8 @@ class RunIdentity:
 def find_checkpoint(given: str | Path | bool | None, output_dir: str | Path) -> Path | None:
     """Finds what a run is to be resumed from; all processes find the same, and one of them reads.
 
+    A checkpoint that was being replaced when the run was killed is put back first.
+
     Args:
         given: a checkpoint's folder; "last" (or True), the newest good checkpoint in `output_dir`; "auto", that if
             there is one, and else a fresh start; or None (or False) for a fresh start.
@@ -185,13 +189,16 @@ def find_checkpoint(given: str | Path | bool | None, output_dir: str | Path) -> 
         The checkpoint; None for a fresh start.
 
     Raises:
-        ValueError: there is none, it is damaged, or it has no state of the optimizer.
+        ValueError: there is none, it is damaged, or it has no state of the optimizer; or a process trains there.
     """
-    return by_main_process(lambda: _find_checkpoint(given, output_dir))
+    if given in _AFRESH or not by_main_process(Path(output_dir).is_dir):
+        return by_main_process(lambda: _find_checkpoint(given, output_dir))
+    with training_folder(output_dir):
+        return by_main_process(lambda: _find_checkpoint(given, output_dir))
 
 
 def _find_checkpoint(given: str | Path | bool | None, output_dir: str | Path) -> Path | None:
-    if given in (None, False, "false", "False"):
+    if given in _AFRESH:
         return None
     if given in (*_LAST, "auto"):
         checkpoint = last_good_checkpoint(output_dir)
