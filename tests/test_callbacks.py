@@ -42,6 +42,7 @@ def test_early_stopping_stops_a_resumed_run_where_it_stops_a_whole_one(text, tmp
 
 
 ARGS = {"save_strategy": "no", "device": "cpu", "world_size": 1, "dataloader_num_workers": 0}
+ARGS |= {"load_best_model_at_end": False, "eval_strategy": "steps", "eval_delay": 0}
 
 
 class Clocks:
@@ -56,20 +57,27 @@ class Clocks:
         monkeypatch.setattr(callbacks.time, "process_time", lambda: self.now / 2)
         monkeypatch.setattr(callbacks.torch, "get_num_threads", lambda: threads)
 
-    def runs(self, limit, events, state=None, **args):
-        """Calls a limit as the Trainer would; returns after how many updates it ends the run."""
+    def runs(self, limit, events, state=None, waiting=0.0, **args):
+        """Calls a limit as the Trainer would; returns after how many updates it ends the run.
+
+        So many seconds pass between the beginning of the epoch and its first update.
+        """
         args = SimpleNamespace(**{**ARGS, **args})
         state = state or SimpleNamespace(stateful_callbacks={}, global_step=0)
         control = TrainerControl()
         limit.on_train_begin(args, state, control)
         limit.on_epoch_begin(args, state, control)
+        self.now += waiting
         updates = 0
         for event in events:
+            if event == "update":
+                limit.on_step_begin(args, state, control)
             self.now += {"update": 10.0, "evaluate": 1000.0, "save": 500.0}[event]
             if event == "update":
                 limit.on_pre_optimizer_step(args, state, control)
-                limit.on_step_end(args, state, control)
                 updates += 1
+                now = SimpleNamespace(**{**vars(state), "global_step": state.global_step + updates})
+                limit.on_step_end(args, now, control)
             else:
                 getattr(limit, f"on_{event}")(args, state, control)
             if control.should_training_stop:
@@ -119,6 +127,31 @@ def test_a_time_limit_goes_on_where_a_checkpoint_was_written(monkeypatch):
     with_one_thread = callbacks.StopAfterMinutes(1.0)
     assert Clocks(monkeypatch, threads=1).runs(with_one_thread, ["update"] * 20, saved)[0] == 8
     assert (with_one_thread.seconds, with_one_thread.clocks) == (60, ["wall", "cpu"])
+
+
+def test_what_a_resumed_run_reads_up_to_its_checkpoint_counts_no_second_time(monkeypatch):
+    """A fresh run makes its batches, which counts; a resumed one makes those of before again."""
+    clocks = Clocks(monkeypatch)
+    resumed = SimpleNamespace(stateful_callbacks={}, global_step=2)
+    for state, seconds in ((None, 150.0), (resumed, 30.0)):
+        limit = callbacks.StopAfterMinutes(9.0)
+        clocks.runs(limit, ["update"] * 3, state, waiting=120.0)
+        assert limit.seconds == seconds
+
+
+@pytest.mark.parametrize(
+    ("args", "is_evaluated"),
+    [
+        ({}, False),
+        ({"load_best_model_at_end": True}, True),
+        ({"load_best_model_at_end": True, "eval_delay": 2}, False),  # as at the end of any run
+        ({"load_best_model_at_end": True, "eval_strategy": "epoch"}, False),  # it is at the end of the epoch
+    ],
+)
+def test_where_the_best_is_wanted_there_is_an_evaluation_when_the_time_is_up(monkeypatch, args, is_evaluated):
+    limit = callbacks.StopAfterMinutes(0.1)
+    updates, control = Clocks(monkeypatch).runs(limit, ["update"] * 9, **args)
+    assert (updates, control.should_evaluate) == (1, is_evaluated)
 
 
 def test_several_processes_go_by_the_slowest_clock(monkeypatch):

@@ -1,6 +1,8 @@
 """Which weights a run ends with: an average only where it is better, and nothing loaded that does not fit."""
 
+import math
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerF
 from hf_vanilla_transformer.training import pretrain
 from hf_vanilla_transformer.training.averaging import average_weights
 from hf_vanilla_transformer.training.checkpoints import list_checkpoints
-from hf_vanilla_transformer.training.final_weights import load_exactly
+from hf_vanilla_transformer.training.final_weights import load_exactly, take_final_weights
 
 # So short, and with a rate that rises so fast, that older weights are worse ones.
 SHORT = {"max_steps": 6, "save_strategy": "steps", "save_steps": 1, "eval_strategy": "no", "warmup_steps": 6}
@@ -58,6 +60,36 @@ def test_without_validation_the_average_is_kept_and_that_is_said(text, tmp_path,
     assert_equal(saved(tmp_path), average_weights(list_checkpoints(tmp_path)))
     assert result.metrics["final_weights"] == "average of 5 checkpoints"
     assert "without a validation set" in package_log.text
+
+
+def test_where_no_evaluation_was_made_the_last_update_is_not_called_the_best(text, tmp_path, package_log):
+    never = {"eval_strategy": "steps", "eval_steps": 3, "save_strategy": "steps", "save_steps": 3, "eval_delay": 9}
+    result = pretrain(arguments(text, tmp_path, **never, max_steps=3, final_weights="best"))
+    assert result.metrics["final_weights"] == "last update (no evaluation was made)"
+    assert_equal(saved(tmp_path), saved(list_checkpoints(tmp_path)[-1]))
+    assert "final_weights=best keeps the last update: no evaluation was made" in package_log.text
+
+
+def test_a_run_whose_time_is_up_before_its_first_evaluation_has_a_best(text, tmp_path):
+    steps = {"eval_strategy": "steps", "eval_steps": 3, "save_strategy": "steps", "save_steps": 3}
+    result = pretrain(arguments(text, tmp_path, **steps, max_minutes=1e-9, max_steps=9, final_weights="best"))
+    assert result.metrics["final_weights"] == "best loss, update 1"
+
+
+@pytest.mark.parametrize(
+    ("best_step", "log", "reason"),
+    [
+        (None, [{"loss": 1.0}], "no evaluation was made"),
+        (None, [{"eval_loss": math.nan}], "no evaluation found a finite loss"),
+        (4, [{"eval_loss": 1.0}], "the best, of update 4, is not there any more"),
+    ],
+)
+def test_it_is_said_why_there_is_no_best(best_step, log, reason):
+    state = SimpleNamespace(best_model_checkpoint=None, best_global_step=best_step, log_history=log)
+    args = SimpleNamespace(final_weights="best", metric_for_best_model="loss")
+    trainer = SimpleNamespace(args=args, state=state, is_world_process_zero=lambda: False)
+    trainer.model, trainer.accelerator = None, SimpleNamespace(unwrap_model=lambda model: model)
+    assert take_final_weights(trainer) == f"last update ({reason})"
 
 
 @pytest.fixture

@@ -115,12 +115,24 @@ def test_an_evaluation_that_is_left_out_is_noted(listening, is_due, strategy, de
     control.should_evaluate, control.should_save, control.should_training_stop = is_due, True, ends
     args = SimpleNamespace(**{**vars(ARGS), "eval_strategy": strategy, "eval_delay": delay})
     callback.on_step_end(args, TrainerState(epoch=epoch, global_step=step, max_steps=9), control)
-    assert callback.skips_evaluation is skips
+    assert callback.evaluation_is_due is skips
     assert callback.marks == ([EVALUATION_DUE] if skips else [])
     assert wishes(control) == (True, False, True)
     callback.on_train_end(args, TrainerState(), control)
     callback.on_train_begin(args, TrainerState(), control)
     assert callback.marks == []
+
+
+def test_without_a_signal_the_evaluation_at_the_end_of_an_epoch_is_due_until_then(listening):
+    callback, control = listening
+    args = SimpleNamespace(**{**vars(ARGS), "eval_strategy": "epoch"})
+    for epoch, step, is_due in ((0.5, 1, False), (1.0, 2, True), (1.5, 3, True)):
+        callback.on_step_end(args, TrainerState(epoch=epoch, global_step=step, max_steps=3), control)
+        assert callback.marks == ([EVALUATION_DUE] if is_due else [])
+        if is_due:
+            callback.on_epoch_end(args, TrainerState(), control)
+            assert callback.marks == []
+    assert wishes(control) == (False, False, False)
 
 
 def test_a_signal_ends_one_run_and_not_the_next_but_all_trials_of_a_search(listening):

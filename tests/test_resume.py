@@ -217,6 +217,7 @@ MISSED = {
     "which is the best": ({**EVERY_TWO, "final_weights": "best"}, 2),
     "after which the run ends": ({**EVERY_TWO, "max_steps": 4}, 4),
     "of an epoch": ({"num_train_epochs": 2, "eval_strategy": "epoch", "save_strategy": "epoch"}, None),
+    "after a checkpoint": ({"max_steps": 6, "eval_strategy": "epoch", "save_strategy": "steps", "save_steps": 1}, None),
 }
 
 
@@ -232,7 +233,7 @@ def test_an_evaluation_that_a_signal_prevented_is_made_when_the_run_is_resumed(
     stopped_at = stopped_at or next(entry["step"] for entry in log if "eval_loss" in entry)
     stop_at(monkeypatch, stopped_at)
     assert pretrain(arguments(text, tmp_path / "stopped", **values)).interrupted_by == signal.SIGTERM
-    (checkpoint,) = list_checkpoints(tmp_path / "stopped")
+    checkpoint = list_checkpoints(tmp_path / "stopped")[-1]
     state = json.loads((checkpoint / "trainer_state.json").read_text())
     assert not any("eval_loss" in entry for entry in state["log_history"] if entry["step"] == stopped_at)
     result = pretrain(arguments(text, tmp_path / "stopped", **values, resume_from_checkpoint="last"))
@@ -241,6 +242,31 @@ def test_an_evaluation_that_a_signal_prevented_is_made_when_the_run_is_resumed(
     assert_same_end(tmp_path / "whole", tmp_path / "stopped")
     names = [[path.name for path in list_checkpoints(tmp_path / name)] for name in ("whole", "stopped")]
     assert names[0] == names[1]
+
+
+@pytest.mark.parametrize("killed_at", [1, pytest.param(2, marks=pytest.mark.slow)], ids=["of an epoch", "of the run"])
+def test_an_evaluation_that_a_kill_prevented_is_made_when_the_run_is_resumed(killed_at, text, tmp_path, monkeypatch):
+    """At the end of an epoch, it comes after the checkpoint of the same update. Each takes about half a second."""
+    evaluated = []
+
+    def scores(self, *_, **__):
+        evaluated.append(self.state.global_step)
+        if len(evaluated) == killed_at and "killed" in self.args.output_dir:
+            raise InterruptedError("killed")
+        return {"loss": 1 / self.state.global_step}
+
+    monkeypatch.setattr(VanillaTransformerTrainer, "scores", scores)
+    values = {"eval_strategy": "epoch", "save_strategy": "steps", "save_steps": 1, "max_steps": 6, "max_tokens": 256}
+    pretrain(arguments(text, tmp_path / "whole", **values))
+    step = evaluated[killed_at - 1]
+    assert evaluated == [evaluated[0], 6]
+    evaluated.clear()
+    with pytest.raises(InterruptedError):
+        pretrain(arguments(text, tmp_path / "killed", **values))
+    assert last_good_checkpoint(tmp_path / "killed").name == f"checkpoint-{step}"
+    result = pretrain(arguments(text, tmp_path / "killed", **values, resume_from_checkpoint="last"))
+    assert without_clock(result.history) == without_clock(history(tmp_path / "whole"))
+    assert_same_end(tmp_path / "whole", tmp_path / "killed")
 
 
 def history(output_dir):

@@ -1,13 +1,14 @@
 """Resuming: which checkpoint, of which run, and what must not have changed; folders are never mixed."""
 
 import json
+import os
 import shutil
 
 import pytest
 from training_runs import arguments, assert_same_end, options, write_text
 
 from hf_vanilla_transformer.data import train_tokenizer
-from hf_vanilla_transformer.training import prepare, pretrain
+from hf_vanilla_transformer.training import VanillaTransformerTrainer, folder_lock, prepare, pretrain
 from hf_vanilla_transformer.training.averaging import average_weights
 from hf_vanilla_transformer.training.checkpoints import list_checkpoints
 from hf_vanilla_transformer.training.resuming import RUN_FILE, RunIdentity, claim_folder, find_checkpoint
@@ -62,6 +63,30 @@ def test_where_all_are_damaged_nothing_starts_afresh_over_them(copy_of_stopped, 
         (checkpoint / "optimizer.pt").write_bytes(b"")
     with pytest.raises(ValueError, match="all 2 checkpoints in .* are damaged"):
         find_checkpoint(given, copy_of_stopped)
+
+
+@pytest.mark.parametrize("given", ["last", "auto"])
+def test_a_checkpoint_that_was_being_replaced_when_the_run_was_killed_is_found(copy_of_stopped, given):
+    """It may be the only one: without it, a run would start afresh."""
+    for folder, step in ((".removing", 4), (".writing", 2)):
+        (copy_of_stopped / folder).mkdir()
+        (copy_of_stopped / f"checkpoint-{step}").rename(copy_of_stopped / folder / f"checkpoint-{step}")
+    assert list_checkpoints(copy_of_stopped) == []
+    assert find_checkpoint(given, copy_of_stopped) == copy_of_stopped / "checkpoint-4"
+    assert names(copy_of_stopped) == ["checkpoint-2", "checkpoint-4"]
+
+
+def test_nothing_is_put_back_or_looked_for_where_another_process_trains(copy_of_stopped, monkeypatch):
+    monkeypatch.setattr(folder_lock, "_PATIENCE", 0.01)
+    (copy_of_stopped / ".writing").mkdir()
+    (copy_of_stopped / "checkpoint-4").rename(copy_of_stopped / ".writing" / "checkpoint-4")
+    lock = folder_lock.lock_file(copy_of_stopped / folder_lock.TRAINING_LOCK, patience=0)
+    try:
+        with pytest.raises(ValueError, match="is in use: another process trains there"):
+            find_checkpoint("last", copy_of_stopped)
+    finally:
+        os.close(lock)
+    assert names(copy_of_stopped) == ["checkpoint-2"]
 
 
 def test_a_folder_that_is_no_checkpoint_is_refused(stopped, tmp_path):
@@ -181,6 +206,49 @@ def test_early_stopping_may_begin_when_a_run_is_resumed(text, copy_of_stopped):
     changes = {"eval_strategy": "steps", "eval_steps": 1, "early_stopping_patience": 9, "generation_num_beams": 1}
     values = {**SAVING, **changes, "max_steps": 6, "resume_from_checkpoint": "last"}
     assert pretrain(arguments(text, copy_of_stopped, **values)).metrics["updates"] == 6
+
+
+DECIDED = [{"final_weights": "best"}, {"early_stopping_patience": 3}, {"save_strategy": "best"}]
+EACH = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1, "learning_rate": 0.1}
+
+
+@pytest.mark.parametrize("decided", DECIDED)
+@pytest.mark.parametrize(
+    ("changes", "validation", "named"),
+    [
+        ({"metric_for_best_model": "bleu"}, "a", "metric_for_best_model was 'loss', now 'bleu'"),
+        ({}, "b", "validation text was 'a', now 'b'"),
+        ({"metric_for_best_model": "eval_loss"}, "a", None),
+    ],
+)
+def test_scores_of_two_kinds_decide_nothing_together(text, tmp_path, decided, changes, validation, named):
+    RunIdentity.of(arguments(text, tmp_path, **EACH), validation="a").write(tmp_path)
+    harmless = RunIdentity.of(arguments(text, tmp_path, **EACH, **changes), validation=validation)
+    assert harmless.resumed_from(tmp_path).is_scored_as(tmp_path) is (named is None)
+    now = RunIdentity.of(arguments(text, tmp_path, **{**EACH, **decided, **changes}), validation=validation)
+    if named is None:
+        assert now.resumed_from(tmp_path).decided_by_scores == tuple(f"{k}={v}" for k, v in decided.items())
+        return
+    with pytest.raises(ValueError, match="would compare scores of one with the other. Give the former ones") as raised:
+        now.resumed_from(tmp_path)
+    assert named in str(raised.value)
+    assert next(iter(decided)) in str(raised.value)
+
+
+def test_other_validation_text_is_recognised_and_where_it_may_come_the_former_best_is_forgotten(
+    text, tmp_path, monkeypatch
+):
+    losses = iter([0.5, 0.6, 9.0])
+    monkeypatch.setattr(VanillaTransformerTrainer, "scores", lambda self, *_, **__: {"loss": next(losses)})
+    folder, other = tmp_path / "run", tmp_path / "other.jsonl"
+    other.write_text("".join((text / "val.jsonl").read_text().splitlines(keepends=True)[:2]))
+    pretrain(arguments(text, folder, **EACH, max_steps=2))
+    values = {**EACH, "validation_data": [str(other)], "max_steps": 3, "resume_from_checkpoint": "last"}
+    with pytest.raises(ValueError, match=r"validation text was '.*final_weights=best would compare"):
+        prepare(arguments(text, folder, **values, final_weights="best"))
+    pretrain(arguments(text, folder, **values))
+    state = json.loads((list_checkpoints(folder)[-1] / "trainer_state.json").read_text())
+    assert (state["best_global_step"], state["best_metric"]) == (3, 9.0)
 
 
 def test_another_tokenizer_is_another_run(text, stopped):

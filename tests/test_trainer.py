@@ -3,6 +3,7 @@
 import errno
 import json
 import math
+import shutil
 import textwrap
 from collections import namedtuple
 
@@ -11,11 +12,12 @@ import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from training_runs import SHAPE, arguments, assert_same_end, write_text
+from training_runs import SHAPE, arguments, assert_same_end, flags, options, write_text
 from transformers import AutoTokenizer
 from transformers.trainer_utils import HPSearchBackend
 
 from hf_vanilla_transformer import VanillaTransformerForConditionalGeneration, training
+from hf_vanilla_transformer.commands.pretrain import main
 from hf_vanilla_transformer.evaluation import label_likelihood
 from hf_vanilla_transformer.inference import translate
 from hf_vanilla_transformer.training import VanillaTransformerTrainer, prepare, pretrain, train
@@ -339,6 +341,26 @@ def test_the_best_of_evaluations_between_checkpoints_is_saved_and_is_the_model_i
         assert torch.equal(weight, result.model.state_dict()[name]), name
 
 
+@pytest.mark.parametrize(("broken", "said"), [("model.safetensors", "has 1 bytes"), ("", "no such folder")])
+def test_a_best_checkpoint_that_is_damaged_is_named_and_not_loaded(broken, said, text, tmp_path, monkeypatch, capsys):
+    def scores(self, *args, **kwargs):
+        if self.state.global_step == 2:
+            best = tmp_path / "checkpoint-1"
+            (best / broken).write_bytes(b"x") if broken else shutil.rmtree(best)
+        return {"loss": float(self.state.global_step)}
+
+    monkeypatch.setattr(VanillaTransformerTrainer, "scores", scores)
+    steps = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1, "max_steps": 2}
+    assert main(flags(options(text, tmp_path, **steps, final_weights="best"))) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+    assert f"{tmp_path / 'checkpoint-1'}, the best, cannot be loaded: " in line
+    assert said in line
+    assert "--resume_from_checkpoint last --final_weights last" in line
+    monkeypatch.undo()
+    resumed = {**steps, "resume_from_checkpoint": "last", "final_weights": "last"}
+    assert pretrain(arguments(text, tmp_path, **resumed)).metrics["final_weights"] == "last update"
+
+
 def test_the_last_checkpoint_stays_where_one_is_kept_and_another_is_the_best(text, tmp_path, monkeypatch):
     steps = {"eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps", "save_steps": 2}
     with_losses(monkeypatch, 1.0, 2.0, 3.0, 3.0, 3.0, 3.0)
@@ -356,3 +378,15 @@ def test_the_log_of_a_run_that_saves_the_best_is_whole_when_it_is_resumed(text, 
     pretrain(arguments(text, tmp_path / "resumed", **steps, max_steps=3))
     pretrain(arguments(text, tmp_path / "resumed", **steps, max_steps=6, resume_from_checkpoint="last"))
     assert_same_end(tmp_path / "whole", tmp_path / "resumed")
+
+
+def test_a_resumed_run_is_not_evaluated_at_its_start_once_more(text, tmp_path, monkeypatch):
+    """The evaluation would find what the last one found, which is no better, and use up patience."""
+    steps = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1}
+    values = {**steps, "eval_on_start": True, "early_stopping_patience": 1}
+    with_losses(monkeypatch, 9.0, 3.0, 2.0, 1.0)
+    pretrain(arguments(text, tmp_path, **values, max_steps=2))
+    args = arguments(text, tmp_path, **values, max_steps=3, resume_from_checkpoint="last")
+    found = [(entry["step"], entry["eval_loss"]) for entry in pretrain(args).history if "eval_loss" in entry]
+    assert found == [(0, 9.0), (1, 3.0), (2, 2.0), (3, 1.0)]
+    assert args.eval_on_start

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
-from transformers.trainer_utils import SaveStrategy
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from .moving_average import MovingAverage
 
@@ -67,6 +67,7 @@ class StopAfterMinutes(TrainerCallback, ExportableState):
         self._agreed = 0.0  # the seconds by which all processes decide
         # Clocks that were read, "cpu" or "wall": two where a resumed run has another number of threads.
         self.clocks: list[str] = []
+        self._is_catching_up = False
         self._now: Callable[[], float] = time.perf_counter
         self._since = self._now()
 
@@ -91,12 +92,20 @@ class StopAfterMinutes(TrainerCallback, ExportableState):
         self._now = time.process_time if own == "cpu" else time.perf_counter
         self.clocks += [own] if own not in self.clocks else []
         self._agreed = self.seconds  # all read the same
+        self._is_catching_up = state.global_step > 0
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Begins to count."""
         self._since = self._now()
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Leaves out what a resumed run took to come back to where it was: reading, and planning batches, once more."""
+        if self._is_catching_up:
+            self._since, self._is_catching_up = self._now(), False
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -111,9 +120,14 @@ class StopAfterMinutes(TrainerCallback, ExportableState):
         self._agreed = self.seconds
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Ends the run, with a checkpoint if it has any, where the time was up before this update was made."""
+        """Ends the run, with a checkpoint if it has any, where the time was up before this update was made.
+
+        Where the best checkpoint is wanted, there is an evaluation too, as at the end of any run: it may be the first.
+        """
         if self.is_over:
             control.should_training_stop = True
+            by_steps = args.eval_strategy == IntervalStrategy.STEPS and args.eval_delay <= state.global_step
+            control.should_evaluate = control.should_evaluate or (args.load_best_model_at_end and by_steps)
             control.should_save = control.should_save or args.save_strategy == SaveStrategy.STEPS
         self._count()
 

@@ -16,7 +16,7 @@ logger = logging.get_logger(__name__)
 _WRITING, _REMOVING = ".writing", ".removing"
 # In a checkpoint that there is only because the run was stopped there: superfluous as soon as the run has gone on.
 IN_BETWEEN = "stopped-here"
-# In a checkpoint at which the run was stopped before an evaluation that was due; it is made when the run is resumed.
+# In a checkpoint that was written before an evaluation of the same update; it is made when the run is resumed there.
 EVALUATION_DUE = "evaluation-due"
 # Copies of checkpoints that are on their way to the Hub.
 UPLOADING = ".uploading"
@@ -140,9 +140,20 @@ def _hide(checkpoint: Path) -> Path:
 def clear_leftovers(output_dir: str | Path) -> None:
     """Clears what a killed run left half-written, half-deleted or half-uploaded.
 
+    What is whole, and has no other of its name beside it, is put back first: the run may have been killed where one
+    checkpoint was to take the place of another, or where its name was all that it had not yet.
+
     Args:
         output_dir: folder of a run that nobody else is training; need not exist.
     """
+    for leftover in (_WRITING, _REMOVING):  # the newer one first
+        for left in list_checkpoints(Path(output_dir) / leftover):
+            checkpoint = Path(output_dir) / left.name
+            if not checkpoint.exists() and find_damage(left) is None:
+                os.rename(left, checkpoint)
+                logger.warning(
+                    f"{checkpoint} is put back: the run was killed while it was written, replaced or removed"
+                )
     for leftover in (_WRITING, _REMOVING, UPLOADING):
         shutil.rmtree(Path(output_dir) / leftover, ignore_errors=True)
 

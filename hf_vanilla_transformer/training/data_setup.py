@@ -42,6 +42,7 @@ class PreparedText:
         train_sampler: makes the batches of `train_set`; None for a stream.
         validation_set: tokenised; None where there is no validation text.
         fingerprint: what the training text is recognised by when the run is resumed; None where it is not known.
+        validation_fingerprint: likewise of the validation text; None where there is none.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -49,6 +50,7 @@ class PreparedText:
     train_sampler: TokenBatchSampler | None
     validation_set: Dataset | None
     fingerprint: str | None = None
+    validation_fingerprint: str | None = None
 
     def describe(self) -> str:
         """One line for whoever prepared it: what is ready."""
@@ -200,8 +202,12 @@ def prepare_text(
     shaped_by: list[Any] = [prints, [corpus.weight for corpus in training]]
     if len(shares) > 1:  # of a stream, which depend on a `size` that is given too
         shaped_by.append(shares)
-    fingerprint = hashlib.sha256(json.dumps(shaped_by).encode()).hexdigest()[:16]
-    return PreparedText(tokenizer, train_set, sampler, validation_set, fingerprint)
+    found = [_short_hash(shaped_by), _short_hash(validation_prints) if validation else None]
+    return PreparedText(tokenizer, train_set, sampler, validation_set, *found)
+
+
+def _short_hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
 
 
 def _with_split(corpus: Corpus, split: str) -> Corpus:

@@ -26,13 +26,18 @@ def take_final_weights(trainer: "VanillaTransformerTrainer") -> str:
         trainer: after training.
 
     Returns:
-        Which weights they are, and how the two compared.
+        Which weights they are, and how the two compared. Without a best checkpoint, it is the last update, with the
+        reason.
 
     Raises:
         ValueError: the checkpoints cannot be averaged, or have other weights than the model.
     """
     args, state, model = trainer.args, trainer.state, trainer.accelerator.unwrap_model(trainer.model)
     if args.final_weights == "best":
+        if state.best_model_checkpoint is None:
+            reason = _why_there_is_no_best(trainer)
+            _warn(trainer, f"final_weights=best keeps the last update: {reason}")
+            return f"last update ({reason})"
         return f"best {args.metric_for_best_model}, update {state.best_global_step}"
     if args.final_weights == "last":
         return "last update"
@@ -65,6 +70,14 @@ def take_final_weights(trainer: "VanillaTransformerTrainer") -> str:
         for parameter_name, parameter in model.named_parameters():
             parameter.copy_(last[parameter_name])
     return f"last update: {metric} {former:.4f}, of the {name} {averaged:.4f}"
+
+
+def _why_there_is_no_best(trainer: "VanillaTransformerTrainer") -> str:
+    metric = (trainer.args.metric_for_best_model or "loss").removeprefix("eval_")
+    if trainer.state.best_global_step is not None:
+        return f"the best, of update {trainer.state.best_global_step}, is not there any more"
+    is_evaluated = any(f"eval_{metric}" in entry for entry in trainer.state.log_history)
+    return f"no evaluation found a finite {metric}" if is_evaluated else "no evaluation was made"
 
 
 def _warn(trainer: "VanillaTransformerTrainer", message: str) -> None:

@@ -16,9 +16,10 @@ class StopOnSignal(TrainerCallback):
     """Turns the first SIGTERM or SIGINT into a checkpoint and an orderly end; a SIGINT after that interrupts at once.
 
     `signal_number` says which one was heard, or is None; `stopped_by`, which one ended the run before its end.
-    `saves_in_between` says whether the checkpoint is one that the run would not have had without it, `skips_evaluation`
-    whether the run would have been evaluated there. Several processes agree on the update after which they stop, since
-    a signal may reach them at different ones.
+    `saves_in_between` says whether the checkpoint is one that the run would not have had without it;
+    `evaluation_is_due`, whether the run has yet to be evaluated there, since it is stopped, or since an epoch is
+    evaluated after the checkpoint of its last update, from which a run that is killed meanwhile is resumed. Several
+    processes agree on the update after which they stop, since a signal may reach them at different ones.
     """
 
     def __init__(self) -> None:
@@ -26,7 +27,7 @@ class StopOnSignal(TrainerCallback):
         self._agreed: int | None = None  # by one of several processes, known to all
         self._is_alone = True
         self.stopped_by: int | None = None
-        self.saves_in_between = self.skips_evaluation = False
+        self.saves_in_between = self.evaluation_is_due = False
         self._previous: dict[int, Any] = {}
 
     @property
@@ -37,7 +38,7 @@ class StopOnSignal(TrainerCallback):
     @property
     def marks(self) -> list[str]:
         """Files without content by which the checkpoint that is saved now is told from others."""
-        found = {IN_BETWEEN: self.saves_in_between, EVALUATION_DUE: self.skips_evaluation}
+        found = {IN_BETWEEN: self.saves_in_between, EVALUATION_DUE: self.evaluation_is_due}
         return [name for name, is_so in found.items() if is_so]
 
     def on_train_begin(
@@ -47,7 +48,7 @@ class StopOnSignal(TrainerCallback):
         self._is_alone = args.world_size == 1
         if not state.is_hyper_param_search:  # one signal ends all trials, but not the next run in the same program
             self._heard = self._agreed = None
-        self.stopped_by, self.saves_in_between, self.skips_evaluation = None, False, False
+        self.stopped_by, self.saves_in_between, self.evaluation_is_due = None, False, False
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._previous[number] = signal.signal(number, self._remember)
@@ -67,14 +68,15 @@ class StopOnSignal(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Has a checkpoint saved, and the run end, if a signal came."""
+        # The end of an epoch comes next; another may have ended it, such as a time limit.
+        is_end = float(state.epoch or 0).is_integer() or state.global_step >= state.max_steps
+        is_end = is_end or control.should_training_stop
+        evaluates_epochs = args.eval_strategy == IntervalStrategy.EPOCH and args.eval_delay <= (state.epoch or 0)
+        self.evaluation_is_due = is_end and evaluates_epochs
         if self.signal_number is not None:
-            # As at the end of an epoch, which is left out below; another may have ended it, such as a time limit.
-            is_end = float(state.epoch or 0).is_integer() or state.global_step >= state.max_steps
-            is_end = is_end or control.should_training_stop
             saves = control.should_save or (is_end and args.save_strategy == SaveStrategy.EPOCH)
-            evaluates_epochs = args.eval_strategy == IntervalStrategy.EPOCH and args.eval_delay <= (state.epoch or 0)
             self.stopped_by, self.saves_in_between = self.signal_number, not saves
-            self.skips_evaluation = control.should_evaluate or (is_end and evaluates_epochs)
+            self.evaluation_is_due = self.evaluation_is_due or control.should_evaluate
             control.should_save = control.should_training_stop = True
             control.should_evaluate = False  # whoever asks to stop may not wait that long
 
@@ -87,6 +89,8 @@ class StopOnSignal(TrainerCallback):
         """
         if self.stopped_by is not None:
             control.should_save = control.should_evaluate = False
+        else:
+            self.evaluation_is_due = False  # it is made before a checkpoint that is saved now
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -45,6 +45,10 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "fp16_full_eval": (False, "evaluation is of the weights as they are saved; leave it out"),
     "use_liger_kernel": (False, "Liger has no kernels for this model, whose loss is fused already; leave it out"),
     "enable_jit_checkpoint": (False, "SIGTERM saves a checkpoint and ends the run by itself; leave it out"),
+    "restore_callback_states_from_checkpoint": (
+        False,
+        "a resumed run goes on with the patience and the minutes of its checkpoint by itself; leave it out",
+    ),
     "save_on_each_node": (
         False,
         "one process writes checkpoints, to an output_dir that all machines see; leave it out",

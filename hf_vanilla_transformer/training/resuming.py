@@ -14,7 +14,9 @@ from transformers.utils import logging
 from ..inference.checkpoint_fingerprints import checkpoint_fingerprint
 from .arguments import VanillaTransformerTrainingArguments
 from .checkpoints import find_damage, last_good_checkpoint, list_checkpoints, remove_checkpoint
+from .folder_lock import training_folder
 from .ranks import by_main_process
+from .validation_metrics import decided_by_scores
 
 logger = logging.get_logger(__name__)
 
@@ -44,9 +46,12 @@ _FIXED = (
     ),
     *("optim_args", "adam_beta1", "adam_beta2", "adam_epsilon", "weight_decay", "seed", "data_seed", "ema_decay"),
 )
+# Of two scores, the better one is known only where these are the same: they may change where nothing is decided by it.
+_SCORED_BY = ("metric_for_best_model", "validation text")
 # What a finished run leaves in its folder, besides checkpoints.
 _RESULTS = ("results.json", "model.safetensors", "model.safetensors.index.json", "adapter")
 _LAST = ("last", "true", "True", True)
+_AFRESH = (None, False, "false", "False")
 
 
 @dataclass(frozen=True)
@@ -56,10 +61,12 @@ class RunIdentity:
     Args:
         settings: what must not change when it is resumed, by name.
         run_id: another one for every fresh start.
+        decided_by_scores: settings of this start that compare validation scores with the best so far.
     """
 
     settings: dict[str, Any] = field(default_factory=dict)
     run_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    decided_by_scores: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -68,6 +75,7 @@ class RunIdentity:
         data: str | None = None,
         tokenizer: PreTrainedTokenizerBase | None = None,
         first_update: int = 0,
+        validation: str | None = None,
     ) -> "RunIdentity":
         """Describes a run that starts afresh.
 
@@ -76,6 +84,7 @@ class RunIdentity:
             data: fingerprint of the training text; None where it is not known.
             tokenizer: of the run.
             first_update: the update of the schedule with which the run begins, from 0.
+            validation: fingerprint of the validation text; None where it is not known.
 
         Returns:
             The identity, with an id of its own.
@@ -93,7 +102,9 @@ class RunIdentity:
             base = checkpoint_fingerprint(args.model_name_or_path, decoding=False)
             settings["the model of model_name_or_path"] = base
         settings["tokenizer"] = None if tokenizer is None else _fingerprint(tokenizer)
-        return cls(settings)
+        settings["metric_for_best_model"] = (args.metric_for_best_model or "loss").removeprefix("eval_")
+        settings["validation text"] = validation
+        return cls(settings, decided_by_scores=tuple(decided_by_scores(args)))
 
     @classmethod
     def read(cls, checkpoint: Path) -> "RunIdentity | None":
@@ -136,22 +147,38 @@ class RunIdentity:
         if before is None:
             logger.warning(f"{checkpoint} has no {RUN_FILE}: whether it belongs to this run cannot be told")
             return self
-        differences = [
-            f"{name} was {before.settings[name]!r}, now {value!r}"
-            for name, value in self.settings.items()
-            if name in before.settings and before.settings[name] != value
-        ]
-        if differences:
+        changed = self._changed_since(before)
+        if not self.decided_by_scores:
+            changed = [name for name in changed if name not in _SCORED_BY]
+        if changed:
+            differences = [f"{name} was {before.settings[name]!r}, now {self.settings[name]!r}" for name in changed]
+            if set(changed) & set(_SCORED_BY):
+                differences.append(f"{' and '.join(self.decided_by_scores)} would compare scores of one with the other")
             raise ValueError(
                 f"{checkpoint} cannot be resumed from with other settings: {'; '.join(differences)}. Give the former "
                 f"ones; or start a new run in another output_dir, with model_name_or_path={checkpoint} to begin with "
                 "its weights"
             )
-        return RunIdentity(self.settings, before.run_id)
+        return RunIdentity(self.settings, before.run_id, self.decided_by_scores)
+
+    def is_scored_as(self, checkpoint: Path) -> bool:
+        """Returns whether the scores of a resumed run can be compared with those that its checkpoint has.
+
+        Args:
+            checkpoint: what it is resumed from.
+        """
+        before = self.read(checkpoint)
+        return before is None or not set(self._changed_since(before)) & set(_SCORED_BY)
+
+    def _changed_since(self, before: "RunIdentity") -> list[str]:
+        former = before.settings
+        return [name for name, value in self.settings.items() if name in former and former[name] != value]
 
 
 def find_checkpoint(given: str | Path | bool | None, output_dir: str | Path) -> Path | None:
     """Finds what a run is to be resumed from; all processes find the same, and one of them reads.
+
+    A checkpoint that was being replaced when the run was killed is put back first.
 
     Args:
         given: a checkpoint's folder; "last" (or True), the newest good checkpoint in `output_dir`; "auto", that if
@@ -162,13 +189,16 @@ def find_checkpoint(given: str | Path | bool | None, output_dir: str | Path) -> 
         The checkpoint; None for a fresh start.
 
     Raises:
-        ValueError: there is none, it is damaged, or it has no state of the optimizer.
+        ValueError: there is none, it is damaged, or it has no state of the optimizer; or a process trains there.
     """
-    return by_main_process(lambda: _find_checkpoint(given, output_dir))
+    if given in _AFRESH or not by_main_process(Path(output_dir).is_dir):
+        return by_main_process(lambda: _find_checkpoint(given, output_dir))
+    with training_folder(output_dir):
+        return by_main_process(lambda: _find_checkpoint(given, output_dir))
 
 
 def _find_checkpoint(given: str | Path | bool | None, output_dir: str | Path) -> Path | None:
-    if given in (None, False, "false", "False"):
+    if given in _AFRESH:
         return None
     if given in (*_LAST, "auto"):
         checkpoint = last_good_checkpoint(output_dir)

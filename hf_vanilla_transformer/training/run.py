@@ -29,7 +29,7 @@ from .resuming import FIRST_UPDATE, RunIdentity, claim_folder, find_checkpoint
 from .schedule import peak_learning_rate
 from .teachers import TeacherModels
 from .trainer import VanillaTransformerTrainer
-from .validation_metrics import check_validation_metrics
+from .validation_metrics import check_validation_metrics, decided_by_scores
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,8 @@ def _prepare(
     if args.learning_rate is None:
         args.learning_rate = peak_learning_rate(model.config.d_model, int(args.warmup_steps))
     if checkpoint is not None:
-        RunIdentity.of(args, text.fingerprint, text.tokenizer, first_update).resumed_from(checkpoint)
+        identity = (text.fingerprint, text.tokenizer, first_update, text.validation_fingerprint)
+        RunIdentity.of(args, *identity).resumed_from(checkpoint)
     if args.overwrite_output_dir:
         by_main_process(lambda: claim_folder(args.output_dir, checkpoint, overwrite=True))
     # Weights, and Adam's two moments for those that learn; as many as stay, the best one, and one that is written.
@@ -247,12 +248,7 @@ def _train(run: PreparedRun, args: VanillaTransformerTrainingArguments) -> Train
 
 def _check_validation(args: VanillaTransformerTrainingArguments, has_validation: bool) -> None:
     """Refuses what is judged by validation scores that there will not be, and options of finding them."""
-    needs = {
-        "final_weights=best": args.final_weights == "best",
-        f"early_stopping_patience={args.early_stopping_patience}": args.early_stopping_patience > 0,
-        "save_strategy=best": args.save_strategy == "best",
-    }
-    for setting in (name for name, is_asked in needs.items() if is_asked):
+    for setting in decided_by_scores(args):
         if not has_validation:
             raise ValueError(f"{setting} is decided by validation scores; give validation_data")
         if args.eval_strategy == "no":
@@ -275,6 +271,7 @@ def _trainer(run: PreparedRun, args: VanillaTransformerTrainingArguments) -> Van
         train_sampler=run.text.train_sampler,
         first_update=run.first_update,
         data_fingerprint=run.text.fingerprint,
+        validation_fingerprint=run.text.validation_fingerprint,
         teachers=run.teachers,
     )
 

@@ -58,6 +58,7 @@ class VanillaTransformerTrainer(HubUploads, ValidationOnPairs, Seq2SeqTrainer):
         train_sampler: makes the batches of `train_dataset`; None for a stream, which brings its own.
         first_update: the update of the schedule with which this run begins, from 0.
         data_fingerprint: what the training text is recognised by when the run is resumed; None if that is not checked.
+        validation_fingerprint: likewise of the validation text, whose scores are compared with those of before.
         teachers: models that are learned from too; None without any.
         **kwargs: as transformers' Seq2SeqTrainer; `args` is a `VanillaTransformerTrainingArguments`, `train_dataset` a
             `TrainingExamples` or a stream of batches, and `data_collator`, by default, `data.batching.collate`.
@@ -79,6 +80,7 @@ class VanillaTransformerTrainer(HubUploads, ValidationOnPairs, Seq2SeqTrainer):
         train_sampler: TokenBatchSampler | None = None,
         first_update: int = 0,
         data_fingerprint: str | None = None,
+        validation_fingerprint: str | None = None,
         teachers: TeacherModels | None = None,
         **kwargs: Any,
     ) -> None:
@@ -103,7 +105,7 @@ class VanillaTransformerTrainer(HubUploads, ValidationOnPairs, Seq2SeqTrainer):
             raise ValueError(
                 "distill_from: DeepSpeed's ZeRO-3 would divide the teachers too; use a lower stage, or DDP"
             )
-        self.data_fingerprint, self.identity = data_fingerprint, RunIdentity()
+        self.fingerprints, self.identity = (data_fingerprint, validation_fingerprint), RunIdentity()
         self.train_sampler, self.first_update, self.teachers = train_sampler, first_update, teachers
         self.interruption = StopOnSignal()
         self.moving_average: MovingAverage | None = None
@@ -149,19 +151,23 @@ class VanillaTransformerTrainer(HubUploads, ValidationOnPairs, Seq2SeqTrainer):
             OSError: a checkpoint could not be written.
         """
         checkpoint = find_checkpoint(resume_from_checkpoint, self.args.output_dir)
-        identity = RunIdentity.of(self.args, self.data_fingerprint, self.processing_class, self.first_update)
+        data, validation = self.fingerprints
+        identity = RunIdentity.of(self.args, data, self.processing_class, self.first_update, validation)
         self.identity = identity if checkpoint is None else identity.resumed_from(checkpoint)
         self.resumed_at, self.moving_average = checkpoint, None
         self._micro_batches = []
         self._loss_sum.zero_()
         self._sums.zero_()
         self._started = self._window_started = time.perf_counter()
+        evaluates_first = self.args.eval_on_start
         with training_folder(self._get_output_dir(trial)):
             if trial is None:
                 by_main_process(lambda: claim_folder(self.args.output_dir, checkpoint, self.args.overwrite_output_dir))
             try:
+                self.args.eval_on_start = evaluates_first and checkpoint is None  # resumed, it has long begun
                 return super().train(None if checkpoint is None else str(checkpoint), trial, ignore_keys_for_eval)
             finally:
+                self.args.eval_on_start = evaluates_first
                 self.interruption.stop_listening()
 
     # Batches, schedule, loss
@@ -189,6 +195,8 @@ class VanillaTransformerTrainer(HubUploads, ValidationOnPairs, Seq2SeqTrainer):
     def _init_training_state(self, max_steps: int, *args: Any, **kwargs: Any) -> Any:
         epochs_and_steps = super()._init_training_state(max_steps, *args, **kwargs)
         self.state.compute_steps(self.args, max_steps)  # resumed, it would log, evaluate and save as often as before
+        if self.resumed_at is not None and not self.identity.is_scored_as(self.resumed_at):
+            self.state.best_metric = self.state.best_global_step = self.state.best_model_checkpoint = None
         # What earlier starts took, up to the checkpoint, counts in the minutes of the log.
         self._started -= 60 * max((entry.get("minutes", 0.0) for entry in self.state.log_history), default=0.0)
         return epochs_and_steps

@@ -11,18 +11,21 @@ from accelerate.utils import gather_object
 from datasets import Dataset
 from torch import nn
 from transformers import PreTrainedTokenizerBase, Seq2SeqTrainer, TrainerControl
-from transformers.trainer_utils import PredictionOutput, SaveStrategy
+from transformers.trainer_utils import IntervalStrategy, PredictionOutput, SaveStrategy
 
 from ..data.batching import padded
 from ..evaluation import LabelLikelihood, label_likelihood, score_translations
 from ..inference import translate_with_details
 from ..loss import IGNORED_LABEL
 from .arguments import VanillaTransformerTrainingArguments
-from .checkpoints import EVALUATION_DUE, is_in_between
+from .checkpoints import EVALUATION_DUE, find_damage, is_in_between
 from .fsdp import zero_stage_of
 from .moving_average import MovingAverage
 from .ranks import by_main_process
 from .validation_metrics import DEFAULT
+
+# Files of a checkpoint that have weights, whatever engine wrote them, and not the state of an optimizer alone.
+_WEIGHTS = ("model*", "adapter*", "pytorch_model*", "global_step*")
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,7 @@ def _without_autocast(model: nn.Module) -> Iterator[None]:
 
 
 class ValidationOnPairs(Seq2SeqTrainer):
-    """The part of the trainer that evaluates and predicts."""
+    """The part of the trainer that evaluates, goes by what it finds, and predicts."""
 
     args: VanillaTransformerTrainingArguments
     control: TrainerControl
@@ -139,7 +142,7 @@ class ValidationOnPairs(Seq2SeqTrainer):
     _window_started: float
 
     def _make_missed_evaluation(self, trial: Any) -> None:
-        """Evaluates first where the run was stopped before it could, and saves again what that evaluation is part of.
+        """Evaluates first where the run was saved before it could, and saves again what that evaluation is part of.
 
         All is as if the run had not been stopped, random numbers included.
         """
@@ -150,10 +153,22 @@ class ValidationOnPairs(Seq2SeqTrainer):
             return
         self._load_rng_state(str(checkpoint))
         was_due = not is_in_between(checkpoint)
-        self.control.should_evaluate, self.control.should_save = True, was_due
+        # What is saved by updates is saved before the epoch ends.
+        is_before = (self.args.eval_strategy, self.args.save_strategy) == (IntervalStrategy.EPOCH, SaveStrategy.STEPS)
+        self.control.should_evaluate, self.control.should_save = True, was_due and not is_before
         self._maybe_log_save_evaluate(self._tr_loss, None, self.model, trial, self.state.epoch, None, time.time())
         if self.control.should_training_stop and not was_due and self.args.save_strategy == SaveStrategy.EPOCH:
             self._save_checkpoint(self.model, trial)  # early stopping has ended an epoch before its time
+
+    def _load_best_model(self) -> None:
+        best = str(self.state.best_model_checkpoint)
+        damage = by_main_process(lambda: find_damage(best, _WEIGHTS))
+        if damage is not None:
+            raise ValueError(
+                f"{best}, the best, cannot be loaded: {damage}. Restore it from a copy, or take the last weights: give "
+                "--resume_from_checkpoint last --final_weights last"
+            )
+        super()._load_best_model()
 
     def evaluate(
         self,

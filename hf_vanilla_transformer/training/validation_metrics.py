@@ -19,6 +19,23 @@ def is_better_higher(metric: str) -> bool:
     return metric.rpartition("_")[2] in HIGHER_IS_BETTER
 
 
+def decided_by_scores(args: Any) -> list[str]:
+    """Finds what of a run its validation scores decide.
+
+    Args:
+        args: the arguments of a run.
+
+    Returns:
+        Settings, as `name=value`.
+    """
+    needs = {
+        "final_weights=best": args.final_weights == "best",
+        f"early_stopping_patience={args.early_stopping_patience}": args.early_stopping_patience > 0,
+        "save_strategy=best": args.save_strategy == "best",
+    }
+    return [name for name, is_asked in needs.items() if is_asked]
+
+
 def check_validation_metrics(args: Any, one_set: bool = False) -> None:
     """Refuses metrics that there are not, and to be judged by one that the run does not compute.
 
@@ -52,4 +69,11 @@ def check_validation_metrics(args: Any, one_set: bool = False) -> None:
         )
 
 
-__all__ = ["DEFAULT", "LIKELIHOOD", "OF_TRANSLATIONS", "check_validation_metrics", "is_better_higher"]
+__all__ = [
+    "DEFAULT",
+    "LIKELIHOOD",
+    "OF_TRANSLATIONS",
+    "check_validation_metrics",
+    "decided_by_scores",
+    "is_better_higher",
+]
