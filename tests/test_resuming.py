@@ -120,7 +120,11 @@ def test_checkpoints_without_an_optimizer_are_no_place_to_resume_from(text, tmp_
         ({"vocab_size": 290}, "vocab_size was 300, now 290"),
         ({"seed": 7}, "seed was 42, now 7"),
         ({"max_length": 9}, "max_length was 256, now 9"),
-        ({"corpus_temperature": 5.0}, "corpus_temperature was 1.0, now 5.0"),
+        # Of several corpora, since of one it is refused in any case.
+        (
+            {"corpus_temperature": 5.0, "train_data": ["train.jsonl", "val.jsonl"]},
+            "corpus_temperature was 1.0, now 5.0",
+        ),
         ({"source_units": "characters", "target_units": "words"}, "source_units was 'bpe', now 'characters'"),
         ({"bpe_dropout": 0.1}, "bpe_dropout was 0.0, now 0.1"),
         ({"config_overrides": ["dropout=0.5"]}, "config_overrides was"),
@@ -132,6 +136,8 @@ def test_checkpoints_without_an_optimizer_are_no_place_to_resume_from(text, tmp_
 def test_what_a_resumed_run_would_ignore_or_misread_is_refused_with_both_values(text, stopped, changes, named):
     values = {**options(text, stopped), **SAVING, "max_steps": 6, "resume_from_checkpoint": "last"}
     output_dir = values.pop("output_dir")
+    if "train_data" in changes:
+        changes = {**changes, "train_data": [str(text / name) for name in changes["train_data"]]}
     before = sorted(stopped.rglob("*"))
     with pytest.raises(ValueError, match="cannot be resumed from with other settings") as raised:
         prepare(arguments(text, output_dir, **{**values, **changes}))
