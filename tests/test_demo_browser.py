@@ -297,6 +297,10 @@ def test_everything_works_with_the_keyboard_alone(visit):
     page.keyboard.press("ArrowDown")
     assert focused(page, "data-side") == "rows"
     assert page.locator("#flow-said").text_content() == focused(page, "aria-label")
+    before, size = focused(page, "aria-label"), page.viewport_size
+    page.set_viewport_size({**size, "width": size["width"] - 40})  # which draws the picture anew, as an answer does
+    page.wait_for_timeout(500)
+    assert page.locator("#flow-said").text_content() == focused(page, "aria-label") == before
     tab_to(page, "#positions")
     page.keyboard.press("ArrowRight")
     assert page.locator("#position-said").text_content().endswith("dimension 1: 1.000")  # cos(0)

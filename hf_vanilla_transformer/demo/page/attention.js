@@ -160,7 +160,8 @@ export class Attention {
     at("flow-title").textContent = title(this.shown);
     redraw(at("flow"), () => this.drawFlow());
     this.drawHeat();
-    this.light(null);
+    const token = at("flow").contains(document.activeElement) ? document.activeElement.closest("[data-side]") : null;
+    this.light(token?.dataset.side ?? null, Number(token?.dataset.index));
   }
 
   drawFlow() {
