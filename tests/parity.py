@@ -4,11 +4,15 @@ The tables are those by which checkpoints are converted, in `hf_vanilla_transfor
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
+from transformers import AutoModelForCausalLM
 
+from hf_vanilla_transformer.commands import convert
 from hf_vanilla_transformer.interop.checkpoints import part_of, their_name
 
 
@@ -77,6 +81,32 @@ def assert_near(actual: torch.Tensor, expected: torch.Tensor, tolerance: float, 
     difference = ((actual.detach() - expected).abs().max() / expected.abs().max().clamp(min=1)).item()
     assert difference <= tolerance, f"{what}: differs by {difference:.2e}, more than {tolerance:.0e}"  # nan fails too
     return difference
+
+
+def assert_keeps_generation_config(
+    kind: str, theirs: Any, load: Callable[[Path], Any], inputs: Mapping[str, Any], pad: int, folder: Path
+) -> None:
+    """Has a decoder of transformers say in its `generation_config` what its config does not, converts it, and compares.
+
+    Args:
+        kind: what `convert` calls it.
+        theirs: the model, which is changed.
+        load: what reads its folder.
+        inputs: of two rows.
+        pad: for what follows the end.
+        folder: free to write in.
+    """
+    search = {"max_new_tokens": 7, "pad_token_id": pad}
+    freely = theirs.generate(**inputs, **search)
+    ends = sorted({int(freely[0, -6]), int(freely[1, -5])})
+    theirs.generation_config.update(eos_token_id=ends, repetition_penalty=1.5, pad_token_id=pad)
+    theirs.save_pretrained(folder / "theirs")
+    assert convert.main([kind, str(folder / "theirs"), "--output_dir", str(folder / "ours")]) == 0
+    expected = theirs.generate(**inputs, **search)
+    assert not torch.equal(expected, freely)
+    for ours in (load(folder / "theirs"), AutoModelForCausalLM.from_pretrained(folder / "ours")):
+        assert ours.generation_config.eos_token_id == ends
+        assert torch.equal(ours.generate(**inputs, **search), expected)
 
 
 def random_lengths(batch_size: int, longest: int, generator: torch.Generator) -> list[int]:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from parity import assert_near, randomise
+from parity import assert_keeps_generation_config, assert_near, randomise
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
@@ -83,18 +83,7 @@ def test_the_names_of_the_first_release_are_read_too(tmp_path):
 
 
 def test_the_generation_config_is_the_original_one(tmp_path):
-    theirs, inputs = gpt2(tmp_path / "theirs"), batch()
-    search = {"max_new_tokens": 7, "pad_token_id": EOS}
-    freely = theirs.generate(**inputs, **search)
-    ends = sorted({int(freely[0, -6]), int(freely[1, -5])})
-    theirs.generation_config.update(eos_token_id=ends, repetition_penalty=1.5, pad_token_id=EOS)
-    theirs.save_pretrained(tmp_path / "theirs")
-    assert main(["gpt2", str(tmp_path / "theirs"), "--output_dir", str(tmp_path / "ours")]) == 0
-    expected = theirs.generate(**inputs, **search)
-    assert not torch.equal(expected, freely)
-    for ours in (load_gpt2(tmp_path / "theirs"), AutoModelForCausalLM.from_pretrained(tmp_path / "ours")):
-        assert ours.generation_config.eos_token_id == ends
-        assert torch.equal(ours.generate(**inputs, **search), expected)
+    assert_keeps_generation_config("gpt2", gpt2(tmp_path / "theirs"), load_gpt2, batch(), EOS, tmp_path)
 
 
 def test_the_command_converts_a_folder_that_auto_classes_load(tmp_path, capsys):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from parity import assert_near, randomise
+from parity import assert_keeps_generation_config, assert_near, randomise
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from hf_vanilla_transformer import VanillaTransformerForCausalLM
@@ -54,18 +54,7 @@ def test_logits_and_generated_ids_are_the_original_ones(tmp_path, options):
 
 
 def test_the_generation_config_is_the_original_one(tmp_path):
-    theirs, inputs = llama(tmp_path / "theirs"), batch()
-    search = {"max_new_tokens": 7}
-    freely = theirs.generate(**inputs, **search)
-    ends = sorted({int(freely[0, -6]), int(freely[1, -5])})
-    theirs.generation_config.update(eos_token_id=ends, repetition_penalty=1.5, pad_token_id=PAD)
-    theirs.save_pretrained(tmp_path / "theirs")
-    assert main(["llama", str(tmp_path / "theirs"), "--output_dir", str(tmp_path / "ours")]) == 0
-    expected = theirs.generate(**inputs, **search)
-    assert not torch.equal(expected, freely)
-    for ours in (load_llama(tmp_path / "theirs"), AutoModelForCausalLM.from_pretrained(tmp_path / "ours")):
-        assert ours.generation_config.eos_token_id == ends
-        assert torch.equal(ours.generate(**inputs, **search), expected)
+    assert_keeps_generation_config("llama", llama(tmp_path / "theirs"), load_llama, batch(), PAD, tmp_path)
 
 
 def test_the_command_converts_a_folder_that_auto_classes_load(tmp_path):

@@ -8,6 +8,7 @@ from transformers.utils import logging
 
 from .averaging import average_weights, last_checkpoints
 from .ranks import broadcast_weights, by_main_process
+from .validation_metrics import deciding_metric
 
 if TYPE_CHECKING:
     from .trainer import VanillaTransformerTrainer
@@ -73,7 +74,7 @@ def take_final_weights(trainer: "VanillaTransformerTrainer") -> str:
 
 
 def _why_there_is_no_best(trainer: "VanillaTransformerTrainer") -> str:
-    metric = (trainer.args.metric_for_best_model or "loss").removeprefix("eval_")
+    metric = deciding_metric(trainer.args)
     if trainer.state.best_global_step is not None:
         return f"the best, of update {trainer.state.best_global_step}, is not there any more"
     is_evaluated = any(f"eval_{metric}" in entry for entry in trainer.state.log_history)
@@ -135,7 +136,7 @@ def _score(trainer: "VanillaTransformerTrainer") -> float | None:
     """The metric by which the weights are judged, of those that the model has now."""
     if trainer.eval_dataset is None:
         return None
-    metric = (trainer.args.metric_for_best_model or "loss").removeprefix("eval_")
+    metric = deciding_metric(trainer.args)
     return trainer.scores(trainer.eval_dataset, translations=metric not in ("loss", "perplexity"))[metric]
 
 

@@ -16,7 +16,7 @@ from .arguments import VanillaTransformerTrainingArguments
 from .checkpoints import find_damage, last_good_checkpoint, list_checkpoints, remove_checkpoint
 from .folder_lock import training_folder
 from .ranks import by_main_process
-from .validation_metrics import decided_by_scores
+from .validation_metrics import decided_by_scores, deciding_metric
 
 logger = logging.get_logger(__name__)
 
@@ -102,7 +102,7 @@ class RunIdentity:
             base = checkpoint_fingerprint(args.model_name_or_path, decoding=False)
             settings["the model of model_name_or_path"] = base
         settings["tokenizer"] = None if tokenizer is None else _fingerprint(tokenizer)
-        settings["metric_for_best_model"] = (args.metric_for_best_model or "loss").removeprefix("eval_")
+        settings["metric_for_best_model"] = deciding_metric(args)
         settings["validation text"] = validation
         return cls(settings, decided_by_scores=tuple(decided_by_scores(args)))
 

@@ -19,6 +19,15 @@ def is_better_higher(metric: str) -> bool:
     return metric.rpartition("_")[2] in HIGHER_IS_BETTER
 
 
+def deciding_metric(args: Any) -> str:
+    """Returns the metric by which weights are judged, without transformers' prefix of validation scores.
+
+    Args:
+        args: the arguments of a run.
+    """
+    return str(args.metric_for_best_model or "loss").removeprefix("eval_")
+
+
 def decided_by_scores(args: Any) -> list[str]:
     """Finds what of a run its validation scores decide.
 
@@ -52,7 +61,7 @@ def check_validation_metrics(args: Any, one_set: bool = False) -> None:
             raise ValueError(f"validation_metrics has {name!r}, which is none of {', '.join(OF_TRANSLATIONS)}")
     if args.objective != "translation" and tuple(args.validation_metrics) != DEFAULT:
         raise ValueError(f"validation_metrics are of translations; {args.objective} has loss and perplexity")
-    metric = (args.metric_for_best_model or "loss").removeprefix("eval_")
+    metric = deciding_metric(args)
     if not one_set:
         metric = metric.rpartition("_")[2]
     if metric in OF_TRANSLATIONS and args.objective != "translation":
@@ -75,5 +84,6 @@ __all__ = [
     "OF_TRANSLATIONS",
     "check_validation_metrics",
     "decided_by_scores",
+    "deciding_metric",
     "is_better_higher",
 ]
