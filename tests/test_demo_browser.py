@@ -260,8 +260,13 @@ def test_pointing_at_a_head_or_a_token_shows_its_attention(visit):
 
 
 def test_everything_works_with_the_keyboard_alone(visit):
-    """Seconds after the first test."""
-    page = visit()
+    """Seconds after the first test; attention comes late, as it may."""
+    late = """const ask = window.fetch;
+        window.fetch = async (address, ...rest) => {
+            if (String(address).endsWith("/attention")) await new Promise((resolve) => setTimeout(resolve, 1000));
+            return ask(address, ...rest);
+        };"""
+    page = visit(before=lambda page: page.add_init_script(late))
     tab_to(page, "#source")
     page.keyboard.press("Control+A")
     page.keyboard.type("Ein Hund rennt durch den Schnee.")
@@ -286,6 +291,8 @@ def test_everything_works_with_the_keyboard_alone(visit):
     wait_for(page, "() => document.querySelectorAll('#tree [data-state=forced]').length === 2")
     assert result(page).startswith(token)
     assert focused(page, "role") == "treeitem"
+    # The attention is asked for by itself, and until it comes that of the hypothesis before is shown.
+    wait_for(page, "text => document.querySelector('#attention-of b').textContent === text", result(page))
     tab_to(page, "#heads")
     before = page.locator("#flow-title").text_content()
     page.keyboard.press("ArrowRight")
