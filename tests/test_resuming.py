@@ -241,6 +241,27 @@ def test_scores_of_two_kinds_decide_nothing_together(text, tmp_path, decided, ch
     assert next(iter(decided)) in str(raised.value)
 
 
+@pytest.mark.parametrize("metric", ["bleu", "loss"])
+@pytest.mark.parametrize(
+    ("search", "named"),
+    [
+        ({"generation_num_beams": 1}, "generation_num_beams was 4, now 1"),
+        ({"gnmt_length_penalty": 0.1}, "gnmt_length_penalty was 0.6, now 0.1"),
+    ],
+)
+def test_scores_of_two_searches_decide_nothing_together(text, tmp_path, metric, search, named):
+    judged = {**EACH, "final_weights": "best", "metric_for_best_model": metric}
+    judged.update(generation_num_beams=4, gnmt_length_penalty=0.6)
+    RunIdentity.of(arguments(text, tmp_path, **judged)).write(tmp_path)
+    now = RunIdentity.of(arguments(text, tmp_path, **{**judged, **search}))
+    if metric == "loss":
+        assert now.resumed_from(tmp_path).is_scored_as(tmp_path)
+        return
+    with pytest.raises(ValueError, match="would compare scores of one with the other") as raised:
+        now.resumed_from(tmp_path)
+    assert named in str(raised.value)
+
+
 def test_other_validation_text_is_recognised_and_where_it_may_come_the_former_best_is_forgotten(
     text, tmp_path, monkeypatch
 ):

@@ -25,7 +25,7 @@ from ..evaluation import (
     read_test_sets,
     system_of_model,
 )
-from ..evaluation.scores import METRICS
+from ..evaluation.scores import OF_TRANSLATIONS
 from ..inference import open_output, run_as_filter
 from ..inference.one_line_parser import OneLineParser
 from .shared_options import (
@@ -215,9 +215,9 @@ def parse_arguments(argv: Sequence[str] | None, prog: str | None) -> argparse.Na
         "probabilities are averaged")  # fmt: skip
     add_text_options(parser)
     parser.add_argument("--baseline", metavar="FILE_OR_MODEL", help="second system, for a paired bootstrap test")
-    choices = [name for name in METRICS if name != "paper_bleu"]
-    parser.add_argument("--metrics", nargs="+", choices=choices, default=["bleu", "chrf", "ter"], metavar="METRIC",
-        help=f"of {', '.join(choices)} (default: bleu chrf ter); ter takes longest")  # fmt: skip
+    parser.add_argument("--metrics", nargs="+", choices=OF_TRANSLATIONS, default=["bleu", "chrf", "ter"],
+        metavar="METRIC", help=f"of {', '.join(OF_TRANSLATIONS)} (default: bleu chrf ter); ter takes "
+        "longest")  # fmt: skip
     parser.add_argument("--lowercase", action="store_true", help="ignore case in BLEU and chrF")
     parser.add_argument("--tokenize", help="tokeniser of sacrebleu for BLEU; none for tokenised text (default: 13a; "
         "zh, ja-mecab, ko-mecab for test sets in these languages)")  # fmt: skip

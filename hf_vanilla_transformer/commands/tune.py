@@ -15,7 +15,7 @@ from ..evaluation import (
     tried_table,
     try_decodings,
 )
-from ..evaluation.scores import METRICS
+from ..evaluation.scores import OF_TRANSLATIONS
 from ..evaluation.tuning import LENGTH_PENALTIES
 from ..inference import run_as_filter
 from ..inference.one_line_parser import OneLineParser
@@ -106,9 +106,8 @@ def parse_arguments(argv: Sequence[str] | None, prog: str | None) -> argparse.Na
         help=f"values of alpha to try (default: {' '.join(f'{each:g}' for each in LENGTH_PENALTIES)})")  # fmt: skip
     parser.add_argument("--num_beams", type=int, nargs="+", metavar="K", default=[4], help="numbers of beams to try, "
         "each with every alpha (default: 4)")  # fmt: skip
-    choices = [name for name in METRICS if name != "paper_bleu"]
-    parser.add_argument("--metric", choices=choices, default="bleu", metavar="METRIC", help="what to choose by, of "
-        f"{', '.join(choices)} (default: bleu)")  # fmt: skip
+    parser.add_argument("--metric", choices=OF_TRANSLATIONS, default="bleu", metavar="METRIC", help="what to choose "
+        f"by, of {', '.join(OF_TRANSLATIONS)} (default: bleu)")  # fmt: skip
     parser.add_argument("--save", action="store_true", help="write the best values into each model's "
         "generation_config.json")  # fmt: skip
     parser.add_argument("--tag", help="what a model gets in front of each source, such as 2de for the token <2de>")

@@ -17,6 +17,8 @@ _TOKENIZERS = {"zh": "zh", "ja": "ja-mecab", "ko": "ko-mecab"}
 
 # What there is to score by, and what a table calls it. Of those in HIGHER_IS_BETTER, more is better; of others, less.
 METRICS = {"bleu": "BLEU", "chrf": "chrF", "ter": "TER", "wer": "WER", "per": "PER", "paper_bleu": "BLEU of the paper"}
+# All but the paper's BLEU, which is of text that is tokenised.
+OF_TRANSLATIONS = tuple(name for name in METRICS if name != "paper_bleu")
 HIGHER_IS_BETTER = frozenset({"bleu", "chrf", "paper_bleu"})
 
 # One reference for each translation, or several for each.

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from ..data.suggestions import did_you_mean
-from ..training.validation_metrics import LIKELIHOOD, OF_TRANSLATIONS
+from ..evaluation.scores import OF_TRANSLATIONS
+from ..training.validation_metrics import LIKELIHOOD
 
 Direction = Literal["better", "worse", "same"]
 DIRECTIONS = get_args(Direction)

@@ -11,6 +11,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from ..evaluation.scores import OF_TRANSLATIONS
 from ..inference.checkpoint_fingerprints import checkpoint_fingerprint
 from .arguments import VanillaTransformerTrainingArguments
 from .checkpoints import find_damage, last_good_checkpoint, list_checkpoints, remove_checkpoint
@@ -47,7 +48,7 @@ _FIXED = (
     *("optim_args", "adam_beta1", "adam_beta2", "adam_epsilon", "weight_decay", "seed", "data_seed", "ema_decay"),
 )
 # Of two scores, the better one is known only where these are the same: they may change where nothing is decided by it.
-_SCORED_BY = ("metric_for_best_model", "validation text")
+_SCORED_BY = ("metric_for_best_model", "validation text", "generation_num_beams", "gnmt_length_penalty")
 # What a finished run leaves in its folder, besides checkpoints.
 _RESULTS = ("results.json", "model.safetensors", "model.safetensors.index.json", "adapter")
 _LAST = ("last", "true", "True", True)
@@ -103,6 +104,9 @@ class RunIdentity:
             settings["the model of model_name_or_path"] = base
         settings["tokenizer"] = None if tokenizer is None else _fingerprint(tokenizer)
         settings["metric_for_best_model"] = deciding_metric(args)
+        if deciding_metric(args).rpartition("_")[2] in OF_TRANSLATIONS:  # what they are depends on the search
+            settings["generation_num_beams"] = args.generation_num_beams
+            settings["gnmt_length_penalty"] = args.gnmt_length_penalty
         settings["validation text"] = validation
         return cls(settings, decided_by_scores=tuple(decided_by_scores(args)))
 

@@ -2,11 +2,9 @@
 
 from typing import Any
 
-from ..evaluation.scores import HIGHER_IS_BETTER, METRICS
+from ..evaluation.scores import HIGHER_IS_BETTER, OF_TRANSLATIONS
 
 LIKELIHOOD = ("loss", "perplexity")
-# All but the paper's BLEU, which is of text that is tokenised.
-OF_TRANSLATIONS = tuple(name for name in METRICS if name != "paper_bleu")
 DEFAULT = ("bleu", "chrf")
 
 
@@ -81,7 +79,6 @@ def check_validation_metrics(args: Any, one_set: bool = False) -> None:
 __all__ = [
     "DEFAULT",
     "LIKELIHOOD",
-    "OF_TRANSLATIONS",
     "check_validation_metrics",
     "decided_by_scores",
     "deciding_metric",
