@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from hf_vanilla_transformer.lab import long_models, long_runs
-from hf_vanilla_transformer.lab.complexity import FORWARD, MODES, TRAINING, Cell, in_a_fresh_process, measured_steps
+from hf_vanilla_transformer.lab.benchmarks import in_a_fresh_process
+from hf_vanilla_transformer.lab.complexity import FORWARD, MODES, TRAINING, Cell, measured_steps
 from hf_vanilla_transformer.lab.long_models import ELU, FULL, LOCAL, PROGRAMS, SHAPE
 from hf_vanilla_transformer.lab.long_runs import (
     LENGTHS,

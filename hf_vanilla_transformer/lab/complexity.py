@@ -1,9 +1,7 @@
 """Table 1 of the paper as a measurement: time and memory of layers of equal width over the length of the sequence."""
 
 import math
-import multiprocessing
 import statistics
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -12,7 +10,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from .benchmarks import forget_peak_memory, give_back_freed_memory, in_turns, peak_memory_of_this_process
+from .benchmarks import (
+    forget_peak_memory,
+    give_back_freed_memory,
+    in_a_fresh_process,
+    in_turns,
+    peak_memory_of_this_process,
+)
 from .complexity_layers import ABSENT, KERNEL_SIZE, LAYER_TYPES, TABLE_1, WINDOWED
 
 LENGTHS = (64, 128, 256, 512, 1024, 2048, 4096)
@@ -309,27 +313,6 @@ def _step(layer: nn.Module, states: torch.Tensor, mode: str) -> None:
 
 def _in_a_fresh_process(*args: Any) -> int:
     return in_a_fresh_process(peak_of_step, *args, torch.get_num_threads())
-
-
-def in_a_fresh_process(measure: Callable[..., Any], *args: Any) -> Any:
-    """Calls a function in a process that has run nothing before.
-
-    On Linux, a server that has imported the module once forks the processes: that takes seconds, and nothing has run
-    in the server that a process could inherit.
-
-    Args:
-        measure: a function of a module.
-        *args: for it; picklable.
-
-    Returns:
-        What it returns.
-    """
-    is_linux = sys.platform == "linux"
-    context: Any = multiprocessing.get_context("forkserver" if is_linux else "spawn")
-    if is_linux:
-        context.set_forkserver_preload([measure.__module__])
-    with context.Pool(1) as pool:
-        return pool.apply(measure, args)
 
 
 def peak_of_step(name: str, mode: str, length: int, d_model: int, num_heads: int, threads: int) -> int:

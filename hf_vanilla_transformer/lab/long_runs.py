@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from .benchmarks import in_a_fresh_process
 from .complexity import (
     FORWARD,
     MODES,
@@ -15,7 +16,6 @@ from .complexity import (
     Cell,
     fitted_exponent,
     fitted_memory,
-    in_a_fresh_process,
     measurable,
     measure_cells,
     rise_of_peak,
