@@ -118,7 +118,7 @@ class Candidate(BaseModel):
 
 
 class TranslateResponse(BaseModel):
-    """For each text its translations, the best first."""
+    """For each text its translations, the best first; sampled without beams, in the order drawn."""
 
     model: str
     translations: list[list[Candidate]]

@@ -98,7 +98,7 @@ class ServedModel:
             options: of all of them.
 
         Returns:
-            For each text its translations, the best first.
+            For each text its translations, the best first; sampled without beams, in the order drawn.
 
         Raises:
             Refusal: the queue is full, all of them together are too much for one request, or a text is too long or
