@@ -42,6 +42,8 @@ def test_an_exact_exponent_is_found_and_written(tmp_path):
     cells = [FeatureError(kind, m, [3 / m, 5 / m]) for kind in KINDS for m in (16, 64, 256)]
     measured = FeatureErrors(7, 5, 0.5, cells)
     assert measured.exponent(POSITIVE) == pytest.approx(-1)
+    far_off = [FeatureError(each.kind, 16, [1e6]) if each.directions == 16 else each for each in cells]
+    assert FeatureErrors(7, 5, 0.5, far_off).exponent(POSITIVE) == pytest.approx(-1)  # of the upper half
     write_feature_report(measured, tmp_path)
     assert json.loads((tmp_path / "features.json").read_text())["exponents"][POSITIVE] == pytest.approx(-1)
     assert (tmp_path / "features.md").read_text().splitlines() == feature_lines(measured)

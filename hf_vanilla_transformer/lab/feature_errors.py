@@ -75,10 +75,14 @@ class FeatureErrors:
     def exponent(self, kind: str) -> float:
         """Fits errors to c · m^exponent by least squares of logarithms; -1 is predicted, the variance of a mean.
 
+        Of three numbers and more, over their upper half: with few directions, a mean of cosines may come near zero in
+        a divisor, and errors grow without bound.
+
         Args:
             kind: key of `KINDS`.
         """
         cells = self.of(kind)
+        cells = cells[len(cells) // 2 :] if len(cells) > 2 else cells
         logarithms = [torch.tensor(each, dtype=torch.float64).log().tolist() for each in
                       ([cell.directions for cell in cells], [cell.mean for cell in cells])]  # fmt: skip
         return statistics.linear_regression(*logarithms).slope
@@ -172,6 +176,9 @@ def write_feature_report(measured: FeatureErrors, folder: Path) -> None:
         )  # fmt: skip
     axes.axhline(measured.size, color="grey", linestyle=":", label="mean square of softmax attention's outputs")
     axes.set(xscale="log", yscale="log", xlabel="random directions m", ylabel="mean squared error of the output")
+    numbers = [cell.directions for cell in measured.of(next(iter(KINDS)))]
+    axes.set_xticks(numbers, [str(number) for number in numbers])
+    axes.minorticks_off()
     axes.legend(fontsize=8)
     figure.savefig(folder / "features.png", dpi=DPI)
 
@@ -192,7 +199,8 @@ def feature_lines(measured: FeatureErrors) -> list[str]:
         "",
         f"Mean squared error of the output, mean ± standard deviation over {samples} samples of {measured.length} "
         f"positions of width d = {measured.width}, values from N(0, 1), queries and keys from N(0, d^-0.5). The mean "
-        f"square of softmax attention's outputs is {measured.size:.2e}. The predicted exponent of m is -1.",
+        f"square of softmax attention's outputs is {measured.size:.2e}. The predicted exponent of m is -1; those "
+        "measured are of the upper half of the numbers.",
         "",
         "| features | exponent of m | " + " | ".join(f"m = {number}" for number in numbers) + " |",
         "|---|---|" + "---|" * len(numbers),

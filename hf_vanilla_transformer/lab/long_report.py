@@ -142,6 +142,8 @@ def _draw(measured: LongMeasurement, path: Path) -> None:
     """A row for each task: accuracy, time of a step in both modes, and memory of one with its backward pass."""
     tasks = [name for name in TASKS if name in {*measured.cells, *(score.task for score in measured.scores)}]
     figure = new_chart(16, 4 * len(tasks))
+    from matplotlib.ticker import ScalarFormatter  # an extra, of which `new_chart` has said if it is missing
+
     for task, row in zip(tasks, figure.subplots(len(tasks), 4, squeeze=False), strict=True):
         _draw_accuracies(row[0], [score for score in measured.scores if score.task == task], TASKS[task].ceiling(0))
         for mode, axes in zip(MODES, row[1:3], strict=True):
@@ -154,6 +156,7 @@ def _draw(measured: LongMeasurement, path: Path) -> None:
             axes.set(xlabel="length n")
             axes.set_title(f"{task}, {axes.get_title()}")
             axes.set_xscale("log", base=2)
+            axes.xaxis.set_major_formatter(ScalarFormatter())
             axes.grid(alpha=0.3)
             axes.legend(fontsize=8)
     figure.savefig(path, dpi=DPI)
