@@ -65,7 +65,7 @@ def test_a_list_can_be_read_says_what_it_is_for_and_loses_nothing_when_it_is_sto
     [
         ("ablations", "58 runs of equally many updates"),
         ("variants", "34 runs of 1,000 updates"),
-        ("scan-length", "all 29"),
+        ("scan-length", "all 30"),
     ],
 )
 def test_there_are_as_many_runs_as_are_stated(name, stated):
@@ -96,8 +96,8 @@ def test_scan_has_every_encoding_at_every_cutoff_and_those_that_matter_come_firs
     seeds, encodings = seeds_of("scan-length"), {}
     for cutoff, encoding, _ in scan_runs():
         encodings.setdefault(cutoff, {})[encoding] = seeds[f"scan-{cutoff}-{encoding}"]
-    assert list(encodings) == [26, 22, 24, 30]
-    assert encodings[26].pop("t5_relative-128") == [1]
+    assert list(encodings) == [26, 22, 30, 24]
+    assert encodings[26].pop("t5_relative-128") == encodings[26].pop("shaw_relative-5000") == [1]
     names = ["sinusoidal", "none", "learned", "rotary", "alibi", "t5_relative", "shaw_relative"]
     for cutoff, found in encodings.items():
         assert found == {name: [1] for name in names}, cutoff
@@ -105,12 +105,13 @@ def test_scan_has_every_encoding_at_every_cutoff_and_those_that_matter_come_firs
 
 def test_scan_trains_by_adam_as_torch_has_it_on_64_random_pairs():
     defaults = {name: each.default for name, each in inspect.signature(torch.optim.Adam).parameters.items()}
-    for cutoff, _, run in scan_runs():
+    for cutoff, encoding, run in scan_runs():
         args = run.arguments
         assert (args.adam_beta1, args.adam_beta2) == defaults["betas"]
         assert (args.adam_epsilon, args.weight_decay) == (defaults["eps"], defaults["weight_decay"])
         assert (args.learning_rate, args.max_grad_norm, args.warmup_steps) == (1e-3, 5, 0)
-        assert str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)) == "constant"
+        assert str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)) == "cosine"
+        assert args.max_steps == (5000 if encoding.endswith("-5000") else 2000)
         assert args.batching == "random"
         assert args.max_tokens == 64 * (cutoff + 1)  # the longest output and its </s>
         assert args.train_data == [{"path": f"data/scan/cutoff-{cutoff}/train.tsv"}]
@@ -119,11 +120,11 @@ def test_scan_trains_by_adam_as_torch_has_it_on_64_random_pairs():
 def test_an_encoding_is_what_its_entry_says_and_all_else_is_equal():
     plain = config_of(next(scan_runs())[2], 23).to_dict()
     assert (plain["num_encoder_layers"], plain["num_decoder_layers"], plain["d_model"]) == (3, 3, 128)
-    assert (plain["d_ff"], plain["num_heads"], plain["dropout"], plain["label_smoothing"]) == (256, 8, 0.5, 0.0)
+    assert (plain["d_ff"], plain["num_heads"], plain["dropout"], plain["label_smoothing"]) == (256, 8, 0.1, 0.0)
     own = {"position_encoding", "num_learned_positions", "num_relative_buckets", "max_relative_distance", "rotary_base"}
     for _, encoding, run in scan_runs():
         config = config_of(run, 23).to_dict()
-        assert config["position_encoding"] == encoding.removesuffix("-128")
+        assert config["position_encoding"] == encoding.removesuffix("-128").removesuffix("-5000")
         assert {name for name in plain if plain[name] != config[name]} <= own
 
 

@@ -24,7 +24,7 @@ VERBS = {
     "evaluate": ("evaluate", "compute BLEU, chrF, TER, error rates and perplexity, and compare systems"),
     "tune": ("tune", "choose length penalty and beams on a validation set"),
     "average": ("average", "average the last checkpoints of a run into one model"),
-    "convert": ("convert", "import a checkpoint of Marian, fairseq or torch.nn.Transformer"),
+    "convert": ("convert", "import Marian, fairseq, torch.nn.Transformer, BERT, GPT-2, LLaMA or SentencePiece"),
     "export": ("export", "export a model to CTranslate2, ONNX or torch.export"),
     "visualize": ("visualize", "show what each attention head looks at, as pictures or a page"),
     "release": ("release", "make the folder of a checkpoint from finished runs: card, scores, recipe"),

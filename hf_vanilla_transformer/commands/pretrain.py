@@ -19,9 +19,10 @@ examples:
     vanilla-transformer translate --model runs/en-de "A dog runs across the grass."
   an encoder on plain text (BERT's objective), and a translator that begins with it; likewise causal_lm and a decoder:
     vanilla-transformer pretrain --objective masked_lm --train_data mono.en mono.de --preset tiny --vocab_size 4000 \\
-        --learning_rate 4e-3 --max_steps 3000 --output_dir runs/encoder
+        --max_tokens 3072 --learning_rate 4e-3 --warmup_steps 300 --max_steps 3000 --output_dir runs/encoder
     vanilla-transformer pretrain --init_encoder_from runs/encoder --train_data source=train.en,target=train.de \\
-        --preset tiny --learning_rate 2e-3 --max_steps 1000 --output_dir runs/translator
+        --preset tiny --max_tokens 3072 --learning_rate 2e-3 --warmup_steps 100 --max_steps 1000 \\
+        --output_dir runs/translator
   on eight GPUs:
     torchrun --nproc-per-node 8 -m hf_vanilla_transformer pretrain wmt14-en-de-base
 

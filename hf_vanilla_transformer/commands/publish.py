@@ -10,7 +10,7 @@ EXAMPLES = """
 examples:
   vanilla-transformer publish runs/en-de --repo_id me/en-de --dry_run --output runs/en-de-hub \\
       --sentence "A dog runs." --sentence "Two men play football."
-  vanilla-transformer publish model_cards/multi30k-en-de-tiny --repo_id me/multi30k-en-de-tiny
+  vanilla-transformer publish model_cards/multi30k-de-en-tiny --repo_id me/multi30k-de-en-tiny
   vanilla-transformer publish runs/en-de --repo_id me/en-de --prove_on oldest newest --constraint constraints.txt
   vanilla-transformer publish --space runs/en-de me/en-fr --repo_id me/en-de-demo --dry_run --output runs/space
 

@@ -86,8 +86,9 @@ class Comparison:
 
 RULE = (
     f"Better or worse: the means over seeds differ by more than {_STANDARD_ERRORS:.0f} standard errors, and by more "
-    "than what matters: 1 % of a perplexity, 0.01 of a loss, 0.1 of another score. Perplexities are compared by their "
-    "logarithms. A standard error comes from the largest of three standard deviations over seeds: of either entry, and "
+    "than what matters: 1 % of a perplexity, 0.01 of a loss, 0.1 of another score. Perplexities are averaged and "
+    "compared by their logarithms. A standard error comes from the largest of three standard deviations over seeds: of "
+    "either entry, and "
     "the usual one, which is the median of all entries, corrected because that of a few runs is mostly too small. "
     f"Same: the difference and {_STANDARD_ERRORS:.0f} standard errors together are within 3 % of a perplexity, 0.03 of "
     "a loss or 1 of another score. Else no difference was seen, which confirms nothing. An entry of which a run "
