@@ -308,13 +308,13 @@ def test_launchers_start_processes_that_write_the_bytes_of_one(folder, source, t
     """Half a minute each, for starting the processes."""
     starting = {
         "torchrun": ["torch.distributed.run", "--standalone", "--nproc-per-node", 2],
-        "accelerate": ["accelerate.commands.launch", "--multi_gpu", "--num_processes", 2],
+        "accelerate": ["accelerate.commands.launch", "--multi_gpu", "--num_processes", 2, "--main_process_port", 0],
     }[launcher]
     output = tmp_path / "out"
     words = ["-m", "hf_vanilla_transformer", "translate", "--model", folder, "--file", source]
     words += ["--output", output, "--shard_lines", 3, *SMALL]
     command = [sys.executable, "-m", *starting, *words, "--device", "cpu", "--engine", "torch"]
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stderr
     assert output.read_bytes() == at_once(folder, source, tmp_path / "once", "--device", "cpu")
 
@@ -329,7 +329,7 @@ def test_a_process_that_is_killed_goes_on_after_its_last_sealed_shard(folder, tm
     seen = {}
     for _ in range(3):
         left = set(shards.glob(".writing-shard-*"))  # by those that were killed
-        with start(program, stderr=subprocess.PIPE, text=True) as process:
+        with start(program, seconds=1800, stderr=subprocess.PIPE, text=True) as process:
             before = len(seen)
             while len(list(shards.glob("shard-*"))) < before + 2 or set(shards.glob(".writing-shard-*")) <= left:
                 assert process.poll() is None, process.stderr.read()
@@ -342,7 +342,7 @@ def test_a_process_that_is_killed_goes_on_after_its_last_sealed_shard(folder, tm
         assert len(seen) >= before + 2
         assert not output.exists()
     assert len(seen) < 20
-    done = subprocess.run([str(word) for word in program], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([str(word) for word in program], capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count(": 100 lines (") == 20 - len(seen)
     assert f"{len(seen)} shards had been translated before" in done.stderr

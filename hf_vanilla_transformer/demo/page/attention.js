@@ -64,7 +64,13 @@ export class Attention {
   /** Marks another row of the same hypothesis. */
   mark(row) {
     this.row = row;
-    if (this.record) this.light(null);
+    if (this.record) this.relight();
+  }
+
+  /** Lights the token that has the focus, or else the chosen one. */
+  relight() {
+    const token = at("flow").contains(document.activeElement) ? document.activeElement.closest("[data-side]") : null;
+    this.light(token?.dataset.side ?? null, Number(token?.dataset.index));
   }
 
   get kind() { return at("kind").value; }
@@ -160,8 +166,7 @@ export class Attention {
     at("flow-title").textContent = title(this.shown);
     redraw(at("flow"), () => this.drawFlow());
     this.drawHeat();
-    const token = at("flow").contains(document.activeElement) ? document.activeElement.closest("[data-side]") : null;
-    this.light(token?.dataset.side ?? null, Number(token?.dataset.index));
+    this.relight();
   }
 
   drawFlow() {

@@ -151,7 +151,10 @@ function continueFrom(tokens) {
   at("tag").value = state.shown.tag;
   at("begins").hidden = false;
   at("prefix").textContent = spoken(state.prefixTokens.join(""));
-  startSearch(() => tree.focus());
+  startSearch(() => {  // unless the reader has gone elsewhere meanwhile
+    const active = document.activeElement;
+    if (!active || active === document.body || active.closest("#next, #tree")) tree.focus();
+  });
 }
 
 function searchFreely() {

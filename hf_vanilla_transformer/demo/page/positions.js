@@ -23,6 +23,7 @@ export class Positions {
   }
 
   show(values, tokens, encoding) {
+    const cell = document.activeElement === this.canvas ? this.cell : null;
     [this.values, this.tokens, this.cell] = [values, tokens, null];
     at("position-labels").replaceChildren(...tokens.map((token) => html("div", { text: shorten(token, 10), title: token })));
     this.canvas.setAttribute("aria-label", `Encoding of ${values.length} positions in ${values[0].length} dimensions: `
@@ -31,6 +32,7 @@ export class Positions {
       + "longer to the right, until sines stay near 0 and cosines near 1." : `Here: ${encoding}.`;
     at("position-said").textContent = "Point at it, or focus it and use the arrow keys, to read a number.";
     this.draw();
+    if (cell) this.say(...cell);  // a number that is being read is not taken away
   }
 
   /** Shows nothing any more, but a sentence that says why. */
