@@ -81,7 +81,9 @@ def test_only_whole_outputs_count():
     references = ["A B", "A B", "A B C", "B A"]
     found = accuracy_by_length("m", ["A B", "A", "A  B C", "A B"], references)
     assert found.by_length == {2: (1, 3), 3: (1, 1)}
-    assert found.total == 0.5
+    assert (found.total, found.wrong, found.ended_early) == (0.5, 2, 1)  # "A" ends early
+    others = accuracy_by_length("m", ["B", "A B C D", "", "C B"], ["A B", "A B C", "A", "A B C"])
+    assert (others.total, others.wrong, others.ended_early) == (0, 4, 1)  # "", while longer or other ones do not
     table = accuracy_table([found, accuracy_by_length("right", references, references)])
     assert table.splitlines() == [
         "| Exact match, % | all | 2 actions | 3 actions |",

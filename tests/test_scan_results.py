@@ -66,8 +66,9 @@ def test_what_is_no_such_list_is_refused(tmp_path):
 
 
 def accuracies(*rights):
-    """Runs that have so many right of two outputs of 4, and of two of 5."""
-    return [LengthAccuracy(f"run{number}", {4: (a, 2), 5: (b, 2)}) for number, (a, b) in enumerate(rights)]
+    """Runs that have so many right of two outputs of 4, and of two of 5; one of the third's ends too early."""
+    runs = enumerate(rights)
+    return [LengthAccuracy(f"run{number}", {4: (a, 2), 5: (b, 2)}, int(number == 2)) for number, (a, b) in runs]
 
 
 def test_the_table_has_means_and_deviations_over_seeds_beside_what_is_published():
@@ -79,10 +80,13 @@ def test_the_table_has_means_and_deviations_over_seeds_beside_what_is_published(
         ScanRun(26, "none", third, 0.5),
     ]
     header, _, rotary, none, *published = cells(scan_table(found))
-    assert header[1:] == ["longer than 22 actions", "longer than 26 actions", "as short, held out"]
+    assert header[1:] == [
+        *("longer than 22 actions", "longer than 26 actions"),
+        *("as short, held out", "of the wrong, only ended early"),
+    ]
     spread = statistics.stdev([50.0, 75.0])
-    assert rotary == ["rotary", "25.0", f"62.5 ± {spread:.1f}", f"95.0 ± {statistics.stdev([100, 90]):.1f}"]
-    assert none == ["none", "-", "25.0", "50.0"]
+    assert rotary == ["rotary", "25.0", f"62.5 ± {spread:.1f}", f"95.0 ± {statistics.stdev([100, 90]):.1f}", "16.7"]
+    assert none == ["none", "-", "25.0", "50.0", "33.3"]
     assert sorted(row[1:3] for row in published) == [["-", "100"], ["58", "82"]]
 
 

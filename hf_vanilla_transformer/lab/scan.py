@@ -142,16 +142,29 @@ class LengthAccuracy:
     Args:
         name: of the model.
         by_length: for each number of actions, how many outputs are right, and how many there are.
+        ended_early: how many are right as far as they go, but end before all actions are there (the decision where to
+            put `</s>` that Newman et al., 2020, found to be what fails).
     """
 
     name: str
     by_length: Mapping[int, tuple[int, int]]
+    ended_early: int = 0
 
     @property
     def total(self) -> float:
         """The share of all outputs that are right, from 0 to 1."""
-        right, count = (sum(column) for column in zip(*self.by_length.values(), strict=True))
+        right, count = self._sums()
         return right / count
+
+    @property
+    def wrong(self) -> int:
+        """How many outputs are not right."""
+        right, count = self._sums()
+        return count - right
+
+    def _sums(self) -> tuple[int, int]:
+        right, count = (sum(column) for column in zip(*self.by_length.values(), strict=True))
+        return right, count
 
 
 def accuracy_by_length(name: str, outputs: Sequence[str], references: Sequence[str]) -> LengthAccuracy:
@@ -171,11 +184,13 @@ def accuracy_by_length(name: str, outputs: Sequence[str], references: Sequence[s
     if len(outputs) != len(references) or not references:
         raise ValueError(f"{len(outputs)} outputs and {len(references)} references do not belong together")
     counts: dict[int, tuple[int, int]] = {}
+    ended_early = 0
     for output, reference in zip(outputs, references, strict=True):
-        length = len(reference.split())
-        right, count = counts.get(length, (0, 0))
-        counts[length] = (right + (output.split() == reference.split()), count + 1)
-    return LengthAccuracy(name, dict(sorted(counts.items())))
+        made, wanted = output.split(), reference.split()
+        right, count = counts.get(len(wanted), (0, 0))
+        counts[len(wanted)] = (right + (made == wanted), count + 1)
+        ended_early += len(made) < len(wanted) and made == wanted[: len(made)]
+    return LengthAccuracy(name, dict(sorted(counts.items())), ended_early)
 
 
 def accuracy_table(accuracies: Sequence[LengthAccuracy]) -> str:

@@ -123,8 +123,9 @@ def scan_table(found: Sequence[ScanRun]) -> str:
         found: finished runs.
 
     Returns:
-        A table of Markdown, in percent: mean and standard deviation over seeds. The last column is of short pairs that
-        were not learned from, over all cutoffs: whether a model has learned at all.
+        A table of Markdown, in percent: mean and standard deviation over seeds. The last two columns are over all
+        cutoffs: of short pairs that were not learned from, whether a model has learned at all; and of the wrong ones of
+        the longer outputs, how many only end too early.
     """
     cutoffs = sorted({each.cutoff for each in found})
     rows = []
@@ -132,10 +133,13 @@ def scan_table(found: Sequence[ScanRun]) -> str:
         ours = [each for each in found if each.encoding == encoding]
         totals = [[each.accuracy.total for each in ours if each.cutoff == cutoff] for cutoff in cutoffs]
         short = [each.held_out for each in ours if each.held_out is not None]
-        rows.append([encoding, *map(_mean, totals), _mean(short)])
+        wrong = sum(each.accuracy.wrong for each in ours)
+        early = f"{100 * sum(each.accuracy.ended_early for each in ours) / wrong:.1f}" if wrong else "-"
+        rows.append([encoding, *map(_mean, totals), _mean(short), early])
     for source, values in PUBLISHED.items():
-        rows.append([source, *(f"{values[cutoff]:.0f}" if cutoff in values else "-" for cutoff in cutoffs), "-"])
-    header = ["Exact match, %", *(f"longer than {cutoff} actions" for cutoff in cutoffs), "as short, held out"]
+        rows.append([source, *(f"{values[cutoff]:.0f}" if cutoff in values else "-" for cutoff in cutoffs), "-", "-"])
+    header = ["Exact match, %", *(f"longer than {cutoff} actions" for cutoff in cutoffs), "as short, held out",
+              "of the wrong, only ended early"]  # fmt: skip
     return "\n".join(format_table(header, *rows))
 
 
