@@ -156,8 +156,20 @@ def fitted_exponent(lengths: Sequence[int], values: Sequence[float]) -> float:
     if len(lengths) < 3:
         raise ValueError(f"{len(lengths)} lengths are too few to fit an exponent to their upper half; give 3 or more")
     half = len(lengths) // 2
-    logarithms = [[math.log(each) for each in side[half:]] for side in (lengths, values)]
-    return statistics.linear_regression(*logarithms).slope
+    return slope_of_logarithms(lengths[half:], values[half:])
+
+
+def slope_of_logarithms(numbers: Sequence[float], values: Sequence[float]) -> float:
+    """Fits values to c · n^exponent by least squares of logarithms.
+
+    Args:
+        numbers: n, two or more, positive.
+        values: of each number, positive.
+
+    Returns:
+        The exponent.
+    """
+    return statistics.linear_regression(*([math.log(each) for each in side] for side in (numbers, values))).slope
 
 
 def fitted_memory(lengths: Sequence[int], cells: Sequence[Cell]) -> float | None:

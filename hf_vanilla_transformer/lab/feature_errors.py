@@ -11,6 +11,7 @@ import torch
 from ..attention_features import FEATURE_MAPS, RandomFeatures, orthogonal_directions
 from ..configuration_vanilla_transformer import VanillaTransformerConfig
 from .charts import DPI, new_chart
+from .complexity import fitted_exponent, slope_of_logarithms
 
 # Feature map, and whether its directions are orthogonal or drawn one by one.
 KINDS = {
@@ -81,11 +82,13 @@ class FeatureErrors:
         Args:
             kind: key of `KINDS`.
         """
-        cells = self.of(kind)
-        cells = cells[len(cells) // 2 :] if len(cells) > 2 else cells
-        logarithms = [torch.tensor(each, dtype=torch.float64).log().tolist() for each in
-                      ([cell.directions for cell in cells], [cell.mean for cell in cells])]  # fmt: skip
-        return statistics.linear_regression(*logarithms).slope
+        fit = fitted_exponent if len(self.numbers) > 2 else slope_of_logarithms
+        return fit(self.numbers, [cell.mean for cell in self.of(kind)])
+
+    @property
+    def numbers(self) -> list[int]:
+        """The numbers of directions, ascending."""
+        return [cell.directions for cell in self.of(next(iter(KINDS)))]
 
 
 def check_numbers(numbers: Sequence[int]) -> None:
@@ -176,8 +179,7 @@ def write_feature_report(measured: FeatureErrors, folder: Path) -> None:
         )  # fmt: skip
     axes.axhline(measured.size, color="grey", linestyle=":", label="mean square of softmax attention's outputs")
     axes.set(xscale="log", yscale="log", xlabel="random directions m", ylabel="mean squared error of the output")
-    numbers = [cell.directions for cell in measured.of(next(iter(KINDS)))]
-    axes.set_xticks(numbers, [str(number) for number in numbers])
+    axes.set_xticks(measured.numbers, [str(number) for number in measured.numbers])
     axes.minorticks_off()
     axes.legend(fontsize=8)
     figure.savefig(folder / "features.png", dpi=DPI)
@@ -192,7 +194,7 @@ def feature_lines(measured: FeatureErrors) -> list[str]:
     Returns:
         The lines.
     """
-    numbers = [cell.directions for cell in measured.of(next(iter(KINDS)))]
+    numbers = measured.numbers
     samples = len(measured.cells[0].errors)
     lines = [
         "# Random features beside softmax attention",
