@@ -27,6 +27,8 @@ PROJECT = PACKAGE.parent
 ROOT_FILES = sorted(path for path in PACKAGE.glob("*.py") if path.name not in ("__init__.py", "__main__.py"))
 ALL_FILES = sorted(PACKAGE.rglob("*.py"))
 SCRIPTS = sorted((PROJECT / "scripts").glob("*.py"))
+PAGES = [path for name in ("*.md", "scripts/*.md", "model_cards/**/*.md") for path in sorted(PROJECT.glob(name))]
+PAGES += sorted(PACKAGE.rglob("*.md"))
 
 # Who may import whom in the root: a module only those that stand before it.
 LAYERS = [
@@ -217,3 +219,26 @@ def test_the_top_level_stays_as_it_is():
     allowed = {"pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", "hf_vanilla_transformer", "scripts", "tests"}
     allowed |= {"CITATION.cff"}  # which hosts of repositories read at the top level only
     assert {name for name in names if not name.startswith(".")} - {"model_cards"} == allowed
+
+
+def prose(text: str) -> str:
+    """Text of Markdown without its blocks of code, where a # is no heading and brackets are no link."""
+    return re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+
+
+def headings(path: Path) -> set[str]:
+    """What a link may name after its #, as GitHub and the Hub spell it."""
+    titles = re.findall(r"^#+ (.*)$", prose(path.read_text(encoding="utf-8")), flags=re.MULTILINE)
+    words = [re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", title) for title in titles]
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in words}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(PROJECT)))
+def test_every_link_of_a_page_leads_to_a_file_and_a_heading_of_it(page):
+    for link in re.findall(r"\]\(([^)\s]+)\)", prose(page.read_text(encoding="utf-8"))):
+        if link.startswith(("http:", "https:")):
+            continue
+        name, _, heading = link.partition("#")
+        target = page.parent / name if name else page
+        assert target.exists(), link
+        assert not heading or heading in headings(target), link

@@ -46,13 +46,15 @@ def test_a_list_of_runs_makes_one_table_and_names_what_has_not_ended(tmp_path):
     done = run(lab_scan.main, "score", path, "--output", tmp_path / "counts.json", "--device", "cpu")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert lines[0] == "| Exact match, % | longer than 1 actions | as short, held out |"
-    assert lines[2].startswith("| none | ")
-    assert lines[2].endswith(" | 90.0 |")
+    titles = "| Exact match, % | longer than 1 actions | as short, held out | of the wrong, only ended early |"
+    assert lines[0] == titles
     assert "left out, not ended: scan-1-alibi" in done.stderr
     counts = json.loads((tmp_path / "counts.json").read_text())
     assert list(counts) == ["scan-1-none"]
-    assert counts["scan-1-none"]["by_length"]["2"][1] == 2
+    right, count = counts["scan-1-none"]["by_length"]["2"]
+    assert count == 2
+    early = counts["scan-1-none"]["ended_early"]
+    assert lines[2] == f"| none | {50 * right:.1f} | 90.0 | {100 * early / (count - right):.1f} |"
 
 
 def test_models_need_a_test_file_and_a_list_has_its_own(tmp_path):

@@ -87,7 +87,8 @@ def _score(args: argparse.Namespace) -> None:
         panels, table = {str(args.data): found}, accuracy_table(found)
     print(table)
     if args.output:
-        counts = {each.name: {"total": each.total, "by_length": each.by_length} for each in found}
+        fields = ("total", "by_length", "ended_early")
+        counts = {each.name: {field: getattr(each, field) for field in fields} for each in found}
         with open_output(args.output) as file:
             file.write(json.dumps(counts, indent=1) + "\n")
     if args.plot:
