@@ -77,6 +77,18 @@ def test_tags_stand_before_sources_whether_an_option_or_the_test_set_puts_them_t
         system_of_model(folders[:1], [plain, own], tag="<up>")
 
 
+def test_a_tag_of_a_test_set_that_the_tokenizer_puts_there_by_itself_is_refused(tmp_path):
+    tokenizer = train_tokenizer(texts=["a b c"], vocab_size=262, tags=["<up>"])
+    tokenizer.tag = "<up>"
+    build(tokenizer).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "x.tsv").write_text("a b\tc\n")
+    plain, own = (read_test_set(f"{tmp_path / 'x.tsv'}{more}") for more in ("", ",tag=up"))
+    assert len(system_of_model([str(tmp_path)], [plain]).translations) == 1
+    with pytest.raises(ValueError, match="tag=up: the tokenizer puts <up> before every source by itself"):
+        system_of_model([str(tmp_path)], [own])
+
+
 def test_reversed_text_is_refused_where_the_tokenizer_would_read_it_as_another_side(tmp_path):
     rows = [{"source": "abc", "target": "k a"}]
     tokenizer = train_unit_tokenizer(rows, source_units="characters", target_units="words", tags=["<p2g>"])

@@ -9,7 +9,7 @@ from transformers.utils import logging
 
 from ..inference import Translator
 from ..inference.engine_ctranslate2 import CTranslate2Engine
-from ..tokenization_tags import known_tag_tokens
+from ..tokenization_tags import known_tag_tokens, tags_to_add
 from .pair_scores import ScoreTotals, score_pairs
 from .test_sets import EvaluationSet
 
@@ -103,7 +103,7 @@ def check_translatable(tokenizer: PreTrainedTokenizerBase, data: EvaluationSet, 
         ValueError: the tokenizer does not know a tag; one would stand before each source twice; or the set is reversed,
             and the tokenizer cuts source and target differently.
     """
-    own = known_tag_tokens(tokenizer, data.tag)
+    own = tags_to_add(tokenizer, data.tag)
     if twice := [token for token in known_tag_tokens(tokenizer, tag) if token in own]:
         raise ValueError(
             f"tag={tag} would put {' '.join(twice)} before sources of {data.name}, where its tag={data.tag} has put it "

@@ -16,7 +16,7 @@ from ..evaluation import (
 )
 from ..evaluation.scores import HIGHER_IS_BETTER, METRICS, make_metrics
 from ..inference import translate
-from ..tokenization_tags import known_tag_tokens
+from ..tokenization_tags import tags_to_add
 from .card_file import CardFile, CardTestSet
 from .public_recipe import PublicPaths
 from .results_schema import Evaluation
@@ -94,10 +94,10 @@ def translate_texts(
         Translations of each text of each test set by name.
 
     Raises:
-        ValueError: the tokenizer does not know the tag of a text.
+        ValueError: the tokenizer does not know the tag of a text, or puts it before every source by itself.
     """
     for text in (text for of_set in texts.values() for text in of_set):
-        known_tag_tokens(tokenizer, text.tag)
+        tags_to_add(tokenizer, text.tag)
     return {
         name: [list(translate(model, tokenizer, text.sources, batch_tokens=batch_tokens)) for text in of_set]
         for name, of_set in texts.items()
