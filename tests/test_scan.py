@@ -5,6 +5,7 @@ from collections import Counter
 
 import pytest
 
+from hf_vanilla_transformer.lab import scan
 from hf_vanilla_transformer.lab.scan import (
     accuracy_by_length,
     accuracy_table,
@@ -93,6 +94,17 @@ def test_only_whole_outputs_count():
     ]
     with pytest.raises(ValueError, match="1 outputs and 4 references"):
         accuracy_by_length("m", ["A"], references)
+
+
+def test_a_model_has_the_same_color_in_all_panels(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    one, two, three = [accuracy_by_length(name, ["A"], ["A B"]) for name in ("one", "two", "three")]
+    drawn = []
+    monkeypatch.setattr(scan, "save_chart", lambda figure, path: drawn.append(figure))
+    draw_accuracy({"first": [one, three], "second": [two, one], "third": [three]}, tmp_path / "scan.svg")
+    lines = [(line.get_label().split(":")[0], line.get_color()) for axes in drawn[0].axes for line in axes.lines]
+    assert len(lines) == 5
+    assert len(set(lines)) == len({color for _, color in lines}) == 3
 
 
 def test_a_picture_has_a_line_for_each_model_and_appears_whole(tmp_path):

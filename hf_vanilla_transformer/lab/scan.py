@@ -212,7 +212,7 @@ def accuracy_table(accuracies: Sequence[LengthAccuracy]) -> str:
 
 
 def draw_accuracy(panels: Mapping[str, Sequence[LengthAccuracy]], path: str | Path) -> None:
-    """Draws exact match over length: a panel for each set, and in it a line for each model.
+    """Draws exact match over length: a panel for each set, and in it a line for each model, of one color in all panels.
 
     Args:
         panels: accuracies of models on one set, by the title of its panel.
@@ -225,11 +225,12 @@ def draw_accuracy(panels: Mapping[str, Sequence[LengthAccuracy]], path: str | Pa
     check_ending(path)
     figure = new_chart(7, 4 * len(panels))
     places = figure.subplots(len(panels), squeeze=False)[:, 0]
+    names = list(dict.fromkeys(each.name for accuracies in panels.values() for each in accuracies))
     for axes, (title, accuracies) in zip(places, panels.items(), strict=True):
         for each in accuracies:
             shares = [100 * right / count for right, count in each.by_length.values()]
-            label = f"{each.name}: {100 * each.total:.1f}"
-            axes.plot(list(each.by_length), shares, marker="o", markersize=3, label=label)
+            label, color = f"{each.name}: {100 * each.total:.1f}", f"C{names.index(each.name)}"
+            axes.plot(list(each.by_length), shares, marker="o", markersize=3, color=color, label=label)
         axes.set(title=title, xlabel="actions of the right output", ylabel="exact match, %", ylim=(-3, 103))
         axes.grid(alpha=0.3)
         axes.legend(title="and over all lengths", fontsize=8)
