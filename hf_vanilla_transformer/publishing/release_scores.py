@@ -15,8 +15,8 @@ from ..evaluation import (
     read_test_set,
 )
 from ..evaluation.scores import HIGHER_IS_BETTER, METRICS, make_metrics
+from ..evaluation.systems import check_translatable
 from ..inference import translate
-from ..tokenization_tags import tags_to_add
 from .card_file import CardFile, CardTestSet
 from .public_recipe import PublicPaths
 from .results_schema import Evaluation
@@ -94,10 +94,10 @@ def translate_texts(
         Translations of each text of each test set by name.
 
     Raises:
-        ValueError: the tokenizer does not know the tag of a text, or puts it before every source by itself.
+        ValueError: the tokenizer cannot read a text (`check_translatable`).
     """
     for text in (text for of_set in texts.values() for text in of_set):
-        tags_to_add(tokenizer, text.tag)
+        check_translatable(tokenizer, text)
     return {
         name: [list(translate(model, tokenizer, text.sources, batch_tokens=batch_tokens)) for text in of_set]
         for name, of_set in texts.items()
