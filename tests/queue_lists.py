@@ -17,6 +17,7 @@ def write_list(folder, runs, text=None, **keys):
     defaults = {name: value for name, value in options(text, "x").items() if name != "output_dir"}
     for name in ("train", "val"):
         (text / f"{name}.jsonl").touch()
+    folder.mkdir(exist_ok=True)
     path = folder / "runs.yaml"
     runs = [{"output_dir": str(folder / str(run["name"])), **run} for run in runs]
     path.write_text(yaml.safe_dump({"defaults": defaults, "runs": runs, **keys}, sort_keys=False))

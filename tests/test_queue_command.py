@@ -74,7 +74,9 @@ def test_the_exit_status_says_how_it_ended(path, monkeypatch, outcome, status):
     [
         (["--list", "--nice", "1"], "--nice and --threads have no effect where nothing is trained"),
         (["--table", "--threads", "1"], "--nice and --threads have no effect where nothing is trained"),
+        (["--curves", "a.png", "--nice", "1"], "--nice and --threads have no effect where nothing is trained"),
         (["--list", "--table"], "not allowed with argument"),
+        (["--curves", "a.png"], "has nothing to draw: no run has validation scores yet"),
         (["--nice", "20"], "nice=20 is not a number from 0 to 19"),
         (["--threads", "0"], "threads=0 is less than 1"),
         (["--thread", "1"], "unknown option --thread; did you mean --threads?"),

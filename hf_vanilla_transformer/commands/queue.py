@@ -13,6 +13,7 @@ from ..inference.one_line_parser import OneLineParser
 from ..inference.pipes import INTERRUPTED, run_as_filter
 from ..lab.claim_plot import plot_claims
 from ..lab.claim_results import claims_table
+from ..lab.curve_plot import plot_curves
 from ..lab.queue import run_states, table_of_results, work_through
 from ..lab.run_list import RunList, read_run_list
 from ..lab.run_process import ProcessOptions
@@ -23,6 +24,7 @@ examples:
   vanilla-transformer queue runs.yaml --list
   vanilla-transformer queue runs.yaml --table
   vanilla-transformer queue runs.yaml --plot claims.png
+  vanilla-transformer queue runs.yaml --curves minutes.png
   for core in 0 1; do taskset -c $core vanilla-transformer queue runs.yaml --threads 1 --nice 10 & done; wait
 
 a list:
@@ -83,10 +85,13 @@ def run_queue(
     show.add_argument("--list", dest="states", action="store_true", help="only print how far each run is")
     show.add_argument("--table", action="store_true", help="only print results, and claims, as tables of Markdown")
     show.add_argument("--plot", metavar="FILE", help="only draw claims beside what was found: .png, .svg or .pdf")
+    show.add_argument(
+        "--curves", metavar="FILE", help="only draw validation scores over minutes, also of runs on their way; likewise"
+    )
     parser.add_argument("--nice", type=int, metavar="N", help="lower the priority of the runs by so much (default: 0)")
     parser.add_argument("--threads", type=int, metavar="N", help="threads with which a run computes (default: torch's)")
     args = parser.parse_args(argv)
-    if (args.states or args.table or args.plot) and (args.nice is not None or args.threads is not None):
+    if (args.states or args.table or args.plot or args.curves) and (args.nice is not None or args.threads is not None):
         parser.error("--nice and --threads have no effect where nothing is trained; leave them out")
     status = 0
 
@@ -96,9 +101,9 @@ def run_queue(
         if args.table:
             print(_tables(runs) or f"no run has ended: there is none in {runs.results}")
             return
-        if args.plot:
-            plot_claims(runs, args.plot)
-            print(f"drawn: {args.plot}")
+        if path := args.plot or args.curves:
+            (plot_claims if args.plot else plot_curves)(runs, path)
+            print(f"drawn: {path}")
             return
         if args.states:
             states = run_states(runs)

@@ -96,7 +96,7 @@ def row_of(run: QueuedRun, results: Mapping[str, Any]) -> Row:
         results: as `finished_results` returns them.
 
     Returns:
-        The line: whose it is, what it changed, what came of it, when, and by which version.
+        The line: whose it is, what it changed, what came of it, its curve (`curve_of`), when, and by which version.
     """
     metrics = results["metrics"]
     scores = {
@@ -105,8 +105,31 @@ def row_of(run: QueuedRun, results: Mapping[str, Any]) -> Row:
         if name.startswith("final_") and name not in CLOCK and type(value) in (int, float)
     }
     known = {name: metrics.get(name) for name in ("parameters", "updates", "minutes", "final_weights", "signatures")}
-    path = run.output_dir / "results.json"
-    return {**_beginning(run), **known, "scores": scores, **_ending(path.stat().st_mtime)}
+    curve, path = curve_of(results.get("history", [])), run.output_dir / "results.json"
+    return {**_beginning(run), **known, "scores": scores, "curve": curve, **_ending(path.stat().st_mtime)}
+
+
+def curve_of(history: Iterable[Mapping[str, Any]]) -> list[dict[str, float]]:
+    """Finds in the log of a run what validation found, and when.
+
+    Args:
+        history: the log, one entry a line.
+
+    Returns:
+        A point for each validation: `minutes` that the run had taken, over all its starts; `update`; and scores by
+        name. Where weights were chosen or averaged in the end, theirs are the last point.
+    """
+    points = []
+    for entry in history:
+        scores = {
+            name.removeprefix(prefix): value
+            for prefix in ("eval_", "final_")
+            for name, value in entry.items()
+            if name.startswith(prefix) and name not in CLOCK and type(value) in (int, float)
+        }
+        if scores and "minutes" in entry:
+            points.append({"minutes": entry["minutes"], "update": entry["step"], **scores})
+    return points
 
 
 def failure_row(run: QueuedRun, error: str) -> Row:
