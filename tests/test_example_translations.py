@@ -45,6 +45,17 @@ def test_of_equals_the_first_come_first_and_no_sentence_twice():
     assert [each["source"] for each in examples["bad"]] == sources[4:]
 
 
+def test_of_equals_each_text_has_one_in_turn():
+    sources = [f"{number} one two three four five six seven" for number in range(20)]
+    texts = ["a"] * 12 + ["b"] * 6 + ["c"] * 2
+    made = [sources[0].replace("one", "six"), *sources[1:]]
+    examples = pick_examples(sources, made, [[each] for each in sources], "a test set", texts=texts)
+    numbers = {kind: [int(each["source"].split()[0]) for each in examples[kind]] for kind in ("good", "bad")}
+    assert numbers["good"] == [1, 12, 18, 2, 13]
+    assert numbers["bad"][:3] == [0, 19, 3], "the worst first, then equals in turn again"
+    assert examples["rule"].endswith("of equals, the first of each text, then the second, and so on.")
+
+
 def test_error_rates_are_best_where_they_are_least():
     references = [[f"a b c d e f g {number}"] for number in range(10)]
     made = [references[number][0] if number % 2 else "z z z z z z z z" for number in range(10)]
@@ -58,7 +69,8 @@ def test_tags_are_shown_and_not_counted():
     """Of a release, whose texts may have a tag each."""
     data = sentences()
     sources, made, references = zip(*data)
-    expected = pick_examples(sources, made, [[each] for each in references], "test")
+    of_texts = ["a"] * 30 + ["b"] * (len(data) - 30)
+    expected = pick_examples(sources, made, [[each] for each in references], "test", texts=of_texts)
     texts = [
         EvaluationSet(tag, [f"<{tag}> {source}" for source in sources[rows]], [list(references[rows])], tag=tag)
         for tag, rows in (("2de", slice(30)), ("2fr", slice(30, None)))

@@ -43,7 +43,7 @@ examples:
   vanilla-transformer evaluate --translations output.de --references val.de
   vanilla-transformer evaluate --model runs/en-de --source val.en --references val.de --baseline runs/older
   vanilla-transformer evaluate --model runs/en-de --test_set wmt14/full:en-de --paper_bleu de
-  vanilla-transformer evaluate --model runs/en-de --test_set dataset=wmt14,config=de-en,split=test
+  vanilla-transformer evaluate --model runs/en-de --test_set dataset=wmt/wmt14,config=de-en,split=test
   vanilla-transformer evaluate --model runs/seed-1 runs/seed-2 runs/seed-3 --test_set val.tsv --moses_lowercase de
   vanilla-transformer evaluate --ensemble runs/seed-1 runs/seed-2 --metrics wer per \\
     --test_set dev/kor.tsv,tag=kor dev/vie.tsv,tag=vie

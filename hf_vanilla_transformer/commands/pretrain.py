@@ -11,7 +11,7 @@ EXAMPLE = """
 examples:
   a recipe, and two of its values changed:
     vanilla-transformer pretrain multi30k-en-de-tiny --num_train_epochs 10 --seed 7
-  from two plain text files to a model that translates (half an hour on two cores):
+  from two plain text files to a model that translates (some 40 minutes on two cores):
     vanilla-transformer pretrain --train_data source=train.en,target=train.de \\
         --validation_data source=val.en,target=val.de --preset tiny --vocab_size 4000 \\
         --config_overrides norm_position=pre dropout=0.1 --max_tokens 4096 --learning_rate 5e-3 \\

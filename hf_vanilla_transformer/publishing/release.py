@@ -279,7 +279,8 @@ def _examples(
     )
     references = [row for text in texts[test_set.name] for row in zip(*text.references, strict=True)]
     outputs = [line for text in translations[test_set.name] for line in text]
-    return pick_examples(sources, outputs, references, test_set.name, metric, untagged=untagged)
+    names = [name for name, text in zip(test_set.texts, texts[test_set.name], strict=True) for _ in text.sources]
+    return pick_examples(sources, outputs, references, test_set.name, metric, untagged=untagged, texts=names)
 
 
 def _check_size(folder: Path, largest: int) -> None:
