@@ -35,10 +35,13 @@ def test_error_rates_by_language_of_the_run_that_is_shipped():
     assert "900 lines, one reference each, in 2 texts, over which scores are averaged" in text
     wer = "| WER (lower is better) | 15.00 | 14.50 to 15.50 | 16.00 | 15.00 | 17.00 | 16.00 ± 1.00 |"
     assert wer in text
-    assert "| kor | 20.00 | 19.50 to 20.50 | 3.90 | 3.40 to 4.40 | 4.40 |" in text
-    assert "| vie | 10.00 | - | 1.90 | 1.40 to 2.40 |  |" in text
-    assert " | 95 % interval | PER of Y |" in text
-    assert "| X | WER (lower is better) | 16.34 | a paper |" in text
+    assert "| kor | 20.00 | 19.50 to 20.50 | 20.17 | 3.90 | 3.40 to 4.40 | 3.93 | 4.40 |" in text
+    assert "| vie | 10.00 | - | 10.50 | 1.90 | 1.40 to 2.40 | 1.93 |  |" in text
+    assert " | 95 % interval | Mean of 3 seeds | PER of Y |" in text
+    assert (
+        "| mean of 3 seeds | WER (lower is better) | 16.00 |  |\n| X | WER (lower is better) | 16.34 | a paper |"
+        in text
+    )
     assert "- PER: `of 2.9`" in text
 
 
@@ -50,6 +53,10 @@ def test_test_sets_come_before_validation_sets():
 
 def test_one_run_has_no_spread():
     training = {"runs": [{"seed": 1}], "shipped": 0}
+    (scoring,) = PRONUNCIATION["scorings"]
+    parts = {name: of_runs[:1] for name, of_runs in scoring["parts"].items()}
+    one = {**PRONUNCIATION, "scorings": [{**scoring, "runs": scoring["runs"][:1], "parts": parts}]}
+    assert "ean of" not in results_section([one], training)
     text = score_table({"runs": [{"bleu": score(41.234)}]}, training)
     assert text.splitlines() == [
         "| Metric | This checkpoint | 95 % interval |", "| --- | --- | --- |", "| BLEU | 41.23 | 40.73 to 41.73 |"

@@ -15,7 +15,7 @@ from released import standing
 from test_remote_code import PACKAGE_IS_MISSING
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-from hf_vanilla_transformer.inference import translate
+from hf_vanilla_transformer.inference import shipped, translate
 from hf_vanilla_transformer.publishing import ProvenOn, UnfitFolderError, UploadError, publication, publish, uploading
 from hf_vanilla_transformer.publishing.proof import Proof
 from hf_vanilla_transformer.publishing.release import write_card as write_released_card
@@ -170,6 +170,12 @@ def test_what_was_not_proven_is_said(run, proofs):
         "transformers 5.18, the oldest of the tested range: --prove_on oldest",
         "an environment in which the package was never installed: --prove_on or --python",
     ]
+
+
+def test_a_shipped_checkpoint_is_found_by_its_name(run, proofs, monkeypatch):
+    monkeypatch.setattr(shipped, "_FOLDER", run.parent)
+    monkeypatch.chdir(Path(__file__).parent)
+    assert dry(run.name).files == dry(run).files
 
 
 @pytest.mark.parametrize(

@@ -168,6 +168,17 @@ def test_a_failure_says_what_is_there_and_the_same_call_completes_it(stage, stat
     assert len(hub.repositories["me/model"].branches["main"]) == 2  # the first one, and ours
 
 
+def test_a_file_that_the_hub_keeps_in_git_is_not_there_without_the_commit(hub, folder):
+    (folder / "config.json").write_bytes(b"{" + b" " * 2 * 10**6 + b"}")
+    hub.fail("POST", "/commit/", 500)
+    with pytest.raises(UploadError) as caught:
+        upload(folder)
+    assert BOTH in str(caught.value)
+    hub.faults.clear()
+    upload(folder)
+    assert len(hub.files("me/model")["config.json"]) > 2 * 10**6
+
+
 def test_a_commit_whose_answer_is_lost_is_not_made_twice(hub, folder):
     hub.fail("POST", "/commit/", when="after")
     with pytest.raises(UploadError, match="if the answer alone was lost, the commit is there"):

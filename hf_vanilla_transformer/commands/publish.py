@@ -20,7 +20,8 @@ training, valid metadata. Then interpreters without this package load it by Auto
 AutoModelForSeq2SeqLM, AutoTokenizer and pipeline("translation") with trust_remote_code=True, offline, and have to
 translate as the model does here: always this interpreter, isolated and with the package hidden; those of --python; and
 an environment for each version of --prove_on, in which pip installs torch and transformers (for torch's build for CPUs,
-give --constraint a file with a line such as torch==2.13.0). Nothing leaves before all this has gone well.
+give --constraint a file with a line such as torch==2.13.0). Nothing leaves before all this has gone well, and before
+the upload begins it is said on what the folder was not proven.
 
 The upload is one commit. If it fails, the error says what was uploaded; the same command can be repeated: it makes no
 second repository, and uploads nothing twice.
@@ -41,8 +42,8 @@ def make_parser(prog: str | None = None) -> OneLineParser:
     """Describes the options."""
     parser = OneLineParser(prog=prog, description=__doc__, epilog=EXAMPLES)
     add = parser.add_argument
-    add("folder", nargs="+", metavar="FOLDER", help="a model card's folder, or the output of a run; with --space "
-        "one or several, and names on the Hub")  # fmt: skip
+    add("folder", nargs="+", metavar="FOLDER", help="a model card's folder or its name, or the output of a "
+        "run; with --space one or several, and names on the Hub")  # fmt: skip
     add("--space", action="store_true", help="publish a Space that shows the models on a page")
     add("--repo_id", metavar="OWNER/NAME", help="repository; made where there is none (default: the folder's name)")
     add("--dry_run", action="store_true", help="build, look through and prove the folder, and stop before the upload")

@@ -134,6 +134,10 @@ def _interval(score: Score) -> str:
     return f"{score['value'] - half:.2f} to {score['value'] + half:.2f}"
 
 
+def _mean(of_runs: Sequence[dict[str, Score]], metric: str) -> str:
+    return f"{statistics.fmean(each[metric]['value'] for each in of_runs):.2f}"
+
+
 def _published_table(scoring: Scoring, training: Training) -> str:
     if not scoring.get("published"):
         return ""
@@ -142,6 +146,8 @@ def _published_table(scoring: Scoring, training: Training) -> str:
     for name in dict.fromkeys(each["metric"] for each in scoring["published"]):
         if name in shipped:
             rows.append(["this checkpoint", metric_title(name), f"{shipped[name]['value']:.2f}", ""])
+            if (count := len(scoring["runs"])) > 1:
+                rows.append([f"mean of {count} seeds", metric_title(name), _mean(scoring["runs"], name), ""])
         given = [each for each in scoring["published"] if each["metric"] == name]
         rows += [[each["system"], metric_title(name), f"{each['value']:.2f}", each["source"]] for each in given]
     return "Beside figures that others published, scored in this way:\n\n" + table(
@@ -150,8 +156,9 @@ def _published_table(scoring: Scoring, training: Training) -> str:
 
 
 def _parts_table(scoring: Scoring, training: Training) -> str:
-    """Scores of the checkpoint by text, such as a language, beside the published ones."""
-    parts = {name: of_runs[training["shipped"]] for name, of_runs in (scoring.get("parts") or {}).items()}
+    """Scores of the checkpoint by text, such as a language, and the mean over seeds, beside the published ones."""
+    by_run = scoring.get("parts") or {}
+    parts = {name: of_runs[training["shipped"]] for name, of_runs in by_run.items()}
     if not parts:
         return ""
     columns: list[list[str]] = [["Text", *parts]]
@@ -159,6 +166,8 @@ def _parts_table(scoring: Scoring, training: Training) -> str:
         title = metric_title(metric)
         columns.append([title, *(f"{scores[metric]['value']:.2f}" for scores in parts.values())])
         columns.append(["95 % interval", *(_interval(scores[metric]) for scores in parts.values())])
+        if (count := len(training["runs"])) > 1:
+            columns.append([f"Mean of {count} seeds", *(_mean(of_runs, metric) for of_runs in by_run.values())])
         for each in scoring.get("published") or []:
             if each["metric"] == metric and each["by_text"]:
                 found = [each["by_text"].get(name) for name in parts]

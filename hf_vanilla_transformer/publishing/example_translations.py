@@ -35,7 +35,7 @@ def pick_examples(
         min_words: words that source and first reference have at least, for a score of a few words says little; of
             error rates, units of the first reference.
         untagged: sources without their tags, of which words are counted; None where they have none.
-        texts: what each sentence is of, such as a language: of equals, each has one in turn; None where all is one text.
+        texts: what each sentence is of, such as a language; of equals, each has one in turn. None for one text.
 
     Returns:
         The sentences and the rule; None where none is long enough.

@@ -12,6 +12,7 @@ from huggingface_hub import ModelCard
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..inference import load_translator
+from ..inference.shipped import place_of_model
 from ..interop.output_folder import output_folder
 from .card_checks import CARD, card_examples
 from .environments import NAMED_VERSIONS, python_with_transformers, transformers_version
@@ -107,7 +108,7 @@ def publish(
     """Builds the self-contained folder of a model, looks through it, proves it, and uploads it.
 
     Args:
-        folder: of a model card, or the output of a run.
+        folder: of a model card, or the output of a run; or the name of a shipped checkpoint.
         repo_id: "owner/name" on the Hub, or a "name" of one's own; None for that of the released card, or else the
             folder's name.
         dry_run: whether to stop before the upload.
@@ -133,6 +134,7 @@ def publish(
         UploadError: the Hub refused, or could not be reached; says what was uploaded.
         ValueError: an option cannot be used, or the proof failed.
     """
+    folder = place_of_model(folder)
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"there is no folder {folder}; give the folder of a model, such as the output of a run")
     results = _results(Path(folder))
@@ -177,12 +179,15 @@ def publish(
             interpreters = _interpreters(proven_on, temporary, say)
             proofs = [prove_folder(built, sentences, expected, **each) for each in interpreters]
             files = sizes_of_files(built)
+        unproven = _unproven(proofs)
         if not dry_run:
+            for line in unproven:
+                say(f"not proven on {line}")
             message = commit_message or "Upload model with its code"
             upload = upload_folder(place, repository, list(files), private, revision, message, say=say)
     if not any(translations.values()):
         remarks.append("all these translations are empty")
-    return Published(files, left_out, translations, proofs, _unproven(proofs), remarks, upload)
+    return Published(files, left_out, translations, proofs, unproven, remarks, upload)
 
 
 def _copy(folder: Path, chosen: Sequence[str], built: Path) -> None:

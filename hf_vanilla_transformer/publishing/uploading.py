@@ -10,8 +10,9 @@ from typing import Any, Literal
 from huggingface_hub import CommitOperationAdd, HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError
 
-# Files of this size, in bytes, and weights of any size are uploaded one by one before the commit.
-_LARGE = 10**6
+# Files above this size, in bytes, and weights of any size are uploaded one by one before the commit: whatever else
+# .gitattributes of a repository says, the Hub keeps these outside of git, where they stay if the commit fails.
+_LARGE = 10 * 2**20
 
 # What transformers prefers to weights in several files, and to any model.
 _TAKEN_FIRST = {"model.safetensors", "adapter_config.json"}
@@ -125,7 +126,7 @@ def upload_folder(
     uploaded: list[str] = []
     for operation in operations:
         size = operation.upload_info.size
-        if size < _LARGE and not operation.path_in_repo.endswith(".safetensors"):
+        if size <= _LARGE and not operation.path_in_repo.endswith(".safetensors"):
             continue
         say(f"uploading {operation.path_in_repo}, {size / 1e6:.1f} MB, unless the Hub has it")
         rest = [name for name in names if name not in uploaded]
