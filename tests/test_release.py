@@ -10,14 +10,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 from commanding import run as run_command
-from released import CARD, make_card, make_release, standing
+from released import CARD, make_card, make_release, make_runs, standing
 from sacrebleu.metrics import BLEU, CHRF
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from hf_vanilla_transformer.commands.release import main
 from hf_vanilla_transformer.evaluation import moses_lowercased
 from hf_vanilla_transformer.inference import translate
-from hf_vanilla_transformer.publishing import read_results, refresh_card, release, render_card
+from hf_vanilla_transformer.publishing import index_text, read_results, refresh_card, release, render_card
 
 # The package has a function of this name, too.
 release_module = sys.modules["hf_vanilla_transformer.publishing.release"]
@@ -275,6 +275,27 @@ def test_the_command_makes_the_folder_and_the_index_and_writes_a_card_anew(text,
 )
 def test_options_without_effect_and_missing_folders_are_one_line(options, message, tmp_path):
     assert message in run_command(main, *options, "--output_dir", tmp_path / "nowhere").error
+
+
+def test_what_runs_began_with_is_said_where_others_do_not_have_it(text, tmp_path, released, monkeypatch):
+    for name in ("base", "cards"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)  # as in recipes, paths are relative
+    runs = make_runs(text, tmp_path, seeds=(7,), model_name_or_path="base")
+    with pytest.raises(ValueError, match="model_name_or_path=base, which others do not have; say .* by begins_with"):
+        make_release(text, runs, tmp_path / "cards" / "further", make_card(tmp_path))
+    card = make_card(tmp_path, f"{CARD}begins_with: 5 updates of `pretrain`.\n")
+    make_release(text, runs, tmp_path / "cards" / "further", card)
+    readme = (tmp_path / "cards" / "further" / "README.md").read_text()
+    assert "do not count: 5 updates of `pretrain`." in readme
+    assert "`vanilla-transformer finetune recipe.yaml` repeats it, once its data and what it begins with are" in readme
+    assert "| 3.0 (last step) |" in index_text(tmp_path / "cards")
+    shutil.rmtree(tmp_path / "base")
+    shutil.copytree(released, tmp_path / "base")  # what is released is there for all
+    make_release(text, runs, tmp_path / "cards" / "again", make_card(tmp_path))
+    readme = (tmp_path / "cards" / "again" / "README.md").read_text()
+    assert "What came before" not in readme
+    assert "once its data are where it says" in readme
 
 
 def test_several_runs_need_a_validation_set(text, runs, tmp_path):

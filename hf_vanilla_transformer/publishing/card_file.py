@@ -89,6 +89,7 @@ class CardFile:
         repo_id: its name on the Hub; None for one to be filled in.
         hardware: what the runs were computed on, for runs that do not say so themselves.
         energy: what was measured; None says that nothing was.
+        begins_with: how the model was made that the runs began with, or learned from, where others do not have it.
     """
 
     title: str
@@ -108,6 +109,7 @@ class CardFile:
     repo_id: str | None = None
     hardware: str | None = None
     energy: str | None = None
+    begins_with: str | None = None
 
 
 def read_card(path: str | Path) -> CardFile:

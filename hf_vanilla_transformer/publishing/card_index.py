@@ -40,7 +40,8 @@ def index_text(folder: str | Path) -> str:
         run = training["runs"][training["shipped"]]
         licence = each["card"].get("license_name") or each["card"]["license"]
         cells = [each["card"]["title"], f"{each['model']['parameters']:,}", f"{run['updates']:,}"]
-        rows.append([each["name"], *cells, f"{run['minutes']:.1f}", str(len(training["runs"])), licence])
+        minutes = f"{run['minutes']:.1f}" + (" (last step)" if each["card"].get("begins_with") else "")
+        rows.append([each["name"], *cells, minutes, str(len(training["runs"])), licence])
     header = ["Checkpoint", "What it is", "Parameters", "Updates", "Minutes", "Seeds", "Licence"]
     parts = [_linked(table(header, rows), checkpoints)] if rows else ["There is no checkpoint yet."]
     for title, scores in _scores(checkpoints).items():

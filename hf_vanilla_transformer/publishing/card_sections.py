@@ -40,7 +40,7 @@ print(tokenizer.batch_decode(model.generate(**inputs), skip_special_tokens=True)
 _FILES = """- `config.json`, `generation_config.json`, `model.safetensors` (float32), `tokenizer.json`, `tokenizer_config.json`: the model
 - `results.json`: every figure of this card, which `vanilla-transformer release` has made of it
 - `outputs/`: the translations that were scored, so that they can be scored again without the model
-- `recipe.yaml`: the run; `vanilla-transformer {verb} recipe.yaml` repeats it, once its data are where it says
+- `recipe.yaml`: the run; `vanilla-transformer {verb} recipe.yaml` repeats it, once its data{more} are where it says
 - `curves.png`: the log of the run"""  # noqa: E501  # lines of Markdown
 
 
@@ -139,9 +139,12 @@ def _training(results: Results) -> str:
         for index, run in enumerate(training["runs"])
     ]
     energy = card.get("energy") or "Energy was not measured."
+    begins_with = card.get("begins_with")
+    before = [f"What came before it, which updates and minutes do not count: {begins_with}"] if begins_with else []
     return "\n\n".join(
         [
             f"The recipe is [recipe.yaml](recipe.yaml), run by `vanilla-transformer {verb_of(training['arguments'])}`.",
+            *before,
             table(["Seed", "Updates", "Minutes", "Final weights", "Computed on"], rows),
             f"Minutes are by the clock, evaluations on the validation set included. {energy}",
             "![Losses, validation scores and learning rate over updates](curves.png)",
@@ -167,4 +170,5 @@ def _limits(results: Results) -> str:
 
 def _files(results: Results) -> str:
     arguments = results["training"].get("arguments")
-    return "" if arguments is None else _FILES.format(verb=verb_of(arguments))
+    more = " and what it begins with" if results["card"].get("begins_with") else ""
+    return "" if arguments is None else _FILES.format(verb=verb_of(arguments), more=more)

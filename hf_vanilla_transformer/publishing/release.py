@@ -31,7 +31,7 @@ from .release_scores import (
     write_outputs,
 )
 from .results_schema import FORMAT, Example, Examples, Results
-from .runs import FinishedRun, read_runs
+from .runs import FinishedRun, read_runs, unshared_models
 
 # Names of what a release is made of.
 _OF_RELEASES = (*OF_MODELS, "README.md", "results.json", "recipe.yaml", "curves.png", "outputs")
@@ -83,6 +83,11 @@ def release(
     for run in finished:
         if output_dir.exists() and output_dir.samefile(run.folder):
             raise FileExistsError(f"{output_dir} is the folder of a run, which must stay as it is; name another one")
+    if (unshared := unshared_models(finished[0])) and card.begins_with is None:
+        raise ValueError(
+            f"the runs were given {', '.join(unshared)}, which others do not have; say in the card, by begins_with, "
+            "how it was made"
+        )
     # What is wrong with the card is to be found before the long work begins.
     texts = {each.name: read_texts(each, card, paths) for each in card.test_sets}
     scorings = {each.name: scorings_of(each, card) for each in card.test_sets}

@@ -8,10 +8,12 @@ from typing import Any
 
 from ..decoding_config import PAPER_DECODING
 from .public_recipe import PublicPaths, public_arguments
-from .results_schema import Run
+from .results_schema import FORMAT, Run
 
 _NEEDED = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "results.json", "curves.png")
 _ALPHA = "gnmt_length_penalty"
+# Arguments that name trained models. (The vocabulary of a checkpoint is its own: whoever has it has that.)
+_MODELS = ("model_name_or_path", "init_encoder_from", "init_decoder_from", "distill_from")
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,27 @@ def read_runs(folders: Sequence[str | Path], paths: PublicPaths) -> list[Finishe
         if seeds[run.seed] != run.folder:
             raise ValueError(f"{seeds[run.seed]} and {run.folder} have one seed, {run.seed}; runs need different ones")
     return runs
+
+
+def unshared_models(run: FinishedRun) -> list[str]:
+    """Finds what a run began with, or learned from, that others do not have: models of this machine, not released.
+
+    Args:
+        run: one that has ended.
+
+    Returns:
+        Arguments, as `name=value`.
+    """
+    given = {name: run.arguments.get(name) or [] for name in _MODELS}
+    places = [(name, place) for name, each in given.items() for place in ([each] if isinstance(each, str) else each)]
+    return [f"{name}={place}" for name, place in places if Path(place).is_dir() and not _is_released(Path(place))]
+
+
+def _is_released(folder: Path) -> bool:
+    try:
+        return json.loads((folder / "results.json").read_text(encoding="utf-8")).get("format") == FORMAT
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def wall_clock_minutes(history: Sequence[Mapping[str, Any]]) -> float:
