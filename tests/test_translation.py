@@ -37,7 +37,7 @@ def model(tokenizer):
 
 
 def in_one_line(text):
-    return " ".join(text.splitlines())
+    return " ".join(text.replace("\0", " ").splitlines())
 
 
 def one_by_one(model, tokenizer, sentence, **options):
@@ -194,7 +194,7 @@ def test_a_generation_config_may_be_given_or_ask_for_more_by_itself(model, token
     assert [len(each) for each in translate_with_details(several, tokenizer, ["", "a b c"], nbest=2)] == [2, 2]
 
 
-@pytest.mark.parametrize("separator", ["\n", "\r", "\r\n", "\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\u2029"])
+@pytest.mark.parametrize("separator", ["\n", "\r", "\r\n", "\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\u2029", "\0"])
 def test_a_translation_is_one_line_whatever_the_model_says(model, tokenizer, monkeypatch, separator):
     said = f"x{separator}y"
     monkeypatch.setattr(type(tokenizer), "batch_decode", lambda self, ids, **options: [said] * len(ids))

@@ -41,7 +41,9 @@ that line N stays line N; at the end, standard error says how many there were.
 line may also bring its own: "<2de> A dog runs."
 
 --do_sample draws translations at random, as for back-translation, by itself from all that the model finds possible. The
-same --seed and the same batches (--batch_size, --batch_tokens, --read_ahead) give the same translations.
+same --seed and the same batches (--batch_size, --batch_tokens, --read_ahead) give the same translations. A model that
+learned with label smoothing finds every token possible, also single bytes that its training text never had, so that
+some lines have remains of characters; --top_k 10 keeps to what is probable.
 
 --engine ctranslate2 converts the model once, into the folder .ctranslate2 beside it (which may be removed at any time),
 or into the cache of Hugging Face if that cannot be written, and says so if it cannot do what is asked: ensembles,

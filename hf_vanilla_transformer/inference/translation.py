@@ -38,10 +38,11 @@ def translate(
     """Translates sentences of any length, and yields one translation for each, in their order.
 
     The translation of a sentence without a visible character is the empty string; the model is not asked. A translation
-    is one line: line breaks of any kind in the model's output become spaces. The model's `generation_config` limits the
-    length of a translation; if it has neither `max_extra_tokens` nor another limit, the limit is 50 tokens more than
-    the longest source of the batch. No sentence is cut: those that have more tokens than the model has learned
-    positions are translated in pieces, and the log says how many.
+    is one line: line breaks of any kind in the model's output become spaces, and so do NUL characters, for which
+    training would refuse it. The model's `generation_config` limits the length of a translation; if it has neither
+    `max_extra_tokens` nor another limit, the limit is 50 tokens more than the longest source of the batch. No sentence
+    is cut: those that have more tokens than the model has learned positions are translated in pieces, and the log says
+    how many.
 
     Args:
         model: a sequence-to-sequence model, or an ensemble, in eval mode; or an engine, as a `Translator` has one.
@@ -235,8 +236,8 @@ def windows(
 
 
 def _in_one_line(translation: Translation) -> Translation:
-    lines = translation.text.splitlines()
-    return translation if lines in ([], [translation.text]) else replace(translation, text=" ".join(lines))
+    text = " ".join(translation.text.replace("\0", " ").splitlines())
+    return translation if text == translation.text else replace(translation, text=text)
 
 
 def _require_positive(name: str, value: int | None) -> None:

@@ -7,6 +7,7 @@
 #   --engine ctranslate2        the fastest on a CPU
 #   --num_beams 1               greedy: several times as fast as beams
 #   --do_sample --seed 1        sampled (Edunov et al. 2018): for much text; beams are better with little
+#   --top_k 10                  with it: without what label smoothing alone makes possible, such as parts of characters
 # On a cluster, `sbatch scripts/cluster/slurm_array.sh` with the options of `translate` takes the place of torchrun.
 
 set -euo pipefail
