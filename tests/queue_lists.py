@@ -2,6 +2,7 @@
 
 import json
 
+import matplotlib.image
 import yaml
 from training_runs import options
 
@@ -22,6 +23,16 @@ def write_list(folder, runs, text=None, **keys):
     runs = [{"output_dir": str(folder / str(run["name"])), **run} for run in runs]
     path.write_text(yaml.safe_dump({"defaults": defaults, "runs": runs, **keys}, sort_keys=False))
     return path
+
+
+def check_picture(path):
+    """Makes sure that a file is a picture with something on it, and that nothing half-written lies beside it."""
+    if path.suffix == ".png":
+        image = matplotlib.image.imread(path)
+        assert image.min() < 0.5 < image.max(), "something is on it"
+    else:
+        assert "<svg" in path.read_text()
+    assert not list(path.parent.glob("*.partial"))
 
 
 def pretend_to_train(run, **scores):

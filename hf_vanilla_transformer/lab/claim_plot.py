@@ -28,14 +28,25 @@ def plot_claims(runs: RunList, path: str | Path) -> None:
         OSError: the picture cannot be written.
         ValueError: matplotlib is not installed, the name has another ending, no entry has a claim, or no run has ended.
     """
-    target = Path(path)
-    if target.suffix not in FORMATS:
-        raise ValueError(f"{path}: a picture ends in {', '.join(FORMATS)}")
+    check_format(path)
     first, *others = compare(runs)
     ended = [each for each in [first, *others] if any(one.values or one.diverged for one in each.findings.values())]
     if not ended:
         raise ValueError(f"{runs.path} has nothing to draw: no run of an entry with a claim is in {runs.results}")
-    save_chart(_draw(ended, first), target, dpi=110)
+    save_chart(_draw(ended, first), path, dpi=110)
+
+
+def check_format(path: str | Path) -> None:
+    """Refuses the name of a picture of a list of runs that has none of the `FORMATS`, before anything is read.
+
+    Args:
+        path: the picture.
+
+    Raises:
+        ValueError: it has another ending.
+    """
+    if Path(path).suffix not in FORMATS:
+        raise ValueError(f"{path}: a picture ends in {', '.join(FORMATS)}")
 
 
 def _draw(comparisons: list[Comparison], first: Comparison) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..training.checkpoints import last_good_checkpoint
 from .charts import new_chart, save_chart
-from .claim_plot import FORMATS
+from .claim_plot import check_format
 from .claim_results import TITLES
 from .queue import run_states
 from .queue_results import curve_of
@@ -58,13 +58,11 @@ def plot_curves(runs: RunList, path: str | Path) -> None:
         ValueError: as `read_curves`; or matplotlib is not installed, the name has another ending, or no run has been
             validated yet.
     """
-    target = Path(path)
-    if target.suffix not in FORMATS:
-        raise ValueError(f"{path}: a picture ends in {', '.join(FORMATS)}")
+    check_format(path)
     curves = read_curves(runs)
     if not curves:
         raise ValueError(f"{runs.path} has nothing to draw: no run has validation scores yet")
-    save_chart(_draw(curves, {run.name: run.entry for run in runs.runs}), target, dpi=110)
+    save_chart(_draw(curves, {run.name: run.entry for run in runs.runs}), path, dpi=110)
 
 
 def _draw(curves: Mapping[str, Curve], entries: Mapping[str, str]) -> Any:

@@ -99,11 +99,7 @@ def row_of(run: QueuedRun, results: Mapping[str, Any]) -> Row:
         The line: whose it is, what it changed, what came of it, its curve (`curve_of`), when, and by which version.
     """
     metrics = results["metrics"]
-    scores = {
-        name.removeprefix("final_"): value
-        for name, value in metrics.items()
-        if name.startswith("final_") and name not in CLOCK and type(value) in (int, float)
-    }
+    scores = _scores(metrics, "final_")
     known = {name: metrics.get(name) for name in ("parameters", "updates", "minutes", "final_weights", "signatures")}
     curve, path = curve_of(results.get("history", [])), run.output_dir / "results.json"
     return {**_beginning(run), **known, "scores": scores, "curve": curve, **_ending(path.stat().st_mtime)}
@@ -121,15 +117,19 @@ def curve_of(history: Iterable[Mapping[str, Any]]) -> list[dict[str, float]]:
     """
     points = []
     for entry in history:
-        scores = {
-            name.removeprefix(prefix): value
-            for prefix in ("eval_", "final_")
-            for name, value in entry.items()
-            if name.startswith(prefix) and name not in CLOCK and type(value) in (int, float)
-        }
+        scores = _scores(entry, "eval_") | _scores(entry, "final_")
         if scores and "minutes" in entry:
             points.append({"minutes": entry["minutes"], "update": entry["step"], **scores})
     return points
+
+
+def _scores(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """Those of some values that are scores with a prefix, without it."""
+    return {
+        name.removeprefix(prefix): value
+        for name, value in values.items()
+        if name.startswith(prefix) and name not in CLOCK and type(value) in (int, float)
+    }
 
 
 def failure_row(run: QueuedRun, error: str) -> Row:
