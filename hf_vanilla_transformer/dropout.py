@@ -24,5 +24,6 @@ class Dropout(nn.Dropout):
         integers = torch.empty((count + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
         bits = integers.view(torch.int16)[:count].view(input.shape)
         dropped = min(round(self.p * 2**16), 2**16 - 1)
-        is_kept = bits >= dropped - 2**15
+        # As numbers, because torch compares integers, and converts what comes of it, one after the other.
+        is_kept = bits.to(torch.float32).ge_(dropped - 2**15)
         return input * is_kept.to(input.dtype).mul_(2**16 / (2**16 - dropped))

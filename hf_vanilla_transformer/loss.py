@@ -21,6 +21,9 @@ IGNORED_LABEL = -100
 # products are fastest with a few hundred rows; on other devices, with as many as memory allows.
 _CHUNK_ROWS_ON_CPU = 512
 _CHUNK_ELEMENTS = 2**26
+# What is not a product passes several times over the same logits: on a CPU over as many at a time, for each thread, as
+# stay in its cache (1 MiB of float32).
+_BLOCK_ELEMENTS_ON_CPU = 2**18
 
 
 def label_smoothed_cross_entropy(
@@ -147,47 +150,58 @@ class _ProjectedLoss(torch.autograd.Function):
         rows = max(min(num_tokens, _CHUNK_ELEMENTS // (passes * vocab_size)), 1)
         if weight.device.type == "cpu":
             rows = min(rows, max(_CHUNK_ROWS_ON_CPU // passes, 1))
+        block_rows = rows
+        if weight.device.type == "cpu" and not torch.compiler.is_compiling():
+            in_caches = _BLOCK_ELEMENTS_ON_CPU * torch.get_num_threads() // (passes * vocab_size)
+            block_rows = min(rows, max(in_caches, 1))
         # All chunks share two buffers: on a CPU, fresh memory of this size costs as much as filling it.
         logits_buffer = torch.empty(passes * rows, vocab_size, dtype=matmul_dtype, device=weight.device)
-        probs_buffer = torch.empty(passes * rows, vocab_size, dtype=softmax_dtype, device=weight.device)
+        probs_buffer = torch.empty(passes * block_rows, vocab_size, dtype=softmax_dtype, device=weight.device)
         for start in range(0, num_tokens, rows):
             chunk = slice(start, min(start + rows, num_tokens))
             chunk_inputs = inputs[:, chunk].flatten(0, 1)
-            chunk_labels = labels_of_passes[:, chunk].flatten()
-            size = len(chunk_labels)
-            logits = torch.mm(chunk_inputs, projection.t(), out=logits_buffer[:size])
-            probs = torch.softmax(logits, dim=-1, dtype=softmax_dtype, out=probs_buffer[:size])
-            # log sum exp z is z_max - log p_max. This is accurate, because p_max is at least 1 / V, and needs no other
-            # logarithm.
-            largest, its_prob = (each.amax(dim=-1, keepdim=True).to(softmax_dtype) for each in (logits, probs))
-            log_normaliser = largest - its_prob.log()
-            is_label = chunk_labels.ne(IGNORED_LABEL).unsqueeze(-1)
-            label = chunk_labels.unsqueeze(-1).masked_fill(~is_label, 0)
-            label_log_prob = logits.gather(-1, label) - log_normaliser
-            mean_logit = chunk_inputs.to(softmax_dtype) @ mean_weight
-            nll = nll - (label_log_prob * is_label).sum()
-            uniform = uniform + ((log_normaliser - mean_logit) * is_label).sum()
-            if teachers is not None:
-                predicted = teachers.at(chunk).probabilities(matmul_dtype).repeat(passes, 1)
-                mean_logit = torch.linalg.vecdot(predicted, logits.to(softmax_dtype)).unsqueeze(-1)
-                taught = taught + ((log_normaliser - mean_logit) * is_label).sum()
-            if r_drop:
-                divergences = _diverge(logits, probs, log_normaliser, r_drop)
-                divergence = divergence + (divergences * is_label[: size // 2]).sum()
-            if grad_hidden is not None or grad_weight is not None:
-                # p - q, except for the constant epsilon / V of q, which is subtracted below.
-                grad_logits = probs.scatter_add_(-1, label, torch.full_like(label_log_prob, of_labels * (epsilon - 1)))
-                if teachers is not None:
-                    grad_logits = grad_logits.sub_(predicted, alpha=teachers.share)
-                if grad_logits.dtype != matmul_dtype:
-                    grad_logits = logits.copy_(grad_logits)  # logits are no longer needed
-                if grad_hidden is not None:
-                    chunk_gradient = (grad_logits @ projection - smoothing) * is_label
-                    grad_hidden[:, chunk] = chunk_gradient.view(passes, -1, d_model)
-                if grad_weight is not None and grad_weight.dtype == matmul_dtype:
-                    grad_weight.addmm_(grad_logits.t(), chunk_inputs * is_label)
-                elif grad_weight is not None:
-                    grad_weight += grad_logits.t() @ (chunk_inputs * is_label)
+            chunk_labels = labels_of_passes[:, chunk].unsqueeze(-1)  # (passes, rows, 1)
+            size = chunk_labels.shape[1]
+            chunk_logits = torch.mm(chunk_inputs, projection.t(), out=logits_buffer[: passes * size])
+            mean_logits = (chunk_inputs.to(softmax_dtype) @ mean_weight).view(passes, size, 1)
+            predictions = None if teachers is None else teachers.at(chunk).probabilities(matmul_dtype)
+            for first in range(0, size, block_rows):
+                block = slice(first, min(first + block_rows, size))
+                logits = chunk_logits.view(passes, size, vocab_size)[:, block]
+                probs = probs_buffer[: passes * logits.shape[1]].view(logits.shape)
+                probs = torch.softmax(logits, dim=-1, dtype=softmax_dtype, out=probs)
+                # log sum exp z is z_max - log p_max. This is accurate, because p_max is at least 1 / V, and needs no
+                # other logarithm.
+                largest, its_prob = (each.amax(dim=-1, keepdim=True).to(softmax_dtype) for each in (logits, probs))
+                log_normaliser = largest - its_prob.log()
+                is_label = chunk_labels[:, block].ne(IGNORED_LABEL)
+                label = chunk_labels[:, block].masked_fill(~is_label, 0)
+                label_log_prob = logits.gather(-1, label) - log_normaliser
+                nll = nll - (label_log_prob * is_label).sum()
+                uniform = uniform + ((log_normaliser - mean_logits[:, block]) * is_label).sum()
+                if predictions is not None:
+                    predicted = predictions[block]
+                    mean_logit = torch.linalg.vecdot(predicted, logits.to(softmax_dtype)).unsqueeze(-1)
+                    taught = taught + ((log_normaliser - mean_logit) * is_label).sum()
+                if r_drop:
+                    divergences = _diverge(logits, probs, log_normaliser, r_drop)
+                    divergence = divergence + (divergences * is_label[:1]).sum()
+                if grad_hidden is not None or grad_weight is not None:
+                    # p - q, except for the constant epsilon / V of q, which is subtracted below.
+                    probs.scatter_add_(-1, label, torch.full_like(label_log_prob, of_labels * (epsilon - 1)))
+                    if predictions is not None:
+                        probs.sub_(predicted, alpha=teachers.share)
+                    logits.copy_(probs)  # which are no longer needed
+            is_label = chunk_labels.ne(IGNORED_LABEL)
+            grad_logits = chunk_logits
+            if grad_hidden is not None:
+                chunk_gradient = (grad_logits @ projection - smoothing).view(passes, size, d_model)
+                grad_hidden[:, chunk] = chunk_gradient * is_label
+            labelled_inputs = chunk_inputs * is_label.flatten(0, 1)
+            if grad_weight is not None and grad_weight.dtype == matmul_dtype:
+                grad_weight.addmm_(grad_logits.t(), labelled_inputs)
+            elif grad_weight is not None:
+                grad_weight += grad_logits.t() @ labelled_inputs
         if grad_weight is not None:
             is_label = labels.ne(IGNORED_LABEL).unsqueeze(-1)
             every_input = inputs.flatten(0, 1) * is_label
@@ -217,16 +231,16 @@ class _ProjectedLoss(torch.autograd.Function):
 
 
 def _diverge(logits: torch.Tensor, probs: torch.Tensor, log_normaliser: torch.Tensor, r_drop: float) -> torch.Tensor:
-    """R-Drop for a chunk whose second half repeats the first: adds the divergence's gradient to `probs` in place.
+    """R-Drop for logits whose second half repeats the first: adds the divergence's gradient to `probs` in place.
 
     Args:
-        logits: (2 N, V); may be overwritten.
-        probs: (2 N, V) p and p'; on return, plus the gradient of `r_drop` times the divergence.
-        log_normaliser: (2 N, 1) log sum exp of the logits.
+        logits: (2, N, V); may be overwritten.
+        probs: (2, N, V) p and p'; on return, plus the gradient of `r_drop` times the divergence.
+        log_normaliser: (2, N, 1) log sum exp of the logits.
         r_drop: alpha.
 
     Returns:
-        (N, 1) KL(p || p') + KL(p' || p).
+        (1, N, 1) KL(p || p') + KL(p' || p).
     """
     (logits_1, logits_2), (p_1, p_2) = logits.chunk(2), probs.chunk(2)
     shift_1, shift_2 = log_normaliser.chunk(2)
