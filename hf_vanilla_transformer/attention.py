@@ -16,8 +16,8 @@ from .modeling_compatibility import PASSED_ON
 
 # Up to this many keys, attention trains faster on a CPU with plain products than with torch's kernel.
 _SHORT = 64
-# Numbers that the CPU computes with at a time. With fewer keys, torch's softmax takes one after the other: of AVX-512's 16,
-# 15 keys take ten times as long as 16 do.
+# How many numbers the CPU takes at a time. Of fewer keys, torch's softmax takes one after the other: with AVX-512, 15
+# keys take ten times as long as 16.
 _VECTOR = {"AVX512": 16, "AVX2": 8}.get(torch.backends.cpu.get_cpu_capability(), 1)
 
 # Equation 1 as transformers calls it; see `scaled_dot_product_attention`.

@@ -19,6 +19,7 @@ from hf_vanilla_transformer import (
     VanillaTransformerForConditionalGeneration,
     VanillaTransformerModel,
 )
+from hf_vanilla_transformer import attention as attention_file
 from hf_vanilla_transformer.attention import MultiHeadAttention, scaled_dot_product_attention
 
 SMALL = {
@@ -531,6 +532,29 @@ def test_in_training_attention_is_written_out_and_equals_the_kernel_in_values_an
         found.append([output.detach(), inputs.grad, *(parameter.grad.clone() for parameter in module.parameters())])
     for kernel, written_out in zip(*found, strict=True):
         torch.testing.assert_close(kernel, written_out, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("vector", [1, 16])
+@pytest.mark.parametrize("num_keys", [1, 7, 15, 16, 17])
+def test_the_softmax_over_few_keys_is_torchs_in_float64_in_values_and_gradients(num_keys, vector, monkeypatch):
+    monkeypatch.setattr(attention_file, "_VECTOR", vector)
+    scores = torch.randn(3, 2, 5, num_keys, generator=torch.Generator().manual_seed(num_keys)) * 4
+    scores[0, :, 1] = torch.finfo(torch.float32).min  # a query that may attend to nothing
+    scores[1, :, :, num_keys // 2 + 1 :] = torch.finfo(torch.float32).min
+    wanted = torch.randn(scores.shape, generator=torch.Generator().manual_seed(1))
+    results = []
+    for softmax, dtype in (
+        (attention_file._softmax, torch.float32),
+        (functools.partial(torch.softmax, dim=-1), torch.double),
+    ):
+        given = scores.to(dtype).requires_grad_()
+        weights = softmax(given)
+        (gradient,) = torch.autograd.grad((weights * wanted).sum(), given)
+        results.append((weights.detach(), gradient))
+    for ours, exact in zip(*results, strict=True):
+        assert ours.shape == scores.shape
+        torch.testing.assert_close(ours, exact.float(), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(results[0][0][0, :, 1], torch.full((2, num_keys), 1 / num_keys))
 
 
 def test_the_kernel_is_used_for_long_texts_in_evaluation_and_where_it_is_the_users_own(monkeypatch):

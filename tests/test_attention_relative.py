@@ -7,7 +7,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-from hf_vanilla_transformer import VanillaTransformerConfig
+from hf_vanilla_transformer import VanillaTransformerConfig, attention_relative
 from hf_vanilla_transformer.attention import MultiHeadAttention
 from hf_vanilla_transformer.attention_relative import RotaryAttention, ShawAttention, self_attention
 from hf_vanilla_transformer.positions_relative import RotaryPositions, ShawPositions
@@ -61,6 +61,29 @@ def test_rotary_turns_each_pair_by_position_times_frequency(layout):
                 expected[second] = row[first] * math.sin(angle) + row[second] * math.cos(angle)
             # cosines and sines are rounded to float32
             assert turned[0, head, t].tolist() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("positions", [torch.arange(7)[None], torch.stack((torch.arange(7), torch.arange(7) + 3))])
+def test_pairs_turned_as_complex_numbers_are_those_of_the_formula_in_values_and_gradients(
+    dtype, positions, monkeypatch
+):
+    made = config(position_encoding="rotary")
+    attention = RotaryAttention(made)
+    _, (cosines, sines) = RotaryPositions(made, is_causal=False)(None, positions, None, torch.float32)
+    projected = torch.randn(2, 7, 8, generator=torch.Generator().manual_seed(0)).to(dtype)
+    wanted = torch.randn(2, 2, 7, 4, generator=torch.Generator().manual_seed(1)).to(dtype)
+    results = []
+    for is_eager in (True, False):
+        monkeypatch.setattr(attention_relative, "is_eager_on_cpu", lambda _, is_eager=is_eager: is_eager)
+        states = projected.clone().requires_grad_()
+        turned = attention._rotated(split(states, 4), cosines, sines)
+        (gradient,) = torch.autograd.grad((turned * wanted).sum(), states)
+        results.append((turned.detach(), gradient))
+    for as_complex, written_out in zip(*results, strict=True):
+        assert as_complex.dtype == dtype
+        tolerance = {torch.float64: 1e-12, torch.float32: 1e-6, torch.bfloat16: 0.05}[dtype]
+        torch.testing.assert_close(as_complex, written_out, rtol=0, atol=tolerance)
 
 
 def test_rotary_halves_are_those_of_llama_in_transformers():

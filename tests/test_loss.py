@@ -30,11 +30,13 @@ def reference(hidden, weight, labels, epsilon):
     return loss, nll, *torch.autograd.grad(loss, (hidden, weight))
 
 
-@pytest.fixture(params=["one chunk", "many chunks"])
+@pytest.fixture(params=["one chunk", "many chunks", "many blocks"])
 def chunks(request, monkeypatch):
-    """Runs a test with all tokens in one chunk of logits, and with 64 of them at a time."""
-    if request.param == "many chunks":
+    """Runs a test with all tokens in one chunk of logits, with 64 of them at a time, and these in blocks of a few."""
+    if request.param != "one chunk":
         monkeypatch.setattr(loss_module, "_CHUNK_ROWS_ON_CPU", 64)
+    if request.param == "many blocks":
+        monkeypatch.setattr(loss_module, "_BLOCK_ELEMENTS_ON_CPU", 1000)
 
 
 @pytest.mark.parametrize("epsilon", EPSILONS)
@@ -269,6 +271,26 @@ def test_training_never_holds_the_logits_of_all_tokens():
         loss, _ = projected_label_smoothed_cross_entropy(hidden, weight, labels, 0.1)
         loss.backward()
     assert max(sizes) <= loss_module._CHUNK_ROWS_ON_CPU * vocab < tokens * vocab
+
+
+def test_what_is_no_product_passes_over_as_many_logits_as_a_threads_cache_holds(monkeypatch):
+    monkeypatch.setattr(loss_module, "_BLOCK_ELEMENTS_ON_CPU", 30_000)
+    limit = 30_000 * torch.get_num_threads()
+    vocab, tokens = 3000, 700
+    hidden, weight, labels = problem(tokens=tokens, vocab=vocab, dtype=torch.float32)
+    hidden.requires_grad_()
+    sizes = []
+
+    class Recorder(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            if "softmax" in str(function):
+                sizes.append(args[0].numel())
+            return function(*args, **(kwargs or {}))
+
+    with Recorder():
+        projected_label_smoothed_cross_entropy(hidden, weight, labels, 0.1)
+    assert sum(sizes) == labels.ne(-100).sum() * vocab
+    assert max(sizes) <= limit
 
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])

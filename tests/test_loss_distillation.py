@@ -12,10 +12,12 @@ from hf_vanilla_transformer.loss_r_drop import r_drop_divergence
 B, T, D, V = 4, 5, 6, 11
 
 
-@pytest.fixture(params=["one chunk", "many chunks"])
+@pytest.fixture(params=["one chunk", "many chunks", "many blocks"])
 def chunks(request, monkeypatch):
-    if request.param == "many chunks":
-        monkeypatch.setattr(loss_module, "_CHUNK_ROWS_ON_CPU", 3)
+    if request.param != "one chunk":
+        monkeypatch.setattr(loss_module, "_CHUNK_ROWS_ON_CPU", 3 if request.param == "many chunks" else 8)
+    if request.param == "many blocks":
+        monkeypatch.setattr(loss_module, "_BLOCK_ELEMENTS_ON_CPU", 2 * V)
 
 
 def problem(passes=1, dtype=torch.float64, share=0.3, scale=1.5):
