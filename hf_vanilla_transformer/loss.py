@@ -169,22 +169,24 @@ class _ProjectedLoss(torch.autograd.Function):
                 block = slice(first, min(first + block_rows, size))
                 logits = chunk_logits.view(passes, size, vocab_size)[:, block]
                 probs = probs_buffer[: passes * logits.shape[1]].view(logits.shape)
-                probs = torch.softmax(logits, dim=-1, dtype=softmax_dtype, out=probs)
+                # A CPU's softmax would convert them for itself; they are read again.
+                exact = logits.to(softmax_dtype) if weight.device.type == "cpu" else logits
+                probs = torch.softmax(exact, dim=-1, dtype=softmax_dtype, out=probs)
                 # log sum exp z is z_max - log p_max. This is accurate, because p_max is at least 1 / V, and needs no
                 # other logarithm.
-                largest, its_prob = (each.amax(dim=-1, keepdim=True).to(softmax_dtype) for each in (logits, probs))
+                largest, its_prob = (each.amax(dim=-1, keepdim=True).to(softmax_dtype) for each in (exact, probs))
                 log_normaliser = largest - its_prob.log()
                 is_label = chunk_labels[:, block].ne(IGNORED_LABEL)
                 label = chunk_labels[:, block].masked_fill(~is_label, 0)
-                label_log_prob = logits.gather(-1, label) - log_normaliser
+                label_log_prob = exact.gather(-1, label) - log_normaliser
                 nll = nll - (label_log_prob * is_label).sum()
                 uniform = uniform + ((log_normaliser - mean_logits[:, block]) * is_label).sum()
                 if predictions is not None:
                     predicted = predictions[block]
-                    mean_logit = torch.linalg.vecdot(predicted, logits.to(softmax_dtype)).unsqueeze(-1)
+                    mean_logit = torch.linalg.vecdot(predicted, exact.to(softmax_dtype)).unsqueeze(-1)
                     taught = taught + ((log_normaliser - mean_logit) * is_label).sum()
                 if r_drop:
-                    divergences = _diverge(logits, probs, log_normaliser, r_drop)
+                    divergences = _diverge(exact, probs, log_normaliser, r_drop)
                     divergence = divergence + (divergences * is_label[:1]).sum()
                 if grad_hidden is not None or grad_weight is not None:
                     # p - q, except for the constant epsilon / V of q, which is subtracted below.
