@@ -194,16 +194,17 @@ class _ProjectedLoss(torch.autograd.Function):
                     if predictions is not None:
                         probs.sub_(predicted, alpha=teachers.share)
                     logits.copy_(probs)  # which are no longer needed
+            # From here on, `chunk_logits` are the gradients.
             is_label = chunk_labels.ne(IGNORED_LABEL)
-            grad_logits = chunk_logits
             if grad_hidden is not None:
-                chunk_gradient = (grad_logits @ projection - smoothing).view(passes, size, d_model)
+                chunk_gradient = (chunk_logits @ projection - smoothing).view(passes, size, d_model)
                 grad_hidden[:, chunk] = chunk_gradient * is_label
-            labelled_inputs = chunk_inputs * is_label.flatten(0, 1)
-            if grad_weight is not None and grad_weight.dtype == matmul_dtype:
-                grad_weight.addmm_(grad_logits.t(), labelled_inputs)
-            elif grad_weight is not None:
-                grad_weight += grad_logits.t() @ labelled_inputs
+            if grad_weight is not None:
+                labelled_inputs = chunk_inputs * is_label.flatten(0, 1)
+                if grad_weight.dtype == matmul_dtype:
+                    grad_weight.addmm_(chunk_logits.t(), labelled_inputs)
+                else:
+                    grad_weight += chunk_logits.t() @ labelled_inputs
         if grad_weight is not None:
             is_label = labels.ne(IGNORED_LABEL).unsqueeze(-1)
             every_input = inputs.flatten(0, 1) * is_label

@@ -30,6 +30,20 @@ def reference(hidden, weight, labels, epsilon):
     return loss, nll, *torch.autograd.grad(loss, (hidden, weight))
 
 
+class Sizes(torch.utils._python_dispatch.TorchDispatchMode):
+    """Counts the elements of what operations return, or only those with a name."""
+
+    def __init__(self, name=""):
+        super().__init__()
+        self.name, self.seen = name, []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        if self.name in str(function) and isinstance(result, torch.Tensor):
+            self.seen.append(result.numel())
+        return result
+
+
 @pytest.fixture(params=["one chunk", "many chunks", "many blocks"])
 def chunks(request, monkeypatch):
     """Runs a test with all tokens in one chunk of logits, with 64 of them at a time, and these in blocks of a few."""
@@ -258,19 +272,10 @@ def test_training_never_holds_the_logits_of_all_tokens():
     hidden = torch.randn(tokens, width, requires_grad=True)
     weight = torch.randn(vocab, width, requires_grad=True)
     labels = torch.randint(0, vocab, (tokens,))
-    sizes = []
-
-    class Recorder(torch.utils._python_dispatch.TorchDispatchMode):
-        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-            result = function(*args, **(kwargs or {}))
-            if isinstance(result, torch.Tensor):
-                sizes.append(result.numel())
-            return result
-
-    with Recorder():
+    with Sizes() as sizes:
         loss, _ = projected_label_smoothed_cross_entropy(hidden, weight, labels, 0.1)
         loss.backward()
-    assert max(sizes) <= loss_module._CHUNK_ROWS_ON_CPU * vocab < tokens * vocab
+    assert max(sizes.seen) <= loss_module._CHUNK_ROWS_ON_CPU * vocab < tokens * vocab
 
 
 def test_what_is_no_product_passes_over_as_many_logits_as_a_threads_cache_holds(monkeypatch):
@@ -279,18 +284,10 @@ def test_what_is_no_product_passes_over_as_many_logits_as_a_threads_cache_holds(
     vocab, tokens = 3000, 700
     hidden, weight, labels = problem(tokens=tokens, vocab=vocab, dtype=torch.float32)
     hidden.requires_grad_()
-    sizes = []
-
-    class Recorder(torch.utils._python_dispatch.TorchDispatchMode):
-        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-            if "softmax" in str(function):
-                sizes.append(args[0].numel())
-            return function(*args, **(kwargs or {}))
-
-    with Recorder():
+    with Sizes("softmax") as sizes:
         projected_label_smoothed_cross_entropy(hidden, weight, labels, 0.1)
-    assert sum(sizes) == labels.ne(-100).sum() * vocab
-    assert max(sizes) <= limit
+    assert sum(sizes.seen) == labels.ne(-100).sum() * vocab
+    assert max(sizes.seen) <= limit
 
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
